@@ -1,0 +1,1 @@
+"""What came out of the runs: collected, counted and drawn."""

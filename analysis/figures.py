@@ -1,0 +1,205 @@
+"""The roadmap figure, in the manner of the paper's Figure 2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.transforms import blended_transform_factory
+
+from analysis.results import REFERENCE, Bar, Series
+
+FORMATS = (".png", ".svg", ".pdf")
+
+# Okabe and Ito's colours, which the colour-blind tell apart; one a group, in the study's order.
+COLOURS = ("#999999", "#0072B2", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#56B4E9")
+BEHIND, BEHIND_EDGE = "#d5d5d5", "#aaaaaa"  # the second regime's bars
+HATCH = "/////"
+
+# The figure's measures, inches.
+WIDTH, ROW = 7.2, 0.27
+LEFT, RIGHT, TOP, BOTTOM = 2.7, 0.1, 0.55, 0.35
+
+STYLE = {
+    "font.size": 8.5,
+    "svg.fonttype": "path",  # so that the figure looks the same without our fonts
+    "pdf.fonttype": 42,
+    "hatch.linewidth": 0.6,
+    "svg.hashsalt": "roadmap",  # so that the same bars give the same file
+}
+
+
+def draw_roadmap(series: Sequence[Series]) -> Figure:
+    """Horizontal bars in roadmap order: the first regime in colour, the second in grey behind it.
+
+    Groups stand on the left, multiply-adds beside the titles, accuracies on the bars; hatched bars were tried and
+    not adopted. Takes one series or two; raises ValueError for more, or for none that has a bar to draw.
+    """
+    if not 1 <= len(series) <= 2:
+        raise ValueError(f"the figure takes one regime or two, not {len(series)}: choose with --regime")
+    rows = _rows(series)
+    values = [bar.top1 for row in rows for bar in row if bar and bar.top1 is not None]
+    if not values:
+        raise ValueError("no run has finished: there is no bar to draw")
+    with matplotlib.rc_context(STYLE):
+        height = TOP + ROW * len(rows) + BOTTOM
+        figure = Figure(figsize=(WIDTH, height))
+        axes = figure.add_axes((LEFT / WIDTH, BOTTOM / height, 1 - (LEFT + RIGHT) / WIDTH, ROW * len(rows) / height))
+        low, high = _limits(values)
+        colours = _colours(rows)
+        for y, row in enumerate(rows):
+            _draw_row(axes, y, row, low, colours)
+        _label_rows(axes, rows)
+        axes.set_xlim(low, high)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.xaxis.tick_top()
+        axes.xaxis.set_label_position("top")
+        axes.set_xlabel("top-1 accuracy (%)")
+        axes.spines[["right", "bottom"]].set_visible(False)
+        _add_legend(axes, series, rows)
+        # Drawn now, while the style holds.
+        figure.canvas.draw()
+    return figure
+
+
+def _add_legend(axes: Axes, series: Sequence[Series], rows: list[list[Bar | None]]) -> None:
+    handles = [Patch(facecolor=COLOURS[1], label=series[0].title)]
+    handles += [Patch(facecolor=BEHIND, edgecolor=BEHIND_EDGE, label=behind.title) for behind in series[1:]]
+    if not all(bar.adopted for row in rows for bar in row if bar):
+        handles.append(Patch(facecolor="white", edgecolor="#444444", hatch=HATCH, label="not adopted"))
+    axes.legend(handles=handles, loc="upper right", bbox_to_anchor=(1, -0.01), ncols=3, frameon=False)
+
+
+def _rows(series: Sequence[Series]) -> list[list[Bar | None]]:
+    """A row for each rung with every series' bar; starts share a row, and so do references."""
+    tables = []
+    for each in series:
+        keyed = {}
+        for i, bar in enumerate(each.bars):
+            keyed["(start)" if i == 0 and not bar.group else bar.group if bar.group == REFERENCE else bar.rung] = bar
+        tables.append(keyed)
+    keys = list(tables[0])
+    for table in tables[1:]:
+        keys += [key for key in table if key not in keys]
+    if REFERENCE in keys:
+        keys.append(keys.pop(keys.index(REFERENCE)))
+    return [[table.get(key) for table in tables] for key in keys]
+
+
+def _first(row: list[Bar | None]) -> Bar:
+    return next(bar for bar in row if bar)
+
+
+def _limits(values: list[float]) -> tuple[float, float]:
+    """From a little below the lowest bar, so that small differences show, to a little above the highest."""
+    low, high = min(values), max(values)
+    room = max(high - low, 1.0)
+    return low - 0.35 * room, high + 0.08 * room
+
+
+def _colours(rows: list[list[Bar | None]]) -> dict[str, str]:
+    groups = list(dict.fromkeys(_first(row).group for row in rows))
+    return {group: COLOURS[i % len(COLOURS)] for i, group in enumerate(groups)} | {"": COLOURS[0], REFERENCE: COLOURS[0]}
+
+
+def _draw_row(axes: Axes, y: int, row: list[Bar | None], low: float, colours: dict[str, str]) -> None:
+    for behind in row[1:]:
+        if behind and behind.top1 is not None:
+            _draw_bar(axes, y, behind, low, BEHIND, height=0.86)
+    front = row[0]
+    if front is None:
+        return
+    if front.top1 is None:
+        axes.text(low, y, "  no finished run", va="center", color="#777777", style="italic")
+        return
+    _draw_bar(axes, y, front, low, colours[front.group], height=0.58)
+
+
+def _draw_bar(axes: Axes, y: int, bar: Bar, low: float, colour: str, height: float) -> None:
+    assert bar.top1 is not None
+    hatch = None if bar.adopted else HATCH
+    face = colour if bar.adopted else "white"
+    edge = BEHIND_EDGE if colour == BEHIND else colour
+    axes.barh(y, bar.top1 - low, height, left=low, color=face, edgecolor=edge, hatch=hatch, linewidth=0.8)
+    if bar.std is not None:
+        axes.errorbar(bar.top1, y, xerr=bar.std, color="#222222", capsize=2, linewidth=0.8)
+    axes.annotate(
+        _one_decimal(bar.top1),
+        (bar.top1 - (bar.std or 0), y),
+        (-4, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        color=_readable_on(face),
+        bbox=None if bar.adopted else {"facecolor": face, "edgecolor": "none", "pad": 0.5},
+        fontweight="normal" if colour == BEHIND else "bold",
+    )
+
+
+def _one_decimal(number: float) -> str:
+    """Halves up, as the paper rounds: 80.35, which no float holds exactly, is 80.4."""
+    return f"{number + 1e-9:.1f}"
+
+
+def _readable_on(colour: str) -> str:
+    """Dark or white, whichever stands out more."""
+    red, green, blue = to_rgb(colour)
+    return "#222222" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+
+
+def _label_rows(axes: Axes, rows: list[list[Bar | None]]) -> None:
+    """Left of the bars: multiply-adds, titles, and the groups with lines between them."""
+    beside = axes.get_yaxis_transform()
+
+    def write(text: str, y: float, points: float, align: Literal["left", "right"], **style: Any) -> None:
+        axes.annotate(
+            text, (0, y), (-points, 0), xycoords=beside, textcoords="offset points", ha=align, va="center", **style
+        )
+
+    biggest = max(bar.macs for row in rows for bar in row if bar)
+    unit, name = (1e9, "GFLOPs") if biggest >= 1e8 else (1e6, "MFLOPs")
+    axes.set_yticks([])
+    write(name, -0.95, 4, "right", fontsize=7, color="#555555")
+    titles_at = 58 if any(len(row) > 1 and all(row) for row in rows) else 38
+    for y, row in enumerate(rows):
+        write(" / ".join(_one_decimal(bar.macs / unit) for bar in row if bar), y, 4, "right", fontsize=7, color="#555555")
+        write(_title(row), y, titles_at, "right")
+    y = 0
+    for group, members in groupby(rows, key=lambda row: _first(row).group):
+        size = len(list(members))
+        if y:
+            across = blended_transform_factory(axes.figure.transSubfigure, axes.transData)
+            axes.plot([0.01, 0.99], [y - 0.5] * 2, transform=across, color="#bbbbbb", linewidth=0.6, clip_on=False)
+        if group and group != REFERENCE:
+            write(group.replace(" ", "\n", 1), y + (size - 1) / 2, LEFT * 72 - 8, "left", fontweight="bold", fontsize=8, linespacing=0.95)
+        y += size
+
+
+def _title(row: list[Bar | None]) -> str:
+    titles = list(dict.fromkeys(bar.title for bar in row if bar))
+    if len(titles) == 1:
+        return titles[0]
+    # ResNet-50 and ResNet-200 as ResNet-50/200
+    stem, dash, _ = titles[0].rpartition("-")
+    shared = dash and all(title.startswith(stem + dash) for title in titles)
+    return titles[0] + "".join("/" + (title[len(stem) + 1 :] if shared else title) for title in titles[1:])
+
+
+def save_figure(figure: Figure, paths: Sequence[Path]) -> list[Path]:
+    """Writes the figure to each path, by its suffix; returns the paths. Raises ValueError for another suffix."""
+    for path in paths:
+        if path.suffix.lower() not in FORMATS:
+            raise ValueError(f"{path}: a figure ends in {', '.join(FORMATS)}")
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(path, dpi=200, metadata=metadata)
+    return list(paths)

@@ -1,0 +1,37 @@
+"""The paper's tables, as the CSV files beside this module hold them; README.md has their source."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Published:
+    """A row of the paper's Tables 10 and 11."""
+
+    group: str
+    adopted: bool  # False where Figure 2 hatches the bar
+    top1_mean: float  # percent, ImageNet-1K
+    top1_std: float | None  # percent, over three seeds
+    gmacs: float  # at 224x224
+
+
+def published_rungs(file: str | None) -> dict[str, Published]:
+    """The rows of a table by rung or reference; none where a regime has no table."""
+    if file is None:
+        return {}
+    with (FOLDER / file).open(encoding="utf-8", newline="") as table:
+        return {
+            row["rung"]: Published(
+                row["group"],
+                row["adopted"] != "false",
+                float(row["top1_mean"]),
+                float(row["top1_std"]) if row["top1_std"] else None,
+                float(row["gmacs"]),
+            )
+            for row in csv.DictReader(table)
+        }

@@ -1,0 +1,123 @@
+"""Finished runs and published tables, collected rung by rung."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from analysis.published import Published, published_rungs
+from roadmap.costs import Cost, cost
+from roadmap.ladders import ladder
+from roadmap.record import Run, find_runs, read_json
+from roadmap.study import Study
+
+
+@dataclass(frozen=True)
+class Result:
+    """A rung's finished runs."""
+
+    run: Run  # with seed 0
+    cost: Cost
+    seeds: dict[int, dict[str, Any]]  # result.json of each
+
+    @property
+    def rung(self) -> str:
+        return self.run.rung
+
+    @property
+    def mean(self) -> float | None:
+        """Mean top-1 over the seeds, percent."""
+        return statistics.fmean(row["top1"] for row in self.seeds.values()) if self.seeds else None
+
+    @property
+    def std(self) -> float | None:
+        """Standard deviation of top-1 over the seeds, percent; none of a single seed."""
+        return statistics.stdev(row["top1"] for row in self.seeds.values()) if len(self.seeds) > 1 else None
+
+    @property
+    def seconds(self) -> float:
+        return sum(row["seconds"] for row in self.seeds.values())
+
+
+def collect(runs: Sequence[Run], out: Path) -> list[Result]:
+    """For each run, the finished runs below `out` that are the same but for the seed."""
+    finished: dict[str, dict[int, dict[str, Any]]] = {}
+    for run, folder in find_runs(out):
+        result = read_json(folder / "result.json")
+        if result is not None and result.get("identity") == run.identity:
+            finished.setdefault(replace(run, seed=0).identity, {})[run.seed] = result
+    results = []
+    for run in runs:
+        counted = cost(run.experiment.design, run.experiment.recipe.image_size, run.dataset.classes)
+        seeds = finished.get(replace(run, seed=0).identity, {})
+        results.append(Result(replace(run, seed=0), counted, dict(sorted(seeds.items()))))
+    return results
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of the roadmap figure."""
+
+    rung: str
+    title: str
+    group: str
+    adopted: bool
+    top1: float | None  # percent; none where no run has finished
+    std: float | None  # percent
+    macs: float
+
+
+@dataclass(frozen=True)
+class Series:
+    """The bars of a regime, from top to bottom."""
+
+    regime: str
+    title: str
+    bars: tuple[Bar, ...]
+
+
+REFERENCE = "Reference"  # the group of the systems that the rungs are held against
+
+
+def series_of_runs(study: Study, results: Sequence[Result]) -> Series:
+    """The bars of a study's own runs."""
+    first = results[0].run
+    rungs = {rung.name: rung for rung in ladder(first.regime, "all", first.fidelity, data=first.data, study=study)}
+    bars = tuple(
+        Bar(
+            result.rung,
+            rungs[result.rung].title,
+            rungs[result.rung].group,
+            rungs[result.rung].adopted,
+            result.mean,
+            result.std,
+            result.cost.macs,
+        )
+        for result in results
+    )
+    return Series(first.regime, f"{study.regime(first.regime).title} on {first.data}", bars)
+
+
+def published_series(study: Study, regime: str) -> Series:
+    """The bars of the paper's table, the reference last. Raises ValueError for a regime that is not in the paper.
+
+    Multiply-adds are the networks' own, as in the paper's Figure 2: its Table 10 misprints two.
+    """
+    rows = published_rungs(study.regime(regime).published)
+    if not rows:
+        known = ", ".join(name for name, each in study.regimes.items() if each.published)
+        raise ValueError(f"the paper has no table of regime {regime!r}; it has: {known}")
+    rungs = {rung.name: rung for rung in ladder(regime, study=study)}
+
+    def bar(name: str, row: Published) -> Bar:
+        rung = rungs.get(name)
+        title = rung.title if rung else study.references[name].title
+        macs = cost(rung.experiment.design).macs if rung else row.gmacs * 1e9
+        return Bar(name, title, row.group, row.adopted, row.top1_mean, row.top1_std, macs)
+
+    bars = tuple(bar(name, row) for name, row in rows.items())
+    references = [reference.title for reference in study.references.values() if reference.regime == regime]
+    return Series(regime, " / ".join([study.regime(regime).title, *references]), bars)

@@ -1,0 +1,48 @@
+"""Re-run, take apart and extend the ablation study of "A ConvNet for the 2020s"."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from roadmap.costs import Cost, cost
+from roadmap.design import Block, Conv, Design, Downsampling, Stem
+from roadmap.ladders import Rung, compose, ladder
+from roadmap.recipe import Experiment, Recipe
+from roadmap.steps import NoEffect, Step, step
+
+if TYPE_CHECKING:
+    from roadmap.network import build
+    from roadmap.weights import load_torchvision
+
+__all__ = [
+    "Block",
+    "Conv",
+    "Cost",
+    "Design",
+    "Downsampling",
+    "Experiment",
+    "NoEffect",
+    "Recipe",
+    "Rung",
+    "Stem",
+    "Step",
+    "build",
+    "compose",
+    "cost",
+    "ladder",
+    "load_torchvision",
+    "step",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs torch is imported when it is asked for: designs and costs answer at once without it."""
+    if name == "build":
+        from roadmap.network import build
+
+        return build
+    if name == "load_torchvision":
+        from roadmap.weights import load_torchvision
+
+        return load_torchvision
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,45 @@
+"""The command `roadmap`: parsing and printing. Each verb imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from roadmap.cli import designs, figures, runs
+
+FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Bad usage gets one sentence, not the whole usage."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(BAD_USAGE, f"{self.prog}: {message} ({self.prog} --help)\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="roadmap", description=__doc__ and "From a ResNet to a ConvNeXt, rung by rung.")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+    designs.add_verbs(verbs)
+    runs.add_verbs(verbs)
+    figures.add_verbs(verbs)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status: 0 done, 1 something failed, 2 bad usage, 130 stopped by Ctrl-C."""
+    options = make_parser().parse_args(arguments)
+    try:
+        status: int = options.function(options)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `roadmap list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as error:
+        print(f"roadmap {options.verb}: {error}", file=sys.stderr)
+        return BAD_USAGE

@@ -1,0 +1,190 @@
+"""list, show, diff and cost: answered by arithmetic on designs, without torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from roadmap.cli.options import Choice, add_study_options, choose
+from roadmap.cli.text import count, duration, table
+from roadmap.costs import Cost, cost
+from roadmap.drawing import draw_block, draw_network
+from roadmap.ladders import Rung
+from roadmap.plain import choices, differences, show, to_data
+
+
+def add_verbs(verbs: Any) -> None:
+    parser = verbs.add_parser("list", help="the rungs: parameters, MACs, published accuracy")
+    add_study_options(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(function=list_rungs)
+
+    parser = verbs.add_parser("show", help="a rung's design as data, and its block as a drawing")
+    parser.add_argument("step", metavar="STEP", help="a rung of `roadmap list`")
+    add_study_options(parser)
+    parser.add_argument("--json", action="store_true", help="the experiment as JSON")
+    parser.set_defaults(function=show_rung)
+
+    parser = verbs.add_parser("diff", help="what changes from one rung to another, as data")
+    parser.add_argument("before", metavar="A")
+    parser.add_argument("after", metavar="B")
+    add_study_options(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(function=diff_rungs)
+
+    parser = verbs.add_parser("cost", help="device-hours before anything is submitted")
+    parser.add_argument("--steps", default="all", help="rungs: all, names, or a stretch such as recipe..gelu")
+    parser.add_argument("--seeds", type=int, help="runs of each rung")
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="devices that share the work")
+    parser.add_argument("--device", help="a device of ablations.yaml (default: the regime's)")
+    parser.add_argument("--throughput", type=float, metavar="MACS", help="multiply-adds a second of one device, in inference")
+    add_study_options(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(function=show_cost)
+
+
+def rung_cost(choice: Choice, rung: Rung) -> Cost:
+    return cost(rung.experiment.design, rung.experiment.recipe.image_size, choice.study.dataset(choice.data).classes)
+
+
+def list_rungs(options: argparse.Namespace) -> int:
+    from analysis.published import published_rungs
+
+    choice = choose(options)
+    published = published_rungs(choice.study.regime(choice.regime).published)
+    rungs = [(rung, rung_cost(choice, rung), published.get(rung.name)) for rung in choice.rungs()]
+    if options.json:
+        records = [
+            {
+                "name": rung.name,
+                "title": rung.title,
+                "group": rung.group,
+                "adopted": rung.adopted,
+                "parameters": counted.parameters,
+                "macs": counted.macs,
+                "gmacs": round(counted.macs / 1e9, 4),
+                "published": to_data(row) if row else None,
+            }
+            for rung, counted, row in rungs
+        ]
+        print(json.dumps(records, indent=2))
+        return 0
+    header = ["rung", "group", "parameters", "MACs"]
+    rows = [[_marked(rung), rung.group, count(counted.parameters), count(counted.macs)] for rung, counted, _ in rungs]
+    if published:
+        header += ["published top-1 %", "published GFLOPs"]
+        for line, (_, counted, row) in zip(rows, rungs, strict=True):
+            spread = f" ±{row.top1_std:.2f}" if row and row.top1_std is not None else ""
+            odd = " *" if row and abs(row.gmacs - counted.macs / 1e9) > 0.0101 else ""
+            line += [f"{row.top1_mean:.2f}{spread}", f"{row.gmacs:.2f}{odd}"] if row else ["", ""]
+    print(table(header, rows))
+    notes = ["(…) tried, not adopted"]
+    if any(line[-1].endswith("*") for line in rows):
+        notes.append("* printed so in the paper; the network itself has what stands under MACs")
+    print("\n" + "\n".join(notes))
+    return 0
+
+
+def _marked(rung: Rung) -> str:
+    return rung.name if rung.adopted else f"({rung.name})"
+
+
+def find_rung(rungs: tuple[Rung, ...], name: str) -> Rung:
+    """The rung of that name. Raises ValueError with the valid ones."""
+    named = {rung.name: rung for rung in rungs}
+    written = name.replace("=", "-")
+    if written not in named:
+        raise ValueError(f"unknown rung {name!r}; {choices(named, written)}")
+    return named[written]
+
+
+def show_rung(options: argparse.Namespace) -> int:
+    choice = choose(options)
+    rungs = choice.rungs()
+    rung = find_rung(rungs, options.step)
+    if options.json:
+        print(json.dumps(to_data(rung.experiment), indent=2))
+        return 0
+    counted = rung_cost(choice, rung)
+    print(f"{rung.name}: {rung.title}" + (f" ({rung.group})" if rung.group else ""))
+    print(f"{choice.regime}, {count(counted.parameters)} parameters, {count(counted.macs)} MACs\n")
+    print(draw_network(rung.experiment.design) + "\n")
+    print(draw_block(rung.experiment.design) + "\n")
+    for name, value in to_data(rung.experiment).items():
+        print(f"{name}:")
+        print("\n".join(_outline(value, 1)))
+    if rung.parent:
+        print(f"\nagainst {rung.parent}:")
+        for difference in differences(find_rung(rungs, rung.parent).experiment, rung.experiment):
+            print(f"  {difference}")
+    return 0
+
+
+def _outline(data: dict[str, Any], depth: int) -> list[str]:
+    lines = []
+    for key, value in data.items():
+        indent = "  " * depth
+        if isinstance(value, dict) and any(isinstance(item, list | dict) for item in value.values()):
+            lines += [f"{indent}{key}:", *_outline(value, depth + 1)]
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            lines += [f"{indent}{key}:", *(f"{indent}  - {show(item)}" for item in value)]
+        else:
+            lines.append(f"{indent}{key}: {show(value)}")
+    return lines
+
+
+def diff_rungs(options: argparse.Namespace) -> int:
+    rungs = choose(options).rungs()
+    before, after = (find_rung(rungs, name).experiment for name in (options.before, options.after))
+    found = differences(before, after)
+    if options.json:
+        print(json.dumps(to_data(found), indent=2))
+    else:
+        print("\n".join(map(str, found)) or f"{options.before} and {options.after} are the same experiment")
+    return 0
+
+
+def device_hours(choice: Choice, rung: Rung, macs_per_second: float) -> float:
+    """Hours of one device for a run. A training step counts three forward passes: one, and two for the gradients."""
+    recipe, dataset = rung.experiment.recipe, choice.study.dataset(choice.data)
+    training = 3 * recipe.epochs * dataset.train_images
+    evaluation = recipe.epochs * dataset.test_images
+    return rung_cost(choice, rung).macs * (training + evaluation) / macs_per_second / 3600
+
+
+def device_speed(choice: Choice, device: str | None, throughput: float | None) -> tuple[float, str]:
+    """Multiply-adds a second, and where the figure comes from. Raises ValueError for an unknown device."""
+    if throughput is not None:
+        if not throughput > 0:
+            raise ValueError(f"--throughput {throughput:g} is not valid: multiply-adds a second, above 0, are")
+        return throughput, f"{throughput:g} multiply-adds a second, as given"
+    name = device or choice.study.regime(choice.regime).device
+    if name not in choice.study.devices:
+        raise ValueError(f"unknown device {name!r}; {choices(choice.study.devices, name)}; or give --throughput")
+    found = choice.study.devices[name]
+    return found.macs_per_second, f"{name}: {found.macs_per_second:.3g} multiply-adds a second ({found.source})"
+
+
+def show_cost(options: argparse.Namespace) -> int:
+    choice = choose(options)
+    seeds = choice.study.defaults.seeds if options.seeds is None else options.seeds
+    for name, value in (("--gpus", options.gpus), ("--seeds", seeds)):
+        if value < 1:
+            raise ValueError(f"{name} {value} is not valid: 1 or more is")
+    speed, source = device_speed(choice, options.device, options.throughput)
+    hours = {rung.name: device_hours(choice, rung, speed) * seeds for rung in choice.rungs(options.steps)}
+    total = sum(hours.values())
+    if options.json:
+        print(json.dumps({"device": source, "seeds": seeds, "device_hours": hours, "total_device_hours": total}, indent=2))
+        return 0
+    rows = []
+    for rung in choice.rungs(options.steps):
+        recipe = rung.experiment.recipe
+        spent = hours[rung.name]
+        cells = [str(recipe.epochs), count(rung_cost(choice, rung).macs), f"{spent:.4g}", duration(spent * 3600 / options.gpus)]
+        rows.append([rung.name, *cells])
+    rows.append(["all", "", "", f"{total:.4g}", duration(total * 3600 / options.gpus)])
+    print(table(["rung", "epochs", "MACs", "device-hours", f"time on {options.gpus}"], rows))
+    print(f"\n{seeds} seed{'s' if seeds > 1 else ''} each. {source}.")
+    return 0

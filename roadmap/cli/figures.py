@@ -1,0 +1,57 @@
+"""figure: the roadmap figure, from the runs at hand or from the paper's tables."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from roadmap.cli.options import Choice, add_study_options, choose
+from roadmap.study import load_study
+
+
+def add_verbs(verbs: Any) -> None:
+    parser = verbs.add_parser("figure", help="the roadmap figure")
+    parser.add_argument("--published", action="store_true", help="from the paper's tables, without any run")
+    parser.add_argument("-o", "--output", type=Path, action="append", help="file to write: .png, .svg or .pdf; may be repeated")
+    add_study_options(parser)
+    parser.add_argument("--out", type=Path, help="folder of the runs")
+    parser.set_defaults(function=draw)
+
+
+def draw(options: argparse.Namespace) -> int:
+    from analysis.figures import draw_roadmap, save_figure
+    from analysis.results import published_series
+
+    if options.published:
+        conflicting = [name for name in ("data", "settings", "out") if getattr(options, name)]
+        if conflicting:
+            raise ValueError(f"--published draws the paper's tables: --{conflicting[0].replace('settings', 'set')} has no say in it")
+        study = load_study()
+        regimes = [options.regime] if options.regime else [name for name, each in study.regimes.items() if each.published]
+        series = [published_series(study, regime) for regime in regimes]
+    else:
+        series = _series_at_hand(options)
+    default = "roadmap-published" if options.published else "roadmap"
+    paths = options.output or [Path(f"{default}.png"), Path(f"{default}.svg")]
+    for path in save_figure(draw_roadmap(series), paths):
+        print(f"figure: {path}")
+    return 0
+
+
+def _series_at_hand(options: argparse.Namespace) -> list[Any]:
+    """The regime asked for, else every regime of the study that has finished runs, in the study's order."""
+    from analysis.results import collect, series_of_runs
+
+    study = load_study()
+    out = options.out or Path(study.defaults.out)
+    series = []
+    for regime in [options.regime] if options.regime else list(study.regimes):
+        choice: Choice = choose(argparse.Namespace(**{**vars(options), "regime": regime}))
+        results = collect(choice.runs("all", 1), out)
+        if any(result.seeds for result in results):
+            series.append(series_of_runs(choice.study, results))
+    if not series:
+        what = options.regime or "any regime"
+        raise ValueError(f"{out}: no finished run of {what} as it is set here; `roadmap run` makes some, --published needs none")
+    return series

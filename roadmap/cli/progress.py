@@ -1,0 +1,126 @@
+"""How a study in training is shown: live in a terminal, line by line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from roadmap.cli.text import duration
+from roadmap.record import Run
+
+if TYPE_CHECKING:
+    from runner.launch.local import Event
+
+
+class Progress:
+    """Counts what is done; the base of both ways to show it."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = len(runs)
+        self.epochs = {run.identity: run.experiment.recipe.epochs for run in runs}  # of the runs that go on
+        self.left = dict(self.epochs)
+        self.finished = self.ended = 0
+        self.trained = self.running = 0
+        self.spent = 0.0  # seconds in the epochs trained
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+    def show(self, event: Event) -> None:
+        if event.kind == "epoch":
+            self.trained += 1
+            self.spent += event.detail["seconds"]
+            self.left[event.run.identity] = self.epochs[event.run.identity] - event.detail["epoch"]
+        elif event.kind == "began":
+            self.running += 1
+        else:
+            self.running -= 1
+            self.left[event.run.identity] = 0
+            self.finished += event.kind == "finished"
+            self.ended += 1
+        self.tell(event)
+
+    def tell(self, event: Event) -> None:
+        raise NotImplementedError
+
+    @property
+    def seconds_left(self) -> float | None:
+        """By the pace of the epochs so far; none before the first."""
+        if not self.trained:
+            return None
+        return self.spent / self.trained * sum(self.left.values()) / max(1, self.running)
+
+    @property
+    def time_left(self) -> str:
+        return "time left unknown" if self.seconds_left is None else f"{duration(self.seconds_left)} left"
+
+
+def ending(event: Event) -> str:
+    """What is said of a run that ended."""
+    if event.kind == "finished":
+        return f"top-1 {event.detail['top1']:.2f} % in {duration(event.detail['seconds'])}"
+    return "stopped" if event.kind == "stopped" else f"failed: {event.detail['message']}"
+
+
+class PlainProgress(Progress):
+    """A line at each quarter of a run and at its end."""
+
+    def tell(self, event: Event) -> None:
+        name = f"{event.run.rung} (seed {event.run.seed})"
+        if event.kind == "epoch":
+            epoch, epochs = event.detail["epoch"], event.run.experiment.recipe.epochs
+            quarter = epoch * 4 // epochs != (epoch - 1) * 4 // epochs
+            if quarter and epoch < epochs:
+                text = f"epoch {epoch} of {epochs}, top-1 {event.detail['top1']:.2f} %, {self.time_left} for all"
+                print(f"[{self.ended}/{self.runs}] {name}: {text}", flush=True)
+        elif event.kind != "began":
+            print(f"[{self.ended}/{self.runs}] {name}: {ending(event)}", flush=True)
+
+
+class LiveProgress(Progress):
+    """A bar for each run in training and one for the study."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bars
+
+        super().__init__(runs)
+        self.bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} epochs"),
+            TextColumn("{task.fields[note]}"),
+        )
+        self.study = self.bars.add_task("all runs", total=sum(self.epochs.values()), note="")
+        self.tasks: dict[str, Any] = {}
+        self.paces: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bars.stop()
+
+    def tell(self, event: Event) -> None:
+        identity, total = event.run.identity, event.run.experiment.recipe.epochs
+        if event.kind == "began":
+            self.tasks[identity] = self.bars.add_task(f"{event.run.rung} s{event.run.seed}", total=total, note="starting")
+        elif event.kind == "epoch":
+            left = event.detail["seconds"] * self.left[identity]
+            note = f"top-1 {event.detail['top1']:5.2f} %, {duration(left)} left"
+            self.bars.update(self.tasks[identity], completed=event.detail["epoch"], note=note)
+        else:
+            self.bars.remove_task(self.tasks.pop(identity))
+            self.bars.console.print(f"{event.run.rung} s{event.run.seed}: {ending(event)}", highlight=False, markup=False)
+        done = sum(self.epochs.values()) - sum(self.left.values())
+        self.bars.update(self.study, completed=done, note=f"{self.ended}/{self.runs} runs, {self.time_left}")
+
+
+def show_progress(runs: Sequence[Run]) -> Progress:
+    return LiveProgress(runs) if sys.stdout.isatty() else PlainProgress(runs)

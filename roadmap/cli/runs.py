@@ -1,0 +1,141 @@
+"""run: trains what is not finished, then prints the table and draws the figure."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from roadmap.cli.designs import device_hours, device_speed
+from roadmap.cli.options import Choice, add_study_options, choose
+from roadmap.cli.text import count, duration, table
+from roadmap.record import Run, State, state
+
+
+def add_verbs(verbs: Any) -> None:
+    parser = verbs.add_parser("run", help="train the rungs, then draw the figure")
+    parser.add_argument("--steps", default="all", help="rungs: all (default), names, or a stretch such as recipe..gelu")
+    add_study_options(parser)
+    parser.add_argument("--seeds", type=int, metavar="N", help="runs of each rung, with seeds from 0 on")
+    parser.add_argument("--out", type=Path, help="folder of the runs")
+    parser.add_argument("--dry-run", action="store_true", help="print every run and train none")
+    parser.set_defaults(function=run_rungs)
+
+
+@dataclass(frozen=True)
+class Job:
+    run: Run
+    folder: Path
+    state: State
+
+
+def plan_jobs(choice: Choice, steps: str, seeds: int, out: Path) -> list[Job]:
+    """Every run of the study with its folder and how far it is. Raises ValueError for what can't be trained."""
+    from runner.sources import check_trainable
+
+    jobs = {}
+    for run in choice.runs(steps, seeds):
+        check_trainable(run)
+        folder = run.folder(out)
+        jobs.setdefault(run.identity, Job(run, folder, state(folder, run)))  # two rungs may be one experiment
+    return list(jobs.values())
+
+
+def run_rungs(options: argparse.Namespace) -> int:
+    choice = choose(options)
+    defaults = choice.study.defaults
+    seeds = defaults.seeds if options.seeds is None else options.seeds
+    if seeds < 1:
+        raise ValueError(f"--seeds {seeds} is not valid: 1 or more is")
+    out = options.out or Path(defaults.out)
+    jobs = plan_jobs(choice, options.steps, seeds, out)
+    if options.dry_run:
+        _print_plan(choice, jobs)
+        return 0
+    waiting = [job for job in jobs if job.state != "finished"]
+    _announce(choice, jobs, waiting)
+    succeeded = not waiting or _train(waiting, out)
+    _conclude(choice, options.steps, out)
+    return 0 if succeeded else 1
+
+
+def _print_plan(choice: Choice, jobs: list[Job]) -> None:
+    speed, source = device_speed(choice, None, None)
+    hours = {rung.name: device_hours(choice, rung, speed) for rung in choice.rungs()}
+    rows = [
+        [job.run.rung, str(job.run.seed), job.run.identity, {"absent": "to train", "begun": "to go on"}.get(job.state, job.state),
+         f"{hours[job.run.rung]:.4g}", str(job.folder)]
+        for job in jobs
+    ]  # fmt: skip
+    print(table(["rung", "seed", "identity", "state", "device-hours", "folder"], rows))
+    left = sum(hours[job.run.rung] for job in jobs if job.state != "finished")
+    print(f"\n{left:.4g} device-hours to train. {source}. Nothing was started.")
+
+
+def _announce(choice: Choice, jobs: list[Job], waiting: list[Job]) -> None:
+    finished, begun = len(jobs) - len(waiting), sum(job.state == "begun" for job in waiting)
+    print(f"{choice.regime} on {choice.data}: {len(jobs)} runs, {finished} finished already", end="")
+    print(f", {begun} to go on where they were" if begun else "", end="")
+    print("; nothing to train" if not waiting else "", flush=True)
+
+
+def _train(waiting: list[Job], out: Path) -> bool:
+    from roadmap.cli.progress import show_progress
+    from runner.launch.local import run_all
+    from runner.sources import source
+
+    out.mkdir(parents=True, exist_ok=True)
+    runs = [job.run for job in waiting]
+    modules = sorted({module for run in runs for module in source(run.data).modules})
+    progress = show_progress(runs)
+    try:
+        with progress:
+            return run_all([(job.run, job.folder) for job in waiting], progress.show, modules)
+    except KeyboardInterrupt:
+        print(
+            f"stopped: {progress.finished} of {len(waiting)} runs finished, the others' state is saved; "
+            "the same command goes on from here",
+            file=sys.stderr,
+        )
+        raise
+
+
+def _conclude(choice: Choice, steps: str, out: Path) -> None:
+    """The table and the figure of the chosen rungs' finished runs."""
+    from analysis.figures import draw_roadmap, save_figure
+    from analysis.results import collect, series_of_runs
+
+    results = collect(choice.runs(steps, 1), out)
+    print("\n" + results_table(choice, results) + "\n")
+    if not any(result.seeds for result in results):
+        print("no run has finished: no figure", file=sys.stderr)
+        return
+    figure = draw_roadmap([series_of_runs(choice.study, results)])
+    for path in save_figure(figure, [out / f"roadmap-{choice.regime}{suffix}" for suffix in (".png", ".svg")]):
+        print(f"figure: {path}")
+
+
+def results_table(choice: Choice, results: Any) -> str:
+    """Accuracy of each rung, the change against the rung before, and what it took."""
+    means = {result.rung: result.mean for result in results}
+    parents = {rung.name: rung.parent for rung in choice.rungs()}
+    rows = []
+    for result in results:
+        mean, before = result.mean, means.get(parents[result.rung] or "")
+        change = f"{mean - before:+.2f}" if mean is not None and before is not None else ""
+        spread = f" ±{result.std:.2f}" if result.std is not None else ""
+        accuracy = f"{mean:.2f}{spread}" if mean is not None else "-"
+        rows.append(
+            [
+                result.rung,
+                count(result.cost.parameters),
+                count(result.cost.macs),
+                str(len(result.seeds)),
+                accuracy,
+                change,
+                duration(result.seconds) if result.seeds else "",
+            ]
+        )
+    return table(["rung", "parameters", "MACs", "seeds", "top-1 %", "change", "time"], rows)

@@ -1,0 +1,134 @@
+"""A network as plain data: what is rewritten by the steps, then counted, drawn, hashed and built.
+
+Everything here is a value. `roadmap.plan` resolves it into layers with channels; `roadmap.cost` counts
+those, `roadmap.build` makes modules of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+Norm = Literal["bn", "ln"]
+Activation = Literal["relu", "gelu"]
+
+# A convolution of this width gives as many channels as it gets.
+SAME: Final = "same"
+
+
+@dataclass(frozen=True)
+class Conv:
+    """One convolution of a block, with the norm and the activation behind it."""
+
+    kernel: int  # side of the square kernel, pixels
+    width: float | Literal["same"]  # output channels over the stage's width, or SAME
+    depthwise: bool = False  # one group a channel
+    norm: Norm | None = "bn"  # directly behind the convolution
+    act: Activation | None = None  # behind the norm
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kernel < 1 or self.kernel % 2 == 0:
+            raise ValueError(f"a block's kernel must be odd, to keep the size of the image, not {self.kernel}")
+        if self.depthwise and self.width != SAME:
+            raise ValueError(f"a depthwise convolution has width {SAME!r}, not {self.width}")
+
+    @property
+    def is_spatial(self) -> bool:
+        return self.kernel > 1
+
+
+@dataclass(frozen=True)
+class Block:
+    """A residual block: the convolutions in order, then the sum with the shortcut."""
+
+    convs: tuple[Conv, ...]
+    act: Activation | None = None  # behind the sum
+    layer_scale: float | None = None  # start of a learned scale per channel on the residual branch
+
+    def __post_init__(self) -> None:
+        if all(conv.width == SAME for conv in self.convs):
+            raise ValueError(f"a block needs a convolution of another width than {SAME!r}, which decides its output")
+
+
+@dataclass(frozen=True)
+class Stem:
+    """What the image meets first. Its width is the stage's, or that of the blocks' output."""
+
+    kernel: int  # pixels
+    stride: int  # pixels
+    norm: Norm | None
+    act: Activation | None
+    bias: bool
+    pool: bool  # 3x3 max pooling of stride 2 behind the activation
+    width: Literal["stage", "block"] = "stage"  # output channels: the first stage's width, or its blocks' output
+    last_norm: Norm | None = None  # behind everything else in the stem
+
+
+@dataclass(frozen=True)
+class Downsampling:
+    """How the resolution halves from one stage to the next.
+
+    "shortcut": the first block of a stage takes the stride in its spatial convolution, and its shortcut is a
+    convolution with the norm behind it (also where only the channels change).
+    "between": a convolution of its own between the stages, with the norm before it; the blocks change nothing.
+    """
+
+    place: Literal["shortcut", "between"]
+    kernel: int  # pixels
+    norm: Norm | None
+    bias: bool
+
+
+@dataclass(frozen=True)
+class Design:
+    """A whole network, up to the number of classes."""
+
+    width: int  # channels of the first stage; each later stage doubles it
+    depths: tuple[int, ...]  # blocks in each stage
+    stem: Stem
+    block: Block | tuple[Block, ...]  # one for all stages, or one for each stage
+    downsampling: Downsampling
+    head_norm: Norm | None = None  # between the global pooling and the linear layer
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or not self.depths or min(self.depths) < 1:
+            raise ValueError(f"width {self.width} and depths {list(self.depths)} must be positive")
+        if isinstance(self.block, tuple) and len(self.block) != len(self.depths):
+            raise ValueError(f"{len(self.block)} blocks for {len(self.depths)} stages: one for each is needed")
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The block of each stage."""
+        return self.block if isinstance(self.block, tuple) else (self.block,) * len(self.depths)
+
+
+# The bottleneck of torchvision's ResNet-50, v1.5: the stride sits on the 3x3.
+RESNET_BLOCK = Block(
+    (Conv(1, width=1.0, act="relu"), Conv(3, width=1.0, act="relu"), Conv(1, width=4.0)),
+    act="relu",
+)
+
+
+def resnet(width: int, depths: tuple[int, ...]) -> Design:
+    """A ResNet of bottlenecks (He et al., 2016, as torchvision and timm build it)."""
+    return Design(
+        width=width,
+        depths=depths,
+        stem=Stem(kernel=7, stride=2, norm="bn", act="relu", bias=False, pool=True),
+        block=RESNET_BLOCK,
+        downsampling=Downsampling("shortcut", kernel=1, norm="bn", bias=False),
+    )
+
+
+def map_blocks(design: Design, function: Callable[[Block], Block]) -> Design:
+    """The design with every stage's block replaced by what `function` makes of it."""
+    if isinstance(design.block, tuple):
+        return replace(design, block=tuple(function(block) for block in design.block))
+    return replace(design, block=function(design.block))
+
+
+def map_convs(design: Design, function: Callable[[Conv], Conv]) -> Design:
+    """The design with every convolution of its blocks replaced by what `function` makes of it."""
+    return map_blocks(design, lambda block: replace(block, convs=tuple(function(conv) for conv in block.convs)))

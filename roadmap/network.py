@@ -1,0 +1,147 @@
+"""The model of a design: one generic residual network, built from the resolved plan."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from roadmap.design import Design
+from roadmap.plan import BlockPlan, Layer, NetworkPlan, StagePlan, plan
+
+
+class LayerNorm(nn.LayerNorm):
+    """LN over the channels of N x C x H x W."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+
+
+NORMS = {"bn": nn.BatchNorm2d, "ln": lambda channels: LayerNorm(channels, eps=1e-6)}
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
+
+
+class ConvNormAct(nn.Module):
+    """A convolution, then the norm and the activation of its layer."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            layer.inputs,
+            layer.outputs,
+            layer.kernel,
+            layer.stride,
+            layer.padding,
+            groups=layer.groups,
+            bias=layer.bias,
+        )
+        self.norm = NORMS[layer.norm](layer.outputs) if layer.norm else nn.Identity()
+        self.act = ACTIVATIONS[layer.act]() if layer.act else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.norm(self.conv(x)))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al., 2016): drops a residual branch, image by image."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        keep = 1 - self.probability
+        return x * x.new_empty(len(x), 1, 1, 1).bernoulli_(keep).div_(keep)
+
+
+class Residual(nn.Module):
+    """A residual block: its convolutions, the scale per channel, drop path, the sum with the shortcut."""
+
+    def __init__(self, block: BlockPlan, drop_path: float) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(*map(ConvNormAct, block.layers))
+        self.scale = (
+            nn.Parameter(torch.full((block.outputs,), block.layer_scale)) if block.layer_scale is not None else None
+        )
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.shortcut = ConvNormAct(block.shortcut) if block.shortcut else nn.Identity()
+        self.act = ACTIVATIONS[block.act]() if block.act else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.convs(x)
+        if self.scale is not None:
+            branch = branch * self.scale.view(-1, 1, 1)
+        return self.act(self.shortcut(x) + self.drop_path(branch))
+
+
+class Stage(nn.Module):
+    def __init__(self, stage: StagePlan, drop_paths: list[float]) -> None:
+        super().__init__()
+        self.downsampling = nn.Sequential()
+        if stage.downsampling:
+            if stage.downsampling_norm:
+                self.downsampling.add_module("norm", NORMS[stage.downsampling_norm](stage.downsampling.inputs))
+            self.downsampling.add_module("conv", ConvNormAct(stage.downsampling))
+        self.blocks = nn.Sequential(*map(Residual, stage.blocks, drop_paths))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(self.downsampling(x))
+
+
+class Network(nn.Module):
+    """The network of a design: images N x 3 x H x W, normalized, to logits N x classes."""
+
+    def __init__(self, design: Design, num_classes: int, drop_path: float) -> None:
+        super().__init__()
+        self.design = design
+        network: NetworkPlan = plan(design)
+        self.stem = nn.Sequential(ConvNormAct(network.stem))
+        if network.pool:
+            self.stem.add_module("pool", nn.MaxPool2d(3, stride=2, padding=1))
+        if network.stem_norm:
+            self.stem.add_module("norm", NORMS[network.stem_norm](network.stem.outputs))
+        rates = iter(torch.linspace(0, drop_path, sum(design.depths)).tolist())
+        self.stages = nn.Sequential(*(Stage(stage, [next(rates) for _ in stage.blocks]) for stage in network.stages))
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.norm = NORMS[network.head_norm](network.features) if network.head_norm else nn.Identity()
+        self.head = nn.Linear(network.features, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.norm(self.pool(self.stages(self.stem(images)))).flatten(1))
+
+
+def build(
+    design: Design,
+    num_classes: int = 1000,
+    *,
+    drop_path: float = 0.0,
+    initialization: Literal["torchvision", "truncated-normal"] = "torchvision",
+) -> Network:
+    """The model of a design; its forward takes N x 3 x H x W.
+
+    `drop_path` is the last block's rate, growing linearly from 0 at the first. Weights are drawn from torch's
+    global generator. Raises ValueError for a design that leaves no channels.
+    """
+    network = Network(design, num_classes, drop_path)
+    initialize(network, initialization)
+    return network
+
+
+def initialize(model: nn.Module, scheme: Literal["torchvision", "truncated-normal"]) -> None:
+    """Draws the weights anew: as torchvision's ResNet, or truncated normal of std 0.02 with biases 0 (ConvNeXt).
+
+    Norms and layer scales keep the start that their layers gave them.
+    """
+    for module in model.modules():
+        if not isinstance(module, nn.Conv2d | nn.Linear):
+            continue
+        if scheme == "truncated-normal":
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

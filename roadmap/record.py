@@ -1,0 +1,160 @@
+"""A run and its folder: identity, manifest, metrics, result. The format through which training and analysis meet.
+
+    runs/<regime>/<rung>-s<seed>-<identity>/
+        manifest.json   the whole experiment and where it runs; written once, first
+        metrics.jsonl   one line an epoch
+        checkpoint.pt   all that resuming needs (the runner's)
+        result.json     last, and only when the run is complete
+        log.txt         what a person would read
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from roadmap.plain import from_data, to_data
+from roadmap.recipe import Experiment
+from roadmap.study import Dataset
+
+FORMAT = 1
+
+State = Literal["absent", "begun", "finished"]
+
+
+class ForeignFolder(ValueError):
+    """A run folder holds another run than its name says."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a rung of a regime on a data set, with one seed."""
+
+    regime: str
+    rung: str
+    experiment: Experiment
+    data: str  # the data set's name
+    dataset: Dataset
+    seed: int
+    fidelity: str
+
+    @property
+    def identity(self) -> str:
+        """A hash over everything that decides the result, every default written out.
+
+        Where the rung stands in a study, paths, hosts, devices and worker counts are no part of it.
+        """
+        # The data set's own changes to the recipe are in the recipe by now.
+        decisive = {"format": FORMAT, **self._decisive(), "dataset": to_data(replace(self.dataset, recipe={}))}
+        text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def _decisive(self) -> dict[str, Any]:
+        # Through the types, so that a width of 1 and of 1.0 are one.
+        experiment = to_data(from_data(Experiment, to_data(self.experiment)))
+        return {"experiment": experiment, "data": self.data, "seed": self.seed, "fidelity": self.fidelity}
+
+    @property
+    def name(self) -> str:
+        return f"{self.regime}/{self.rung}-s{self.seed}"
+
+    def folder(self, out: Path) -> Path:
+        """The folder of this run below `out`: the one that has its identity, under whatever rung, else a new one."""
+        existing = sorted(out.glob(f"*/*-{self.identity}"))
+        return existing[0] if existing else out / f"{self.name}-{self.identity}"
+
+
+def state(folder: Path, run: Run) -> State:
+    """How far the run in that folder is. Raises ForeignFolder where the folder holds another run."""
+    manifest = read_json(folder / "manifest.json")
+    if manifest is None:
+        left = [name for name in ("checkpoint.pt", "result.json") if (folder / name).exists()]
+        if left:
+            raise ForeignFolder(f"{folder} has a {left[0]} but no manifest.json; move the folder away to train again")
+        return "absent"
+    stored = manifest.get("identity")
+    if stored != run.identity or read_run(manifest, folder).identity != run.identity:
+        raise ForeignFolder(
+            f"{folder} holds another run ({stored}) than {run.name} ({run.identity}); move the folder away"
+        )
+    return "finished" if (folder / "result.json").exists() else "begun"
+
+
+def read_run(manifest: dict[str, Any], folder: Path) -> Run:
+    """The run that a manifest describes. Raises ForeignFolder where it is not one of this version."""
+    if manifest.get("format") != FORMAT:
+        raise ForeignFolder(f"{folder}/manifest.json has format {manifest.get('format')!r}; this version reads {FORMAT}")
+    try:
+        run: Run = from_data(Run, manifest.get("run"), "run")
+    except ValueError as error:
+        raise ForeignFolder(f"{folder}/manifest.json: {error}") from None
+    return run
+
+
+def write_manifest(folder: Path, run: Run, **circumstances: Any) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = {"format": FORMAT, "identity": run.identity, "run": to_data(run), **circumstances}
+    write_json(folder / "manifest.json", manifest)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON file's content; None where there is no such file. Raises ForeignFolder where it is not an object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ForeignFolder(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ForeignFolder(f"{path} does not hold a JSON object")
+    return content
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a whole file or none: aside, to the disk, then renamed."""
+    write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    aside = path.with_name(path.name + ".tmp")
+    with aside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+def append_metrics(folder: Path, row: dict[str, Any]) -> None:
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of the epochs so far; a last line that was cut off in the writing is not one."""
+    try:
+        text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def keep_metrics(folder: Path, epochs: int) -> None:
+    """Drops the rows from epoch number `epochs` on (counted from 0), which will be trained again."""
+    rows = read_metrics(folder)[:epochs]
+    write_whole(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def find_runs(out: Path) -> Iterator[tuple[Run, Path]]:
+    """Every run below `out` with its folder. Folders that hold none, or another version's, are passed over."""
+    for manifest_path in sorted(out.glob("*/*/manifest.json")):
+        try:
+            manifest = read_json(manifest_path)
+            if manifest is not None:
+                yield read_run(manifest, manifest_path.parent), manifest_path.parent
+        except ForeignFolder:
+            continue

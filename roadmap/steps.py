@@ -1,0 +1,226 @@
+"""The steps from a ResNet to a ConvNeXt, each a small function that rewrites a design or a recipe.
+
+Source: "A ConvNet for the 2020s" (Liu et al., 2022), section 2. A step's first argument says what it rewrites,
+`design`, `recipe` or `experiment`; the others, by keyword alone, are its parameters, whose values for each
+regime stand in `ablations.yaml`. Steps work in any order: each does what its words say to whatever it finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from roadmap.design import SAME, Activation, Block, Design, Norm, map_blocks, map_convs
+from roadmap.plain import choices, field_types, from_data
+from roadmap.recipe import Experiment, Recipe
+
+
+class NoEffect(ValueError):
+    """A step left the experiment as it was."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A named rewriting of an experiment. Groups, titles and parameters of a study stand in `ablations.yaml`."""
+
+    name: str
+    function: Callable[..., Any]
+    group: str = ""  # where the study names none
+    title: str = ""
+
+    @property
+    def subject(self) -> str:
+        """What the function rewrites: "design", "recipe" or "experiment"."""
+        return self.function.__code__.co_varnames[0]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The type of each parameter, the one that variants vary first."""
+        code = self.function.__code__
+        names = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+        return {name: field_types(self.function)[name] for name in names}
+
+    @property
+    def required(self) -> list[str]:
+        """Parameters that have no default."""
+        return [name for name in self.parameters if name not in (self.function.__kwdefaults__ or {})]
+
+    def __call__(self, experiment: Experiment, **parameters: Any) -> Experiment:
+        """The rewritten experiment. Raises NoEffect where that is the same as before."""
+        if self.subject == "experiment":
+            result: Experiment = self.function(experiment, **parameters)
+        else:
+            changed = self.function(getattr(experiment, self.subject), **parameters)
+            result = replace(experiment, **{self.subject: changed})
+        if result == experiment:
+            raise NoEffect(f"step {self.name!r} changes nothing here")
+        return result
+
+    def variant(self, value: Any, where: str) -> dict[str, Any]:
+        """The parameters that make a variant: `value` for the first of them. Raises ValueError where there is none."""
+        if not self.parameters:
+            raise ValueError(f"{where}: step {self.name!r} has no parameter to vary")
+        return self.check_parameters({next(iter(self.parameters)): value}, where)
+
+    def check_parameters(self, data: dict[str, Any], where: str) -> dict[str, Any]:
+        """Plain data as this step's parameters. Raises ValueError with the place of what is wrong."""
+        types = self.parameters
+        for key in data:
+            if key not in types:
+                raise ValueError(f"{where}.{key}: step {self.name!r} has no such parameter; {choices(types, key)}")
+        return {key: from_data(types[key], value, f"{where}.{key}") for key, value in data.items()}
+
+
+STEPS: dict[str, Step] = {}
+
+
+def step(name: str, *, group: str = "", title: str = "") -> Callable[[Callable[..., Any]], Step]:
+    """Registers the decorated function as the step `name`. Raises ValueError where it can't be one."""
+
+    def register(function: Callable[..., Any]) -> Step:
+        made = Step(name, function, group, title or name)
+        if made.subject not in ("design", "recipe", "experiment"):
+            raise ValueError(f"step {name!r}: its first argument must be design, recipe or experiment")
+        if name in STEPS:
+            raise ValueError(f"step {name!r} exists already")
+        STEPS[name] = made
+        return made
+
+    return register
+
+
+def find_step(name: str) -> Step:
+    """The step of that name. Raises ValueError with the valid ones."""
+    if name not in STEPS:
+        raise ValueError(f"unknown step {name!r}; {choices(STEPS, name)}")
+    return STEPS[name]
+
+
+@step("recipe")
+def recipe(recipe: Recipe, *, to: Recipe) -> Recipe:
+    """Another training recipe, whole."""
+    return to
+
+
+@step("stage-ratio")
+def stage_ratio(design: Design, *, depths: tuple[int, ...], widen_to: int = 0) -> Design:
+    """Other numbers of blocks in the stages; widened where the FLOPs are to be held, never narrowed."""
+    return replace(design, depths=depths, width=max(design.width, widen_to))
+
+
+@step("patchify-stem")
+def patchify_stem(design: Design, *, patch: int = 4) -> Design:
+    """A convolution over patches that do not overlap, with bias, no norm, no activation, no pooling."""
+    stem = replace(design.stem, kernel=patch, stride=patch, bias=True, norm=None, act=None, pool=False)
+    return replace(design, stem=stem)
+
+
+@step("depthwise")
+def depthwise(design: Design) -> Design:
+    """The block's spatial convolution becomes depthwise."""
+    return map_convs(design, lambda conv: replace(conv, depthwise=True, width=SAME) if conv.is_spatial else conv)
+
+
+@step("width")
+def width(design: Design, *, width: int) -> Design:
+    """Another width of the first stage."""
+    return replace(design, width=width)
+
+
+@step("inverted-bottleneck")
+def inverted_bottleneck(design: Design, *, expansion: float = 4.0) -> Design:
+    """The hidden width is a multiple of the block's input and output, which have the stage's width."""
+
+    def invert(block: Block) -> Block:
+        hidden = tuple(conv if conv.width == SAME else replace(conv, width=expansion) for conv in block.convs[:-1])
+        return replace(block, convs=(*hidden, replace(block.convs[-1], width=1.0)))
+
+    return map_blocks(design, invert)
+
+
+@step("move-up-depthwise")
+def move_up_depthwise(design: Design) -> Design:
+    """The spatial convolution comes first in the block."""
+
+    def move_up(block: Block) -> Block:
+        return replace(block, convs=tuple(sorted(block.convs, key=lambda conv: not conv.is_spatial)))
+
+    return map_blocks(design, move_up)
+
+
+@step("kernel-size")
+def kernel_size(design: Design, *, kernel: int) -> Design:
+    """Another kernel of the spatial convolution, odd so that the size of the image is kept."""
+    if kernel < 3 or kernel % 2 == 0:
+        raise ValueError(f"kernel size {kernel} is not valid: an odd number from 3 on is")
+    return map_convs(design, lambda conv: replace(conv, kernel=kernel) if conv.is_spatial else conv)
+
+
+@step("gelu")
+def gelu(design: Design) -> Design:
+    """Every ReLU becomes a GELU."""
+
+    def swap(act: Activation | None) -> Activation | None:
+        return "gelu" if act == "relu" else act
+
+    design = map_convs(design, lambda conv: replace(conv, act=swap(conv.act)))
+    design = map_blocks(design, lambda block: replace(block, act=swap(block.act)))
+    return replace(design, stem=replace(design.stem, act=swap(design.stem.act)))
+
+
+@step("fewer-activations")
+def fewer_activations(design: Design) -> Design:
+    """Of the block's activations only the one before its last convolution stays."""
+
+    def thin(block: Block) -> Block:
+        stays = len(block.convs) - 2
+        convs = (conv if i == stays else replace(conv, act=None) for i, conv in enumerate(block.convs))
+        return replace(block, convs=tuple(convs), act=None)
+
+    return map_blocks(design, thin)
+
+
+@step("fewer-norms")
+def fewer_norms(design: Design) -> Design:
+    """Of the block's norms only the one behind its spatial convolution stays; shortcuts keep theirs."""
+    return map_convs(design, lambda conv: conv if conv.is_spatial else replace(conv, norm=None))
+
+
+@step("layer-norm")
+def layer_norm(design: Design) -> Design:
+    """Every BN becomes an LN; the block's convolutions get biases, which BN had made idle."""
+
+    def swap(norm: Norm | None) -> Norm | None:
+        return "ln" if norm == "bn" else norm
+
+    design = map_convs(design, lambda conv: replace(conv, norm=swap(conv.norm), bias=True))
+    return replace(
+        design,
+        stem=replace(design.stem, norm=swap(design.stem.norm), last_norm=swap(design.stem.last_norm)),
+        downsampling=replace(design.downsampling, norm=swap(design.downsampling.norm)),
+        head_norm=swap(design.head_norm),
+    )
+
+
+@step("final-norm")
+def final_norm(design: Design) -> Design:
+    """An LN behind the global pooling: a rung of its own in the authors' ablation code."""
+    return replace(design, head_norm="ln")
+
+
+@step("separate-downsampling")
+def separate_downsampling(design: Design, *, norms: bool = True) -> Design:
+    """Between stages a 2x2 convolution of stride 2 with bias; no stride and no projection left in the blocks.
+
+    With `norms` an LN before each, one behind the stem and one behind the global pooling.
+    """
+    between = replace(design.downsampling, place="between", kernel=2, norm="ln" if norms else None, bias=True)
+    stem = replace(design.stem, width="block", last_norm="ln" if norms else design.stem.last_norm)
+    return replace(design, downsampling=between, stem=stem, head_norm="ln" if norms else design.head_norm)
+
+
+@step("layer-scale")
+def layer_scale(design: Design, *, initial: float = 1e-6) -> Design:
+    """A learned scale per channel on the residual branch (Touvron et al., 2021)."""
+    return map_blocks(design, lambda block: replace(block, layer_scale=initial))

@@ -1,0 +1,232 @@
+"""The study: `ablations.yaml`, found, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from roadmap.design import resnet
+from roadmap.plain import check_keys, choices, from_data, to_data
+from roadmap.recipe import Experiment, Recipe
+from roadmap.steps import STEPS, find_step
+
+FILE_NAME = "ablations.yaml"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Defaults:
+    regime: str
+    fidelity: str
+    seeds: int
+    out: str
+
+
+@dataclass(frozen=True)
+class Start:
+    """The ResNet that a regime starts from."""
+
+    width: int
+    depths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Regime:
+    title: str
+    data: str  # the data set where none is given
+    device: str  # what `roadmap cost` counts in where none is given
+    start: Start
+    published: str | None = None  # file of the paper's table below analysis/published/
+    recipes: dict[str, dict[str, Any]] = field(default_factory=dict)  # what differs from the recipe of that name
+    steps: dict[str, dict[str, Any]] = field(default_factory=dict)  # parameters of each step
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A step of the ladder."""
+
+    step: str
+    title: str  # {} is where the variant's value goes
+    group: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    variants: tuple[int | float | str, ...] = ()  # values of the step's first parameter, a rung each
+    adopted: int | float | str | None = None  # the variant that is carried on
+    rejected: tuple[int | float | str, ...] = ()  # variants that the paper tried and hatches
+    fidelities: tuple[str, ...] = ()  # where the step belongs only to some
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    steps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reference:
+    title: str
+    regime: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    classes: int
+    train_images: int
+    test_images: int
+    mean: tuple[float, float, float]  # a channel, of images scaled to 0..1
+    std: tuple[float, float, float]
+    recipe: dict[str, Any] = field(default_factory=dict)  # what this data needs changed in every recipe
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a step's multiply-adds cost in time."""
+
+    macs_per_second: float  # sustained in inference
+    source: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """All of `ablations.yaml`."""
+
+    format: int
+    defaults: Defaults
+    recipes: dict[str, Recipe]
+    regimes: dict[str, Regime]
+    ladder: tuple[Entry, ...]
+    fidelities: dict[str, Fidelity]
+    references: dict[str, Reference]
+    data: dict[str, Dataset]
+    devices: dict[str, Device]
+
+    def regime(self, name: str) -> Regime:
+        return _lookup(self.regimes, "regime", name)
+
+    def fidelity(self, name: str) -> Fidelity:
+        return _lookup(self.fidelities, "fidelity", name)
+
+    def dataset(self, name: str) -> Dataset:
+        return _lookup(self.data, "data set", name)
+
+    def recipe(self, name: str, regime: str, fidelity: str, data: str) -> Recipe:
+        """A recipe as it is for a regime, a fidelity and a data set."""
+        recipe = _lookup(self.recipes, "recipe", name)
+        sources = {
+            f"fidelities.{fidelity}.recipes.{name}": self.fidelity(fidelity).recipes.get(name, {}),
+            f"regimes.{regime}.recipes.{name}": self.regime(regime).recipes.get(name, {}),
+            f"data.{data}.recipe": self.dataset(data).recipe,
+        }
+        for where, changes in sources.items():
+            recipe = changed(recipe, changes, where)
+        return recipe
+
+    def start(self, regime: str, fidelity: str, data: str) -> Experiment:
+        """The experiment before the first step: a ResNet by the classic recipe."""
+        start = self.regime(regime).start
+        return Experiment(resnet(start.width, start.depths), self.recipe("classic", regime, fidelity, data))
+
+    def parameters(self, step: str, regime: str, fidelity: str, data: str) -> dict[str, Any]:
+        """A step's parameters: the ladder's, changed by the regime's and then by the fidelity's."""
+        sources = {f"ladder[{i}].parameters": entry.parameters for i, entry in enumerate(self.ladder) if entry.step == step}
+        sources[f"regimes.{regime}.steps.{step}"] = self.regime(regime).steps.get(step, {})
+        sources[f"fidelities.{fidelity}.steps.{step}"] = self.fidelity(fidelity).steps.get(step, {})
+        merged: dict[str, Any] = {}
+        for where, parameters in sources.items():
+            named = {
+                key: to_data(self.recipe(value, regime, fidelity, data)) if key == "to" else value
+                for key, value in parameters.items()
+            }
+            merged |= find_step(step).check_parameters(named, where)
+        return merged
+
+
+def changed(value: Any, changes: Mapping[str, Any], where: str) -> Any:
+    """A dataclass with fields replaced from plain data, checked. Raises ValueError with the place."""
+    if not changes:
+        return value
+    data = to_data(value)
+    check_keys(changes, data, where)
+    return from_data(type(value), {**data, **changes}, where)
+
+
+def study_path() -> Path:
+    """The working directory's `ablations.yaml`, else the one that came with the package."""
+    package = Path(__file__).parent
+    # A checkout that is installed for editing has the file beside the package.
+    candidates = (Path.cwd() / FILE_NAME, package / FILE_NAME, package.parent / FILE_NAME)
+    return next(path for path in candidates if path.exists())
+
+
+@cache
+def load_study(path: Path | None = None) -> Study:
+    """The study of that file, or of the file that is found.
+
+    Raises ValueError with the file, the key path and the valid choices where something is wrong in it.
+    """
+    path = path or study_path()
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: can't be read: {error}") from None
+    try:
+        return parse_study(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def parse_study(data: Any) -> Study:
+    """Plain data as a study, with every name and parameter in it checked."""
+    check_keys(data, Study.__dataclass_fields__, "")
+    if data.get("format") != 1:
+        raise ValueError(f"format: {data.get('format')!r} is not valid; this version reads 1")
+    study: Study = from_data(Study, data)
+    _check_names(study)
+    for name, regime in study.regimes.items():
+        for fidelity in study.fidelities:
+            study.start(name, fidelity, regime.data)
+            for i, entry in enumerate(study.ladder):
+                study.parameters(entry.step, name, fidelity, regime.data)
+                for value in entry.variants:
+                    find_step(entry.step).variant(value, f"ladder[{i}].variants")
+    return study
+
+
+def _check_names(study: Study) -> None:
+    """Every name that the study uses is one that it, or the program, knows."""
+    checks = [
+        ("defaults.regime", study.defaults.regime, study.regimes),
+        ("defaults.fidelity", study.defaults.fidelity, study.fidelities),
+    ]
+    for name, regime in study.regimes.items():
+        checks.append((f"regimes.{name}.data", regime.data, study.data))
+        checks.append((f"regimes.{name}.device", regime.device, study.devices))
+        checks += [(f"regimes.{name}.recipes.{key}", key, study.recipes) for key in regime.recipes]
+        checks += [(f"regimes.{name}.steps.{key}", key, STEPS) for key in regime.steps]
+    for name, fidelity in study.fidelities.items():
+        checks += [(f"fidelities.{name}.recipes.{key}", key, study.recipes) for key in fidelity.recipes]
+        checks += [(f"fidelities.{name}.steps.{key}", key, STEPS) for key in fidelity.steps]
+    for i, entry in enumerate(study.ladder):
+        checks.append((f"ladder[{i}].step", entry.step, STEPS))
+        checks += [(f"ladder[{i}].fidelities", key, study.fidelities) for key in entry.fidelities]
+        if entry.variants or entry.adopted is not None:
+            checks.append((f"ladder[{i}].adopted", entry.adopted, set(entry.variants) - set(entry.rejected)))
+        checks += [(f"ladder[{i}].rejected", key, entry.variants) for key in entry.rejected]
+    checks += [(f"references.{name}.regime", each.regime, study.regimes) for name, each in study.references.items()]
+    for where, name, valid in checks:
+        if name not in valid:
+            raise ValueError(f"{where}: unknown {name!r}; {choices(valid, name)}")
+
+
+def _lookup(table: Mapping[str, T], kind: str, name: str) -> T:
+    if name not in table:
+        raise ValueError(f"unknown {kind} {name!r}; {choices(table, name)}")
+    return table[name]

@@ -1,0 +1,173 @@
+"""Runs on this machine: each in a process of its own, several side by side where they are small."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Literal
+
+from roadmap.costs import cost
+from roadmap.record import Run
+
+# Up to this many multiply-adds a training step (batch x image), one core a run beats all cores on one run
+# (benchmarks/side_by_side.py).
+SMALL_STEP_MACS = 1e9
+PATIENCE = 30.0  # seconds that a stopping run has to save its state
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a run in training tells."""
+
+    run: Run
+    kind: Literal["began", "epoch", "finished", "failed", "stopped"]
+    detail: dict[str, Any]  # "epoch": its metrics; "failed": the message
+
+
+def parallelism(runs: Sequence[Run], cores: int) -> tuple[int, int]:
+    """How many runs go side by side, and the threads of each."""
+    small = all(_step_macs(run) <= SMALL_STEP_MACS for run in runs)
+    return (min(cores, len(runs)), 1) if small else (1, cores)
+
+
+def _step_macs(run: Run) -> float:
+    recipe = run.experiment.recipe
+    counted = cost(run.experiment.design, recipe.image_size, run.dataset.classes)
+    return float(counted.macs) * recipe.batch_size
+
+
+def available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_all(
+    jobs: Sequence[tuple[Run, Path]], report: Callable[[Event], None], modules: Sequence[str] = ()
+) -> bool:
+    """Trains every run in its folder; True where all finished.
+
+    A run that fails leaves the others alone. KeyboardInterrupt stops every run with its state saved, then goes on
+    to the caller. `modules` are imported once for all.
+    """
+    workers, threads = parallelism([run for run, _ in jobs], available_cores())
+    context = _context(["runner.engine", *modules])
+    waiting, running, failed = deque(jobs), {}, False
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                run, folder = waiting.popleft()
+                worker = _Worker(context, run, folder, threads)
+                running[worker.connection] = worker
+                report(Event(run, "began", {}))
+            for connection in wait(list(running)):
+                event = running[connection].receive()
+                if event.kind in ("finished", "failed", "stopped"):
+                    running.pop(connection).end()
+                    failed |= event.kind != "finished"
+                report(event)
+    finally:
+        _stop(list(running.values()))
+    return not failed
+
+
+def _context(modules: Sequence[str]) -> BaseContext:
+    """Processes forked from a server that has imported what is slow to import, where the system has such."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    # Thread pools that were there before a fork are no use behind it.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(modules))
+    return context
+
+
+class _Worker:
+    """A process that trains one run, as its launcher sees it."""
+
+    def __init__(self, context: BaseContext, run: Run, folder: Path, threads: int) -> None:
+        self.run = run
+        self.connection, theirs = context.Pipe()
+        self.process: BaseProcess = context.Process(  # type: ignore[attr-defined]
+            target=_train, args=(theirs, run, folder, threads), name=run.name
+        )
+        self.process.start()
+        theirs.close()  # so that the end of the process is the end of the connection
+
+    def receive(self) -> Event:
+        """The next event; a process that ends without a word has failed."""
+        try:
+            kind, detail = self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            return Event(self.run, "failed", {"message": f"its process ended with status {self.process.exitcode}"})
+        return Event(self.run, kind, detail)
+
+    def end(self) -> None:
+        self.process.join()
+        self.connection.close()
+
+
+def _stop(workers: list[_Worker]) -> None:
+    """Asks the workers to save their state and end; kills those that do not."""
+    for worker in workers:
+        worker.process.terminate()
+    deadline = time.monotonic() + PATIENCE
+    for worker in workers:
+        worker.process.join(max(0.0, deadline - time.monotonic()))
+        if worker.process.is_alive():
+            worker.process.kill()
+        worker.end()
+
+
+def _train(connection: Connection, run: Run, folder: Path, threads: int) -> None:
+    """In the process of a run: trains it and tells how it goes."""
+    from runner.engine import Diverged, Stopped, train
+
+    stopping = []
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides
+    signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
+
+    def tell(kind: str, detail: dict[str, Any]) -> None:
+        try:
+            connection.send((kind, detail))
+        except OSError:  # the launcher is gone
+            stopping.append(0)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log.txt").open("a", buffering=1, encoding="utf-8") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        sys.stdout = sys.stderr = log
+
+        def epoch_done(row: dict[str, Any]) -> None:
+            print(f"epoch {row['epoch']}: loss {row['train_loss']:.4f}, top-1 {row['top1']:.2f} %, {row['seconds']:.1f} s")
+            tell("epoch", row)
+
+        print(f"{run.name} ({run.identity}), {threads} threads, process {os.getpid()}")
+        try:
+            result = train(run, folder, threads, epoch_done, lambda: bool(stopping))
+        except Stopped as stop:
+            print(stop)
+            tell("stopped", {})
+        except Exception as error:
+            traceback.print_exc()
+            expected = isinstance(error, Diverged | ValueError | OSError)
+            message = str(error) if expected else f"{type(error).__name__}: {error}"
+            tell("failed", {"message": message})
+        else:
+            print(f"finished: top-1 {result['top1']:.2f} %")
+            tell("finished", result)
+    with contextlib.suppress(OSError):
+        connection.close()

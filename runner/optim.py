@@ -1,0 +1,46 @@
+"""The optimizer of a recipe and its learning rate."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from roadmap.recipe import Recipe
+
+
+def learning_rate(recipe: Recipe, progress: float) -> float:
+    """The learning rate at a progress from 0, the first step, to 1, the end of the last epoch.
+
+    Linear from 0 over the warm-up; then a cosine to the minimum over the epochs that are left, or a decay every
+    so many epochs, counted from the start.
+    """
+    epoch = progress * recipe.epochs
+    if epoch < recipe.warmup_epochs:
+        return recipe.learning_rate * epoch / recipe.warmup_epochs
+    if recipe.schedule == "step":
+        # A progress that is a hair short of a whole epoch, by rounding, is that epoch.
+        return recipe.learning_rate * recipe.decay_factor ** math.floor(epoch / recipe.decay_epochs + 1e-9)
+    share = (epoch - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
+    amplitude = recipe.learning_rate - recipe.min_learning_rate
+    return recipe.min_learning_rate + amplitude * (1 + math.cos(math.pi * share)) / 2
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
+    """Parameters that weight decay takes, and those that it leaves: biases, norms and layer scales, by the recipe."""
+    decayed, left = [], []
+    for parameter in model.parameters():
+        takes = recipe.decay_norms_and_biases or parameter.ndim > 1
+        (decayed if takes else left).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": left, "weight_decay": 0.0},
+    ]
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    groups = [group for group in parameter_groups(model, recipe) if group["params"]]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, foreach=True)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.eps, foreach=True)
