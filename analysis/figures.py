@@ -27,7 +27,7 @@ HATCH = "/////"
 WIDTH, ROW = 7.2, 0.27
 LEFT, RIGHT, TOP, BOTTOM = 2.7, 0.1, 0.55, 0.35
 
-STYLE = {
+STYLE: Any = {
     "font.size": 8.5,
     "svg.fonttype": "path",  # so that the figure looks the same without our fonts
     "pdf.fonttype": 42,
@@ -106,7 +106,8 @@ def _limits(values: list[float]) -> tuple[float, float]:
 
 def _colours(rows: list[list[Bar | None]]) -> dict[str, str]:
     groups = list(dict.fromkeys(_first(row).group for row in rows))
-    return {group: COLOURS[i % len(COLOURS)] for i, group in enumerate(groups)} | {"": COLOURS[0], REFERENCE: COLOURS[0]}
+    coloured = {group: COLOURS[i % len(COLOURS)] for i, group in enumerate(groups)}
+    return coloured | {"": COLOURS[0], REFERENCE: COLOURS[0]}
 
 
 def _draw_row(axes: Axes, y: int, row: list[Bar | None], low: float, colours: dict[str, str]) -> None:
@@ -169,7 +170,8 @@ def _label_rows(axes: Axes, rows: list[list[Bar | None]]) -> None:
     write(name, -0.95, 4, "right", fontsize=7, color="#555555")
     titles_at = 58 if any(len(row) > 1 and all(row) for row in rows) else 38
     for y, row in enumerate(rows):
-        write(" / ".join(_one_decimal(bar.macs / unit) for bar in row if bar), y, 4, "right", fontsize=7, color="#555555")
+        macs = " / ".join(_one_decimal(bar.macs / unit) for bar in row if bar)
+        write(macs, y, 4, "right", fontsize=7, color="#555555")
         write(_title(row), y, titles_at, "right")
     y = 0
     for group, members in groupby(rows, key=lambda row: _first(row).group):
@@ -178,7 +180,8 @@ def _label_rows(axes: Axes, rows: list[list[Bar | None]]) -> None:
             across = blended_transform_factory(axes.figure.transSubfigure, axes.transData)
             axes.plot([0.01, 0.99], [y - 0.5] * 2, transform=across, color="#bbbbbb", linewidth=0.6, clip_on=False)
         if group and group != REFERENCE:
-            write(group.replace(" ", "\n", 1), y + (size - 1) / 2, LEFT * 72 - 8, "left", fontweight="bold", fontsize=8, linespacing=0.95)
+            middle, style = y + (size - 1) / 2, {"fontweight": "bold", "fontsize": 8, "linespacing": 0.95}
+            write(group.replace(" ", "\n", 1), middle, LEFT * 72 - 8, "left", **style)
         y += size
 
 

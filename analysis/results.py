@@ -30,16 +30,21 @@ class Result:
     @property
     def mean(self) -> float | None:
         """Mean top-1 over the seeds, percent."""
-        return statistics.fmean(row["top1"] for row in self.seeds.values()) if self.seeds else None
+        return statistics.fmean(self._top1) if self.seeds else None
 
     @property
     def std(self) -> float | None:
         """Standard deviation of top-1 over the seeds, percent; none of a single seed."""
-        return statistics.stdev(row["top1"] for row in self.seeds.values()) if len(self.seeds) > 1 else None
+        return statistics.stdev(self._top1) if len(self.seeds) > 1 else None
+
+    @property
+    def _top1(self) -> list[float]:
+        return [float(row["top1"]) for row in self.seeds.values()]
 
     @property
     def seconds(self) -> float:
-        return sum(row["seconds"] for row in self.seeds.values())
+        """Training time of all seeds."""
+        return sum(float(row["seconds"]) for row in self.seeds.values())
 
 
 def collect(runs: Sequence[Run], out: Path) -> list[Result]:
@@ -108,7 +113,7 @@ def published_series(study: Study, regime: str) -> Series:
     """
     rows = published_rungs(study.regime(regime).published)
     if not rows:
-        known = ", ".join(name for name, each in study.regimes.items() if each.published)
+        known = ", ".join(study.published_regimes())
         raise ValueError(f"the paper has no table of regime {regime!r}; it has: {known}")
     rungs = {rung.name: rung for rung in ladder(regime, study=study)}
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from roadmap.design import Design
+from roadmap.design import Activation, Design, Norm
 from roadmap.plan import BlockPlan, Layer, NetworkPlan, StagePlan, plan
 
 
@@ -16,11 +17,11 @@ class LayerNorm(nn.LayerNorm):
     """LN over the channels of N x C x H x W."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-NORMS = {"bn": nn.BatchNorm2d, "ln": lambda channels: LayerNorm(channels, eps=1e-6)}
-ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
+NORMS: dict[Norm, Callable[[int], nn.Module]] = {"bn": nn.BatchNorm2d, "ln": partial(LayerNorm, eps=1e-6)}
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
 class ConvNormAct(nn.Module):
@@ -41,7 +42,8 @@ class ConvNormAct(nn.Module):
         self.act = ACTIVATIONS[layer.act]() if layer.act else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.norm(self.conv(x)))
+        y: Tensor = self.act(self.norm(self.conv(x)))
+        return y
 
 
 class DropPath(nn.Module):
@@ -75,7 +77,8 @@ class Residual(nn.Module):
         branch = self.convs(x)
         if self.scale is not None:
             branch = branch * self.scale.view(-1, 1, 1)
-        return self.act(self.shortcut(x) + self.drop_path(branch))
+        y: Tensor = self.act(self.shortcut(x) + self.drop_path(branch))
+        return y
 
 
 class Stage(nn.Module):
@@ -89,7 +92,8 @@ class Stage(nn.Module):
         self.blocks = nn.Sequential(*map(Residual, stage.blocks, drop_paths))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(self.downsampling(x))
+        y: Tensor = self.blocks(self.downsampling(x))
+        return y
 
 
 class Network(nn.Module):
@@ -111,7 +115,8 @@ class Network(nn.Module):
         self.head = nn.Linear(network.features, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.norm(self.pool(self.stages(self.stem(images)))).flatten(1))
+        y: Tensor = self.head(self.norm(self.pool(self.stages(self.stem(images)))).flatten(1))
+        return y
 
 
 def build(

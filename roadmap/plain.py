@@ -117,7 +117,7 @@ def _describe(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
         return " or ".join(repr(choice) for choice in typing.get_args(kind))
     names = {float: "a number", int: "a whole number", str: "a text", bool: "true or false", types.NoneType: "null"}
-    return names.get(kind) or getattr(kind, "__name__", str(kind))
+    return str(names.get(kind) or getattr(kind, "__name__", kind))
 
 
 def _tuple_from(kinds: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:

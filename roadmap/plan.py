@@ -112,7 +112,7 @@ def _block(design: Design, block: Block, inputs: int, outputs: int, width: int, 
     if stride != 1 or inputs != outputs:
         rule = design.downsampling
         if rule.place == "between":
-            raise ValueError(f"the stem gives {inputs} channels, the blocks carry {outputs}: stem.width must be 'block'")
+            raise ValueError(f"the stem gives {inputs} channels, the blocks carry {outputs}: set stem.width to block")
         shortcut = Layer(inputs, outputs, rule.kernel, stride, 1, rule.bias, rule.norm)
     layers = tuple(_layers(block.convs, inputs, width, stride))
     return BlockPlan(layers, shortcut, block.act, block.layer_scale)

@@ -67,7 +67,8 @@ class Recipe:
             low, high = getattr(self, name)
             _require(0 < low <= high, name, [low, high], "two rising numbers above 0")
         mixes = self.mix_probability > 0 and (self.mixup > 0 or self.cutmix > 0)
-        _require(not mixes or self.batch_size % 2 == 0, "batch_size", self.batch_size, "an even number to mix images in pairs")
+        even = self.batch_size % 2 == 0
+        _require(even or not mixes, "batch_size", self.batch_size, "an even number to mix images in pairs")
         _require(self.ema is None or 0 < self.ema < 1, "ema", self.ema, "null or between 0 and 1")
 
 

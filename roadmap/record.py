@@ -1,11 +1,11 @@
 """A run and its folder: identity, manifest, metrics, result. The format through which training and analysis meet.
 
-    runs/<regime>/<rung>-s<seed>-<identity>/
-        manifest.json   the whole experiment and where it runs; written once, first
-        metrics.jsonl   one line an epoch
-        checkpoint.pt   all that resuming needs (the runner's)
-        result.json     last, and only when the run is complete
-        log.txt         what a person would read
+runs/<regime>/<rung>-s<seed>-<identity>/
+    manifest.json   the whole experiment and where it runs; written once, first
+    metrics.jsonl   one line an epoch
+    checkpoint.pt   all that resuming needs (the runner's)
+    result.json     last, and only when the run is complete
+    log.txt         what a person would read
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def state(folder: Path, run: Run) -> State:
 def read_run(manifest: dict[str, Any], folder: Path) -> Run:
     """The run that a manifest describes. Raises ForeignFolder where it is not one of this version."""
     if manifest.get("format") != FORMAT:
-        raise ForeignFolder(f"{folder}/manifest.json has format {manifest.get('format')!r}; this version reads {FORMAT}")
+        found = manifest.get("format")
+        raise ForeignFolder(f"{folder}/manifest.json has format {found!r}; this version reads {FORMAT}")
     try:
         run: Run = from_data(Run, manifest.get("run"), "run")
     except ValueError as error:

@@ -107,6 +107,10 @@ class Study:
     def regime(self, name: str) -> Regime:
         return _lookup(self.regimes, "regime", name)
 
+    def published_regimes(self) -> list[str]:
+        """Those that the paper has a table of."""
+        return [name for name, regime in self.regimes.items() if regime.published]
+
     def fidelity(self, name: str) -> Fidelity:
         return _lookup(self.fidelities, "fidelity", name)
 
@@ -132,7 +136,8 @@ class Study:
 
     def parameters(self, step: str, regime: str, fidelity: str, data: str) -> dict[str, Any]:
         """A step's parameters: the ladder's, changed by the regime's and then by the fidelity's."""
-        sources = {f"ladder[{i}].parameters": entry.parameters for i, entry in enumerate(self.ladder) if entry.step == step}
+        entries = {f"ladder[{i}].parameters": entry for i, entry in enumerate(self.ladder)}
+        sources = {where: entry.parameters for where, entry in entries.items() if entry.step == step}
         sources[f"regimes.{regime}.steps.{step}"] = self.regime(regime).steps.get(step, {})
         sources[f"fidelities.{fidelity}.steps.{step}"] = self.fidelity(fidelity).steps.get(step, {})
         merged: dict[str, Any] = {}
@@ -202,7 +207,7 @@ def parse_study(data: Any) -> Study:
 
 def _check_names(study: Study) -> None:
     """Every name that the study uses is one that it, or the program, knows."""
-    checks = [
+    checks: list[tuple[str, Any, Any]] = [
         ("defaults.regime", study.defaults.regime, study.regimes),
         ("defaults.fidelity", study.defaults.fidelity, study.fidelities),
     ]

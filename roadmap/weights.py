@@ -48,7 +48,8 @@ def load_torchvision(model: nn.Module, name: str, state_dict: Mapping[str, Tenso
         if key not in renamed:
             raise ValueError(f"the state dict of {name} has nothing for {key}")
         if renamed[key].numel() != tensor.numel():
-            raise ValueError(f"{key} is {list(tensor.shape)} here, {list(renamed[key].shape)} in the state dict of {name}")
+            shapes = f"{list(tensor.shape)} here, {list(renamed[key].shape)} in the state dict of {name}"
+            raise ValueError(f"{key} is {shapes}")
     unused = renamed.keys() - own.keys()
     if unused:
         raise ValueError(f"the state dict of {name} has {min(unused)}, which this network has not")

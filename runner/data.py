@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from roadmap.record import Run
 from roadmap.recipe import Recipe
+from roadmap.record import Run
 from runner.randomness import generator_for, seed_for, seed_torch
 from runner.sources import Split
 

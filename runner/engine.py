@@ -121,7 +121,8 @@ class _Training:
             run.dataset.classes,
             drop_path=recipe.drop_path,
             initialization=recipe.initialization,
-        ).to(execution.device, memory_format=torch.channels_last)
+        ).to(torch.device(execution.device))
+        self.model.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.model, recipe)
         self.ema = (
             AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
@@ -223,7 +224,7 @@ class _Training:
         return {"test_loss": loss / len(self.test_split), "top1": top1, "top5": top5}
 
     def result(self) -> dict[str, Any]:
-        """The last epoch's accuracy and what the run took. Never the best epoch's: that would choose on the test set."""
+        """The last epoch's accuracy, never the best's, which would choose on the test set, and what the run took."""
         rows = read_metrics(self.folder)
         accuracy = {key: value for key, value in rows[-1].items() if key.endswith(("top1", "top5", "test_loss"))}
         counted = cost(self.run.experiment.design, self.recipe.image_size, self.run.dataset.classes)

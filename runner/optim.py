@@ -29,7 +29,8 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
     """Parameters that weight decay takes, and those that it leaves: biases, norms and layer scales, by the recipe."""
-    decayed, left = [], []
+    decayed: list[nn.Parameter] = []
+    left: list[nn.Parameter] = []
     for parameter in model.parameters():
         takes = recipe.decay_norms_and_biases or parameter.ndim > 1
         (decayed if takes else left).append(parameter)

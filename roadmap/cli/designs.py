@@ -38,7 +38,7 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument("--seeds", type=int, help="runs of each rung")
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="devices that share the work")
     parser.add_argument("--device", help="a device of ablations.yaml (default: the regime's)")
-    parser.add_argument("--throughput", type=float, metavar="MACS", help="multiply-adds a second of one device, in inference")
+    parser.add_argument("--throughput", type=float, metavar="MACS", help="multiply-adds a second of one device")
     add_study_options(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(function=show_cost)
@@ -176,14 +176,14 @@ def show_cost(options: argparse.Namespace) -> int:
     hours = {rung.name: device_hours(choice, rung, speed) * seeds for rung in choice.rungs(options.steps)}
     total = sum(hours.values())
     if options.json:
-        print(json.dumps({"device": source, "seeds": seeds, "device_hours": hours, "total_device_hours": total}, indent=2))
+        record = {"device": source, "seeds": seeds, "device_hours": hours, "total_device_hours": total}
+        print(json.dumps(record, indent=2))
         return 0
     rows = []
     for rung in choice.rungs(options.steps):
-        recipe = rung.experiment.recipe
-        spent = hours[rung.name]
-        cells = [str(recipe.epochs), count(rung_cost(choice, rung).macs), f"{spent:.4g}", duration(spent * 3600 / options.gpus)]
-        rows.append([rung.name, *cells])
+        epochs, spent = rung.experiment.recipe.epochs, hours[rung.name]
+        shared = duration(spent * 3600 / options.gpus)
+        rows.append([rung.name, str(epochs), count(rung_cost(choice, rung).macs), f"{spent:.4g}", shared])
     rows.append(["all", "", "", f"{total:.4g}", duration(total * 3600 / options.gpus)])
     print(table(["rung", "epochs", "MACs", "device-hours", f"time on {options.gpus}"], rows))
     print(f"\n{seeds} seed{'s' if seeds > 1 else ''} each. {source}.")

@@ -13,7 +13,7 @@ from roadmap.study import load_study
 def add_verbs(verbs: Any) -> None:
     parser = verbs.add_parser("figure", help="the roadmap figure")
     parser.add_argument("--published", action="store_true", help="from the paper's tables, without any run")
-    parser.add_argument("-o", "--output", type=Path, action="append", help="file to write: .png, .svg or .pdf; may be repeated")
+    parser.add_argument("-o", "--output", type=Path, action="append", help="a .png, .svg or .pdf; may be repeated")
     add_study_options(parser)
     parser.add_argument("--out", type=Path, help="folder of the runs")
     parser.set_defaults(function=draw)
@@ -26,9 +26,10 @@ def draw(options: argparse.Namespace) -> int:
     if options.published:
         conflicting = [name for name in ("data", "settings", "out") if getattr(options, name)]
         if conflicting:
-            raise ValueError(f"--published draws the paper's tables: --{conflicting[0].replace('settings', 'set')} has no say in it")
+            option = conflicting[0].replace("settings", "set")
+            raise ValueError(f"--published draws the paper's tables: --{option} has no say in it")
         study = load_study()
-        regimes = [options.regime] if options.regime else [name for name, each in study.regimes.items() if each.published]
+        regimes = [options.regime] if options.regime else study.published_regimes()
         series = [published_series(study, regime) for regime in regimes]
     else:
         series = _series_at_hand(options)
@@ -53,5 +54,5 @@ def _series_at_hand(options: argparse.Namespace) -> list[Any]:
             series.append(series_of_runs(choice.study, results))
     if not series:
         what = options.regime or "any regime"
-        raise ValueError(f"{out}: no finished run of {what} as it is set here; `roadmap run` makes some, --published needs none")
+        raise ValueError(f"{out}: no finished run of {what} as set here (`roadmap run` makes some)")
     return series

@@ -11,8 +11,8 @@ import yaml
 
 from roadmap.ladders import Rung, ladder
 from roadmap.plain import choices, from_data, to_data
-from roadmap.record import Run
 from roadmap.recipe import Experiment
+from roadmap.record import Run
 from roadmap.study import Study, load_study
 
 

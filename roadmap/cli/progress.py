@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from roadmap.cli.text import duration
@@ -28,7 +27,7 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         pass
 
     def show(self, event: Event) -> None:
@@ -98,26 +97,26 @@ class LiveProgress(Progress):
         )
         self.study = self.bars.add_task("all runs", total=sum(self.epochs.values()), note="")
         self.tasks: dict[str, Any] = {}
-        self.paces: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         self.bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bars.stop()
 
     def tell(self, event: Event) -> None:
         identity, total = event.run.identity, event.run.experiment.recipe.epochs
+        name = f"{event.run.rung} s{event.run.seed}"
         if event.kind == "began":
-            self.tasks[identity] = self.bars.add_task(f"{event.run.rung} s{event.run.seed}", total=total, note="starting")
+            self.tasks[identity] = self.bars.add_task(name, total=total, note="starting")
         elif event.kind == "epoch":
             left = event.detail["seconds"] * self.left[identity]
             note = f"top-1 {event.detail['top1']:5.2f} %, {duration(left)} left"
             self.bars.update(self.tasks[identity], completed=event.detail["epoch"], note=note)
         else:
             self.bars.remove_task(self.tasks.pop(identity))
-            self.bars.console.print(f"{event.run.rung} s{event.run.seed}: {ending(event)}", highlight=False, markup=False)
+            self.bars.console.print(f"{name}: {ending(event)}", highlight=False, markup=False)
         done = sum(self.epochs.values()) - sum(self.left.values())
         self.bars.update(self.study, completed=done, note=f"{self.ended}/{self.runs} runs, {self.time_left}")
 

@@ -35,7 +35,7 @@ def plan_jobs(choice: Choice, steps: str, seeds: int, out: Path) -> list[Job]:
     """Every run of the study with its folder and how far it is. Raises ValueError for what can't be trained."""
     from runner.sources import check_trainable
 
-    jobs = {}
+    jobs: dict[str, Job] = {}
     for run in choice.runs(steps, seeds):
         check_trainable(run)
         folder = run.folder(out)
@@ -64,11 +64,12 @@ def run_rungs(options: argparse.Namespace) -> int:
 def _print_plan(choice: Choice, jobs: list[Job]) -> None:
     speed, source = device_speed(choice, None, None)
     hours = {rung.name: device_hours(choice, rung, speed) for rung in choice.rungs()}
+    states = {"absent": "to train", "begun": "to go on", "finished": "finished"}
     rows = [
-        [job.run.rung, str(job.run.seed), job.run.identity, {"absent": "to train", "begun": "to go on"}.get(job.state, job.state),
-         f"{hours[job.run.rung]:.4g}", str(job.folder)]
+        [run.rung, str(run.seed), run.identity, states[job.state], f"{hours[run.rung]:.4g}", str(job.folder)]
         for job in jobs
-    ]  # fmt: skip
+        for run in [job.run]
+    ]
     print(table(["rung", "seed", "identity", "state", "device-hours", "folder"], rows))
     left = sum(hours[job.run.rung] for job in jobs if job.state != "finished")
     print(f"\n{left:.4g} device-hours to train. {source}. Nothing was started.")
@@ -109,6 +110,8 @@ def _conclude(choice: Choice, steps: str, out: Path) -> None:
 
     results = collect(choice.runs(steps, 1), out)
     print("\n" + results_table(choice, results) + "\n")
+    if all(len(result.seeds) <= 1 for result in results):
+        print("One seed can't tell a change from noise; --seeds 3 shows the spread.\n")
     if not any(result.seeds for result in results):
         print("no run has finished: no figure", file=sys.stderr)
         return

@@ -52,9 +52,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_all(
-    jobs: Sequence[tuple[Run, Path]], report: Callable[[Event], None], modules: Sequence[str] = ()
-) -> bool:
+def run_all(jobs: Sequence[tuple[Run, Path]], report: Callable[[Event], None], modules: Sequence[str] = ()) -> bool:
     """Trains every run in its folder; True where all finished.
 
     A run that fails leaves the others alone. KeyboardInterrupt stops every run with its state saved, then goes on
@@ -62,7 +60,8 @@ def run_all(
     """
     workers, threads = parallelism([run for run, _ in jobs], available_cores())
     context = _context(["runner.engine", *modules])
-    waiting, running, failed = deque(jobs), {}, False
+    waiting, failed = deque(jobs), False
+    running: dict[Any, _Worker] = {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -152,7 +151,8 @@ def _train(connection: Connection, run: Run, folder: Path, threads: int) -> None
         sys.stdout = sys.stderr = log
 
         def epoch_done(row: dict[str, Any]) -> None:
-            print(f"epoch {row['epoch']}: loss {row['train_loss']:.4f}, top-1 {row['top1']:.2f} %, {row['seconds']:.1f} s")
+            accuracy = f"loss {row['train_loss']:.4f}, top-1 {row['top1']:.2f} %"
+            print(f"epoch {row['epoch']}: {accuracy}, {row['seconds']:.1f} s")
             tell("epoch", row)
 
         print(f"{run.name} ({run.identity}), {threads} threads, process {os.getpid()}")
