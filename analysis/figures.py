@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
 from matplotlib.patches import Patch
 from matplotlib.transforms import blended_transform_factory
 
@@ -70,11 +71,14 @@ def draw_roadmap(series: Sequence[Series]) -> Figure:
 
 
 def _add_legend(axes: Axes, series: Sequence[Series], rows: list[list[Bar | None]]) -> None:
-    handles = [Patch(facecolor=COLOURS[1], label=series[0].title)]
-    handles += [Patch(facecolor=BEHIND, edgecolor=BEHIND_EDGE, label=behind.title) for behind in series[1:]]
+    keys: list[tuple[Any, str]] = [(tuple(Patch(facecolor=colour) for colour in COLOURS[1:4]), series[0].title)]
+    keys += [(Patch(facecolor=BEHIND, edgecolor=BEHIND_EDGE), behind.title) for behind in series[1:]]
     if not all(bar.adopted for row in rows for bar in row if bar):
-        handles.append(Patch(facecolor="white", edgecolor="#444444", hatch=HATCH, label="not adopted"))
-    axes.legend(handles=handles, loc="upper right", bbox_to_anchor=(1, -0.01), ncols=3, frameon=False)
+        keys.append((Patch(facecolor="white", edgecolor="#444444", hatch=HATCH), "not adopted"))
+    handles, labels = zip(*keys, strict=True)
+    several = {tuple: HandlerTuple(ndivide=None, pad=0)}
+    place = (1, -0.01)
+    axes.legend(handles, labels, handler_map=several, loc="upper right", bbox_to_anchor=place, ncols=3, frameon=False)
 
 
 def _rows(series: Sequence[Series]) -> list[list[Bar | None]]:
@@ -168,9 +172,9 @@ def _label_rows(axes: Axes, rows: list[list[Bar | None]]) -> None:
     unit, name = (1e9, "GFLOPs") if biggest >= 1e8 else (1e6, "MFLOPs")
     axes.set_yticks([])
     write(name, -0.95, 4, "right", fontsize=7, color="#555555")
-    titles_at = 58 if any(len(row) > 1 and all(row) for row in rows) else 38
+    titles_at = 68 if any(len(row) > 1 and all(row) for row in rows) else 38
     for y, row in enumerate(rows):
-        macs = " / ".join(_one_decimal(bar.macs / unit) for bar in row if bar)
+        macs = " / ".join(f"{bar.macs / unit:.2f}" for bar in row if bar)
         write(macs, y, 4, "right", fontsize=7, color="#555555")
         write(_title(row), y, titles_at, "right")
     y = 0

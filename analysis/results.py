@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from analysis.published import Published, published_rungs
+from analysis.published import published_rungs
 from roadmap.costs import Cost, cost
 from roadmap.ladders import ladder
 from roadmap.record import Run, find_runs, read_json
@@ -88,22 +88,26 @@ REFERENCE = "Reference"  # the group of the systems that the rungs are held agai
 
 
 def series_of_runs(study: Study, results: Sequence[Result]) -> Series:
-    """The bars of a study's own runs."""
+    """The bars of a study's own runs; on the regime's own data the published references last."""
     first = results[0].run
+    regime = study.regime(first.regime)
     rungs = {rung.name: rung for rung in ladder(first.regime, "all", first.fidelity, data=first.data, study=study)}
-    bars = tuple(
-        Bar(
-            result.rung,
-            rungs[result.rung].title,
-            rungs[result.rung].group,
-            rungs[result.rung].adopted,
-            result.mean,
-            result.std,
-            result.cost.macs,
-        )
-        for result in results
-    )
-    return Series(first.regime, f"{study.regime(first.regime).title} on {first.data}", bars)
+
+    def bar(result: Result) -> Bar:
+        rung = rungs[result.rung]
+        return Bar(rung.name, rung.title, rung.group, rung.adopted, result.mean, result.std, result.cost.macs)
+
+    references = _references(study, first.regime) if first.data == regime.data else []
+    return Series(first.regime, f"{regime.title} on {first.data}", (*map(bar, results), *references))
+
+
+def _references(study: Study, regime: str) -> list[Bar]:
+    rows = published_rungs(study.regime(regime).published)
+    return [
+        Bar(name, reference.title, REFERENCE, True, rows[name].top1_mean, rows[name].top1_std, rows[name].gmacs * 1e9)
+        for name, reference in study.references.items()
+        if reference.regime == regime and name in rows
+    ]
 
 
 def published_series(study: Study, regime: str) -> Series:
@@ -115,14 +119,11 @@ def published_series(study: Study, regime: str) -> Series:
     if not rows:
         known = ", ".join(study.published_regimes())
         raise ValueError(f"the paper has no table of regime {regime!r}; it has: {known}")
-    rungs = {rung.name: rung for rung in ladder(regime, study=study)}
-
-    def bar(name: str, row: Published) -> Bar:
-        rung = rungs.get(name)
-        title = rung.title if rung else study.references[name].title
-        macs = cost(rung.experiment.design).macs if rung else row.gmacs * 1e9
-        return Bar(name, title, row.group, row.adopted, row.top1_mean, row.top1_std, macs)
-
-    bars = tuple(bar(name, row) for name, row in rows.items())
-    references = [reference.title for reference in study.references.values() if reference.regime == regime]
-    return Series(regime, " / ".join([study.regime(regime).title, *references]), bars)
+    bars = []
+    for rung in ladder(regime, study=study):
+        if row := rows.get(rung.name):
+            macs = cost(rung.experiment.design).macs
+            bars.append(Bar(rung.name, rung.title, row.group, row.adopted, row.top1_mean, row.top1_std, macs))
+    references = _references(study, regime)
+    title = " / ".join([study.regime(regime).title, *(bar.title for bar in references)])
+    return Series(regime, title, (*bars, *references))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -20,7 +21,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="roadmap", description=__doc__ and "From a ResNet to a ConvNeXt, rung by rung.")
+    parser = Parser(prog="roadmap", description="From a ResNet to a ConvNeXt, rung by rung: re-run, take apart, draw.")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     designs.add_verbs(verbs)
     runs.add_verbs(verbs)
@@ -31,6 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0 done, 1 something failed, 2 bad usage, 130 stopped by Ctrl-C."""
     options = make_parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what runs is stopped in order
     try:
         status: int = options.function(options)
         sys.stdout.flush()

@@ -56,9 +56,11 @@ def run_rungs(options: argparse.Namespace) -> int:
         return 0
     waiting = [job for job in jobs if job.state != "finished"]
     _announce(choice, jobs, waiting)
-    succeeded = not waiting or _train(waiting, out)
+    failed = _train(waiting, out) if waiting else []
     _conclude(choice, options.steps, out)
-    return 0 if succeeded else 1
+    for run, folder in failed:
+        print(f"failed: {run.name}, see {folder / 'log.txt'}; the same command tries again", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _print_plan(choice: Choice, jobs: list[Job]) -> None:
@@ -82,7 +84,7 @@ def _announce(choice: Choice, jobs: list[Job], waiting: list[Job]) -> None:
     print("; nothing to train" if not waiting else "", flush=True)
 
 
-def _train(waiting: list[Job], out: Path) -> bool:
+def _train(waiting: list[Job], out: Path) -> list[tuple[Run, Path]]:
     from roadmap.cli.progress import show_progress
     from runner.launch.local import run_all
     from runner.sources import source

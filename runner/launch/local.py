@@ -52,32 +52,34 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_all(jobs: Sequence[tuple[Run, Path]], report: Callable[[Event], None], modules: Sequence[str] = ()) -> bool:
-    """Trains every run in its folder; True where all finished.
+def run_all(
+    jobs: Sequence[tuple[Run, Path]], report: Callable[[Event], None], modules: Sequence[str] = ()
+) -> list[tuple[Run, Path]]:
+    """Trains every run in its folder; returns those that failed.
 
     A run that fails leaves the others alone. KeyboardInterrupt stops every run with its state saved, then goes on
     to the caller. `modules` are imported once for all.
     """
     workers, threads = parallelism([run for run, _ in jobs], available_cores())
     context = _context(["runner.engine", *modules])
-    waiting, failed = deque(jobs), False
+    waiting, failed = deque(jobs), []
     running: dict[Any, _Worker] = {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
-                run, folder = waiting.popleft()
-                worker = _Worker(context, run, folder, threads)
+                worker = _Worker(context, *waiting.popleft(), threads)
                 running[worker.connection] = worker
-                report(Event(run, "began", {}))
+                report(Event(worker.run, "began", {}))
             for connection in wait(list(running)):
-                event = running[connection].receive()
+                worker = running[connection]
+                event = worker.receive()
+                report(event)
                 if event.kind in ("finished", "failed", "stopped"):
                     running.pop(connection).end()
-                    failed |= event.kind != "finished"
-                report(event)
+                    failed += [] if event.kind == "finished" else [(worker.run, worker.folder)]
     finally:
         _stop(list(running.values()))
-    return not failed
+    return failed
 
 
 def _context(modules: Sequence[str]) -> BaseContext:
@@ -96,7 +98,7 @@ class _Worker:
     """A process that trains one run, as its launcher sees it."""
 
     def __init__(self, context: BaseContext, run: Run, folder: Path, threads: int) -> None:
-        self.run = run
+        self.run, self.folder = run, folder
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(  # type: ignore[attr-defined]
             target=_train, args=(theirs, run, folder, threads), name=run.name

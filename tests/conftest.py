@@ -1,0 +1,37 @@
+"""What the tests share, and the rule that CI skips nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from roadmap.ladders import ladder
+from roadmap.record import Run
+from roadmap.study import load_study
+
+ROOT = Path(__file__).parent.parent
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI a test that is skipped fails the run: what it needs was to be installed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") == "true" and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def make_run():
+    """A small run of a rung of pico: `make_run("gelu", epochs=2)`."""
+
+    def make(rung: str = "pico", seed: int = 0, **recipe: object) -> Run:
+        from roadmap.study import changed
+
+        study = load_study()
+        (chosen,) = ladder("pico", rung)
+        quick = {"epochs": 2, "warmup_epochs": 0, "batch_size": 256} | recipe
+        experiment = changed(chosen.experiment, {"recipe": vars(chosen.experiment.recipe) | quick}, "test")
+        return Run("pico", rung, experiment, "digits", study.dataset("digits"), seed, "paper")
+
+    return make

@@ -1,0 +1,285 @@
+"""The command as a user meets it: output, exit status, and one sentence where something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from roadmap.cli import main
+from roadmap.ladders import ladder
+from roadmap.record import read_metrics
+from roadmap.study import load_study
+
+QUICK = ["--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0", "--set", "recipe.batch_size=256"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    load_study.cache_clear()
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def roadmap_process(*arguments, **options):
+    return subprocess.Popen([sys.executable, "-m", "roadmap", *arguments], text=True, **options)
+
+
+def roadmap(*arguments) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "roadmap", *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("regime", ["pico", "resnet-50", "resnet-200"])
+def test_list(capsys, regime):
+    assert main(["list", "--regime", regime]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0].strip("()") for line in lines[2:20]] == [rung.name for rung in ladder(regime)]
+
+
+def test_list_json(capsys):
+    assert main(["list", "--regime", "resnet-50", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert len(rows) == 18
+    assert rows["layer-scale"]["parameters"] == 28589128 and rows["layer-scale"]["published"] is None
+    misprint = rows["layer-norm"]
+    assert (round(misprint["gmacs"], 2), misprint["published"]["gmacs"]) == (4.15, 4.46)
+    assert rows["recipe"]["published"] == {
+        "group": "Training",
+        "adopted": True,
+        "top1_mean": 78.82,
+        "top1_std": 0.07,
+        "gmacs": 4.09,
+    }
+
+
+def test_list_marks_the_misprints(capsys):
+    main(["list", "--regime", "resnet-50"])
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.endswith("*")] == [
+        "layer-norm",
+        "separate-downsampling",
+    ]
+
+
+def test_show_draws_the_block_and_says_what_changed(capsys):
+    assert main(["show", "layer-scale", "--regime", "resnet-50"]) == 0
+    text = capsys.readouterr().out
+    for part in ("d7x7, 96", "1x1, 384", "GELU", "LN", "layer scale 1e-06", "96 channels", "3,3,9,3"):
+        assert part in text.replace("[3, 3, 9, 3]", "3,3,9,3"), part
+    assert "design.block.layer_scale: none -> 1e-06" in text
+    assert main(["show", "kernel-size=9", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["design"]["block"]["convs"][0]["kernel"] == 9
+
+
+def test_diff_is_exact_as_text_and_as_data(capsys):
+    assert main(["diff", "kernel-size-7", "gelu"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "design.block.convs[0].act: relu -> gelu",
+        "design.block.convs[1].act: relu -> gelu",
+        "design.block.act: relu -> gelu",
+    ]
+    main(["diff", "recipe", "stage-ratio", "--json"])
+    assert json.loads(capsys.readouterr().out) == [
+        {"path": "design.depths", "before": [1, 2, 2, 1], "after": [1, 1, 3, 1]}
+    ]
+    main(["diff", "gelu", "gelu"])
+    assert "the same experiment" in capsys.readouterr().out
+
+
+def test_cost_is_macs_times_images_over_speed(capsys):
+    assert main(["cost", "--regime", "resnet-50", "--steps", "layer-scale", "--throughput", "1e13", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["device_hours"]["layer-scale"]
+    expected = 4455531264 * 300 * (3 * 1281167 + 50000) / 1e13 / 3600
+    assert found == pytest.approx(expected)
+    main(["cost", "--regime", "resnet-50", "--steps", "layer-scale", "--throughput", "1e13", "--seeds", "3", "--json"])
+    assert json.loads(capsys.readouterr().out)["total_device_hours"] == pytest.approx(3 * expected)
+    assert main(["cost", "--gpus", "2"]) == 0
+    assert "time on 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["list", "--regime", "resnet50"], "did you mean 'resnet-50'"),
+        (["list", "--fidelity", "x"], "unknown fidelity 'x'; valid: paper, authors, released"),
+        (["list", "--data", "mnist"], "unknown data set 'mnist'"),
+        (["show", "gelo"], "did you mean 'gelu'"),
+        (["diff", "gelu", "nothing"], "unknown rung 'nothing'"),
+        (["cost", "--device", "h900"], "unknown device 'h900'"),
+        (["cost", "--throughput", "-1"], "--throughput -1 is not valid"),
+        (["cost", "--gpus", "0"], "--gpus 0 is not valid"),
+        (["run", "--steps", "nonsense"], "unknown rung 'nonsense'"),
+        (["run", "--seeds", "0"], "--seeds 0 is not valid"),
+        (["run", "--set", "recipe.epoch=3"], "unknown key 'epoch'; did you mean 'epochs'"),
+        (["run", "--set", "recipe.epochs"], "KEY=VALUE is expected"),
+        (["run", "--set", "recipe.epochs=many"], "recipe.epochs: 'many' is not a whole number"),
+        (["run", "--set", "recipe.epochs=0"], "epochs is 0, expected at least 1"),
+        (["run", "--set", "design.width.x=3"], "nothing lies below it"),
+        (["run", "--regime", "resnet-50"], "can't be read by this version"),
+        (["run", "--set", "recipe.batch_size=2000"], "more than the 1347 training images"),
+        (["figure"], "no finished run"),
+        (["figure", "--published", "-o", "x.bmp"], "a figure ends in .png, .svg, .pdf"),
+        (["figure", "--published", "--regime", "pico"], "the paper has no table of regime 'pico'"),
+        (["figure", "--published", "--data", "digits"], "--data has no say"),
+    ],
+)
+def test_bad_usage_gets_one_sentence_and_status_2(capsys, arguments, message):
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and len(captured.err.strip().splitlines()) == 1
+    assert not list(Path().rglob("*.json"))
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["list", "--nonsense"], ["cost", "--gpus", "x"]])
+def test_what_the_parser_refuses_gets_one_sentence_too(capsys, arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_an_ablations_yaml_that_is_wrong_is_named(capsys, tmp_path):
+    (tmp_path / "ablations.yaml").write_text("format: 1\nregime: {}\n")
+    assert main(["list"]) == 2
+    assert "ablations.yaml: regime: unknown key; did you mean 'regimes'" in capsys.readouterr().err
+
+
+def test_designs_are_answered_without_torch():
+    for arguments in (["list"], ["show", "gelu"], ["diff", "recipe", "gelu"], ["cost"], ["run", "--dry-run"]):
+        code = f"import sys, roadmap.cli; sys.exit(roadmap.cli.main({arguments!r}) or 'torch' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, arguments
+
+
+def test_a_closed_pipe_is_no_error():
+    process = roadmap_process("list", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == 0
+
+
+def test_dry_run_names_every_run_and_makes_nothing(capsys, tmp_path):
+    assert main(["run", "--dry-run", "--seeds", "2"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("to train") == 36 + 1 and "Nothing was started" in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_run_trains_draws_and_then_trains_nothing(tmp_path):
+    first = roadmap("run", "--steps", "recipe,gelu", *QUICK)
+    assert first.returncode == 0, first.stderr
+    assert "2 runs, 0 finished already" in first.stdout
+    assert "figure: runs/roadmap-pico.png" in first.stdout and "figure: runs/roadmap-pico.svg" in first.stdout
+    assert (tmp_path / "runs/roadmap-pico.png").read_bytes().startswith(b"\x89PNG")
+    results = {path: path.read_bytes() for path in tmp_path.glob("runs/pico/*/result.json")}
+    assert len(results) == 2
+    (tmp_path / "runs/roadmap-pico.png").unlink()
+
+    again = roadmap("run", "--steps", "recipe,gelu", *QUICK)
+    assert again.returncode == 0 and "nothing to train" in again.stdout
+    assert (tmp_path / "runs/roadmap-pico.png").exists()
+    assert {path: path.read_bytes() for path in results} == results
+
+    # One value changed is another run beside them.
+    other = roadmap("run", "--steps", "gelu", *QUICK, "--set", "recipe.drop_path=0.2")
+    assert other.returncode == 0 and "1 runs, 0 finished already" in other.stdout
+    assert len(list(tmp_path.glob("runs/pico/*/result.json"))) == 3
+
+    # The figure is of the study as it is set, and says so where there is none.
+    assert roadmap("figure", *QUICK).returncode == 0
+    none = roadmap("figure")
+    assert none.returncode == 2 and "no finished run" in none.stderr
+
+
+def wait_for_epoch(folder: Path) -> None:
+    """Waits until a run has finished an epoch, so that there is something to lose."""
+    deadline = time.monotonic() + 120
+    while not any(read_metrics(run) for run in folder.glob("runs/pico/*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+LONG = ["run", "--steps", "recipe,layer-norm", "--set", "recipe.epochs=8", "--set", "recipe.batch_size=64"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_study_goes_on_and_ends_as_an_undisturbed_one(tmp_path, monkeypatch, how):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "broken").mkdir()
+    monkeypatch.chdir(tmp_path / "whole")
+    assert roadmap(*LONG).returncode == 0
+    monkeypatch.chdir(tmp_path / "broken")
+    process = roadmap_process(*LONG, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    wait_for_epoch(tmp_path / "broken")
+    os.killpg(process.pid, how)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[how]
+    if how == signal.SIGINT:
+        assert len(errors.strip().splitlines()) == 1 and "the same command goes on from here" in errors
+    assert not list((tmp_path / "broken").rglob("result.json"))
+
+    again = roadmap(*LONG)
+    assert again.returncode == 0 and "to go on where they were" in again.stdout
+    records = {}
+    for study in ("whole", "broken"):
+        for path in (tmp_path / study).glob("runs/pico/*/result.json"):
+            result = json.loads(path.read_text())
+            timed = ("seconds", "finished")
+            records.setdefault(path.parent.name, []).append({k: v for k, v in result.items() if k not in timed})
+            assert len(read_metrics(path.parent)) == 8
+    assert len(records) == 2 and all(first == second for first, second in records.values())
+
+
+def test_a_run_that_fails_leaves_the_others_alone(tmp_path):
+    assert roadmap("run", "--steps", "gelu", *QUICK, "--dry-run").returncode == 0
+    listed = roadmap("run", "--steps", "gelu", *QUICK, "--dry-run").stdout
+    folder = Path(listed.splitlines()[2].split()[-1])
+    (folder / "log.txt").mkdir(parents=True)  # where the log is to be written
+    done = roadmap("run", "--steps", "recipe,gelu", *QUICK)
+    assert done.returncode == 1
+    assert "failed: pico/gelu-s0" in done.stderr and "Traceback" not in done.stdout + done.stderr.split("failed:")[1]
+    assert len(list(tmp_path.rglob("result.json"))) == 1
+    assert "figure: " in done.stdout
+
+
+def test_a_divergence_is_told_in_a_sentence(tmp_path):
+    done = roadmap("run", "--steps", "pico", *QUICK, "--set", "recipe.learning_rate=1e30")
+    assert done.returncode == 1
+    assert "failed: the loss is" in done.stdout and "no run has finished: no figure" in done.stderr
+
+
+def test_a_folder_that_is_no_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = roadmap("run", "--steps", "pico", *QUICK, "--out", "file")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+
+
+def test_progress_is_live_in_a_terminal():
+    leader, follower = pty.openpty()
+    process = roadmap_process(
+        "run", "--steps", "recipe", *QUICK, stdout=follower, stderr=follower, env=os.environ | {"TERM": "xterm"}
+    )
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(leader, 4096)
+        except OSError:
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(leader)
+    assert process.wait() == 0
+    text = shown.decode()
+    assert "\x1b[" in text and "2/2 epochs" in text and "all runs" in text and "top-1" in text and "left" in text

@@ -1,0 +1,125 @@
+"""The roadmap figure says what the tables and the runs say."""
+
+from __future__ import annotations
+
+import pytest
+from matplotlib.patches import Rectangle
+
+from analysis.figures import draw_roadmap, save_figure
+from analysis.results import Bar, Series, collect, published_series, series_of_runs
+from roadmap.record import write_json, write_manifest
+from roadmap.study import load_study
+
+
+@pytest.fixture(scope="module")
+def published():
+    return [published_series(load_study(), regime) for regime in ("resnet-50", "resnet-200")]
+
+
+def texts(figure):
+    (axes,) = figure.axes
+    return [text.get_text() for text in axes.texts]
+
+
+def bars(figure):
+    """Every bar as (row, right end, hatched), from top to bottom."""
+    (axes,) = figure.axes
+    found = [
+        (round(patch.get_y() + patch.get_height() / 2), round(patch.get_x() + patch.get_width(), 2), bool(patch.get_hatch()))
+        for patch in axes.patches
+        if isinstance(patch, Rectangle)
+    ]
+    return sorted(found)
+
+
+def test_the_published_figure_has_the_papers_bars(published):
+    found = bars(draw_roadmap(published))
+    assert len(found) == 36  # 17 rungs and the reference, in both regimes
+    assert [end for row, end, _ in found if row == 0] == [76.13, 78.2]
+    assert [end for row, end, _ in found if row == 17] == [81.3, 83.5]
+    assert {row for row, _, hatched in found if hatched} == {10, 11}  # kernel sizes 9 and 11
+
+
+def test_the_published_figure_names_what_it_shows(published):
+    figure = draw_roadmap(published)
+    shown = texts(figure)
+    for group in ("Macro\nDesign", "ResNeXt", "Inverted\nBottleneck", "Large\nKernel", "Micro\nDesign"):
+        assert shown.count(group) == 1
+    titles = ["ResNet-50/200", "training recipe", "stage ratio", "“patchify” stem", "depth conv", "width ↑"]
+    titles += ["inverting dims", "move ↑ d. conv", "kernel sz. → 5", "kernel sz. → 7", "kernel sz. → 9"]
+    titles += ["kernel sz. → 11", "ReLU → GELU", "fewer activations", "fewer norms", "BN → LN", "sep. d.s. conv"]
+    titles += ["Swin-T/B"]
+    assert [text for text in shown if text in titles] == titles
+    assert {"76.1", "80.4", "81.9", "82.0", "83.6", "81.3"} <= set(shown)  # halves up, as the paper prints them
+    assert "4.15 / 14.81" in shown and "4.46 / 15.35" in shown and "4.50 / 15.43" in shown
+    (legend,) = [axes.get_legend() for axes in figure.axes]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "ResNet-50 / Swin-T",
+        "ResNet-200 / Swin-B",
+        "not adopted",
+    ]
+
+
+def test_spread_is_drawn_where_there_is_any(published):
+    (axes,) = draw_roadmap(published).axes
+    assert len(axes.containers) - len([c for c in axes.containers if type(c).__name__ == "BarContainer"]) == 16
+
+
+def test_files_are_written_in_every_format(published, tmp_path):
+    figure = draw_roadmap(published)
+    paths = [tmp_path / f"deep/figure.{suffix}" for suffix in ("png", "svg", "pdf")]
+    assert save_figure(figure, paths) == paths
+    starts = [path.read_bytes()[:5] for path in paths]
+    assert starts[0].startswith(b"\x89PNG") and starts[1].startswith(b"<?xml") and starts[2].startswith(b"%PDF")
+    again = save_figure(draw_roadmap(published), [tmp_path / "again.svg"])[0]
+    assert again.read_bytes() == paths[1].read_bytes()
+    with pytest.raises(ValueError, match=r"a figure ends in \.png, \.svg, \.pdf"):
+        save_figure(figure, [tmp_path / "figure.jpg"])
+
+
+def finish(run, out, top1, seconds=1.0):
+    folder = run.folder(out)
+    write_manifest(folder, run)
+    write_json(folder / "result.json", {"identity": run.identity, "top1": top1, "seconds": seconds})
+
+
+def test_runs_are_collected_by_what_they_are(make_run, tmp_path):
+    for seed, top1 in ((0, 90.0), (1, 92.0), (2, 94.0)):
+        finish(make_run("gelu", seed=seed), tmp_path, top1)
+    finish(make_run("gelu", epochs=5), tmp_path, 50.0)  # the same rung, set otherwise
+    write_manifest(make_run("recipe").folder(tmp_path), make_run("recipe"))  # begun alone
+    (tmp_path / "pico" / "foreign").mkdir()
+    (tmp_path / "pico" / "foreign" / "manifest.json").write_text("[]")
+    gelu, recipe = collect([make_run("gelu"), make_run("recipe")], tmp_path)
+    assert (gelu.mean, gelu.std, sorted(gelu.seeds)) == (92.0, 2.0, [0, 1, 2])
+    assert (recipe.mean, recipe.std, recipe.seeds) == (None, None, {})
+
+
+def test_the_figure_of_runs_shows_spread_and_what_is_missing(make_run, tmp_path):
+    for seed, top1 in ((0, 90.0), (1, 92.0)):
+        finish(make_run("gelu", seed=seed), tmp_path, top1)
+    series = series_of_runs(load_study(), collect([make_run("recipe"), make_run("gelu")], tmp_path))
+    figure = draw_roadmap([series])
+    assert bars(figure) == [(1, 91.0, False)]
+    assert "  no finished run" in texts(figure) and "91.0" in texts(figure) and "MFLOPs" in texts(figure)
+    (axes,) = figure.axes
+    assert any(type(container).__name__ == "ErrorbarContainer" for container in axes.containers)
+
+
+def test_published_references_stand_at_the_end_of_a_papers_regime(make_run, tmp_path):
+    from dataclasses import replace
+
+    run = replace(make_run("gelu"), regime="resnet-50", data="imagenet")
+    finish(run, tmp_path, 80.0)
+    series = series_of_runs(load_study(), collect([run], tmp_path))
+    assert [bar.title for bar in series.bars] == ["ReLU → GELU", "Swin-T"]
+    digits = replace(run, data="digits")
+    finish(digits, tmp_path, 80.0)
+    assert [bar.title for bar in series_of_runs(load_study(), collect([digits], tmp_path)).bars] == ["ReLU → GELU"]
+
+
+def test_figures_that_can_not_be_are_refused(published):
+    with pytest.raises(ValueError, match="one regime or two, not 3"):
+        draw_roadmap([*published, published[0]])
+    with pytest.raises(ValueError, match="no run has finished"):
+        draw_roadmap([Series("pico", "pico", (Bar("gelu", "GELU", "Micro Design", True, None, None, 1e6),))])

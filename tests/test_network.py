@@ -1,0 +1,197 @@
+"""The model of a design is the network that it claims to be, and costs what arithmetic says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from torch.utils.flop_counter import FlopCounterMode
+
+import roadmap
+from analysis.published import published_rungs
+from roadmap.study import load_study
+from roadmap.weights import torchvision_design
+from tests.test_steps import compositions
+
+GOLDENS = Path(__file__).parent / "goldens"
+
+
+def counted_by_torch(model: torch.nn.Module, size: int) -> tuple[int, int]:
+    """Parameters, and multiply-adds of one image as torch's own counter has them."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(torch.zeros(1, 3, size, size))
+    return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("fidelity", ["paper", "authors", "released"])
+@pytest.mark.parametrize("regime", ["pico", "resnet-50", "resnet-200"])
+def test_costs_are_the_golden_ones(regime, fidelity):
+    golden = json.loads((GOLDENS / "costs.json").read_text())[f"{regime} {fidelity}"]
+    size, classes = (32, 10) if regime == "pico" else (224, 1000)
+    found = {}
+    for rung in roadmap.ladder(regime, fidelity=fidelity):
+        counted = roadmap.cost(rung.experiment.design, size, classes)
+        found[rung.name] = [counted.parameters, counted.macs]
+    assert found == golden
+
+
+def test_costs_are_those_of_the_design_table():
+    """The parameters that the study's authors' networks have, and GMACs to the printed digits."""
+    table = """
+        resnet-50 25557032 4.09; recipe 25557032 4.09; stage-ratio 28628520 4.53; patchify-stem 28622120 4.42;
+        depthwise 15722600 2.35; width 33760936 5.27; inverted-bottleneck 25851400 4.64;
+        move-up-depthwise 25625416 4.07; kernel-size-7 25863496 4.15; gelu 25863496 4.15;
+        fewer-activations 25863496 4.15; fewer-norms 25797256 4.15; layer-norm 25836328 4.15;
+        separate-downsampling 28582504 4.46; layer-scale 28589128 4.46"""
+    rungs = {rung.name: rung for rung in roadmap.ladder("resnet-50")}
+    for row in table.split(";"):
+        name, parameters, gmacs = row.split()
+        counted = roadmap.cost(rungs[name].experiment.design)
+        assert (counted.parameters, round(counted.macs / 1e9, 2)) == (int(parameters), float(gmacs)), name
+
+
+@pytest.mark.parametrize("regime", ["resnet-50", "resnet-200"])
+def test_macs_are_the_published_ones_but_for_two_misprints(regime):
+    misprints = {("resnet-50", "layer-norm"): 4.15, ("resnet-50", "separate-downsampling"): 4.46}
+    published = published_rungs(load_study().regime(regime).published)
+    rungs = [rung for rung in roadmap.ladder(regime) if rung.name in published]
+    assert len(rungs) == 17
+    for rung in rungs:
+        expected = misprints.get((regime, rung.name), published[rung.name].gmacs)
+        assert roadmap.cost(rung.experiment.design).macs / 1e9 == pytest.approx(expected, abs=0.0101), rung.name
+
+
+@pytest.mark.parametrize("fidelity", ["paper", "authors"])
+def test_cost_is_what_torch_counts_on_every_rung(fidelity):
+    for regime, size in (("pico", 32), ("resnet-50", 64)):
+        for rung in roadmap.ladder(regime, fidelity=fidelity):
+            design = rung.experiment.design
+            counted = roadmap.cost(design, size, 10)
+            assert (counted.parameters, counted.macs) == counted_by_torch(roadmap.build(design, 10), size), rung.name
+
+
+@settings(deadline=None, max_examples=60)
+@given(compositions())
+def test_any_composition_trains_and_costs_what_torch_counts(steps):
+    design = roadmap.compose("pico", steps).design
+    model = roadmap.build(design, num_classes=10)
+    assert counted_by_torch(model, 64) == tuple(vars(roadmap.cost(design, 64, 10)).values())
+    logits = model.train()(torch.randn(4, 3, 64, 64))
+    assert logits.shape == (4, 10)
+    logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def fill(model: torch.nn.Module) -> None:
+    """Weights that follow from their place alone, whatever the library's random numbers."""
+    for i, tensor in enumerate(model.state_dict().values()):
+        if tensor.is_floating_point():
+            wave = torch.sin(torch.arange(tensor.numel(), dtype=torch.float64) * (0.7 + 0.01 * i) + i)
+            wave = 0.25 * wave if tensor.ndim > 1 else 1 + 0.3 * wave
+            tensor.copy_(wave.view(tensor.shape))
+
+
+def test_forward_outputs_are_the_golden_ones():
+    golden = json.loads((GOLDENS / "outputs.json").read_text())
+    image = torch.sin(torch.arange(3 * 32 * 32, dtype=torch.float64)).view(1, 3, 32, 32)
+    assert set(golden) == {rung.name for rung in roadmap.ladder("pico")}
+    for rung in roadmap.ladder("pico"):
+        model = roadmap.build(rung.experiment.design, 10).double().eval()
+        fill(model)
+        with torch.no_grad():
+            output = model(image)[0]
+        expected = torch.tensor(golden[rung.name], dtype=torch.float64)
+        assert torch.allclose(output, expected, rtol=1e-9, atol=1e-9 * expected.abs().max().item()), rung.name
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet101", "convnext_tiny", "convnext_base"])
+def test_a_peers_weights_give_the_peers_outputs(name):
+    peer = getattr(torchvision.models, name)().double().eval()
+    fill(peer)
+    model = roadmap.build(torchvision_design(name)).double().eval()
+    roadmap.load_torchvision(model, name, peer.state_dict())
+    image = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        ours, theirs = model(image), peer(image)
+    assert theirs.abs().max() > 0
+    assert ((ours - theirs).abs().max() / theirs.abs().max()).item() <= 1e-9
+
+
+def test_the_ends_of_the_ladders_are_the_peers_designs():
+    assert roadmap.ladder("resnet-50")[0].experiment.design == torchvision_design("resnet50")
+    assert roadmap.ladder("resnet-50")[-1].experiment.design == torchvision_design("convnext_tiny")
+    assert roadmap.ladder("resnet-200")[-1].experiment.design == torchvision_design("convnext_base")
+
+
+def test_another_networks_weights_are_refused_with_the_first_difference():
+    weights = torchvision.models.resnet50().state_dict()
+    gelu = roadmap.build(roadmap.compose("resnet-50", ["gelu"]).design)  # the same shapes, another network
+    with pytest.raises(ValueError, match=r"stem\.act: relu -> gelu"):
+        roadmap.load_torchvision(gelu, "resnet50", weights)
+    start = roadmap.build(roadmap.compose("resnet-50", []).design)
+    with pytest.raises(ValueError, match=r"nothing for stem\.0\.conv\.weight"):
+        roadmap.load_torchvision(start, "resnet50", {})
+    with pytest.raises(ValueError, match=r"head\.weight is \[1000, 2048\] here, \[10, 2048\]"):
+        roadmap.load_torchvision(start, "resnet50", weights | {"fc.weight": torch.zeros(10, 2048)})
+    with pytest.raises(ValueError, match="has extra"):
+        roadmap.load_torchvision(start, "resnet50", weights | {"extra": torch.zeros(1)})
+    with pytest.raises(ValueError, match="did you mean 'resnet50'"):
+        roadmap.load_torchvision(start, "resnet55", weights)
+    with pytest.raises(ValueError, match=r"from roadmap\.build"):
+        roadmap.load_torchvision(torch.nn.Linear(1, 1), "resnet50", weights)
+
+
+def test_initializations():
+    design = roadmap.ladder("pico", "layer-scale")[0].experiment.design
+    model = roadmap.build(design, 10, initialization="truncated-normal")
+    weights = torch.cat([p.flatten() for n, p in model.named_parameters() if "conv" in n and p.ndim > 1])
+    assert weights.std().item() == pytest.approx(0.02, rel=0.02)
+    biases = [m.bias for m in model.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
+    assert all(bias.abs().max() == 0 for bias in biases)
+    scales = [p for n, p in model.named_parameters() if n.endswith("scale")]
+    assert scales and all(torch.all(scale == 1e-6) for scale in scales)
+
+
+def test_drop_path_grows_linearly_and_keeps_the_mean():
+    from roadmap.network import DropPath
+
+    model = roadmap.build(roadmap.compose("resnet-50", []).design, 10, drop_path=0.3)
+    rates = [module.probability for module in model.modules() if isinstance(module, DropPath)]
+    assert len(rates) == 15 and rates == sorted(rates) and rates[-1] == pytest.approx(0.3)  # the first of 16 is 0
+    dropped = DropPath(0.25).train()(torch.ones(20000, 1, 1, 1))
+    assert dropped.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
+    assert dropped.mean().item() == pytest.approx(1, abs=0.02)
+    assert torch.equal(DropPath(0.25).eval()(torch.ones(2, 1, 1, 1)), torch.ones(2, 1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 0}, "positive"),
+        ({"depths": ()}, "positive"),
+    ],
+)
+def test_designs_that_can_not_be_are_refused(change, message):
+    from dataclasses import replace
+
+    with pytest.raises(ValueError, match=message):
+        replace(roadmap.compose("pico", []).design, **change)
+
+
+def test_images_that_are_too_small_are_refused():
+    design = roadmap.ladder("pico", "separate-downsampling")[0].experiment.design
+    with pytest.raises(ValueError, match="images of 16 pixels are too small"):
+        roadmap.cost(design, input_size=16)
+
+
+def test_blocks_that_can_not_be_are_refused():
+    with pytest.raises(ValueError, match="odd"):
+        roadmap.Conv(2, width=1.0)
+    with pytest.raises(ValueError, match="depthwise"):
+        roadmap.Conv(3, width=1.0, depthwise=True)
+    with pytest.raises(ValueError, match="decides its output"):
+        roadmap.Block((roadmap.Conv(3, width="same"),))

@@ -1,0 +1,62 @@
+"""Learning rates by the formula, and which parameters weight decay takes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+import roadmap
+from runner.optim import learning_rate, make_optimizer, parameter_groups
+
+
+def recipe_of(rung: str, regime: str = "resnet-50"):
+    return roadmap.ladder(regime, rung)[0].experiment.recipe
+
+
+def test_modern_warms_up_linearly_and_then_follows_a_cosine():
+    recipe, steps = recipe_of("recipe"), 7  # an epoch
+    for step in range(300 * steps):
+        epoch = step / steps
+        if epoch < 20:
+            expected = 4e-3 * epoch / 20
+        else:
+            expected = 1e-6 + (4e-3 - 1e-6) * 0.5 * (1 + math.cos(math.pi * (epoch - 20) / 280))
+        assert learning_rate(recipe, step / (300 * steps)) == pytest.approx(expected, rel=1e-9, abs=1e-15)
+    assert learning_rate(recipe, 1.0) == pytest.approx(1e-6)
+
+
+def test_classic_decays_by_ten_every_thirty_epochs():
+    recipe, steps = recipe_of("resnet-50"), 3
+    for step in range(90 * steps):
+        expected = 0.1 * 0.1 ** (step // (30 * steps))
+        assert learning_rate(recipe, step / (90 * steps)) == pytest.approx(expected)
+
+
+def test_weight_decay_leaves_biases_norms_and_layer_scales():
+    model = roadmap.build(roadmap.ladder("pico", "layer-scale")[0].experiment.design, 10)
+    decayed, left = (group["params"] for group in parameter_groups(model, recipe_of("recipe")))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed, left = ({names[id(parameter)] for parameter in group} for group in (decayed, left))
+    assert decayed | left == set(names.values()) and not decayed & left
+    assert all(name.endswith("weight") and "norm" not in name for name in decayed)
+    assert all(name.endswith(("bias", "scale")) or "norm" in name for name in left)
+    assert any(name.endswith("scale") for name in left)
+
+
+def test_classic_decays_everything():
+    model = roadmap.build(roadmap.compose("pico", []).design, 10)
+    decayed, left = parameter_groups(model, recipe_of("resnet-50"))
+    assert len(decayed["params"]) == len(list(model.parameters())) and not left["params"]
+    optimizer = make_optimizer(model, recipe_of("resnet-50"))
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [1e-4]
+
+
+def test_optimizers_have_the_recipes_numbers():
+    model = roadmap.build(roadmap.compose("pico", []).design, 10)
+    adamw = make_optimizer(model, recipe_of("recipe"))
+    assert type(adamw).__name__ == "AdamW"
+    assert [group["weight_decay"] for group in adamw.param_groups] == [0.05, 0.0]
+    assert (adamw.defaults["betas"], adamw.defaults["eps"]) == ((0.9, 0.999), 1e-8)
+    sgd = make_optimizer(model, recipe_of("resnet-50"))
+    assert (type(sgd).__name__, sgd.defaults["momentum"], sgd.defaults["nesterov"]) == ("SGD", 0.9, False)

@@ -1,0 +1,138 @@
+"""A run's identity, and a folder that is believed only as far as it was written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import roadmap
+from roadmap.plain import from_data, to_data
+from roadmap.record import (
+    ForeignFolder,
+    Run,
+    append_metrics,
+    find_runs,
+    keep_metrics,
+    read_metrics,
+    state,
+    write_json,
+    write_manifest,
+)
+
+
+def test_two_paths_to_the_same_experiment_are_one_run(make_run):
+    run = make_run("recipe")
+    composed = roadmap.compose("pico", ["recipe"])
+    same = replace(run, rung="another-name", experiment=replace(run.experiment, design=composed.design))
+    assert same.identity == run.identity
+
+
+def test_a_number_may_be_written_as_an_int_or_a_float(make_run):
+    run = make_run()
+    recipe = replace(run.experiment.recipe, mixup=0)
+    assert replace(run, experiment=replace(run.experiment, recipe=recipe)).identity == run.identity
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda run: replace(run, seed=1),
+        lambda run: replace(run, fidelity="authors"),
+        lambda run: replace(run, data="imagenet"),
+        lambda run: replace(run, dataset=replace(run.dataset, mean=(0.1, 0.1, 0.1))),
+        lambda run: replace(run, experiment=replace(run.experiment, recipe=replace(run.experiment.recipe, epochs=3))),
+        lambda run: replace(run, experiment=replace(run.experiment, design=replace(run.experiment.design, width=17))),
+    ],
+)
+def test_one_changed_value_is_another_run(make_run, change):
+    run = make_run()
+    assert change(run).identity != run.identity
+
+
+def test_every_field_of_the_experiment_counts(make_run):
+    """No value of the recipe can be changed without changing the identity."""
+    run = make_run("recipe")
+    data = to_data(run.experiment)
+    others = {"optimizer": "sgd", "schedule": "step", "crop": "random-resized", "interpolation": "bicubic"}
+    others |= {"initialization": "torchvision", "precision": "fp32", "randaugment": "rand-m9", "ema": 0.5, "warmup_epochs": 1}
+    for key, value in data["recipe"].items():
+        if isinstance(value, bool):
+            other = not value
+        elif isinstance(value, list):
+            other = [item / 2 for item in value]
+        else:
+            other = others.get(key, value * 2 if isinstance(value, int) else (value or 1) / 2)
+        changed = from_data(type(run.experiment), {**data, "recipe": {**data["recipe"], key: other}})
+        assert replace(run, experiment=changed).identity != run.identity, key
+
+
+def test_a_manifest_gives_the_run_back(make_run, tmp_path):
+    run = make_run("gelu")
+    folder = run.folder(tmp_path)
+    assert folder == tmp_path / "pico" / f"gelu-s0-{run.identity}"
+    assert state(folder, run) == "absent"
+    write_manifest(folder, run, note="here")
+    assert list(find_runs(tmp_path)) == [(run, folder)]
+    assert state(folder, run) == "begun"
+    write_json(folder / "result.json", {"top1": 1})
+    assert state(folder, run) == "finished"
+
+
+def test_a_run_is_found_under_whatever_rung_it_was_made(make_run, tmp_path):
+    run = make_run("recipe")
+    write_manifest(run.folder(tmp_path), run)
+    assert replace(run, rung="first-of-an-order").folder(tmp_path) == run.folder(tmp_path)
+
+
+def test_foreign_folders_are_refused(make_run, tmp_path):
+    run, other = make_run(), make_run(seed=1)
+    folder = tmp_path / "pico" / f"pico-s0-{run.identity}"
+    write_manifest(folder, other)
+    with pytest.raises(ForeignFolder, match="holds another run"):
+        state(folder, run)
+    # A manifest whose values were edited no longer has the identity that it states.
+    write_manifest(folder, run)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["run"]["experiment"]["recipe"]["epochs"] = 7
+    write_json(folder / "manifest.json", manifest)
+    with pytest.raises(ForeignFolder, match="holds another run"):
+        state(folder, run)
+    write_json(folder / "manifest.json", manifest | {"format": 99})
+    with pytest.raises(ForeignFolder, match="format 99; this version reads 1"):
+        state(folder, run)
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(ForeignFolder, match="not valid JSON"):
+        state(folder, run)
+    (folder / "manifest.json").unlink()
+    write_json(folder / "result.json", {})
+    with pytest.raises(ForeignFolder, match=r"result\.json but no manifest\.json"):
+        state(folder, run)
+
+
+def test_half_a_line_is_no_epoch(tmp_path):
+    for epoch in (1, 2, 3):
+        append_metrics(tmp_path, {"epoch": epoch})
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text()[:-4])
+    assert [row["epoch"] for row in read_metrics(tmp_path)] == [1, 2]
+    keep_metrics(tmp_path, 1)
+    assert path.read_text() == '{"epoch": 1}\n'
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path):
+    path = tmp_path / "result.json"
+    write_json(path, {"top1": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"top1": object()})
+    assert json.loads(path.read_text()) == {"top1": 1}
+
+
+def test_identity_is_stable():
+    """The identity of a known run: it moves only with the format, on purpose."""
+    from roadmap.study import load_study
+
+    rung = roadmap.ladder("resnet-50", "recipe")[0]
+    run = Run("resnet-50", "recipe", rung.experiment, "imagenet", load_study().dataset("imagenet"), 0, "paper")
+    assert run.identity == "055d96225447"

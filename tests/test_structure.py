@@ -1,0 +1,105 @@
+"""The rooms, what may import what, and that the documents hold."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+import roadmap
+from tests.conftest import ROOT
+
+
+def imports(path):
+    """Top-level packages that a file imports, with whether it does so when it is itself imported."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {
+        id(node)
+        for scope in ast.walk(tree)
+        if isinstance(scope, ast.FunctionDef) or (isinstance(scope, ast.If) and "TYPE_CHECKING" in ast.dump(scope.test))
+        for node in ast.walk(scope)
+    }
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        for name in names:
+            yield name.split(".")[0], id(node) not in inside
+
+
+@pytest.mark.parametrize("room", ["roadmap", "runner", "analysis"])
+def test_imports_go_one_way(room):
+    others = {"roadmap", "runner", "analysis"} - {room, "roadmap"}
+    for path in (ROOT / room).rglob("*.py"):
+        for name, at_once in imports(path):
+            lazily = path.is_relative_to(ROOT / "roadmap" / "cli") and not at_once
+            assert name not in others or lazily, f"{path} imports {name}"
+
+
+def test_torch_stays_out_of_designs_steps_ladders_and_costs():
+    light = "design steps recipe plain plan costs study ladders record drawing cli"
+    code = "import sys\n" + "\n".join(f"import roadmap.{name}" for name in light.split())
+    code += "\nassert not {'torch', 'numpy', 'matplotlib', 'rich'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_all_names_exist_and_are_sorted():
+    assert roadmap.__all__ == sorted(roadmap.__all__)
+    for name in roadmap.__all__:
+        assert getattr(roadmap, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'bild'"):
+        _ = roadmap.bild
+
+
+def test_promised_names_work_as_promised():
+    rung = roadmap.ladder("resnet-50", steps="all", fidelity="paper")[1]
+    assert (rung.name, rung.title, rung.group, rung.adopted) == ("recipe", "training recipe", "Training", True)
+    experiment = roadmap.compose("resnet-50", ["gelu", "layer-norm"])
+    counted = roadmap.cost(experiment.design, input_size=224)
+    assert counted.parameters > 0 and counted.macs > 0
+    assert callable(roadmap.load_torchvision)
+    assert roadmap.build(experiment.design, num_classes=1000).head.out_features == 1000
+
+
+def test_documents_links_lead_somewhere():
+    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"]:
+        for target in re.findall(r"\]\(([^)#]+)", document.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_readmes_commands_are_ones_that_the_parser_takes():
+    from roadmap.cli import make_parser
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^(?:.*&& )?roadmap ((?:[a-z]+)(?: .*)?)$", text, flags=re.MULTILINE)
+    assert len(commands) >= 8
+    for command in commands:
+        make_parser().parse_args(command.split("#")[0].split())
+
+
+def test_versions_agree():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    from importlib.metadata import version
+
+    from runner.engine import LIBRARIES
+
+    assert project["name"] == LIBRARIES[0] and version(project["name"]) == project["version"]
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_study_and_the_published_tables(tmp_path):
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(tmp_path / "in")], check=True)
+    assert (tmp_path / "in/roadmap/ablations.yaml").read_bytes() == (ROOT / "ablations.yaml").read_bytes()
+    assert len(list((tmp_path / "in/analysis/published").glob("*.csv"))) == 3
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'in')!r}); import roadmap.study as s; print(s.study_path())"
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert found.strip() == str(tmp_path / "in/roadmap/ablations.yaml")
