@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from timm.data.mixup import Mixup
+from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -104,8 +106,6 @@ def _mixer(recipe: Recipe, classes: int) -> Callable[[Tensor, Tensor], tuple[Ten
     """timm's mixup and cutmix over a batch, with smoothed labels."""
     if not recipe.mix_probability or not (recipe.mixup or recipe.cutmix):
         return None
-    from timm.data.mixup import Mixup
-
     mixup: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = Mixup(
         mixup_alpha=recipe.mixup,
         cutmix_alpha=recipe.cutmix,
@@ -121,8 +121,6 @@ def _eraser(recipe: Recipe) -> Callable[[Tensor], Tensor] | None:
     """timm's random erasing of one image, in place, filled by pixel with normal noise."""
     if not recipe.random_erasing:
         return None
-    from timm.data.random_erasing import RandomErasing
-
     erasing: Callable[[Tensor], Tensor] = RandomErasing(recipe.random_erasing, mode="pixel", device="cpu")
     return erasing
 

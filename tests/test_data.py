@@ -127,7 +127,7 @@ def test_recipes_that_are_not_done_are_refused(make_run, changes, message):
 
 
 def test_data_sets_that_can_not_be_read_are_refused(make_run):
-    with pytest.raises(ValueError, match="'imagenet' can't be read by this version; .*digits"):
+    with pytest.raises(ValueError, match=r"'imagenet' can't be read by this version; .*digits"):
         check_trainable(replace(make_run(), data="imagenet"))
 
 

@@ -25,7 +25,11 @@ def bars(figure):
     """Every bar as (row, right end, hatched), from top to bottom."""
     (axes,) = figure.axes
     found = [
-        (round(patch.get_y() + patch.get_height() / 2), round(patch.get_x() + patch.get_width(), 2), bool(patch.get_hatch()))
+        (
+            round(patch.get_y() + patch.get_height() / 2),
+            round(patch.get_x() + patch.get_width(), 2),
+            bool(patch.get_hatch()),
+        )
         for patch in axes.patches
         if isinstance(patch, Rectangle)
     ]

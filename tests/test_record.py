@@ -56,7 +56,13 @@ def test_every_field_of_the_experiment_counts(make_run):
     run = make_run("recipe")
     data = to_data(run.experiment)
     others = {"optimizer": "sgd", "schedule": "step", "crop": "random-resized", "interpolation": "bicubic"}
-    others |= {"initialization": "torchvision", "precision": "fp32", "randaugment": "rand-m9", "ema": 0.5, "warmup_epochs": 1}
+    others |= {
+        "initialization": "torchvision",
+        "precision": "fp32",
+        "randaugment": "rand-m9",
+        "ema": 0.5,
+        "warmup_epochs": 1,
+    }
     for key, value in data["recipe"].items():
         if isinstance(value, bool):
             other = not value

@@ -101,5 +101,7 @@ def test_the_wheel_holds_the_study_and_the_published_tables(tmp_path):
     assert (tmp_path / "in/roadmap/ablations.yaml").read_bytes() == (ROOT / "ablations.yaml").read_bytes()
     assert len(list((tmp_path / "in/analysis/published").glob("*.csv"))) == 3
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'in')!r}); import roadmap.study as s; print(s.study_path())"
-    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
     assert found.strip() == str(tmp_path / "in/roadmap/ablations.yaml")

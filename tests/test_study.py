@@ -37,15 +37,27 @@ def put(data, path, value):
         (["defaults", "seeds"], True, "defaults.seeds: True is not a whole number"),
         (["recipes", "modern", "epocs"], 3, "recipes.modern.epocs: unknown key; did you mean 'epochs'"),
         (["recipes", "modern", "epochs"], 0, "recipes.modern: epochs is 0, expected at least 1"),
-        (["recipes", "modern", "optimizer"], "adam", "recipes.modern.optimizer: 'adam' is not valid; did you mean 'adamw'"),
+        (
+            ["recipes", "modern", "optimizer"],
+            "adam",
+            "recipes.modern.optimizer: 'adam' is not valid; did you mean 'adamw'",
+        ),
         (["recipes", "modern", "betas"], [0.9], r"recipes.modern.betas: \[0.9\] is not a list of 2"),
         (["recipes", "modern", "ema"], "no", "recipes.modern.ema: 'no' is not valid; expected a number or null"),
-        (["regimes", "pico", "start", "depths"], [1, "x"], r"regimes.pico.start.depths\[1\]: 'x' is not a whole number"),
+        (
+            ["regimes", "pico", "start", "depths"],
+            [1, "x"],
+            r"regimes.pico.start.depths\[1\]: 'x' is not a whole number",
+        ),
         (["regimes", "pico", "data"], "digit", "regimes.pico.data: unknown 'digit'; did you mean 'digits'"),
         (["regimes", "pico", "recipes", "modern", "epoch"], 3, "regimes.pico.recipes.modern.epoch: unknown key"),
         (["regimes", "pico", "recipes", "modrn"], {}, "regimes.pico.recipes.modrn: unknown 'modrn'"),
         (["regimes", "pico", "steps", "wide"], {}, "regimes.pico.steps.wide: unknown 'wide'; did you mean 'width'"),
-        (["regimes", "pico", "steps", "width"], {"widht": 3}, "regimes.pico.steps.width.widht: step 'width' has no such"),
+        (
+            ["regimes", "pico", "steps", "width"],
+            {"widht": 3},
+            "regimes.pico.steps.width.widht: step 'width' has no such",
+        ),
         (["regimes", "pico", "steps", "width"], {"width": "x"}, "regimes.pico.steps.width.width: 'x' is not a whole"),
         (["ladder", 3, "step"], "depthwize", r"ladder\[3\].step: unknown 'depthwize'; did you mean 'depthwise'"),
         (["ladder", 7, "adopted"], 8, r"ladder\[7\].adopted: unknown 8"),
@@ -66,7 +78,7 @@ def test_what_is_wrong_is_refused_with_its_place_and_what_is_valid(data, path, v
 
 def test_what_is_missing_is_named(data):
     del data["recipes"]["modern"]["drop_path"]
-    with pytest.raises(ValueError, match="recipes.modern.drop_path: missing"):
+    with pytest.raises(ValueError, match=r"recipes\.modern\.drop_path: missing"):
         parse_study(data)
 
 

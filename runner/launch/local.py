@@ -23,7 +23,7 @@ from roadmap.record import Run
 
 # Up to this many multiply-adds a training step (batch x image), one core a run beats all cores on one run
 # (benchmarks/side_by_side.py).
-SMALL_STEP_MACS = 1e9
+SMALL_STEP_MACS = 1e10
 PATIENCE = 30.0  # seconds that a stopping run has to save its state
 
 
