@@ -113,7 +113,7 @@ class _Training:
     def __init__(self, run: Run, folder: Path, execution: Execution) -> None:
         self.run, self.folder, self.execution = run, folder, execution
         self.recipe = recipe = run.experiment.recipe
-        train_split, self.test_split = source(run.data).load(recipe.image_size)
+        train_split, self.test_split = source(run.data)(recipe.image_size)
         self.batches = TrainingBatches(run, train_split)
         seed_torch(seed_for(run.seed, "initialization"))
         self.model: nn.Module = build(

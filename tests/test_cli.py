@@ -124,7 +124,7 @@ def test_cost_is_macs_times_images_over_speed(capsys):
         (["run", "--set", "recipe.epochs=0"], "epochs is 0, expected at least 1"),
         (["run", "--set", "design.width.x=3"], "nothing lies below it"),
         (["run", "--regime", "resnet-50"], "can't be read by this version"),
-        (["run", "--set", "recipe.batch_size=2000"], "more than the 1347 training images"),
+        (["run", "--set", "recipe.batch_size=2000"], "more than the 1343 training images"),
         (["figure"], "no finished run"),
         (["figure", "--published", "-o", "x.bmp"], "a figure ends in .png, .svg, .pdf"),
         (["figure", "--published", "--regime", "pico"], "the paper has no table of regime 'pico'"),

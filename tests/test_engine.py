@@ -140,12 +140,12 @@ def test_going_on_keeps_the_execution_of_the_record(make_run, tmp_path):
 
 def test_every_held_out_image_is_counted_once(make_run, tmp_path, monkeypatch):
     from runner import engine
-    from runner.sources import Source, Split
+    from runner.sources import Split
 
     count = 301  # no multiple of the evaluation batch
     labels = torch.arange(count) % 10
     split = Split(torch.zeros(count, 1, 32, 32, dtype=torch.uint8), labels)
-    monkeypatch.setattr(engine, "source", lambda name: Source(lambda size: (split, split), ()))
+    monkeypatch.setattr(engine, "source", lambda name: lambda size: (split, split))
     training = engine._Training(make_run(batch_size=32), tmp_path, engine.Execution("cpu", "fp32", 1))
 
     class Right(torch.nn.Module):

@@ -87,15 +87,12 @@ def _announce(choice: Choice, jobs: list[Job], waiting: list[Job]) -> None:
 def _train(waiting: list[Job], out: Path) -> list[tuple[Run, Path]]:
     from roadmap.cli.progress import show_progress
     from runner.launch.local import run_all
-    from runner.sources import source
 
     out.mkdir(parents=True, exist_ok=True)
-    runs = [job.run for job in waiting]
-    modules = sorted({module for run in runs for module in source(run.data).modules})
-    progress = show_progress(runs)
+    progress = show_progress([job.run for job in waiting])
     try:
         with progress:
-            return run_all([(job.run, job.folder) for job in waiting], progress.show, modules)
+            return run_all([(job.run, job.folder) for job in waiting], progress.show)
     except KeyboardInterrupt:
         print(
             f"stopped: {progress.finished} of {len(waiting)} runs finished, the others' state is saved; "

@@ -52,16 +52,14 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_all(
-    jobs: Sequence[tuple[Run, Path]], report: Callable[[Event], None], modules: Sequence[str] = ()
-) -> list[tuple[Run, Path]]:
+def run_all(jobs: Sequence[tuple[Run, Path]], report: Callable[[Event], None]) -> list[tuple[Run, Path]]:
     """Trains every run in its folder; returns those that failed.
 
     A run that fails leaves the others alone. KeyboardInterrupt stops every run with its state saved, then goes on
-    to the caller. `modules` are imported once for all.
+    to the caller.
     """
     workers, threads = parallelism([run for run, _ in jobs], available_cores())
-    context = _context(["runner.engine", *modules])
+    context = _context()
     waiting, failed = deque(jobs), []
     running: dict[Any, _Worker] = {}
     try:
@@ -82,7 +80,7 @@ def run_all(
     return failed
 
 
-def _context(modules: Sequence[str]) -> BaseContext:
+def _context() -> BaseContext:
     """Processes forked from a server that has imported what is slow to import, where the system has such."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -90,7 +88,7 @@ def _context(modules: Sequence[str]) -> BaseContext:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(modules))
+    context.set_forkserver_preload(["runner.engine"])
     return context
 
 
