@@ -64,12 +64,14 @@ def test_every_field_of_the_experiment_counts(make_run):
         "warmup_epochs": 1,
     }
     for key, value in data["recipe"].items():
-        if isinstance(value, bool):
+        if key in others:
+            other = others[key]
+        elif isinstance(value, bool):
             other = not value
         elif isinstance(value, list):
             other = [item / 2 for item in value]
         else:
-            other = others.get(key, value * 2 if isinstance(value, int) else (value or 1) / 2)
+            other = value * 2 if isinstance(value, int) else (value or 1) / 2
         changed = from_data(type(run.experiment), {**data, "recipe": {**data["recipe"], key: other}})
         assert replace(run, experiment=changed).identity != run.identity, key
 

@@ -76,7 +76,7 @@ def test_the_readmes_commands_are_ones_that_the_parser_takes():
     from roadmap.cli import make_parser
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = re.findall(r"^(?:.*&& )?roadmap ((?:[a-z]+)(?: .*)?)$", text, flags=re.MULTILINE)
+    commands = re.findall(r"^ {4}(?:.*&& )?roadmap ((?:[a-z]+)(?: .*)?)$", text, flags=re.MULTILINE)
     assert len(commands) >= 8
     for command in commands:
         make_parser().parse_args(command.split("#")[0].split())
