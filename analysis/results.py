@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis.published import published_rungs
 from roadmap.costs import Cost, cost
-from roadmap.ladders import ladder
+from roadmap.ladders import Rung, ladder
 from roadmap.record import Run, find_runs, read_json
 from roadmap.study import Study
 
@@ -19,13 +19,10 @@ from roadmap.study import Study
 class Result:
     """A rung's finished runs."""
 
-    run: Run  # with seed 0
+    rung: Rung
+    run: Run  # of any seed
     cost: Cost
     seeds: dict[int, dict[str, Any]]  # result.json of each
-
-    @property
-    def rung(self) -> str:
-        return self.run.rung
 
     @property
     def mean(self) -> float | None:
@@ -47,18 +44,18 @@ class Result:
         return sum(float(row["seconds"]) for row in self.seeds.values())
 
 
-def collect(runs: Sequence[Run], out: Path) -> list[Result]:
-    """For each run, the finished runs below `out` that are the same but for the seed."""
+def collect(rungs: Sequence[tuple[Rung, Run]], out: Path) -> list[Result]:
+    """For each rung and a run of it, the finished runs below `out` that are the same but for the seed."""
     finished: dict[str, dict[int, dict[str, Any]]] = {}
     for run, folder in find_runs(out):
         result = read_json(folder / "result.json")
         if result is not None and result.get("identity") == run.identity:
             finished.setdefault(replace(run, seed=0).identity, {})[run.seed] = result
     results = []
-    for run in runs:
+    for rung, run in rungs:
         counted = cost(run.experiment.design, run.experiment.recipe.image_size, run.dataset.classes)
         seeds = finished.get(replace(run, seed=0).identity, {})
-        results.append(Result(replace(run, seed=0), counted, dict(sorted(seeds.items()))))
+        results.append(Result(rung, run, counted, dict(sorted(seeds.items()))))
     return results
 
 
@@ -91,10 +88,9 @@ def series_of_runs(study: Study, results: Sequence[Result]) -> Series:
     """The bars of a study's own runs; on the regime's own data the published references last."""
     first = results[0].run
     regime = study.regime(first.regime)
-    rungs = {rung.name: rung for rung in ladder(first.regime, "all", first.fidelity, data=first.data, study=study)}
 
     def bar(result: Result) -> Bar:
-        rung = rungs[result.rung]
+        rung = result.rung
         return Bar(rung.name, rung.title, rung.group, rung.adopted, result.mean, result.std, result.cost.macs)
 
     references = _references(study, first.regime) if first.data == regime.data else []

@@ -12,7 +12,7 @@ from roadmap.steps import NoEffect, Step, step
 
 if TYPE_CHECKING:
     from roadmap.network import build
-    from roadmap.weights import load_torchvision
+    from roadmap.weights import load_timm, load_torchvision
 
 __all__ = [
     "Block",
@@ -30,6 +30,7 @@ __all__ = [
     "compose",
     "cost",
     "ladder",
+    "load_timm",
     "load_torchvision",
     "step",
 ]
@@ -41,8 +42,8 @@ def __getattr__(name: str) -> Any:
         from roadmap.network import build
 
         return build
-    if name == "load_torchvision":
-        from roadmap.weights import load_torchvision
+    if name in ("load_timm", "load_torchvision"):
+        from roadmap import weights
 
-        return load_torchvision
+        return getattr(weights, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from roadmap.design import Design
+from roadmap.mixers import find_mixer
 from roadmap.plan import BlockPlan, Layer, plan
 
 
@@ -49,12 +50,18 @@ class _Counter:
         self.parameters = self.macs = 0
 
     def layer(self, layer: Layer) -> None:
+        before = self.size
         self.size = (self.size + 2 * layer.padding - layer.kernel) // layer.stride + 1
         if self.size < 1:
             raise ValueError(f"images of {self.input_size} pixels are too small for this design")
-        weights = layer.outputs * layer.inputs // layer.groups * layer.kernel**2
-        self.parameters += weights + (layer.outputs if layer.bias else 0)
-        self.macs += weights * self.size**2
+        if layer.mixer:
+            mixer = find_mixer(layer.mixer)
+            self.parameters += mixer.parameters(layer)
+            self.macs += mixer.macs(layer, before, self.size)
+        else:
+            weights = layer.outputs * layer.inputs // layer.groups * layer.kernel**2
+            self.parameters += weights + (layer.outputs if layer.bias else 0)
+            self.macs += weights * self.size**2
         self.norm(layer.norm, layer.outputs)
 
     def norm(self, norm: str | None, channels: int) -> None:

@@ -27,6 +27,7 @@ class Conv:
     norm: Norm | None = "bn"  # directly behind the convolution
     act: Activation | None = None  # behind the norm
     bias: bool = False
+    mixer: str | None = None  # an entry of roadmap.mixers in place of the convolution
 
     def __post_init__(self) -> None:
         if self.kernel < 1 or self.kernel % 2 == 0:
@@ -36,7 +37,7 @@ class Conv:
 
     @property
     def is_spatial(self) -> bool:
-        return self.kernel > 1
+        return self.kernel > 1 or self.mixer is not None
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Downsampling:
 class Design:
     """A whole network, up to the number of classes."""
 
-    width: int  # channels of the first stage; each later stage doubles it
+    width: int | tuple[int, ...]  # channels of the first stage, each later one doubles it; or those of each stage
     depths: tuple[int, ...]  # blocks in each stage
     stem: Stem
     block: Block | tuple[Block, ...]  # one for all stages, or one for each stage
@@ -93,10 +94,19 @@ class Design:
     head_norm: Norm | None = None  # between the global pooling and the linear layer
 
     def __post_init__(self) -> None:
-        if self.width < 1 or not self.depths or min(self.depths) < 1:
+        if not self.depths or min(*self.widths, *self.depths) < 1:
             raise ValueError(f"width {self.width} and depths {list(self.depths)} must be positive")
+        if len(self.widths) != len(self.depths):
+            raise ValueError(f"{len(self.widths)} widths for {len(self.depths)} stages: one for each is needed")
         if isinstance(self.block, tuple) and len(self.block) != len(self.depths):
             raise ValueError(f"{len(self.block)} blocks for {len(self.depths)} stages: one for each is needed")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The width of each stage, channels."""
+        if isinstance(self.width, tuple):
+            return self.width
+        return tuple(self.width * 2**i for i in range(len(self.depths)))
 
     @property
     def blocks(self) -> tuple[Block, ...]:

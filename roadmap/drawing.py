@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 from roadmap.design import Activation, Design, Norm
 from roadmap.plan import BlockPlan, Layer, StagePlan, plan
 
@@ -12,8 +14,9 @@ ACTIVATION_NAMES: dict[Activation, str] = {"relu": "ReLU", "gelu": "GELU"}
 def layer_text(layer: Layer) -> str:
     """`d7x7, 96` for a depthwise convolution of kernel 7 to 96 channels, with its stride where it has one."""
     depthwise = "d" if layer.groups > 1 else ""
+    mixing = layer.mixer or f"{depthwise}{layer.kernel}x{layer.kernel}"
     stride = f", stride {layer.stride}" if layer.stride > 1 else ""
-    return f"{depthwise}{layer.kernel}x{layer.kernel}, {layer.outputs}{stride}" + (" +bias" if layer.bias else "")
+    return f"{mixing}, {layer.outputs}{stride}" + (" +bias" if layer.bias else "")
 
 
 def _behind(norm: Norm | None, act: Activation | None) -> list[str]:
@@ -40,32 +43,61 @@ def _stage_text(stage: StagePlan) -> str:
     parts.append(f"{len(stage.blocks)} × [{inside}]")
     projection = stage.blocks[0].shortcut
     text = " → ".join(parts)
-    return text + (f", the first with shortcut {layer_text(projection)}" if projection else "")
+    if not projection:
+        return text
+    shortcut = " → ".join([layer_text(projection), *_behind(projection.norm, projection.act)])
+    return f"{text}, the first with shortcut {shortcut}"
 
 
-def draw_block(design: Design) -> str:
-    """The block of the first stage that has no projection; of each stage where they differ."""
-    network = plan(design)
+def distinct_blocks(design: Design) -> dict[str, BlockPlan]:
+    """The last block of the first stage, or of each stage where they differ, by what it stands for."""
+    stages = plan(design).stages
     if len(set(design.blocks)) == 1:
-        return _draw(network.stages[0].blocks[-1])
-    return "\n\n".join(f"stage {i}\n{_draw(stage.blocks[-1])}" for i, stage in enumerate(network.stages, start=1))
+        return {"block of stage 1" if len(stages) > 1 else "block": stages[0].blocks[-1]}
+    return {f"block of stage {i}": stage.blocks[-1] for i, stage in enumerate(stages, start=1)}
 
 
-def _draw(block: BlockPlan) -> str:
+def block_boxes(block: BlockPlan) -> list[str]:
+    """What the residual branch goes through, a box each, in order."""
     boxes = []
     for layer in block.layers:
         boxes += [layer_text(layer), *_behind(layer.norm, layer.act)]
     if block.layer_scale is not None:
         boxes.append(f"layer scale {block.layer_scale:g}")
+    return boxes
+
+
+def behind_sum(block: BlockPlan) -> list[str]:
+    return _behind(None, block.act)
+
+
+def draw_block(design: Design) -> str:
+    """The design's blocks, each a column with the shortcut beside it."""
+    return "\n\n".join(f"{title}\n{_draw(block)}" for title, block in distinct_blocks(design).items())
+
+
+def _draw(block: BlockPlan) -> str:
+    boxes = block_boxes(block)
     width = max(map(len, boxes)) + 4
-    shortcut = layer_text(block.shortcut) if block.shortcut else ""
-    inputs = f"{block.layers[0].inputs} channels"
-    lines = [inputs.center(width), "│".center(width).rstrip() + "─" * (width // 2) + "┐"]
-    edge = width + (width + 1) // 2 - width // 2 * 2
-    for box in boxes:
-        lines.append(box.center(width).ljust(edge) + "│" + (f" {shortcut}" if shortcut and box is boxes[0] else ""))
-    lines.append("+".center(width).rstrip() + "─" * (width // 2) + "┘")
-    if block.act:
-        lines.append(ACTIVATION_NAMES[block.act].center(width))
-    lines.append(f"{block.outputs} channels".center(width))
+    middle, edge = width // 2, width + 2
+    shortcut = f" {layer_text(block.shortcut)}" if block.shortcut else ""
+    lines = [f"{block.layers[0].inputs} channels".center(width), " " * middle + "├" + "─" * (edge - middle - 1) + "┐"]
+    lines += [box.center(width).ljust(edge) + "│" for box in boxes]
+    lines[2] += shortcut
+    lines.append(" " * middle + "+" + "─" * (edge - middle - 1) + "┘")
+    lines += [text.center(width) for text in (*behind_sum(block), f"{block.outputs} channels")]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def mark_changes(before: Design, after: Design) -> str:
+    """The network and the blocks as lines, those that went marked with -, those that came with +."""
+    old, new = (_lines(design) for design in (before, after))
+    return "\n".join(line.rstrip() for line in difflib.ndiff(old, new) if not line.startswith("?"))
+
+
+def _lines(design: Design) -> list[str]:
+    lines = draw_network(design).splitlines()
+    for title, block in distinct_blocks(design).items():
+        lines += [f"{title}:", *(f"    {box}" for box in block_boxes(block)), "    + shortcut"]
+        lines += [f"    {text}" for text in behind_sum(block)]
+    return lines

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from roadmap.design import Activation, Design, Norm
+from roadmap.mixers import find_mixer
 from roadmap.plan import BlockPlan, Layer, NetworkPlan, StagePlan, plan
 
 
@@ -24,20 +25,24 @@ NORMS: dict[Norm, Callable[[int], nn.Module]] = {"bn": nn.BatchNorm2d, "ln": par
 ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
+def _convolution(layer: Layer) -> nn.Conv2d:
+    return nn.Conv2d(
+        layer.inputs,
+        layer.outputs,
+        layer.kernel,
+        layer.stride,
+        layer.padding,
+        groups=layer.groups,
+        bias=layer.bias,
+    )
+
+
 class ConvNormAct(nn.Module):
-    """A convolution, then the norm and the activation of its layer."""
+    """A convolution, or what stands in its place, then the norm and the activation of its layer."""
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            layer.inputs,
-            layer.outputs,
-            layer.kernel,
-            layer.stride,
-            layer.padding,
-            groups=layer.groups,
-            bias=layer.bias,
-        )
+        self.conv = find_mixer(layer.mixer).build(layer) if layer.mixer else _convolution(layer)
         self.norm = NORMS[layer.norm](layer.outputs) if layer.norm else nn.Identity()
         self.act = ACTIVATIONS[layer.act]() if layer.act else nn.Identity()
 
@@ -108,7 +113,8 @@ class Network(nn.Module):
             self.stem.add_module("pool", nn.MaxPool2d(3, stride=2, padding=1))
         if network.stem_norm:
             self.stem.add_module("norm", NORMS[network.stem_norm](network.stem.outputs))
-        rates = iter(torch.linspace(0, drop_path, sum(design.depths)).tolist())
+        last = max(1, sum(design.depths) - 1)
+        rates = (drop_path * i / last for i in range(last + 1))
         self.stages = nn.Sequential(*(Stage(stage, [next(rates) for _ in stage.blocks]) for stage in network.stages))
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.norm = NORMS[network.head_norm](network.features) if network.head_norm else nn.Identity()

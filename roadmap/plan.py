@@ -26,6 +26,7 @@ class Layer:
     bias: bool = False
     norm: Norm | None = None
     act: Activation | None = None
+    mixer: str | None = None  # an entry of roadmap.mixers in place of the convolution
 
     @property
     def padding(self) -> int:
@@ -68,10 +69,10 @@ class NetworkPlan:
 
 def plan(design: Design) -> NetworkPlan:
     """The layers of a design, for images of three channels. Raises ValueError where a width comes out below 1."""
-    widths = [design.width * 2**i for i in range(len(design.depths))]
+    widths = design.widths
     carried = [block_outputs(block, width) for block, width in zip(design.blocks, widths, strict=True)]
     stem = design.stem
-    stem_outputs = carried[0] if stem.width == "block" else design.width
+    stem_outputs = carried[0] if stem.width == "block" else widths[0]
     first = Layer(3, stem_outputs, stem.kernel, stem.stride, 1, stem.bias, stem.norm, stem.act)
     stages = tuple(
         _stage(design, i, inputs, widths[i]) for i, (inputs, _) in enumerate(pairwise((stem_outputs, *carried)))
@@ -132,5 +133,6 @@ def _layers(convs: tuple[Conv, ...], channels: int, width: int, stride: int) -> 
             conv.bias,
             conv.norm,
             conv.act,
+            conv.mixer,
         )
         channels = outputs

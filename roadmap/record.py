@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +42,7 @@ class Run:
     dataset: Dataset
     seed: int
     fidelity: str
+    mixers: dict[str, str] = field(default_factory=dict)  # those of the design, with the hash of each one's code
 
     @property
     def identity(self) -> str:
@@ -57,7 +58,8 @@ class Run:
     def _decisive(self) -> dict[str, Any]:
         # Through the types, so that a width of 1 and of 1.0 are one.
         experiment = to_data(from_data(Experiment, to_data(self.experiment)))
-        return {"experiment": experiment, "data": self.data, "seed": self.seed, "fidelity": self.fidelity}
+        named = {"data": self.data, "seed": self.seed, "fidelity": self.fidelity, "mixers": self.mixers}
+        return {"experiment": experiment, **named}
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from roadmap.design import SAME, Activation, Block, Design, Norm, map_blocks, map_convs
 from roadmap.plain import choices, field_types, from_data
+from roadmap.plugins import load_installed
 from roadmap.recipe import Experiment, Recipe
 
 
@@ -91,7 +92,9 @@ def step(name: str, *, group: str = "", title: str = "") -> Callable[[Callable[.
 
 
 def find_step(name: str) -> Step:
-    """The step of that name. Raises ValueError with the valid ones."""
+    """The step of that name, of an installed package where need be. Raises ValueError with the valid ones."""
+    if name not in STEPS:
+        load_installed()
     if name not in STEPS:
         raise ValueError(f"unknown step {name!r}; {choices(STEPS, name)}")
     return STEPS[name]
@@ -106,7 +109,7 @@ def recipe(recipe: Recipe, *, to: Recipe) -> Recipe:
 @step("stage-ratio")
 def stage_ratio(design: Design, *, depths: tuple[int, ...], widen_to: int = 0) -> Design:
     """Other numbers of blocks in the stages; widened where the FLOPs are to be held, never narrowed."""
-    return replace(design, depths=depths, width=max(design.width, widen_to))
+    return replace(design, depths=depths, width=widen_to if widen_to > design.widths[0] else design.width)
 
 
 @step("patchify-stem")

@@ -12,6 +12,7 @@ import yaml
 
 from roadmap.design import resnet
 from roadmap.plain import check_keys, choices, from_data, to_data
+from roadmap.plugins import load_file
 from roadmap.recipe import Experiment, Recipe
 from roadmap.steps import STEPS, find_step
 
@@ -44,6 +45,7 @@ class Regime:
     published: str | None = None  # file of the paper's table below analysis/published/
     recipes: dict[str, dict[str, Any]] = field(default_factory=dict)  # what differs from the recipe of that name
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)  # parameters of each step
+    variants: dict[str, tuple[int | float | str, ...]] = field(default_factory=dict)  # of steps, off the ladder
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,16 @@ class Entry:
 class Fidelity:
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
     recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sibling:
+    """A ConvNeXt of another size than the ladders end in."""
+
+    width: int
+    depths: tuple[int, ...]
+    isotropic: bool = False  # one resolution, behind a stem of 16x16 patches without a norm
+    layer_scale: float | None = 1e-6
 
 
 @dataclass(frozen=True)
@@ -101,8 +113,10 @@ class Study:
     ladder: tuple[Entry, ...]
     fidelities: dict[str, Fidelity]
     references: dict[str, Reference]
+    family: dict[str, Sibling]
     data: dict[str, Dataset]
     devices: dict[str, Device]
+    plugins: tuple[str, ...] = ()  # Python files with users' own steps, relative to this file
 
     def regime(self, name: str) -> Regime:
         return _lookup(self.regimes, "regime", name)
@@ -116,6 +130,10 @@ class Study:
 
     def dataset(self, name: str) -> Dataset:
         return _lookup(self.data, "data set", name)
+
+    def adopted(self, step: str) -> int | float | str | None:
+        """The variant of a step that the ladder carries on, where it has variants."""
+        return next((entry.adopted for entry in self.ladder if entry.step == step), None)
 
     def recipe(self, name: str, regime: str, fidelity: str, data: str) -> Recipe:
         """A recipe as it is for a regime, a fidelity and a data set."""
@@ -183,6 +201,9 @@ def load_study(path: Path | None = None) -> Study:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: can't be read: {error}") from None
     try:
+        if isinstance(data, dict):
+            for plugin in from_data(tuple[str, ...], data.get("plugins", []), "plugins"):
+                load_file(path.parent / plugin)
         return parse_study(data)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -216,6 +237,7 @@ def _check_names(study: Study) -> None:
         checks.append((f"regimes.{name}.device", regime.device, study.devices))
         checks += [(f"regimes.{name}.recipes.{key}", key, study.recipes) for key in regime.recipes]
         checks += [(f"regimes.{name}.steps.{key}", key, STEPS) for key in regime.steps]
+        checks += [(f"regimes.{name}.variants.{key}", key, STEPS) for key in regime.variants]
     for name, fidelity in study.fidelities.items():
         checks += [(f"fidelities.{name}.recipes.{key}", key, study.recipes) for key in fidelity.recipes]
         checks += [(f"fidelities.{name}.steps.{key}", key, STEPS) for key in fidelity.steps]

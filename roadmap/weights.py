@@ -9,25 +9,31 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from roadmap.design import Design
+from roadmap.family import convnext
 from roadmap.ladders import ladder
 from roadmap.network import Network
 from roadmap.plain import choices, differences
 
 
-def torchvision_design(name: str) -> Design:
-    """The design of a torchvision model. Raises ValueError for a name that is not among those known."""
-    start, convnext = (ladder("resnet-50")[i].experiment.design for i in (0, -1))
+def peer_design(name: str) -> Design:
+    """The design of a peer's network by the name that torchvision and timm give it, where it is one of this study's.
+
+    Raises ValueError for a name that is not among those known.
+    """
+    start = ladder("resnet-50")[0].experiment.design
     designs = {
         "resnet50": start,
         "resnet101": replace(start, depths=(3, 4, 23, 3)),
         "resnet152": replace(start, depths=(3, 8, 36, 3)),
-        "convnext_tiny": convnext,
-        "convnext_small": replace(convnext, depths=(3, 3, 27, 3)),
-        "convnext_base": replace(convnext, depths=(3, 3, 27, 3), width=128),
-        "convnext_large": replace(convnext, depths=(3, 3, 27, 3), width=192),
+        "resnet200": replace(start, depths=(3, 24, 36, 3)),
+        "convnext_tiny": convnext("convnext-t"),
+        "convnext_small": convnext("convnext-s"),
+        "convnext_base": convnext("convnext-b"),
+        "convnext_large": convnext("convnext-l"),
+        "convnext_xlarge": convnext("convnext-xl"),
     }
     if name not in designs:
-        raise ValueError(f"unknown torchvision model {name!r}; {choices(designs, name)}")
+        raise ValueError(f"unknown model {name!r}; {choices(designs, name)}")
     return designs[name]
 
 
@@ -36,29 +42,42 @@ def load_torchvision(model: nn.Module, name: str, state_dict: Mapping[str, Tenso
 
     Raises ValueError, naming the first difference, where the design, or a tensor, is another.
     """
+    rename = _torchvision_convnext_name if name.startswith("convnext") else _resnet_name
+    load_renamed(model, peer_design(name), {rename(key): tensor for key, tensor in state_dict.items()}, name)
+
+
+def load_timm(model: nn.Module, name: str, state_dict: Mapping[str, Tensor]) -> None:
+    """Loads the state dict of timm's model `name` into a built design that is the same network.
+
+    Raises ValueError, naming the first difference, where the design, or a tensor, is another.
+    """
+    rename = _timm_convnext_name if name.startswith("convnext") else _resnet_name
+    load_renamed(model, peer_design(name), {rename(key): tensor for key, tensor in state_dict.items()}, name)
+
+
+def load_renamed(model: nn.Module, design: Design, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Loads tensors that have our names into a model of that design; `name` is the peer's, for errors."""
     if not isinstance(model, Network):
         raise ValueError(f"a model from roadmap.build is needed, not a {type(model).__name__}")
-    different = differences(torchvision_design(name), model.design)
+    different = differences(design, model.design)
     if different:
-        raise ValueError(f"this is not the network of torchvision's {name}: {different[0]}")
-    rename = _convnext_name if name.startswith("convnext") else _resnet_name
-    renamed = {rename(key): tensor for key, tensor in state_dict.items()}
+        raise ValueError(f"this is not the network of {name}: {different[0]}")
     own = model.state_dict()
     for key, tensor in own.items():
-        if key not in renamed:
+        if key not in tensors:
             raise ValueError(f"the state dict of {name} has nothing for {key}")
-        if renamed[key].numel() != tensor.numel():
-            shapes = f"{list(tensor.shape)} here, {list(renamed[key].shape)} in the state dict of {name}"
+        if tensors[key].squeeze().shape != tensor.squeeze().shape:
+            shapes = f"{list(tensor.shape)} here, {list(tensors[key].shape)} in the state dict of {name}"
             raise ValueError(f"{key} is {shapes}")
-    unused = renamed.keys() - own.keys()
+    unused = tensors.keys() - own.keys()
     if unused:
         raise ValueError(f"the state dict of {name} has {min(unused)}, which this network has not")
-    # ConvNeXt's 1x1 convolutions are linear layers there, its layer scale has two more axes.
-    model.load_state_dict({key: renamed[key].view_as(tensor) for key, tensor in own.items()})
+    # ConvNeXt's 1x1 convolutions are linear layers there, and torchvision's layer scale has two more axes.
+    model.load_state_dict({key: tensors[key].view_as(tensor) for key, tensor in own.items()})
 
 
 def _resnet_name(key: str) -> str:
-    """torchvision's name of a ResNet's tensor as ours."""
+    """torchvision's and timm's name of a ResNet's tensor as ours."""
     key = re.sub(r"^(conv|bn)1\.", r"stem.0.\1.", key)
     key = re.sub(r"^layer(\d+)\.(\d+)\.", lambda found: f"stages.{int(found[1]) - 1}.blocks.{found[2]}.", key)
     key = re.sub(r"\.(conv|bn)(\d)\.", lambda found: f".convs.{int(found[2]) - 1}.{found[1]}.", key)
@@ -66,7 +85,7 @@ def _resnet_name(key: str) -> str:
     return re.sub(r"^fc\.", "head.", key.replace(".bn.", ".norm."))
 
 
-def _convnext_name(key: str) -> str:
+def _torchvision_convnext_name(key: str) -> str:
     """torchvision's name of a ConvNeXt's tensor as ours: its odd features are stages, its even ones lie between."""
     inside = {
         "layer_scale": "scale",
@@ -88,3 +107,17 @@ def _convnext_name(key: str) -> str:
     for theirs, ours in inside.items():
         rest = re.sub(rf"^{re.escape(theirs)}(?=\.|$)", ours, rest)
     return f"stages.{(feature - 1) // 2}.blocks.{position}.{rest}"
+
+
+def _timm_convnext_name(key: str) -> str:
+    """timm's name of a ConvNeXt's tensor as ours."""
+    key = key.replace(".downsample.0.", ".downsampling.norm.").replace(".downsample.1.", ".downsampling.conv.conv.")
+    inside = {"norm": "convs.0.norm", "conv_dw": "convs.0.conv", "mlp.fc1": "convs.1.conv", "mlp.fc2": "convs.2.conv"}
+    for theirs, ours in inside.items():
+        key = re.sub(rf"(blocks\.\d+)\.{re.escape(theirs)}\.", rf"\1.{ours}.", key)
+    key = re.sub(r"(blocks\.\d+)\.gamma$", r"\1.scale", key)
+    ends = {"stem.0.": "stem.0.conv.", "stem.1.": "stem.norm.", "head.norm.": "norm.", "head.fc.": "head."}
+    for theirs, ours in ends.items():
+        if key.startswith(theirs):
+            return ours + key.removeprefix(theirs)
+    return key

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torchvision
 from hypothesis import given, settings
@@ -13,17 +15,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import roadmap
 from analysis.published import published_rungs
+from roadmap.family import convnext
 from roadmap.study import load_study
-from roadmap.weights import torchvision_design
+from roadmap.weights import _torchvision_convnext_name, load_renamed, peer_design
 from tests.test_steps import compositions
 
 GOLDENS = Path(__file__).parent / "goldens"
 
 
-def counted_by_torch(model: torch.nn.Module, size: int) -> tuple[int, int]:
-    """Parameters, and multiply-adds of one image as torch's own counter has them."""
+def counted_by_torch(design: roadmap.Design, size: int) -> tuple[int, int]:
+    """Parameters, and multiply-adds of one image as torch's own counter has them, of the built model."""
+    with torch.device("meta"):  # its operations are counted without being computed
+        model, image = roadmap.build(design, num_classes=10), torch.zeros(1, 3, size, size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(torch.zeros(1, 3, size, size))
+        model.eval()(image)
     return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() // 2
 
 
@@ -71,19 +76,37 @@ def test_cost_is_what_torch_counts_on_every_rung(fidelity):
         for rung in roadmap.ladder(regime, fidelity=fidelity):
             design = rung.experiment.design
             counted = roadmap.cost(design, size, 10)
-            assert (counted.parameters, counted.macs) == counted_by_torch(roadmap.build(design, 10), size), rung.name
+            assert (counted.parameters, counted.macs) == counted_by_torch(design, size), rung.name
 
 
-@settings(deadline=None, max_examples=60)
-@given(compositions())
-def test_any_composition_trains_and_costs_what_torch_counts(steps):
-    design = roadmap.compose("pico", steps).design
+def check_composition(steps, regime):
+    """Builds, counts as torch does, and gives every parameter a gradient."""
+    design = roadmap.compose(regime, steps).design
+    for size in (32, 70):
+        assert counted_by_torch(design, size) == tuple(vars(roadmap.cost(design, size, 10)).values())
     model = roadmap.build(design, num_classes=10)
-    assert counted_by_torch(model, 64) == tuple(vars(roadmap.cost(design, 64, 10)).values())
-    logits = model.train()(torch.randn(4, 3, 64, 64))
-    assert logits.shape == (4, 10)
+    logits = model.train()(torch.randn(2, 3, 32, 32))
+    assert logits.shape == (2, 10) and logits.isfinite().all()
     logits.sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+# The number of draws: ROADMAP_DRAWS=10000 for the long run.
+DRAWS = int(os.environ.get("ROADMAP_DRAWS", "60"))
+
+
+@settings(deadline=None, max_examples=DRAWS)
+@given(compositions())
+def test_any_composition_of_pico_trains_and_costs_what_torch_counts(steps):
+    check_composition(steps, "pico")
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=max(3, DRAWS * 3 // 100))
+@given(compositions())
+@pytest.mark.parametrize("regime", ["resnet-50", "resnet-200"])
+def test_any_composition_of_the_papers_regimes_does_too(regime, steps):
+    check_composition(steps, regime)
 
 
 def fill(model: torch.nn.Module) -> None:
@@ -108,23 +131,72 @@ def test_forward_outputs_are_the_golden_ones():
         assert torch.allclose(output, expected, rtol=1e-9, atol=1e-9 * expected.abs().max().item()), rung.name
 
 
-@pytest.mark.parametrize("name", ["resnet50", "resnet101", "convnext_tiny", "convnext_base"])
-def test_a_peers_weights_give_the_peers_outputs(name):
-    peer = getattr(torchvision.models, name)().double().eval()
-    fill(peer)
-    model = roadmap.build(torchvision_design(name)).double().eval()
-    roadmap.load_torchvision(model, name, peer.state_dict())
-    image = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+def assert_same_outputs(model, peer, size=64):
+    """In double precision, largest difference at most 1e-9 of the largest output."""
+    image = torch.randn(1, 3, size, size, dtype=torch.float64)
     with torch.no_grad():
-        ours, theirs = model(image), peer(image)
+        ours, theirs = model.eval()(image), peer.eval()(image)
     assert theirs.abs().max() > 0
     assert ((ours - theirs).abs().max() / theirs.abs().max()).item() <= 1e-9
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["resnet50", "resnet101", "resnet152", "convnext_tiny", "convnext_small", "convnext_base", "convnext_large"],
+)
+def test_torchvisions_weights_give_torchvisions_outputs(name):
+    peer = getattr(torchvision.models, name)().double()
+    fill(peer)
+    model = roadmap.build(peer_design(name)).double()
+    roadmap.load_torchvision(model, name, peer.state_dict())
+    assert_same_outputs(model, peer)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet200", "convnext_tiny", "convnext_xlarge"])
+def test_timms_weights_give_timms_outputs(name):
+    peer = timm.create_model(name).double()
+    fill(peer)
+    model = roadmap.build(peer_design(name)).double()
+    roadmap.load_timm(model, name, peer.state_dict())
+    assert_same_outputs(model, peer)
+
+
+@pytest.mark.parametrize("size", ["s", "b", "l"])
+def test_isotropic_convnexts_are_torchvisions_blocks_behind_patches_of_16(size):
+    design = convnext(f"convnext-iso-{size}")
+    assert roadmap.cost(design).parameters / 1e6 == pytest.approx({"s": 22, "b": 87, "l": 306}[size], abs=0.5)
+    assert roadmap.cost(design).macs / 1e9 == pytest.approx({"s": 4.3, "b": 16.9, "l": 59.7}[size], abs=0.051)
+    config = [torchvision.models.convnext.CNBlockConfig(design.width, None, design.depths[0])]
+    peer = torchvision.models.ConvNeXt(config)
+    peer.features[0] = torch.nn.Sequential(torch.nn.Conv2d(3, design.width, 16, 16))
+    peer = peer.double()
+    fill(peer)
+    weights = peer.state_dict()
+    if design.block.layer_scale is None:
+        for name, tensor in weights.items():
+            if name.endswith("layer_scale"):
+                tensor.fill_(1)  # in place, in the peer too
+        weights = {name: tensor for name, tensor in weights.items() if not name.endswith("layer_scale")}
+    model = roadmap.build(design).double()
+    load_renamed(model, design, {_torchvision_convnext_name(key): each for key, each in weights.items()}, "isotropic")
+    assert_same_outputs(model, peer)
+
+
+def test_the_family_has_the_published_sizes():
+    published = {"convnext-t": (29, 4.5), "convnext-s": (50, 8.7), "convnext-b": (89, 15.4), "convnext-l": (198, 34.4)}
+    published["convnext-xl"] = (350, 60.9)
+    for name, (millions, gmacs) in published.items():
+        counted = roadmap.cost(convnext(name))
+        assert (round(counted.parameters / 1e6), round(counted.macs / 1e9, 1)) == (millions, gmacs), name
+    with pytest.raises(ValueError, match="did you mean 'convnext-xl'"):
+        convnext("convnext-xxl")
+
+
 def test_the_ends_of_the_ladders_are_the_peers_designs():
-    assert roadmap.ladder("resnet-50")[0].experiment.design == torchvision_design("resnet50")
-    assert roadmap.ladder("resnet-50")[-1].experiment.design == torchvision_design("convnext_tiny")
-    assert roadmap.ladder("resnet-200")[-1].experiment.design == torchvision_design("convnext_base")
+    assert roadmap.ladder("resnet-50")[0].experiment.design == peer_design("resnet50")
+    assert roadmap.ladder("resnet-50")[-1].experiment.design == peer_design("convnext_tiny")
+    assert roadmap.ladder("resnet-200")[0].experiment.design == peer_design("resnet200")
+    assert roadmap.ladder("resnet-200")[-1].experiment.design == peer_design("convnext_base")
 
 
 def test_another_networks_weights_are_refused_with_the_first_difference():
@@ -139,10 +211,12 @@ def test_another_networks_weights_are_refused_with_the_first_difference():
         roadmap.load_torchvision(start, "resnet50", weights | {"fc.weight": torch.zeros(10, 2048)})
     with pytest.raises(ValueError, match="has extra"):
         roadmap.load_torchvision(start, "resnet50", weights | {"extra": torch.zeros(1)})
-    with pytest.raises(ValueError, match="did you mean 'resnet50'"):
+    with pytest.raises(ValueError, match="unknown model 'resnet55'; did you mean"):
         roadmap.load_torchvision(start, "resnet55", weights)
     with pytest.raises(ValueError, match=r"from roadmap\.build"):
         roadmap.load_torchvision(torch.nn.Linear(1, 1), "resnet50", weights)
+    with pytest.raises(ValueError, match="not the network of convnext_tiny: width: 96 -> 64"):
+        roadmap.load_timm(start, "convnext_tiny", weights)
 
 
 def test_initializations():

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from roadmap.cli.options import Choice, add_study_options, choose
 from roadmap.cli.text import count, duration, table
 from roadmap.costs import Cost, cost
-from roadmap.drawing import draw_block, draw_network
+from roadmap.design import Design
+from roadmap.drawing import draw_block, draw_network, mark_changes
 from roadmap.ladders import Rung
 from roadmap.plain import choices, differences, show, to_data
+from roadmap.recipe import Experiment
 
 
 def add_verbs(verbs: Any) -> None:
     parser = verbs.add_parser("list", help="the rungs: parameters, MACs, published accuracy")
-    add_study_options(parser)
+    add_study_options(parser, ablation=True)
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(function=list_rungs)
 
     parser = verbs.add_parser("show", help="a rung's design as data, and its block as a drawing")
-    parser.add_argument("step", metavar="STEP", help="a rung of `roadmap list`")
+    parser.add_argument(
+        "step",
+        metavar="STEP",
+        help="a rung of `roadmap list`, a variant such as kernel-size=13, or steps alone: gelu+layer-norm",
+    )
     add_study_options(parser)
     parser.add_argument("--json", action="store_true", help="the experiment as JSON")
+    parser.add_argument("-o", "--output", type=Path, help="draw the block into a .png, .svg or .pdf too")
     parser.set_defaults(function=show_rung)
 
     parser = verbs.add_parser("diff", help="what changes from one rung to another, as data")
@@ -31,21 +41,21 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument("after", metavar="B")
     add_study_options(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("-o", "--output", type=Path, help="draw both blocks into a .png, .svg or .pdf too")
     parser.set_defaults(function=diff_rungs)
 
     parser = verbs.add_parser("cost", help="device-hours before anything is submitted")
-    parser.add_argument("--steps", default="all", help="rungs: all, names, or a stretch such as recipe..gelu")
     parser.add_argument("--seeds", type=int, help="runs of each rung")
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="devices that share the work")
     parser.add_argument("--device", help="a device of ablations.yaml (default: the regime's)")
     parser.add_argument("--throughput", type=float, metavar="MACS", help="multiply-adds a second of one device")
-    add_study_options(parser)
+    add_study_options(parser, ablation=True)
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(function=show_cost)
 
 
 def rung_cost(choice: Choice, rung: Rung) -> Cost:
-    return cost(rung.experiment.design, rung.experiment.recipe.image_size, choice.study.dataset(choice.data).classes)
+    return cost(rung.experiment.design, rung.experiment.recipe.image_size, choice.dataset.classes)
 
 
 def list_rungs(options: argparse.Namespace) -> int:
@@ -53,7 +63,7 @@ def list_rungs(options: argparse.Namespace) -> int:
 
     choice = choose(options)
     published = published_rungs(choice.study.regime(choice.regime).published)
-    rungs = [(rung, rung_cost(choice, rung), published.get(rung.name)) for rung in choice.rungs()]
+    rungs = [(rung, rung_cost(choice, rung), published.get(rung.name)) for rung in choice.rungs(options.steps)]
     if options.json:
         records = [
             {
@@ -61,6 +71,7 @@ def list_rungs(options: argparse.Namespace) -> int:
                 "title": rung.title,
                 "group": rung.group,
                 "adopted": rung.adopted,
+                "no_effect": rung.no_effect,
                 "parameters": counted.parameters,
                 "macs": counted.macs,
                 "gmacs": round(counted.macs / 1e9, 4),
@@ -79,30 +90,25 @@ def list_rungs(options: argparse.Namespace) -> int:
             odd = " *" if row and abs(row.gmacs - counted.macs / 1e9) > 0.0101 else ""
             line += [f"{row.top1_mean:.2f}{spread}", f"{row.gmacs:.2f}{odd}"] if row else ["", ""]
     print(table(header, rows))
-    notes = ["(…) tried, not adopted"]
-    if any(line[-1].endswith("*") for line in rows):
+    notes = []
+    if not all(rung.adopted for rung, _, _ in rungs):
+        notes.append("(…) tried, not adopted")
+    if published and any(line[-1].endswith("*") for line in rows):
         notes.append("* printed so in the paper; the network itself has what stands under MACs")
-    print("\n" + "\n".join(notes))
+    print("\n".join(["", *notes] if notes else []))
     return 0
 
 
 def _marked(rung: Rung) -> str:
-    return rung.name if rung.adopted else f"({rung.name})"
-
-
-def find_rung(rungs: tuple[Rung, ...], name: str) -> Rung:
-    """The rung of that name. Raises ValueError with the valid ones."""
-    named = {rung.name: rung for rung in rungs}
-    written = name.replace("=", "-")
-    if written not in named:
-        raise ValueError(f"unknown rung {name!r}; {choices(named, written)}")
-    return named[written]
+    name = rung.name if rung.adopted else f"({rung.name})"
+    return f"{name}: no effect" if rung.no_effect else name
 
 
 def show_rung(options: argparse.Namespace) -> int:
     choice = choose(options)
-    rungs = choice.rungs()
-    rung = find_rung(rungs, options.step)
+    rung = choice.rung(options.step)
+    if options.output:
+        _save_blocks(options.output, [(rung.title, rung.experiment.design)])
     if options.json:
         print(json.dumps(to_data(rung.experiment), indent=2))
         return 0
@@ -116,7 +122,7 @@ def show_rung(options: argparse.Namespace) -> int:
         print("\n".join(_outline(value, 1)))
     if rung.parent:
         print(f"\nagainst {rung.parent}:")
-        for difference in differences(find_rung(rungs, rung.parent).experiment, rung.experiment):
+        for difference in differences(choice.rung(rung.parent).experiment, rung.experiment):
             print(f"  {difference}")
     return 0
 
@@ -135,19 +141,33 @@ def _outline(data: dict[str, Any], depth: int) -> list[str]:
 
 
 def diff_rungs(options: argparse.Namespace) -> int:
-    rungs = choose(options).rungs()
-    before, after = (find_rung(rungs, name).experiment for name in (options.before, options.after))
+    choice = choose(options)
+    before, after = (choice.rung(name).experiment for name in (options.before, options.after))
     found = differences(before, after)
     if options.json:
         print(json.dumps(to_data(found), indent=2))
+    elif not found:
+        print(f"{options.before} and {options.after} are the same experiment")
     else:
-        print("\n".join(map(str, found)) or f"{options.before} and {options.after} are the same experiment")
+        print("\n".join(map(str, found)))
+        if before.design != after.design:
+            print("\n" + mark_changes(before.design, after.design))
+    if options.output:
+        _save_blocks(options.output, [(options.before, before.design), (options.after, after.design)])
     return 0
+
+
+def _save_blocks(path: Path, designs: list[tuple[str, Design]]) -> None:
+    from analysis.blocks import draw_blocks
+    from analysis.figures import save_figure
+
+    for written in save_figure(draw_blocks(designs), [path]):
+        print(f"figure: {written}", file=sys.stderr)
 
 
 def device_hours(choice: Choice, rung: Rung, macs_per_second: float) -> float:
     """Hours of one device for a run. A training step counts three forward passes: one, and two for the gradients."""
-    recipe, dataset = rung.experiment.recipe, choice.study.dataset(choice.data)
+    recipe, dataset = rung.experiment.recipe, choice.dataset
     training = 3 * recipe.epochs * dataset.train_images
     evaluation = recipe.epochs * dataset.test_images
     return rung_cost(choice, rung).macs * (training + evaluation) / macs_per_second / 3600
@@ -166,6 +186,14 @@ def device_speed(choice: Choice, device: str | None, throughput: float | None) -
     return found.macs_per_second, f"{name}: {found.macs_per_second:.3g} multiply-adds a second ({found.source})"
 
 
+def distinct(rungs: Sequence[Rung]) -> list[Rung]:
+    """The first rung of each experiment."""
+    first: dict[Experiment, Rung] = {}
+    for rung in rungs:
+        first.setdefault(rung.experiment, rung)
+    return list(first.values())
+
+
 def show_cost(options: argparse.Namespace) -> int:
     choice = choose(options)
     seeds = choice.study.defaults.seeds if options.seeds is None else options.seeds
@@ -173,18 +201,22 @@ def show_cost(options: argparse.Namespace) -> int:
         if value < 1:
             raise ValueError(f"{name} {value} is not valid: 1 or more is")
     speed, source = device_speed(choice, options.device, options.throughput)
-    hours = {rung.name: device_hours(choice, rung, speed) * seeds for rung in choice.rungs(options.steps)}
+    rungs = choice.rungs(options.steps)
+    new = distinct(rungs)
+    hours = {rung.name: device_hours(choice, rung, speed) * seeds if rung in new else 0.0 for rung in rungs}
     total = sum(hours.values())
     if options.json:
         record = {"device": source, "seeds": seeds, "device_hours": hours, "total_device_hours": total}
         print(json.dumps(record, indent=2))
         return 0
     rows = []
-    for rung in choice.rungs(options.steps):
+    for rung in rungs:
         epochs, spent = rung.experiment.recipe.epochs, hours[rung.name]
         shared = duration(spent * 3600 / options.gpus)
         rows.append([rung.name, str(epochs), count(rung_cost(choice, rung).macs), f"{spent:.4g}", shared])
     rows.append(["all", "", "", f"{total:.4g}", duration(total * 3600 / options.gpus)])
     print(table(["rung", "epochs", "MACs", "device-hours", f"time on {options.gpus}"], rows))
     print(f"\n{seeds} seed{'s' if seeds > 1 else ''} each. {source}.")
+    if len(new) < len(rungs):
+        print("Rungs that are the same experiment are one run: the later ones cost nothing.")
     return 0

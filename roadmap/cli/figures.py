@@ -14,7 +14,7 @@ def add_verbs(verbs: Any) -> None:
     parser = verbs.add_parser("figure", help="the roadmap figure")
     parser.add_argument("--published", action="store_true", help="from the paper's tables, without any run")
     parser.add_argument("-o", "--output", type=Path, action="append", help="a .png, .svg or .pdf; may be repeated")
-    add_study_options(parser)
+    add_study_options(parser, ablation=True)
     parser.add_argument("--out", type=Path, help="folder of the runs")
     parser.set_defaults(function=draw)
 
@@ -24,9 +24,11 @@ def draw(options: argparse.Namespace) -> int:
     from analysis.results import published_series
 
     if options.published:
-        conflicting = [name for name in ("data", "settings", "out") if getattr(options, name)]
+        given = {"steps": options.steps != "all", "ablation": options.ablation != "cumulative"}
+        given |= {name: bool(getattr(options, name)) for name in ("fidelity", "data", "settings", "out", "plugins")}
+        conflicting = [name for name, is_given in given.items() if is_given]
         if conflicting:
-            option = conflicting[0].replace("settings", "set")
+            option = {"settings": "set", "plugins": "plugin"}.get(conflicting[0], conflicting[0])
             raise ValueError(f"--published draws the paper's tables: --{option} has no say in it")
         study = load_study()
         regimes = [options.regime] if options.regime else study.published_regimes()
@@ -49,7 +51,7 @@ def _series_at_hand(options: argparse.Namespace) -> list[Any]:
     series = []
     for regime in [options.regime] if options.regime else list(study.regimes):
         choice: Choice = choose(argparse.Namespace(**{**vars(options), "regime": regime}))
-        results = collect(choice.runs("all", 1), out)
+        results = collect([(rung, choice.run(rung)) for rung in choice.rungs(options.steps)], out)
         if any(result.seeds for result in results):
             series.append(series_of_runs(choice.study, results))
     if not series:

@@ -5,65 +5,97 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from roadmap.ladders import Rung, ladder
+from roadmap.ladders import Place, Rung, find_rung, ladder
+from roadmap.mixers import mixers_of
 from roadmap.plain import choices, from_data, to_data
+from roadmap.plugins import load_file
 from roadmap.recipe import Experiment
 from roadmap.record import Run
-from roadmap.study import Study, load_study
+from roadmap.study import Dataset, Study, load_study
 
 
 @dataclass(frozen=True)
 class Choice:
     """What the shared options chose of the study."""
 
-    study: Study
-    regime: str
-    fidelity: str
-    data: str
+    place: Place
+    ablation: str
     settings: tuple[str, ...]  # --set
 
+    @property
+    def study(self) -> Study:
+        return self.place.study
+
+    @property
+    def regime(self) -> str:
+        return self.place.regime
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.study.dataset(self.place.data)
+
     def rungs(self, steps: str = "all") -> tuple[Rung, ...]:
-        chosen = ladder(self.regime, steps, self.fidelity, data=self.data, study=self.study)
-        return tuple(replace(rung, experiment=with_settings(rung.experiment, self.settings)) for rung in chosen)
+        regime, fidelity, data = self.place.regime, self.place.fidelity, self.place.data
+        chosen = ladder(regime, steps, fidelity, ablation=self.ablation, data=data, study=self.study)
+        return tuple(map(self._set, chosen))
 
-    def runs(self, steps: str, seeds: int) -> list[Run]:
-        """The runs of the rungs with the seeds from 0 on, seed by seed."""
-        dataset = self.study.dataset(self.data)
-        return [
-            Run(self.regime, rung.name, rung.experiment, self.data, dataset, seed, self.fidelity)
-            for seed in range(seeds)
-            for rung in self.rungs(steps)
-        ]
+    def rung(self, name: str) -> Rung:
+        """Any rung by its name. Raises ValueError with the valid ones."""
+        return self._set(find_rung(self.place, name))
+
+    def _set(self, rung: Rung) -> Rung:
+        return replace(rung, experiment=with_settings(rung.experiment, self.settings))
+
+    def run(self, rung: Rung, seed: int = 0) -> Run:
+        mixers = mixers_of(rung.experiment.design)
+        place, dataset = self.place, self.dataset
+        return Run(place.regime, rung.name, rung.experiment, place.data, dataset, seed, place.fidelity, mixers)
 
 
-def add_study_options(parser: argparse.ArgumentParser, *, data: bool = True) -> None:
+def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False) -> None:
+    """The options that choose the study's part; those of whole ladders too where the verb takes several rungs."""
     parser.add_argument("--regime", help="pico, resnet-50, resnet-200 or another of ablations.yaml")
     parser.add_argument("--fidelity", help="whose word is followed: paper (default), authors or released")
-    if data:
-        parser.add_argument("--data", help="the data set, by name (default: the regime's own)")
+    parser.add_argument("--data", help="the data set, by name (default: the regime's own)")
+    parser.add_argument(
+        "--plugin",
+        dest="plugins",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file with steps of your own; may be repeated",
+    )
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="change every rung's experiment, such as recipe.epochs=30; may be repeated",
+    )
+    if ablation:
+        parser.add_argument("--steps", default="all", help="all (default), names, or a stretch such as recipe..gelu")
         parser.add_argument(
-            "--set",
-            dest="settings",
-            metavar="KEY=VALUE",
-            action="append",
-            default=[],
-            help="change every rung's experiment, such as recipe.epochs=30; may be repeated",
+            "--ablation",
+            default="cumulative",
+            help="cumulative (default: each rung on the one before), leave-one-out, add-one, orders:N or variants",
         )
 
 
 def choose(options: argparse.Namespace) -> Choice:
     """The study as the options have it. Raises ValueError for a name that it does not know."""
+    for plugin in options.plugins:
+        load_file(plugin.resolve())
     study = load_study()
-    regime = options.regime or study.defaults.regime
-    fidelity = options.fidelity or study.defaults.fidelity
-    data = getattr(options, "data", None) or study.regime(regime).data
-    study.fidelity(fidelity)
-    study.dataset(data)
-    return Choice(study, regime, fidelity, data, tuple(getattr(options, "settings", ())))
+    regime, fidelity = options.regime or study.defaults.regime, options.fidelity or study.defaults.fidelity
+    place = Place.of(regime, fidelity, options.data, study)
+    return Choice(place, getattr(options, "ablation", "cumulative"), tuple(options.settings))
 
 
 def with_settings(experiment: Experiment, settings: Sequence[str]) -> Experiment:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.designs import device_hours, device_speed
 from roadmap.cli.options import Choice, add_study_options, choose
 from roadmap.cli.text import count, duration, table
 from roadmap.record import Run, State, state
 
+if TYPE_CHECKING:
+    from analysis.results import Result
+
 
 def add_verbs(verbs: Any) -> None:
     parser = verbs.add_parser("run", help="train the rungs, then draw the figure")
-    parser.add_argument("--steps", default="all", help="rungs: all (default), names, or a stretch such as recipe..gelu")
-    add_study_options(parser)
+    add_study_options(parser, ablation=True)
     parser.add_argument("--seeds", type=int, metavar="N", help="runs of each rung, with seeds from 0 on")
     parser.add_argument("--out", type=Path, help="folder of the runs")
     parser.add_argument("--dry-run", action="store_true", help="print every run and train none")
@@ -36,7 +40,8 @@ def plan_jobs(choice: Choice, steps: str, seeds: int, out: Path) -> list[Job]:
     from runner.sources import check_trainable
 
     jobs: dict[str, Job] = {}
-    for run in choice.runs(steps, seeds):
+    for seed, rung in itertools.product(range(seeds), choice.rungs(steps)):
+        run = choice.run(rung, seed)
         check_trainable(run)
         folder = run.folder(out)
         jobs.setdefault(run.identity, Job(run, folder, state(folder, run)))  # two rungs may be one experiment
@@ -52,7 +57,7 @@ def run_rungs(options: argparse.Namespace) -> int:
     out = options.out or Path(defaults.out)
     jobs = plan_jobs(choice, options.steps, seeds, out)
     if options.dry_run:
-        _print_plan(choice, jobs)
+        _print_plan(choice, options.steps, jobs)
         return 0
     waiting = [job for job in jobs if job.state != "finished"]
     _announce(choice, jobs, waiting)
@@ -63,9 +68,9 @@ def run_rungs(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _print_plan(choice: Choice, jobs: list[Job]) -> None:
+def _print_plan(choice: Choice, steps: str, jobs: list[Job]) -> None:
     speed, source = device_speed(choice, None, None)
-    hours = {rung.name: device_hours(choice, rung, speed) for rung in choice.rungs()}
+    hours = {rung.name: device_hours(choice, rung, speed) for rung in choice.rungs(steps)}
     states = {"absent": "to train", "begun": "to go on", "finished": "finished"}
     rows = [
         [run.rung, str(run.seed), run.identity, states[job.state], f"{hours[run.rung]:.4g}", str(job.folder)]
@@ -79,7 +84,7 @@ def _print_plan(choice: Choice, jobs: list[Job]) -> None:
 
 def _announce(choice: Choice, jobs: list[Job], waiting: list[Job]) -> None:
     finished, begun = len(jobs) - len(waiting), sum(job.state == "begun" for job in waiting)
-    print(f"{choice.regime} on {choice.data}: {len(jobs)} runs, {finished} finished already", end="")
+    print(f"{choice.regime} on {choice.place.data}: {len(jobs)} runs, {finished} finished already", end="")
     print(f", {begun} to go on where they were" if begun else "", end="")
     print("; nothing to train" if not waiting else "", flush=True)
 
@@ -107,37 +112,29 @@ def _conclude(choice: Choice, steps: str, out: Path) -> None:
     from analysis.figures import draw_roadmap, save_figure
     from analysis.results import collect, series_of_runs
 
-    results = collect(choice.runs(steps, 1), out)
-    print("\n" + results_table(choice, results) + "\n")
+    results = collect([(rung, choice.run(rung)) for rung in choice.rungs(steps)], out)
+    print("\n" + results_table(results) + "\n")
     if all(len(result.seeds) <= 1 for result in results):
         print("One seed can't tell a change from noise; --seeds 3 shows the spread.\n")
     if not any(result.seeds for result in results):
         print("no run has finished: no figure", file=sys.stderr)
         return
     figure = draw_roadmap([series_of_runs(choice.study, results)])
-    for path in save_figure(figure, [out / f"roadmap-{choice.regime}{suffix}" for suffix in (".png", ".svg")]):
+    kind = "" if choice.ablation == "cumulative" else "-" + choice.ablation.replace(":", "-")
+    for path in save_figure(figure, [out / f"roadmap-{choice.regime}{kind}{suffix}" for suffix in (".png", ".svg")]):
         print(f"figure: {path}")
 
 
-def results_table(choice: Choice, results: Any) -> str:
-    """Accuracy of each rung, the change against the rung before, and what it took."""
-    means = {result.rung: result.mean for result in results}
-    parents = {rung.name: rung.parent for rung in choice.rungs()}
+def results_table(results: Sequence[Result]) -> str:
+    """Accuracy of each rung, the change against its parent, and what it took."""
+    means = {result.rung.name: result.mean for result in results}
     rows = []
     for result in results:
-        mean, before = result.mean, means.get(parents[result.rung] or "")
+        rung, mean, before = result.rung, result.mean, means.get(result.rung.parent or "")
         change = f"{mean - before:+.2f}" if mean is not None and before is not None else ""
         spread = f" ±{result.std:.2f}" if result.std is not None else ""
         accuracy = f"{mean:.2f}{spread}" if mean is not None else "-"
-        rows.append(
-            [
-                result.rung,
-                count(result.cost.parameters),
-                count(result.cost.macs),
-                str(len(result.seeds)),
-                accuracy,
-                change,
-                duration(result.seconds) if result.seeds else "",
-            ]
-        )
+        took = duration(result.seconds) if result.seeds else ""
+        counts = [count(result.cost.parameters), count(result.cost.macs), str(len(result.seeds))]
+        rows.append([rung.name, *counts, accuracy, "no effect" if rung.no_effect else change, took])
     return table(["rung", "parameters", "MACs", "seeds", "top-1 %", "change", "time"], rows)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from roadmap.costs import cost
+from roadmap.plugins import LOADED, load_file
 from roadmap.record import Run
 
 # Up to this many multiply-adds a training step (batch x image), one core a run beats all cores on one run
@@ -99,7 +100,7 @@ class _Worker:
         self.run, self.folder = run, folder
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(  # type: ignore[attr-defined]
-            target=_train, args=(theirs, run, folder, threads), name=run.name
+            target=_train, args=(theirs, run, folder, threads, LOADED), name=run.name
         )
         self.process.start()
         theirs.close()  # so that the end of the process is the end of the connection
@@ -130,8 +131,10 @@ def _stop(workers: list[_Worker]) -> None:
         worker.end()
 
 
-def _train(connection: Connection, run: Run, folder: Path, threads: int) -> None:
+def _train(connection: Connection, run: Run, folder: Path, threads: int, plugins: list[Path]) -> None:
     """In the process of a run: trains it and tells how it goes."""
+    for plugin in plugins:
+        load_file(plugin)
     from runner.engine import Diverged, Stopped, train
 
     stopping = []

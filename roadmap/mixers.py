@@ -1,0 +1,69 @@
+"""What may stand in a block in place of its spatial convolution: a registry that the builder and the count read.
+
+A `Conv` whose `mixer` names an entry here is built by it. Designs stay data: the name is all that they hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roadmap.plain import choices
+
+if TYPE_CHECKING:
+    from roadmap.design import Design
+    from roadmap.plan import Layer
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """How a registered mixer is built and what it costs.
+
+    `build` takes the layer (its channels, kernel, stride and bias) and gives a module from N x inputs x H x W to
+    N x outputs x H/stride x W/stride. `parameters` takes the layer; `macs` the layer, and the sides, in pixels, of the
+    image before and behind it.
+    """
+
+    name: str
+    build: Callable[[Layer], Any]
+    parameters: Callable[[Layer], int]
+    macs: Callable[[Layer, int, int], int]
+
+    @property
+    def code(self) -> str:
+        """A hash of the file that defines it: another code is another network."""
+        return hashlib.sha256(Path(inspect.getfile(self.build)).read_bytes()).hexdigest()[:12]
+
+
+MIXERS: dict[str, Mixer] = {}
+
+
+def mixer(
+    name: str, *, parameters: Callable[[Layer], int], macs: Callable[[Layer, int, int], int]
+) -> Callable[[Callable[[Layer], Any]], Callable[[Layer], Any]]:
+    """Registers the decorated function, or module class, as what builds the mixer `name`."""
+
+    def register(build: Callable[[Layer], Any]) -> Callable[[Layer], Any]:
+        if name in MIXERS:
+            raise ValueError(f"mixer {name!r} exists already")
+        MIXERS[name] = Mixer(name, build, parameters, macs)
+        return build
+
+    return register
+
+
+def find_mixer(name: str) -> Mixer:
+    """The mixer of that name. Raises ValueError where none is registered, or its file was not loaded."""
+    if name not in MIXERS:
+        raise ValueError(f"unknown mixer {name!r}; {choices(MIXERS, name)} (--plugin loads the file that defines it)")
+    return MIXERS[name]
+
+
+def mixers_of(design: Design) -> dict[str, str]:
+    """The mixers that a design names, each with the hash of its code."""
+    named: Iterable[str | None] = (conv.mixer for block in design.blocks for conv in block.convs)
+    return {name: find_mixer(name).code for name in sorted({name for name in named if name})}

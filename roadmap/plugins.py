@@ -1,0 +1,44 @@
+"""Users' own steps and mixers: Python files named on the command line or in the study, and installed packages.
+
+A package registers modules in the entry point group `roadmap.steps`; loading one runs its decorators.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from functools import cache
+from pathlib import Path
+
+GROUP = "roadmap.steps"
+LOADED: list[Path] = []  # files, in order, for processes that train to load too
+
+
+@cache
+def load_file(path: Path) -> None:
+    """Runs a file's decorators, once. Raises ValueError with the file and what is wrong in it."""
+    if not path.is_file():
+        raise ValueError(f"plugin {path}: no such file")
+    name = f"roadmap_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"plugin {path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where pickle and typing look for what the file defines
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"plugin {path}: {type(error).__name__}: {error}") from error
+    LOADED.append(path)
+
+
+@cache
+def load_installed() -> None:
+    """Loads every installed package's entry points of the group, once."""
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=GROUP):
+        try:
+            entry.load()
+        except Exception as error:
+            raise ValueError(f"entry point {entry.name} of {GROUP}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,280 @@
+"""Ablations beyond the one path, variants, and users' own steps."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import roadmap
+from roadmap.ladders import Move, Place, find_rung, match_width
+from roadmap.mixers import MIXERS
+from roadmap.plain import differences
+from roadmap.steps import STEPS
+from tests.conftest import ROOT
+from tests.test_network import counted_by_torch
+
+EXAMPLE = ROOT / "docs" / "examples" / "attention.py"
+STEP_NAMES = [
+    "recipe", "stage-ratio", "patchify-stem", "depthwise", "width", "inverted-bottleneck", "move-up-depthwise",
+    "kernel-size-7", "gelu", "fewer-activations", "fewer-norms", "layer-norm", "separate-downsampling", "layer-scale",
+]  # fmt: skip
+
+
+def written(names):
+    return [name.replace("kernel-size-7", "kernel-size=7") for name in names]
+
+
+def test_leave_one_out_is_the_roadmap_less_each_step():
+    full, *others = roadmap.ladder("resnet-50", ablation="leave-one-out")
+    assert full.experiment == roadmap.ladder("resnet-50")[-1].experiment
+    assert [rung.name for rung in others] == [f"without-{name}" for name in STEP_NAMES]
+    for rung, name in zip(others, STEP_NAMES, strict=True):
+        rest = written(other for other in STEP_NAMES if other != name)
+        assert rung.experiment == roadmap.compose("resnet-50", rest)
+        assert (rung.parent, rung.no_effect) == ("all-steps", False)
+
+
+def test_add_one_is_the_start_plus_each_step():
+    start, *others = roadmap.ladder("resnet-50", ablation="add-one")
+    assert start == roadmap.ladder("resnet-50")[0]
+    assert [rung.name for rung in others] == [f"only-{name}" for name in STEP_NAMES]
+    assert all(
+        rung.experiment == roadmap.compose("resnet-50", written([name]))
+        for rung, name in zip(others, STEP_NAMES, strict=True)
+    )
+
+
+def test_orders_are_random_whole_and_the_same_every_time():
+    rungs = roadmap.ladder("pico", ablation="orders:3")
+    assert rungs == roadmap.ladder("pico", ablation="orders:3")
+    assert rungs[: 1 + 2 * 14] == roadmap.ladder("pico", ablation="orders:2")
+    chains = [rungs[1 + 14 * i : 1 + 14 * (i + 1)] for i in range(3)]
+    orders = [[rung.name.split("-", 2)[2] for rung in chain] for chain in chains]
+    assert all(sorted(order) == sorted(STEP_NAMES) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+    for chain, order in zip(chains, orders, strict=True):
+        assert [rung.parent for rung in chain] == ["pico", *(rung.name for rung in chain[:-1])]
+        assert chain[4].experiment == roadmap.compose("pico", written(order[:5]))
+
+
+def test_steps_choose_what_an_ablation_takes():
+    names = [rung.name for rung in roadmap.ladder("pico", "recipe..stage-ratio,gelu", ablation="leave-one-out")]
+    assert names == ["all-steps", "without-recipe", "without-stage-ratio", "without-gelu"]
+    names = [rung.name for rung in roadmap.ladder("pico", "kernel-size=13", ablation="add-one")]
+    assert names == ["pico", "only-kernel-size-13"]
+    names = [rung.name for rung in roadmap.ladder("pico", "kernel-size-5..kernel-size-11", ablation="add-one")]
+    assert names == ["pico", "only-kernel-size-7"]  # the adopted one of several
+    with pytest.raises(ValueError, match="the start alone has none"):
+        roadmap.ladder("pico", "pico", ablation="add-one")
+
+
+@pytest.mark.parametrize("ablation", ["leave-one", "orders", "orders:0", "orders:x", "add-one:3", ""])
+def test_unknown_ablations_are_refused(ablation):
+    with pytest.raises(ValueError, match=r"unknown ablation .* valid: cumulative, leave-one-out"):
+        roadmap.ladder("pico", ablation=ablation)
+
+
+def test_a_step_without_effect_is_an_error_on_the_ladder_and_marked_in_an_ablation(monkeypatch):
+    idle = roadmap.Step("idle", lambda design: design)
+    monkeypatch.setitem(STEPS, "idle", idle)
+    with pytest.raises(roadmap.NoEffect, match="'idle' changes nothing"):
+        roadmap.ladder("pico", "all,idle")
+    # kernel-size=3 is what the network has: alone it is idle, on the ladder too.
+    with pytest.raises(roadmap.NoEffect):
+        roadmap.ladder("pico", "kernel-size=3")
+    import yaml
+
+    from roadmap.study import load_study, parse_study
+
+    data = yaml.safe_load((ROOT / "ablations.yaml").read_text(encoding="utf-8"))
+    data["ladder"] = [{"step": "gelu", "title": "a", "group": "b"}, {"step": "idle", "title": "c", "group": "d"}]
+    study = parse_study(data)
+    with pytest.raises(roadmap.NoEffect):
+        roadmap.ladder("pico", study=study)
+    marks = {rung.name: rung.no_effect for rung in roadmap.ladder("pico", study=study, ablation="add-one")}
+    assert marks == {"pico": False, "only-gelu": False, "only-idle": True}
+    assert roadmap.ladder("pico", study=study, ablation="leave-one-out")[2].no_effect
+    assert load_study().ladder != study.ladder
+
+
+def test_variants_stand_on_the_rung_before_their_step():
+    for name, parent in (("kernel-size=13", "move-up-depthwise"), ("stage-ratio=2:2:6:2", "recipe")):
+        (rung,) = roadmap.ladder("resnet-50", name)
+        assert (rung.parent, rung.adopted) == (parent, False)
+        (before,) = roadmap.ladder("resnet-50", parent)
+        assert len(differences(before.experiment, rung.experiment)) == 1
+    (expanded,) = roadmap.ladder("resnet-50", "inverted-bottleneck=6")
+    assert [conv.width for conv in expanded.experiment.design.block.convs] == [6.0, "same", 1.0]
+    (patches,) = roadmap.ladder("resnet-50", "patchify-stem=8")
+    assert (patches.experiment.design.stem.kernel, patches.experiment.design.stem.stride) == (8, 8)
+
+
+def test_the_studys_variants_stand_among_the_rungs_they_are_compared_with():
+    rungs = {rung.name: rung for rung in roadmap.ladder("resnet-50", ablation="variants")}
+    assert {"recipe", "stage-ratio", "stage-ratio-2-2-6-2", "kernel-size-7", "kernel-size-13"} <= set(rungs)
+    assert all(rung.parent in rungs for rung in rungs.values() if rung.name.startswith("stage-ratio-"))
+    with pytest.raises(ValueError, match=r"regimes\.pico\.variants"):
+        roadmap.ladder("pico", "gelu", ablation="variants")
+
+
+@pytest.mark.parametrize("regime", ["resnet-50", "resnet-200"])
+def test_matched_variants_have_the_flops_of_their_rung_at_multiples_of_8(regime):
+    rungs = {rung.name: rung for rung in roadmap.ladder(regime, ablation="variants")}
+    target = roadmap.cost(rungs["recipe"].experiment.design).macs
+    matched = [rung for name, rung in rungs.items() if name.endswith("-matching-recipe")]
+    assert len(matched) >= 2
+    for rung in matched:
+        assert roadmap.cost(rung.experiment.design).macs == pytest.approx(target, rel=0.01)
+        assert all(width % 8 == 0 for width in rung.experiment.design.widths)
+
+
+def test_widths_are_solved_finer_where_eights_are_too_coarse_and_refused_where_nothing_fits():
+    start = roadmap.compose("pico", []).design
+    other = roadmap.compose("pico", ["gelu", "stage-ratio=1:1:5:1"]).design
+    found = match_width(other, start, 32)
+    assert roadmap.cost(found, 32).macs == pytest.approx(roadmap.cost(start, 32).macs, rel=0.01)
+    tiny = roadmap.compose("pico", ["width=1"]).design
+    with pytest.raises(ValueError, match="no width comes within 1 %"):
+        match_width(roadmap.compose("pico", ["inverted-bottleneck=64"]).design, tiny, 32)
+
+
+def test_moves_are_written_and_named():
+    assert Move.parse("gelu") == Move("gelu")
+    assert Move.parse("kernel-size=9") == Move("kernel-size", 9)
+    move = Move.parse("stage-ratio=2:2:6:2@recipe")
+    assert (move.value, move.match, move.name) == ([2, 2, 6, 2], "recipe", "stage-ratio-2-2-6-2-matching-recipe")
+    with pytest.raises(ValueError, match="did you mean 'gelu'"):
+        Move.parse("gleu")
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("gelu+layer-norm", ["gelu", "layer-norm"]),
+        ("+gelu", ["gelu"]),
+        ("kernel-size=9+gelu", ["kernel-size=9", "gelu"]),
+        ("only-kernel-size-7", ["kernel-size"]),
+    ],
+)
+def test_rungs_are_found_by_what_they_are(name, steps):
+    assert find_rung(Place.of("resnet-50"), name).experiment == roadmap.compose("resnet-50", steps)
+
+
+@pytest.mark.parametrize("name", ["without-gelo", "only-x", "gelu+nothing", "kernel-size=4", "nothing"])
+def test_what_is_no_rung_is_refused(name):
+    with pytest.raises(ValueError, match=r"unknown|not valid"):
+        find_rung(Place.of("pico"), name)
+
+
+@pytest.fixture
+def attention():
+    """The worked example of the docs, loaded as a user loads it, and unloaded."""
+    from roadmap import plugins
+
+    before = dict(STEPS), dict(MIXERS), list(plugins.LOADED)
+    plugins.load_file.cache_clear()
+    plugins.load_file(EXAMPLE)
+    yield
+    for table, old in zip((STEPS, MIXERS), before, strict=False):
+        table.clear()
+        table.update(old)
+    plugins.LOADED[:] = before[2]
+    plugins.load_file.cache_clear()
+
+
+def test_attention_takes_the_place_of_the_convolution_in_the_last_stage(attention):
+    (last, mine) = roadmap.ladder("resnet-50", "layer-scale,attention")
+    assert (mine.parent, mine.group, mine.title) == ("layer-scale", "Mine", "attention, last stage")
+    *earlier, final = mine.experiment.design.blocks
+    assert {block for block in earlier} == {last.experiment.design.block}
+    assert final.convs[0].mixer == "attention" and all(conv.mixer is None for conv in final.convs[1:])
+
+
+@pytest.mark.parametrize(
+    "steps", [[], ["depthwise"], ["separate-downsampling"], ["layer-norm", "move-up-depthwise", "width"], ["width=20"]]
+)
+def test_attention_costs_what_torch_counts_wherever_it_stands(attention, steps):
+    design = roadmap.compose("pico", ["attention", *steps]).design
+    assert counted_by_torch(design, 64) == tuple(vars(roadmap.cost(design, 64, 10)).values())
+    model = roadmap.build(design, 10)
+    model.train()(torch.randn(2, 3, 64, 64)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_another_code_is_another_run(attention, make_run, monkeypatch):
+    from dataclasses import replace
+
+    from roadmap.mixers import mixers_of
+
+    (rung,) = roadmap.ladder("pico", "attention")
+    run = replace(make_run(), experiment=rung.experiment, mixers=mixers_of(rung.experiment.design))
+    assert run.mixers.keys() == {"attention"}
+    assert replace(run, mixers={"attention": "0123456789ab"}).identity != run.identity
+
+
+def command(*arguments, cwd, **environment):
+    import os
+
+    full = [sys.executable, "-m", "roadmap", *arguments]
+    return subprocess.run(full, cwd=cwd, capture_output=True, text=True, check=False, env=os.environ | environment)
+
+
+def test_every_verb_takes_a_step_of_ones_own(tmp_path):
+    plugin = ["--plugin", str(EXAMPLE)]
+    listed = command("list", "--steps", "all,attention", *plugin, "--json", cwd=tmp_path)
+    assert json.loads(listed.stdout)[-1]["name"] == "attention"
+    assert "attention, 192" in command("show", "attention", *plugin, cwd=tmp_path).stdout
+    assert "mixer" in command("diff", "layer-scale", "attention", *plugin, cwd=tmp_path).stdout
+    assert "attention" in command("cost", "--steps", "attention", *plugin, cwd=tmp_path).stdout
+    quick = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0", *plugin]
+    done = command("run", "--steps", "attention", *quick, cwd=tmp_path)
+    assert done.returncode == 0 and "figure: runs/roadmap-pico.png" in done.stdout, done.stdout + done.stderr
+    assert command("figure", "--steps", "attention", *quick, cwd=tmp_path).returncode == 0
+    missing = command("list", "--steps", "attention", cwd=tmp_path)
+    assert missing.returncode == 2 and "unknown rung 'attention'" in missing.stderr
+
+
+def test_a_study_names_plugins_and_puts_their_steps_on_the_ladder(tmp_path):
+    (tmp_path / "mine.py").write_text(EXAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
+    text = (ROOT / "ablations.yaml").read_text(encoding="utf-8")
+    entry = "  - {step: attention, title: attention, group: Mine}\n"
+    text = text.replace("\n# Whose word is followed", entry + "\n# Whose word is followed") + "\nplugins: [mine.py]\n"
+    (tmp_path / "ablations.yaml").write_text(text, encoding="utf-8")
+    listed = command("list", "--json", cwd=tmp_path)
+    assert [row["name"] for row in json.loads(listed.stdout)][-2:] == ["layer-scale", "attention"], listed.stderr
+
+
+def test_installed_packages_bring_steps_by_an_entry_point(tmp_path):
+    (tmp_path / "thinner.py").write_text(
+        "from dataclasses import replace\nimport roadmap\n"
+        "@roadmap.step('thinner', group='Theirs')\n"
+        "def thinner(design: roadmap.Design) -> roadmap.Design:\n"
+        "    return replace(design, width=8)\n"
+    )
+    info = tmp_path / "thinner-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: thinner\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[roadmap.steps]\nthinner = thinner\n")
+    shown = command("diff", "layer-scale", "thinner", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert shown.returncode == 0 and "design.width: 24 -> 8" in shown.stdout, shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no such file"),
+        ("import nothing_of_the_kind", "ModuleNotFoundError"),
+        ("import roadmap\n@roadmap.step('gelu')\ndef f(design): pass", "'gelu' exists already"),
+        ("def broken(:", "SyntaxError"),
+    ],
+)
+def test_plugins_that_do_not_load_are_named(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "plugin.py").write_text(text)
+    done = command("list", "--plugin", "plugin.py", cwd=tmp_path)
+    assert done.returncode == 2 and "plugin.py" in done.stderr and message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
