@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import blended_transform_factory
 
 from analysis.results import REFERENCE, Bar, Series
+from roadmap.record import write_whole
 
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -46,7 +48,8 @@ def draw_roadmap(series: Sequence[Series]) -> Figure:
     if not 1 <= len(series) <= 2:
         raise ValueError(f"the figure takes one regime or two, not {len(series)}: choose with --regime")
     rows = _rows(series)
-    values = [bar.top1 for row in rows for bar in row if bar and bar.top1 is not None]
+    bars = [bar for row in rows for bar in row if bar and bar.top1 is not None]
+    values = [(bar.top1 or 0) + sign * (bar.std or 0) for bar in bars for sign in (-1, 1)]
     if not values:
         raise ValueError("no run has finished: there is no bar to draw")
     with matplotlib.rc_context(STYLE):
@@ -54,7 +57,7 @@ def draw_roadmap(series: Sequence[Series]) -> Figure:
         figure = Figure(figsize=(WIDTH, height))
         axes = figure.add_axes((LEFT / WIDTH, BOTTOM / height, 1 - (LEFT + RIGHT) / WIDTH, ROW * len(rows) / height))
         low, high = _limits(values)
-        colours = _colours(rows)
+        colours = _colours(series, rows)
         for y, row in enumerate(rows):
             _draw_row(axes, y, row, low, colours)
         _label_rows(axes, rows)
@@ -64,14 +67,16 @@ def draw_roadmap(series: Sequence[Series]) -> Figure:
         axes.xaxis.set_label_position("top")
         axes.set_xlabel("top-1 accuracy (%)")
         axes.spines[["right", "bottom"]].set_visible(False)
-        _add_legend(axes, series, rows)
+        _add_legend(axes, series, rows, colours)
         # Drawn now, while the style holds.
         figure.canvas.draw()
     return figure
 
 
-def _add_legend(axes: Axes, series: Sequence[Series], rows: list[list[Bar | None]]) -> None:
-    keys: list[tuple[Any, str]] = [(tuple(Patch(facecolor=colour) for colour in COLOURS[1:4]), series[0].title)]
+def _add_legend(axes: Axes, series: Sequence[Series], rows: list[list[Bar | None]], colours: Mapping[str, str]) -> None:
+    drawn = dict.fromkeys(colours[row[0].group] for row in rows if row[0] and row[0].top1 is not None)
+    swatch = tuple(Patch(facecolor=colour) for colour in list(drawn)[-3:])
+    keys: list[tuple[Any, str]] = [(swatch, series[0].title)]
     keys += [(Patch(facecolor=BEHIND, edgecolor=BEHIND_EDGE), behind.title) for behind in series[1:]]
     if not all(bar.adopted for row in rows for bar in row if bar):
         keys.append((Patch(facecolor="white", edgecolor="#444444", hatch=HATCH), "not adopted"))
@@ -108,8 +113,9 @@ def _limits(values: list[float]) -> tuple[float, float]:
     return low - 0.35 * room, high + 0.08 * room
 
 
-def _colours(rows: list[list[Bar | None]]) -> dict[str, str]:
-    groups = list(dict.fromkeys(_first(row).group for row in rows))
+def _colours(series: Sequence[Series], rows: list[list[Bar | None]]) -> dict[str, str]:
+    """By the study's groups, whichever of them are drawn; the start and references are grey."""
+    groups = list(dict.fromkeys(["", *series[0].groups, *(_first(row).group for row in rows)]))
     coloured = {group: COLOURS[i % len(COLOURS)] for i, group in enumerate(groups)}
     return coloured | {"": COLOURS[0], REFERENCE: COLOURS[0]}
 
@@ -171,7 +177,7 @@ def _label_rows(axes: Axes, rows: list[list[Bar | None]]) -> None:
     biggest = max(bar.macs for row in rows for bar in row if bar)
     unit, name = (1e9, "GFLOPs") if biggest >= 1e8 else (1e6, "MFLOPs")
     axes.set_yticks([])
-    write(name, -0.95, 4, "right", fontsize=7, color="#555555")
+    write(name, -0.58, 4, "right", fontsize=7, color="#555555")
     titles_at = 68 if any(len(row) > 1 and all(row) for row in rows) else 38
     for y, row in enumerate(rows):
         macs = " / ".join(f"{bar.macs / unit:.2f}" for bar in row if bar)
@@ -206,7 +212,9 @@ def save_figure(figure: Figure, paths: Sequence[Path]) -> list[Path]:
             raise ValueError(f"{path}: a figure ends in {', '.join(FORMATS)}")
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
+        kind, drawn = path.suffix.lower(), io.BytesIO()
+        metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(kind)
         with matplotlib.rc_context(STYLE):
-            figure.savefig(path, dpi=200, metadata=metadata)
+            figure.savefig(drawn, format=kind[1:], dpi=200, metadata=metadata)
+        write_whole(path, drawn.getvalue())
     return list(paths)

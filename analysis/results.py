@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from analysis.published import published_rungs
+from analysis.published import Published, published_rungs
 from roadmap.costs import Cost, cost
 from roadmap.ladders import Rung, ladder
-from roadmap.record import Run, find_runs, read_json
+from roadmap.plain import choices
+from roadmap.record import Run, find_runs, read_result
 from roadmap.study import Study
 
 
@@ -48,8 +49,8 @@ def collect(rungs: Sequence[tuple[Rung, Run]], out: Path) -> list[Result]:
     """For each rung and a run of it, the finished runs below `out` that are the same but for the seed."""
     finished: dict[str, dict[int, dict[str, Any]]] = {}
     for run, folder in find_runs(out):
-        result = read_json(folder / "result.json")
-        if result is not None and result.get("identity") == run.identity:
+        result = read_result(folder, run)
+        if result is not None:
             finished.setdefault(replace(run, seed=0).identity, {})[run.seed] = result
     results = []
     for rung, run in rungs:
@@ -79,13 +80,17 @@ class Series:
     regime: str
     title: str
     bars: tuple[Bar, ...]
+    groups: tuple[str, ...]  # of the study, in order
 
 
 REFERENCE = "Reference"  # the group of the systems that the rungs are held against
 
 
-def series_of_runs(study: Study, results: Sequence[Result]) -> Series:
-    """The bars of a study's own runs; on the regime's own data the published references last."""
+def series_of_runs(study: Study, results: Sequence[Result], label: str = "") -> Series:
+    """The bars of a study's own runs; on the regime's own data the published references last.
+
+    `label` says what differs from the regime as it stands in the study.
+    """
     first = results[0].run
     regime = study.regime(first.regime)
 
@@ -94,7 +99,8 @@ def series_of_runs(study: Study, results: Sequence[Result]) -> Series:
         return Bar(rung.name, rung.title, rung.group, rung.adopted, result.mean, result.std, result.cost.macs)
 
     references = _references(study, first.regime) if first.data == regime.data else []
-    return Series(first.regime, f"{regime.title} on {first.data}", (*map(bar, results), *references))
+    title = f"{regime.title} on {first.data}" + (f", {label}" if label else "")
+    return Series(first.regime, title, (*map(bar, results), *references), study.groups)
 
 
 def _references(study: Study, regime: str) -> list[Bar]:
@@ -102,8 +108,15 @@ def _references(study: Study, regime: str) -> list[Bar]:
     return [
         Bar(name, reference.title, REFERENCE, True, rows[name].top1_mean, rows[name].top1_std, rows[name].gmacs * 1e9)
         for name, reference in study.references.items()
-        if reference.regime == regime and name in rows
+        if reference.regime == regime and _published(rows, name)
     ]
+
+
+def _published(rows: Mapping[str, Published], name: str) -> bool:
+    """Raises ValueError for a reference that the table lacks."""
+    if rows and name not in rows:
+        raise ValueError(f"references.{name}: the published table has no such row; {choices(rows, name)}")
+    return bool(rows)
 
 
 def published_series(study: Study, regime: str) -> Series:
@@ -122,4 +135,4 @@ def published_series(study: Study, regime: str) -> Series:
             bars.append(Bar(rung.name, rung.title, row.group, row.adopted, row.top1_mean, row.top1_std, macs))
     references = _references(study, regime)
     title = " / ".join([study.regime(regime).title, *(bar.title for bar in references)])
-    return Series(regime, title, (*bars, *references))
+    return Series(regime, title, (*bars, *references), study.groups)

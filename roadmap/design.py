@@ -13,6 +13,8 @@ from typing import Final, Literal
 Norm = Literal["bn", "ln"]
 Activation = Literal["relu", "gelu"]
 
+MOST_BLOCKS = 10_000  # a slip of the hand, beyond any network there is
+
 # A convolution of this width gives as many channels as it gets.
 SAME: Final = "same"
 
@@ -32,6 +34,8 @@ class Conv:
     def __post_init__(self) -> None:
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise ValueError(f"a block's kernel must be odd, to keep the size of the image, not {self.kernel}")
+        if self.width != SAME and float(self.width) <= 0:
+            raise ValueError(f"a convolution's width must be positive, not {self.width}")
         if self.depthwise and self.width != SAME:
             raise ValueError(f"a depthwise convolution has width {SAME!r}, not {self.width}")
 
@@ -66,6 +70,10 @@ class Stem:
     width: Literal["stage", "block"] = "stage"  # output channels: the first stage's width, or its blocks' output
     last_norm: Norm | None = None  # behind everything else in the stem
 
+    def __post_init__(self) -> None:
+        if self.kernel < 1 or self.stride < 1:
+            raise ValueError(f"a stem's kernel {self.kernel} and stride {self.stride} must be positive")
+
 
 @dataclass(frozen=True)
 class Downsampling:
@@ -80,6 +88,12 @@ class Downsampling:
     kernel: int  # pixels
     norm: Norm | None
     bias: bool
+
+    def __post_init__(self) -> None:
+        if self.kernel < 1 or (self.place == "shortcut" and self.kernel % 2 == 0):
+            raise ValueError(
+                f"a downsampling kernel of {self.kernel} is not valid: positive, and odd on a shortcut, is"
+            )
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,8 @@ class Design:
     def __post_init__(self) -> None:
         if not self.depths or min(*self.widths, *self.depths) < 1:
             raise ValueError(f"width {self.width} and depths {list(self.depths)} must be positive")
+        if sum(self.depths) > MOST_BLOCKS:
+            raise ValueError(f"depths {list(self.depths)} are more than {MOST_BLOCKS} blocks")
         if len(self.widths) != len(self.depths):
             raise ValueError(f"{len(self.widths)} widths for {len(self.depths)} stages: one for each is needed")
         if isinstance(self.block, tuple) and len(self.block) != len(self.depths):

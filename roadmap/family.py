@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from roadmap.design import Design, map_blocks
-from roadmap.ladders import ladder
+from roadmap.design import Design, map_blocks, resnet
 from roadmap.plain import choices
+from roadmap.steps import STEPS
 from roadmap.study import Study, load_study
+
+CONVNEXT_STEPS = (
+    "patchify-stem", "depthwise", "inverted-bottleneck", "move-up-depthwise", "gelu", "fewer-activations",
+    "fewer-norms", "layer-norm", "separate-downsampling", "layer-scale",
+)  # fmt: skip
+
+
+def convnext_design(width: int, depths: tuple[int, ...]) -> Design:
+    """A ConvNeXt as published in code, whatever a study's YAML says."""
+    design: Design = STEPS["kernel-size"].function(resnet(width, depths), kernel=7)
+    for name in CONVNEXT_STEPS:
+        design = STEPS[name].function(design)
+    return design
 
 
 def convnext(name: str, study: Study | None = None) -> Design:
@@ -19,8 +32,7 @@ def convnext(name: str, study: Study | None = None) -> Design:
     if name not in study.family:
         raise ValueError(f"unknown ConvNeXt {name!r}; {choices(study.family, name)}")
     sibling = study.family[name]
-    design = ladder("resnet-50", study=study)[-1].experiment.design
-    design = replace(design, width=sibling.width, depths=sibling.depths)
+    design = convnext_design(sibling.width, sibling.depths)
     if sibling.isotropic:
         design = replace(design, stem=replace(design.stem, kernel=16, stride=16, last_norm=None))
     return map_blocks(design, lambda block: replace(block, layer_scale=sibling.layer_scale))

@@ -10,12 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import yaml
-
 from roadmap.costs import cost
 from roadmap.design import Design
-from roadmap.plain import choices
-from roadmap.recipe import Experiment
+from roadmap.plain import choices, parse_value
+from roadmap.recipe import Experiment, Recipe
 from roadmap.steps import NoEffect, find_step
 from roadmap.study import Entry, Study, load_study
 
@@ -52,9 +50,10 @@ class Move:
         step = find_step(name)
         if not text:
             return Move(name, None, match or None)
-        items = [yaml.safe_load(item) for item in text.split(":")]
+        items = [parse_value(item, written) for item in text.split(":")]
         value = items if len(items) > 1 else items[0]
-        step.variant(value, written)
+        if Recipe not in list(step.parameters.values())[:1]:  # a recipe is named, and found once the regime is known
+            step.variant(value, written)
         return Move(name, value, match or None)
 
     @property
@@ -98,11 +97,19 @@ class Place:
         step = find_step(move.step)
         value = self.study.adopted(move.step) if move.value is None else move.value
         parameters = self.study.parameters(move.step, self.regime, self.fidelity, self.data)
-        parameters |= {} if value is None else step.variant(value, move.step)
+        if value is not None:
+            first, kind = next(iter(step.parameters.items()), ("", None))
+            named = kind is Recipe and self.study.recipe(str(value), self.regime, self.fidelity, self.data)
+            parameters |= {first: named} if named else step.variant(value, move.step)
         missing = [name for name in step.required if name not in parameters]
         if missing:
             raise ValueError(f"step {move.step!r} needs a value for {missing[0]!r}: write {move.step}=VALUE")
-        result = step(experiment, **parameters)
+        try:
+            result = step(experiment, **parameters)
+        except NoEffect:
+            raise
+        except ValueError as error:
+            raise ValueError(f"step {move.step!r}: {error}") from None
         return self._matched(result, move.match) if move.match else result
 
     def _matched(self, experiment: Experiment, rung: str) -> Experiment:
@@ -125,7 +132,7 @@ def _title(title: str, move: Move) -> str:
     value = ":".join(map(str, move.value)) if isinstance(move.value, list) else move.value
     if "{}" not in title and value is not None:
         title += " {}"
-    return title.format(value) + (f", FLOPs of {move.match}" if move.match else "")
+    return title.replace("{}", str(value)) + (f", FLOPs of {move.match}" if move.match else "")
 
 
 def ladder(
@@ -300,7 +307,7 @@ def _generated(
     place: Place, move: Move, experiment: Experiment, parent: str, before: Experiment, name: str, title: str
 ) -> Rung:
     rung = place.rung(move, experiment, parent, name=name)
-    return replace(rung, title=title.format(rung.title), adopted=True, no_effect=experiment == before)
+    return replace(rung, title=title.replace("{}", rung.title), adopted=True, no_effect=experiment == before)
 
 
 def _variants(place: Place, moves: list[Move]) -> Iterator[Rung]:

@@ -11,9 +11,11 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-T = TypeVar("T")
+import yaml
+
+LARGEST = 1e15  # no number of a study is near; beyond it arithmetic gets slow, or floats run out
 
 
 def to_data(value: Any) -> Any:
@@ -50,11 +52,28 @@ def from_data(kind: Any, data: Any, where: str = "") -> Any:
     if kind is Any:
         return data
     if kind is float:
-        _expect(isinstance(data, int | float) and not isinstance(data, bool), "a number", data, where)
+        is_number = isinstance(data, int | float) and not isinstance(data, bool)
+        _expect(is_number and abs(data) < LARGEST, "a finite number", data, where)  # NaN is not less either
         return float(data)
+    if kind is int and isinstance(data, float) and data.is_integer():  # 1e1 is a whole number too
+        data = int(data)
+    if kind is int and isinstance(data, int):
+        _expect(abs(data) < LARGEST, f"a whole number below {LARGEST:.0e}", data, where)
     names = {int: "a whole number", str: "a text", bool: "true or false", types.NoneType: "null"}
     _expect(isinstance(data, kind) and (kind is bool or not isinstance(data, bool)), names[kind], data, where)
     return data
+
+
+def parse_value(text: str, where: str) -> Any:
+    """A value as it is written in YAML, on the command line. Raises ValueError where it is not valid YAML."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"{where}: {text!r} is not a value in YAML") from None
+    try:  # YAML 1.1 takes 1e-3 for a text
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def choices(valid: Iterable[object], given: object) -> str:

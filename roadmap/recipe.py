@@ -63,6 +63,7 @@ class Recipe:
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
         for name in ("horizontal_flip", "mix_probability", "mix_switch_probability", "random_erasing"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
+        _require(all(0 <= beta < 1 for beta in self.betas), "betas", list(self.betas), "two numbers from 0 to below 1")
         for name in ("crop_scale", "crop_ratio"):
             low, high = getattr(self, name)
             _require(0 < low <= high, name, [low, high], "two rising numbers above 0")
@@ -70,6 +71,19 @@ class Recipe:
         even = self.batch_size % 2 == 0
         _require(even or not mixes, "batch_size", self.batch_size, "an even number to mix images in pairs")
         _require(self.ema is None or 0 < self.ema < 1, "ema", self.ema, "null or between 0 and 1")
+
+    @property
+    def idle(self) -> set[str]:
+        """The fields that have no say, given the others."""
+        names: set[str] = set()
+        names |= {"momentum"} if self.optimizer == "adamw" else {"betas", "eps"}
+        names |= {"min_learning_rate"} if self.schedule == "step" else {"decay_epochs", "decay_factor"}
+        names |= {"crop_padding"} if self.crop == "random-resized" else {"crop_scale", "crop_ratio", "interpolation"}
+        if not self.mix_probability or not (self.mixup and self.cutmix):
+            names.add("mix_switch_probability")
+        if not self.mixup and not self.cutmix:
+            names.add("mix_probability")
+        return names
 
 
 def _require(holds: bool, name: str, value: object, expected: str) -> None:

@@ -84,7 +84,21 @@ def state(folder: Path, run: Run) -> State:
         raise ForeignFolder(
             f"{folder} holds another run ({stored}) than {run.name} ({run.identity}); move the folder away"
         )
-    return "finished" if (folder / "result.json").exists() else "begun"
+    return "begun" if read_result(folder, run) is None else "finished"
+
+
+def read_result(folder: Path, run: Run) -> dict[str, Any] | None:
+    """A run's result; None before it is complete. Raises ForeignFolder where it is not this run's, or not whole."""
+    path = folder / "result.json"
+    result = read_json(path)
+    if result is None:
+        return None
+    if result.get("identity") != run.identity:
+        raise ForeignFolder(f"{path} is of run {result.get('identity')}, not {run.identity}; move the folder away")
+    for key in ("top1", "seconds"):
+        if not isinstance(result.get(key), int | float):
+            raise ForeignFolder(f"{path} has {key} {result.get(key)!r}, not a number; remove the file to go on")
+    return result
 
 
 def read_run(manifest: dict[str, Any], folder: Path) -> Run:
@@ -124,12 +138,16 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
+    """Raises OSError with the path where the disk does not take it; what stood there before stays."""
     aside = path.with_name(path.name + ".tmp")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def append_metrics(folder: Path, row: dict[str, Any]) -> None:
@@ -138,18 +156,39 @@ def append_metrics(folder: Path, row: dict[str, Any]) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of the epochs so far; a last line that was cut off in the writing is not one."""
+    """The rows of the epochs so far, in order; a last line that was cut off in the writing is not one.
+
+    Raises ForeignFolder with file and line where one is not the row of its epoch.
+    """
+    path = folder / "metrics.jsonl"
     try:
-        text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            break
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or row.get("epoch") != number:
+            raise ForeignFolder(f"{path}, line {number}: not the metrics of epoch {number}; move the folder away")
+        rows.append(row)
+    return rows
 
 
 def keep_metrics(folder: Path, epochs: int) -> None:
-    """Drops the rows from epoch number `epochs` on (counted from 0), which will be trained again."""
-    rows = read_metrics(folder)[:epochs]
-    write_whole(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    """Keeps the rows of the first `epochs` epochs: those behind them will be trained again.
+
+    Raises ForeignFolder where there are fewer.
+    """
+    rows = read_metrics(folder)
+    if len(rows) < epochs:
+        path = folder / "metrics.jsonl"
+        raise ForeignFolder(f"{path} has {len(rows)} of the checkpoint's {epochs} epochs; move the folder away")
+    write_whole(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows[:epochs]).encode())
 
 
 def find_runs(out: Path) -> Iterator[tuple[Run, Path]]:

@@ -7,6 +7,7 @@ regime stand in `ablations.yaml`. Steps work in any order: each does what its wo
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,27 +34,30 @@ class Step:
     @property
     def subject(self) -> str:
         """What the function rewrites: "design", "recipe" or "experiment"."""
-        return self.function.__code__.co_varnames[0]
+        return next(iter(inspect.signature(self.function).parameters), "")
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The type of each parameter, the one that variants vary first."""
-        code = self.function.__code__
-        names = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
-        return {name: field_types(self.function)[name] for name in names}
+        parameters = inspect.signature(self.function).parameters.values()
+        names = [each.name for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY]
+        return {name: field_types(self.function).get(name, Any) for name in names}
 
     @property
     def required(self) -> list[str]:
         """Parameters that have no default."""
-        return [name for name in self.parameters if name not in (self.function.__kwdefaults__ or {})]
+        signature = inspect.signature(self.function).parameters
+        return [name for name in self.parameters if signature[name].default is inspect.Parameter.empty]
 
     def __call__(self, experiment: Experiment, **parameters: Any) -> Experiment:
         """The rewritten experiment. Raises NoEffect where that is the same as before."""
-        if self.subject == "experiment":
-            result: Experiment = self.function(experiment, **parameters)
-        else:
-            changed = self.function(getattr(experiment, self.subject), **parameters)
-            result = replace(experiment, **{self.subject: changed})
+        subject = experiment if self.subject == "experiment" else getattr(experiment, self.subject)
+        changed = self.function(subject, **parameters)
+        if type(changed) is not type(subject):
+            wanted, found = type(subject).__name__, type(changed).__name__
+            raise ValueError(f"step {self.name!r} must return a {wanted}, not a {found}")
+        changes: dict[str, Any] = {self.subject: changed}
+        result: Experiment = changed if self.subject == "experiment" else replace(experiment, **changes)
         if result == experiment:
             raise NoEffect(f"step {self.name!r} changes nothing here")
         return result

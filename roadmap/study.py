@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,6 +27,10 @@ class Defaults:
     fidelity: str
     seeds: int
     out: str
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ValueError(f"seeds is {self.seeds}, expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,12 @@ class Dataset:
     std: tuple[float, float, float]
     recipe: dict[str, Any] = field(default_factory=dict)  # what this data needs changed in every recipe
 
+    def __post_init__(self) -> None:
+        if min(self.classes, self.train_images, self.test_images) < 1:
+            raise ValueError("classes, train_images and test_images must be positive")
+        if min(self.std) <= 0:
+            raise ValueError(f"std is {list(self.std)}, expected numbers above 0")
+
 
 @dataclass(frozen=True)
 class Device:
@@ -100,6 +111,10 @@ class Device:
 
     macs_per_second: float  # sustained in inference
     source: str
+
+    def __post_init__(self) -> None:
+        if self.macs_per_second < 1:
+            raise ValueError(f"macs_per_second is {self.macs_per_second:g}, expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -120,6 +135,11 @@ class Study:
 
     def regime(self, name: str) -> Regime:
         return _lookup(self.regimes, "regime", name)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups of the ladder's steps, in order."""
+        return tuple(dict.fromkeys(entry.group for entry in self.ladder))
 
     def published_regimes(self) -> list[str]:
         """Those that the paper has a table of."""
@@ -153,17 +173,18 @@ class Study:
         return Experiment(resnet(start.width, start.depths), self.recipe("classic", regime, fidelity, data))
 
     def parameters(self, step: str, regime: str, fidelity: str, data: str) -> dict[str, Any]:
-        """A step's parameters: the ladder's, changed by the regime's and then by the fidelity's."""
+        """A step's parameters: the ladder's, changed by the fidelity's and then by the regime's."""
         entries = {f"ladder[{i}].parameters": entry for i, entry in enumerate(self.ladder)}
         sources = {where: entry.parameters for where, entry in entries.items() if entry.step == step}
-        sources[f"regimes.{regime}.steps.{step}"] = self.regime(regime).steps.get(step, {})
         sources[f"fidelities.{fidelity}.steps.{step}"] = self.fidelity(fidelity).steps.get(step, {})
+        sources[f"regimes.{regime}.steps.{step}"] = self.regime(regime).steps.get(step, {})
         merged: dict[str, Any] = {}
         for where, parameters in sources.items():
-            named = {
-                key: to_data(self.recipe(value, regime, fidelity, data)) if key == "to" else value
-                for key, value in parameters.items()
-            }
+            named = dict(parameters)
+            for key in named.keys() & {key for key, kind in find_step(step).parameters.items() if kind is Recipe}:
+                if not isinstance(named[key], str):
+                    raise ValueError(f"{where}.{key}: {named[key]!r} is not the name of a recipe")
+                named[key] = to_data(self.recipe(named[key], regime, fidelity, data))
             merged |= find_step(step).check_parameters(named, where)
         return merged
 
@@ -185,6 +206,18 @@ def study_path() -> Path:
     return next(path for path in candidates if path.exists())
 
 
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Refuses a key that stands twice: YAML's own loaders let the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key for key, _ in node.value if isinstance(key.value, str)]
+        for i, key in enumerate(keys):
+            if key.value in [other.value for other in keys[:i]]:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
 @cache
 def load_study(path: Path | None = None) -> Study:
     """The study of that file, or of the file that is found.
@@ -193,7 +226,9 @@ def load_study(path: Path | None = None) -> Study:
     """
     path = path or study_path()
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        if not path.is_file():
+            raise ValueError(f"{path}: not a file")
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -211,6 +246,8 @@ def load_study(path: Path | None = None) -> Study:
 
 def parse_study(data: Any) -> Study:
     """Plain data as a study, with every name and parameter in it checked."""
+    if data is None:
+        raise ValueError("the file is empty")
     check_keys(data, Study.__dataclass_fields__, "")
     if data.get("format") != 1:
         raise ValueError(f"format: {data.get('format')!r} is not valid; this version reads 1")
@@ -220,9 +257,16 @@ def parse_study(data: Any) -> Study:
         for fidelity in study.fidelities:
             study.start(name, fidelity, regime.data)
             for i, entry in enumerate(study.ladder):
-                study.parameters(entry.step, name, fidelity, regime.data)
+                given = study.parameters(entry.step, name, fidelity, regime.data)
+                step = find_step(entry.step)
+                for missing in step.required[1 if entry.variants else 0 :]:
+                    if missing not in given:
+                        raise ValueError(f"regimes.{name}.steps.{entry.step}.{missing}: missing")
                 for value in entry.variants:
-                    find_step(entry.step).variant(value, f"ladder[{i}].variants")
+                    step.variant(value, f"ladder[{i}].variants")
+    for name, dataset in study.data.items():
+        for recipe in study.recipes.values():
+            changed(recipe, dataset.recipe, f"data.{name}.recipe")
     return study
 
 
@@ -233,6 +277,8 @@ def _check_names(study: Study) -> None:
         ("defaults.fidelity", study.defaults.fidelity, study.fidelities),
     ]
     for name, regime in study.regimes.items():
+        if not re.fullmatch(r"\w[\w.+-]*", name):
+            raise ValueError(f"regimes.{name}: not a name for a folder; letters, digits, '.', '+', '-' and '_' are")
         checks.append((f"regimes.{name}.data", regime.data, study.data))
         checks.append((f"regimes.{name}.device", regime.device, study.devices))
         checks += [(f"regimes.{name}.recipes.{key}", key, study.recipes) for key in regime.recipes]
@@ -242,6 +288,8 @@ def _check_names(study: Study) -> None:
         checks += [(f"fidelities.{name}.recipes.{key}", key, study.recipes) for key in fidelity.recipes]
         checks += [(f"fidelities.{name}.steps.{key}", key, STEPS) for key in fidelity.steps]
     for i, entry in enumerate(study.ladder):
+        if entry.step in [other.step for other in study.ladder[:i]]:
+            raise ValueError(f"ladder[{i}].step: {entry.step!r} stands twice")
         checks.append((f"ladder[{i}].step", entry.step, STEPS))
         checks += [(f"ladder[{i}].fidelities", key, study.fidelities) for key in entry.fidelities]
         if entry.variants or entry.adopted is not None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 
 from torch import Tensor, nn
 
-from roadmap.design import Design
-from roadmap.family import convnext
-from roadmap.ladders import ladder
+from roadmap.design import Design, resnet
+from roadmap.family import convnext_design
 from roadmap.network import Network
 from roadmap.plain import choices, differences
 
@@ -20,17 +18,16 @@ def peer_design(name: str) -> Design:
 
     Raises ValueError for a name that is not among those known.
     """
-    start = ladder("resnet-50")[0].experiment.design
     designs = {
-        "resnet50": start,
-        "resnet101": replace(start, depths=(3, 4, 23, 3)),
-        "resnet152": replace(start, depths=(3, 8, 36, 3)),
-        "resnet200": replace(start, depths=(3, 24, 36, 3)),
-        "convnext_tiny": convnext("convnext-t"),
-        "convnext_small": convnext("convnext-s"),
-        "convnext_base": convnext("convnext-b"),
-        "convnext_large": convnext("convnext-l"),
-        "convnext_xlarge": convnext("convnext-xl"),
+        "resnet50": resnet(64, (3, 4, 6, 3)),
+        "resnet101": resnet(64, (3, 4, 23, 3)),
+        "resnet152": resnet(64, (3, 8, 36, 3)),
+        "resnet200": resnet(64, (3, 24, 36, 3)),
+        "convnext_tiny": convnext_design(96, (3, 3, 9, 3)),
+        "convnext_small": convnext_design(96, (3, 3, 27, 3)),
+        "convnext_base": convnext_design(128, (3, 3, 27, 3)),
+        "convnext_large": convnext_design(192, (3, 3, 27, 3)),
+        "convnext_xlarge": convnext_design(256, (3, 3, 27, 3)),
     }
     if name not in designs:
         raise ValueError(f"unknown model {name!r}; {choices(designs, name)}")

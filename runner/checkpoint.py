@@ -14,6 +14,7 @@ import torch
 from roadmap.record import write_whole
 
 NAME, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+KEYS = {"identity", "model", "optimizer", "ema", "epoch", "step", "loss_sum", "seconds"}
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
@@ -39,8 +40,10 @@ def load(folder: Path, identity: str) -> dict[str, Any] | None:
             continue
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict) or state.keys() != KEYS:
+                raise ValueError("it has not what a checkpoint has")
         except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-            warnings.warn(f"{path} can't be read ({error}); taking the one before it", stacklevel=2)
+            warnings.warn(f"{path} can't be read ({error}); going on without it, from what is older", stacklevel=2)
             continue
         if state.get("identity") != identity:
             raise ValueError(f"{path} is of run {state.get('identity')}, not {identity}; move the folder away")

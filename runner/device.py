@@ -22,14 +22,22 @@ class Execution:
     precision: Literal["fp32", "bf16"]
     threads: int
 
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ValueError(f"threads is {self.threads}, expected at least 1")
+
     def autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
 
 
 def choose_execution(recipe: Recipe, threads: int) -> Execution:
     """The device of this machine, and the recipe's precision or, for "auto", the faster one."""
-    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
+    device = available_device()
     return Execution(device, _precision(recipe, device), threads)
+
+
+def available_device() -> Literal["cpu", "cuda"]:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _precision(recipe: Recipe, device: str) -> Literal["fp32", "bf16"]:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ from roadmap.plain import from_data
 from roadmap.record import Run, append_metrics, keep_metrics, read_json, read_metrics, state, write_json, write_manifest
 from runner import checkpoint
 from runner.data import Normalization, TrainingBatches
-from runner.device import Execution, choose_execution
+from runner.device import Execution, available_device, choose_execution
 from runner.optim import learning_rate, make_optimizer
 from runner.randomness import seed_for, seed_torch
-from runner.sources import Split, check_trainable, source
+from runner.sources import Split, check_trainable, load_data
 
 EVALUATION_BATCH = 256  # images
 LIBRARIES = ("roadmap-convnext", "torch", "torchvision", "timm", "numpy", "scikit-learn")
@@ -39,8 +39,12 @@ class Stopped(Exception):
     """The run was asked to stop; its state is on the disk."""
 
 
-class Diverged(Exception):
+class Diverged(ValueError):
     """The loss is no number any more."""
+
+
+class Busy(ValueError):
+    """Another process trains in the folder."""
 
 
 def train(
@@ -52,21 +56,17 @@ def train(
 ) -> dict[str, Any]:
     """Trains a run in its folder, or goes on where it was, and returns its result.
 
-    `report` gets each epoch's row of metrics. Raises Stopped once `should_stop` says so, with the state saved;
-    Diverged at a loss that is no number; ValueError where the folder belongs to another run.
+    Only one process may train in a folder: hold it with `exclusive`. `report` gets each epoch's row of metrics.
+    Raises Stopped once `should_stop` says so, with the state saved; Diverged at a loss that is no number; ValueError
+    where the folder belongs to another run.
     """
-    with _exclusive(folder):
-        return _train(run, folder, threads, report, should_stop)
-
-
-def _train(
-    run: Run, folder: Path, threads: int, report: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]
-) -> dict[str, Any]:
     if state(folder, run) == "absent":
         check_trainable(run)
         write_manifest(folder, run, **_circumstances(choose_execution(run.experiment.recipe, threads)))
     manifest = read_json(folder / "manifest.json") or {}
-    execution: Execution = from_data(Execution, manifest["execution"], "execution")
+    stored: Execution = from_data(Execution, manifest.get("execution"), f"{folder}/manifest.json: execution")
+    # The last bits depend on precision and threads, which stay; what device there is may have changed.
+    execution = replace(stored, device=available_device())
     torch.set_num_threads(execution.threads)
     training = _Training(run, folder, execution)
     training.restore()
@@ -78,14 +78,14 @@ def _train(
 
 
 @contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    """Holds the folder against a second process. Raises ValueError where another has it."""
+def exclusive(folder: Path) -> Iterator[None]:
+    """Makes the folder and holds it against a second process. Raises Busy where another has it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process ends
         except BlockingIOError:
-            raise ValueError(f"{folder} is in training by another process; wait for it or stop it") from None
+            raise Busy(f"{folder} is in training by another process; wait for it or stop it") from None
         yield
 
 
@@ -113,7 +113,7 @@ class _Training:
     def __init__(self, run: Run, folder: Path, execution: Execution) -> None:
         self.run, self.folder, self.execution = run, folder, execution
         self.recipe = recipe = run.experiment.recipe
-        train_split, self.test_split = source(run.data)(recipe.image_size)
+        train_split, self.test_split = load_data(run)
         self.batches = TrainingBatches(run, train_split)
         seed_torch(seed_for(run.seed, "initialization"))
         self.model: nn.Module = build(
@@ -131,6 +131,7 @@ class _Training:
         )
         self.epoch = self.step = 0  # the next to train
         self.loss_sum = torch.zeros((), device=execution.device)  # over the epoch's steps so far
+        self.seconds = 0.0  # spent in the epoch so far
 
     def restore(self) -> None:
         """Takes up the newest checkpoint of the folder, if there is one."""
@@ -141,7 +142,7 @@ class _Training:
             if self.ema:
                 self.ema.load_state_dict(saved["ema"])
             self.epoch, self.step = saved["epoch"], saved["step"]
-            self.loss_sum = saved["loss_sum"].to(self.execution.device)
+            self.loss_sum, self.seconds = saved["loss_sum"].to(self.execution.device), saved["seconds"]
         keep_metrics(self.folder, self.epoch)
 
     def save(self) -> None:
@@ -155,6 +156,7 @@ class _Training:
                 "epoch": self.epoch,
                 "step": self.step,
                 "loss_sum": self.loss_sum,
+                "seconds": self.seconds,
             },
         )
 
@@ -165,6 +167,7 @@ class _Training:
         while self.step < self.batches.steps:
             self._train_step()
             if should_stop():
+                self.seconds += time.perf_counter() - began
                 self.save()
                 raise Stopped(f"stopped in epoch {self.epoch + 1}, step {self.step}")
         trained = time.perf_counter() - began
@@ -177,10 +180,10 @@ class _Training:
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "images_per_second": images / trained if images else None,
             "peak_memory_bytes": _peak_memory(self.execution.device),
-            "seconds": time.perf_counter() - began,
+            "seconds": self.seconds + time.perf_counter() - began,
         }
         append_metrics(self.folder, row)
-        self.epoch, self.step = self.epoch + 1, 0
+        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
         self.loss_sum.zero_()
         self.save()
         return row

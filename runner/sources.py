@@ -53,6 +53,15 @@ def _digits(image_size: int) -> tuple[Split, Split]:
     return Split(images[~held_out], labels[~held_out]), Split(images[held_out], labels[held_out])
 
 
+def load_data(run: Run) -> tuple[Split, Split]:
+    """A run's training and test images. Raises ValueError where there are not as many as the study says."""
+    splits = source(run.data)(run.experiment.recipe.image_size)
+    found, said = tuple(map(len, splits)), (run.dataset.train_images, run.dataset.test_images)
+    if found != said:
+        raise ValueError(f"data set {run.data!r} has {found} training and test images, ablations.yaml says {said}")
+    return splits
+
+
 SOURCES: dict[str, Source] = {"digits": _digits}
 
 

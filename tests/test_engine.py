@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from dataclasses import replace
 
 import pytest
 import torch
 
+import roadmap
 from roadmap.record import read_metrics, write_manifest
 from runner import checkpoint
-from runner.engine import Diverged, Stopped, train
+from runner.device import Execution
+from runner.engine import Busy, Diverged, Stopped, _Training, exclusive, train
+from runner.optim import learning_rate
+from runner.randomness import seed_for
 
 UNTIMED = ("seconds", "images_per_second", "peak_memory_bytes")
 
@@ -46,9 +51,11 @@ def test_a_run_leaves_its_record(make_run, tmp_path):
     assert (result["parameters"], result["macs"]) == (599706, 2884608)
 
 
-@pytest.mark.parametrize("rung", ["recipe", "layer-scale"])  # with BN, and with LN and layer scale
-def test_stopping_anywhere_and_going_on_changes_nothing(make_run, tmp_path, rung):
-    run = make_run(rung, ema=0.9)
+# With BN, and with LN and layer scale; without mixing and erasing, which draw numbers of their own in between.
+@pytest.mark.parametrize("mixing", [0.0, 1.0])
+@pytest.mark.parametrize("rung", ["recipe", "layer-scale"])
+def test_stopping_anywhere_and_going_on_changes_nothing(make_run, tmp_path, rung, mixing):
+    run = make_run(rung, ema=0.9, mix_probability=mixing, random_erasing=mixing / 4, drop_path=0.5)
     train(run, tmp_path / "whole", 1)
     for step in (1, 5, 7, 9):  # in the first epoch, at its end, in the second
         steps = iter(range(1, 100))
@@ -86,7 +93,7 @@ def test_a_truncated_checkpoint_is_passed_over_for_the_one_before(make_run, tmp_
         train(run, tmp_path / "cut", 1, should_stop=lambda: len(read_metrics(tmp_path / "cut")) == 2)
     path = tmp_path / "cut" / checkpoint.NAME
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.warns(UserWarning, match="taking the one before it"):
+    with pytest.warns(UserWarning, match="going on without it, from what is older"):
         train(run, tmp_path / "cut", 1)
     assert_same(tmp_path / "whole", tmp_path / "cut")
 
@@ -102,16 +109,102 @@ def test_a_checkpoint_of_another_run_is_refused(make_run, tmp_path):
         train(run, tmp_path / "other", 1)
 
 
-def test_a_second_process_on_the_same_run_is_refused(make_run, tmp_path):
-    from runner.engine import _exclusive
+def test_a_folder_is_held_by_one_process(tmp_path):
+    with exclusive(tmp_path), pytest.raises(Busy, match="in training by another process"), exclusive(tmp_path):
+        pass
+    with exclusive(tmp_path):
+        pass
 
-    with _exclusive(tmp_path), pytest.raises(ValueError, match="in training by another process"):
-        train(make_run(), tmp_path, 1)
+
+@pytest.mark.parametrize("rung", ["pico", "layer-scale"])
+def test_the_engine_takes_the_steps_of_a_plain_loop(make_run, tmp_path, rung):
+    """The recipe against torch's own parts, in a few lines: rates, groups, smoothing, drop path, initialization."""
+    run = make_run(
+        rung, batch_size=64, epochs=3, warmup_epochs=1, mix_probability=0.0, label_smoothing=0.2, drop_path=0.4
+    )
+    recipe = run.experiment.recipe
+    training = _Training(run, tmp_path, Execution("cpu", "fp32", 1))
+    torch.set_num_threads(1)
+
+    torch.default_generator.manual_seed(seed_for(run.seed, "initialization"))
+    arguments = {"drop_path": 0.4, "initialization": recipe.initialization}
+    model = roadmap.build(run.experiment.design, 10, **arguments).to(memory_format=torch.channels_last)
+    decayed = [p for p in model.parameters() if p.ndim > 1 or recipe.optimizer == "sgd"]
+    left = [p for p in model.parameters() if p.ndim <= 1 and recipe.optimizer != "sgd"]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": left, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    if recipe.optimizer == "sgd":
+        optimizer = torch.optim.SGD(groups, momentum=0.9)
+    else:
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
+
+    model.train()
+    training.model.train()
+    for step in range(45):  # beyond the warm-up of 20, into the second decay
+        epoch, within = divmod(step, 20)
+        training.epoch, training.step = epoch, within
+        training._train_step()
+        if step < 20:
+            rate = recipe.learning_rate * step / 20
+        elif recipe.schedule == "step":
+            rate = recipe.learning_rate * recipe.decay_factor ** (epoch // recipe.decay_epochs)
+        else:
+            rate = 1e-6 + (recipe.learning_rate - 1e-6) * (1 + math.cos(math.pi * (step - 20) / 40)) / 2
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        images, labels = training.batches(epoch, within)
+        torch.default_generator.manual_seed(seed_for(run.seed, "step", epoch, within))
+        loss = torch.nn.functional.cross_entropy(model(images), labels, label_smoothing=0.2)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert [group["lr"] for group in training.optimizer.param_groups] == pytest.approx([rate] * len(groups))
+    for (name, ours), theirs in zip(training.model.named_parameters(), model.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6), name
+
+
+def test_every_epochs_learning_rate_is_the_schedules(make_run, tmp_path):
+    run, rows = make_run("recipe", epochs=4, warmup_epochs=1), []
+    train(run, tmp_path, 1, rows.append)
+    steps = 1343 // 256
+    for row in rows:
+        progress = (row["epoch"] * steps - 1) / (4 * steps)
+        assert row["learning_rate"] == pytest.approx(learning_rate(run.experiment.recipe, progress))
+
+
+@pytest.mark.parametrize("damage", ["gone", "first line", "middle line"])
+def test_metrics_that_do_not_fit_the_checkpoint_are_named(make_run, tmp_path, damage):
+    run = make_run("recipe", epochs=3)
+    with pytest.raises(Stopped):
+        train(run, tmp_path, 1, should_stop=lambda: len(read_metrics(tmp_path)) == 2)
+    path = tmp_path / "metrics.jsonl"
+    _, second = path.read_text().splitlines(keepends=True)
+    path.write_text({"gone": "", "first line": second, "middle line": "{nothing\n" + second}[damage])
+    with pytest.raises(ValueError, match=r"metrics\.jsonl.*(0 of the checkpoint's 2|line 1: not the metrics)"):
+        train(run, tmp_path, 1)
+
+
+def test_the_time_of_a_resumed_epoch_is_all_of_it(make_run, tmp_path):
+    run = make_run("recipe", epochs=1)
+    with pytest.raises(Stopped):
+        train(run, tmp_path, 1, should_stop=lambda: True)
+    before = torch.load(tmp_path / checkpoint.NAME, weights_only=True)["seconds"]
+    assert before > 0
+    assert train(run, tmp_path, 1)["seconds"] > before
+
+
+def test_data_that_is_not_what_the_study_says_is_refused(make_run, tmp_path):
+    run = make_run()
+    run = replace(run, dataset=replace(run.dataset, train_images=5000))
+    with pytest.raises(
+        ValueError, match=r"has \(1343, 454\) training and test images, ablations.yaml says \(5000, 454\)"
+    ):
+        train(run, tmp_path, 1)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_epoch(make_run, tmp_path):
-    run = make_run("pico", learning_rate=1e30)
-    with pytest.raises(Diverged, match=r"the loss is (nan|inf) in epoch \d, at a learning rate of 1e\+30"):
+    run = make_run("pico", learning_rate=1e14)
+    with pytest.raises(Diverged, match=r"the loss is (nan|inf) in epoch \d, at a learning rate of 1e\+14"):
         train(run, tmp_path, 1)
     assert not (tmp_path / "result.json").exists()
 
@@ -145,7 +238,7 @@ def test_every_held_out_image_is_counted_once(make_run, tmp_path, monkeypatch):
     count = 301  # no multiple of the evaluation batch
     labels = torch.arange(count) % 10
     split = Split(torch.zeros(count, 1, 32, 32, dtype=torch.uint8), labels)
-    monkeypatch.setattr(engine, "source", lambda name: lambda size: (split, split))
+    monkeypatch.setattr(engine, "load_data", lambda run: (split, split))
     training = engine._Training(make_run(batch_size=32), tmp_path, engine.Execution("cpu", "fp32", 1))
 
     class Right(torch.nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from matplotlib.patches import Rectangle
 
+import roadmap
 from analysis.figures import draw_roadmap, save_figure
 from analysis.results import Bar, Series, collect, published_series, series_of_runs
 from roadmap.record import write_json, write_manifest
@@ -85,6 +86,12 @@ def finish(run, out, top1, seconds=1.0):
     folder = run.folder(out)
     write_manifest(folder, run)
     write_json(folder / "result.json", {"identity": run.identity, "top1": top1, "seconds": seconds})
+    return make_rung(run), run
+
+
+def make_rung(run):
+    title = roadmap.ladder("pico", run.rung)[0].title
+    return roadmap.Rung(run.rung, title, "Micro Design", True, run.experiment, None)
 
 
 def test_runs_are_collected_by_what_they_are(make_run, tmp_path):
@@ -94,7 +101,8 @@ def test_runs_are_collected_by_what_they_are(make_run, tmp_path):
     write_manifest(make_run("recipe").folder(tmp_path), make_run("recipe"))  # begun alone
     (tmp_path / "pico" / "foreign").mkdir()
     (tmp_path / "pico" / "foreign" / "manifest.json").write_text("[]")
-    gelu, recipe = collect([make_run("gelu"), make_run("recipe")], tmp_path)
+    runs = [make_run("gelu"), make_run("recipe")]
+    gelu, recipe = collect([(make_rung(run), run) for run in runs], tmp_path)
     assert (gelu.mean, gelu.std, sorted(gelu.seeds)) == (92.0, 2.0, [0, 1, 2])
     assert (recipe.mean, recipe.std, recipe.seeds) == (None, None, {})
 
@@ -102,28 +110,40 @@ def test_runs_are_collected_by_what_they_are(make_run, tmp_path):
 def test_the_figure_of_runs_shows_spread_and_what_is_missing(make_run, tmp_path):
     for seed, top1 in ((0, 90.0), (1, 92.0)):
         finish(make_run("gelu", seed=seed), tmp_path, top1)
-    series = series_of_runs(load_study(), collect([make_run("recipe"), make_run("gelu")], tmp_path))
+    runs = [make_run("recipe"), make_run("gelu")]
+    series = series_of_runs(load_study(), collect([(make_rung(run), run) for run in runs], tmp_path), "quick")
+    assert series.title == "ResNet-pico on digits, quick"
     figure = draw_roadmap([series])
     assert bars(figure) == [(1, 91.0, False)]
     assert "  no finished run" in texts(figure) and "91.0" in texts(figure) and "MFLOPs" in texts(figure)
     (axes,) = figure.axes
     assert any(type(container).__name__ == "ErrorbarContainer" for container in axes.containers)
+    low, high = axes.get_xlim()
+    assert low < 91 - 2**0.5 and 91 + 2**0.5 < high  # the whole spread
+
+
+def test_a_group_keeps_its_colour_whatever_else_is_drawn(published):
+    whole = draw_roadmap(published[:1])
+    micro = [bar for bar in published[0].bars if bar.group == "Micro Design"]
+    part = draw_roadmap([Series("resnet-50", "part", (micro[0],), published[0].groups)])
+    (alone,) = (patch.get_facecolor() for patch in part.axes[0].patches)
+    assert alone in [patch.get_facecolor() for patch in whole.axes[0].patches[-6:]]
+    assert alone != whole.axes[0].patches[0].get_facecolor()
 
 
 def test_published_references_stand_at_the_end_of_a_papers_regime(make_run, tmp_path):
     from dataclasses import replace
 
     run = replace(make_run("gelu"), regime="resnet-50", data="imagenet")
-    finish(run, tmp_path, 80.0)
-    series = series_of_runs(load_study(), collect([run], tmp_path))
+    series = series_of_runs(load_study(), collect([finish(run, tmp_path, 80.0)], tmp_path))
     assert [bar.title for bar in series.bars] == ["ReLU → GELU", "Swin-T"]
     digits = replace(run, data="digits")
-    finish(digits, tmp_path, 80.0)
-    assert [bar.title for bar in series_of_runs(load_study(), collect([digits], tmp_path)).bars] == ["ReLU → GELU"]
+    series = series_of_runs(load_study(), collect([finish(digits, tmp_path, 80.0)], tmp_path))
+    assert [bar.title for bar in series.bars] == ["ReLU → GELU"]
 
 
 def test_figures_that_can_not_be_are_refused(published):
     with pytest.raises(ValueError, match="one regime or two, not 3"):
         draw_roadmap([*published, published[0]])
     with pytest.raises(ValueError, match="no run has finished"):
-        draw_roadmap([Series("pico", "pico", (Bar("gelu", "GELU", "Micro Design", True, None, None, 1e6),))])
+        draw_roadmap([Series("pico", "pico", (Bar("gelu", "GELU", "Micro Design", True, None, None, 1e6),), ())])

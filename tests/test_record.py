@@ -84,8 +84,12 @@ def test_a_manifest_gives_the_run_back(make_run, tmp_path):
     write_manifest(folder, run, note="here")
     assert list(find_runs(tmp_path)) == [(run, folder)]
     assert state(folder, run) == "begun"
-    write_json(folder / "result.json", {"top1": 1})
+    write_json(folder / "result.json", {"identity": run.identity, "top1": 1, "seconds": 2})
     assert state(folder, run) == "finished"
+    for wrong in ({}, {"identity": run.identity, "top1": None, "seconds": 2}, {"identity": "0", "top1": 1}):
+        write_json(folder / "result.json", wrong)
+        with pytest.raises(ForeignFolder, match=r"result\.json"):
+            state(folder, run)
 
 
 def test_a_run_is_found_under_whatever_rung_it_was_made(make_run, tmp_path):
@@ -143,4 +147,4 @@ def test_identity_is_stable():
 
     rung = roadmap.ladder("resnet-50", "recipe")[0]
     run = Run("resnet-50", "recipe", rung.experiment, "imagenet", load_study().dataset("imagenet"), 0, "paper")
-    assert run.identity == "055d96225447"
+    assert run.identity == "efb2e454e0b7"

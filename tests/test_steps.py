@@ -170,6 +170,11 @@ def test_wrong_steps_are_refused_with_what_is_right(steps, message):
         roadmap.compose("pico", steps)
 
 
+def test_values_are_written_as_in_yaml():
+    assert roadmap.compose("pico", ["layer-scale=1e-4"]).design.block.layer_scale == 1e-4
+    assert roadmap.compose("pico", ["recipe", "recipe=classic"]) == roadmap.compose("pico", [])
+
+
 def test_a_list_is_written_with_colons():
     assert roadmap.compose("resnet-50", ["stage-ratio=2:2:6:2"]).design.depths == (2, 2, 6, 2)
 
@@ -185,6 +190,10 @@ def test_users_register_steps_of_their_own():
 
         assert roadmap.compose("pico", ["thin"]).design.width == 8
         assert roadmap.compose("pico", ["thin=4"]).design.width == 4
+        with pytest.raises(ValueError, match="must return a Design, not a NoneType"):
+            roadmap.Step("nothing", lambda design: None)(roadmap.compose("pico", []))
+        with pytest.raises(ValueError, match="first argument"):
+            step("none")(lambda: None)
         with pytest.raises(ValueError, match="exists already"):
             step("thin")(lambda design: design)
         with pytest.raises(ValueError, match="first argument"):

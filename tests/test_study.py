@@ -67,7 +67,18 @@ def put(data, path, value):
         (["fidelities", "authors", "steps", "x"], {}, "fidelities.authors.steps.x: unknown 'x'"),
         (["references", "swin-t", "regime"], "resnet-5", "references.swin-t.regime: unknown 'resnet-5'"),
         (["data", "digits", "mean"], 3, "data.digits.mean: 3 is not a list"),
-        (["devices", "v100", "macs_per_second"], None, "devices.v100.macs_per_second: None is not a number"),
+        (["data", "digits", "classes"], 0, "data.digits: classes, train_images and test_images must be positive"),
+        (["data", "digits", "std"], [0, 0, 0], "data.digits: std is"),
+        (["data", "imagenet", "recipe"], {"bogus": 1}, "data.imagenet.recipe.bogus: unknown key"),
+        (["defaults", "seeds"], 0, "defaults: seeds is 0"),
+        (["devices", "v100", "macs_per_second"], 0, "devices.v100: macs_per_second is 0"),
+        (["recipes", "modern", "betas"], [0.9, 1.5], "recipes.modern: betas is"),
+        (["regimes", "pico", "steps"], {}, "regimes.pico.steps.stage-ratio.depths: missing"),
+        (["ladder", 0, "parameters"], {}, "steps.recipe.to: missing"),
+        (["ladder", 0, "parameters", "to"], ["modern"], r"parameters.to: \['modern'\] is not the name of a recipe"),
+        (["ladder", 1, "step"], "recipe", r"ladder\[1\].step: 'recipe' stands twice"),
+        (["regimes", ".."], {}, "regimes"),
+        (["devices", "v100", "macs_per_second"], None, "devices.v100.macs_per_second: None is not a finite number"),
     ],
 )
 def test_what_is_wrong_is_refused_with_its_place_and_what_is_valid(data, path, value, message):
@@ -145,8 +156,18 @@ def test_errors_name_the_file(tmp_path):
     with pytest.raises(ValueError, match=r"mine\.yaml, line 2: not valid YAML"):
         load_study(path)
     path.write_text("", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"mine\.yaml: .*None is not a mapping"):
+    with pytest.raises(ValueError, match=r"mine\.yaml: the file is empty"):
         load_study(path)
+    path.write_text("format: 1\nformat: 1\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"mine\.yaml, line 2: not valid YAML: 'format' stands twice"):
+        load_study(path)
+    with pytest.raises(ValueError, match="not a file"):
+        load_study(tmp_path)
+
+
+def test_titles_may_have_braces(data):
+    put(data, ["ladder", 7, "title"], "k {} {x} {")
+    assert roadmap.ladder("pico", "kernel-size-5", study=parse_study(data))[0].title == "k 5 {x} {"
 
 
 @pytest.mark.parametrize(
@@ -154,6 +175,8 @@ def test_errors_name_the_file(tmp_path):
     [
         ("gelu", ["gelu"]),
         ("kernel-size=9", ["kernel-size-9"]),
+        ("kernel-size", ["kernel-size-7"]),
+        ("kernel-size=13", ["kernel-size-13"]),
         ("gelu,recipe", ["recipe", "gelu"]),
         ("fewer-norms..", ["fewer-norms", "layer-norm", "separate-downsampling", "layer-scale"]),
         ("..stage-ratio", ["pico", "recipe", "stage-ratio"]),
@@ -170,7 +193,7 @@ def test_steps_choose_rungs_in_the_ladders_order(steps, names):
         ("gelo", "unknown rung 'gelo'; did you mean 'gelu'"),
         ("gelu..recipe", "runs backwards"),
         ("", "unknown rung ''"),
-        ("kernel-size", "unknown rung 'kernel-size'"),
+        ("kernel-size=4", "kernel size 4 is not valid"),
     ],
 )
 def test_unknown_rungs_are_refused(steps, message):

@@ -6,6 +6,8 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from roadmap.plain import choices
+
 FOLDER = Path(__file__).parent
 
 
@@ -21,9 +23,15 @@ class Published:
 
 
 def published_rungs(file: str | None) -> dict[str, Published]:
-    """The rows of a table by rung or reference; none where a regime has no table."""
+    """The rows of a table by rung or reference; none where a regime has no table.
+
+    Raises ValueError where the file is no such table.
+    """
     if file is None:
         return {}
+    tables = sorted(path.name for path in FOLDER.glob("modernize_*.csv"))
+    if file not in tables:
+        raise ValueError(f"published: {file!r} is no table of rungs; {choices(tables, file)}")
     with (FOLDER / file).open(encoding="utf-8", newline="") as table:
         return {
             row["rung"]: Published(

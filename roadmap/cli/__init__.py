@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -31,6 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0 done, 1 something failed, 2 bad usage, 130 stopped by Ctrl-C."""
+    _prepare_output()
     options = make_parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what runs is stopped in order
     try:
@@ -41,7 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:  # `roadmap list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return INTERRUPTED if options.verb == "run" else 0
     except (ValueError, OSError) as error:
-        print(f"roadmap {options.verb}: {error}", file=sys.stderr)
+        print(f"roadmap {options.verb}: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_USAGE
+
+
+def _prepare_output() -> None:
+    """A terminal that lacks a character gets another, and a closed output swallows what is printed."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # for the rest of the process
+    elif isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")

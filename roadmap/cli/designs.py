@@ -15,7 +15,7 @@ from roadmap.costs import Cost, cost
 from roadmap.design import Design
 from roadmap.drawing import draw_block, draw_network, mark_changes
 from roadmap.ladders import Rung
-from roadmap.plain import choices, differences, show, to_data
+from roadmap.plain import LARGEST, choices, differences, show, to_data
 from roadmap.recipe import Experiment
 
 
@@ -176,8 +176,8 @@ def device_hours(choice: Choice, rung: Rung, macs_per_second: float) -> float:
 def device_speed(choice: Choice, device: str | None, throughput: float | None) -> tuple[float, str]:
     """Multiply-adds a second, and where the figure comes from. Raises ValueError for an unknown device."""
     if throughput is not None:
-        if not throughput > 0:
-            raise ValueError(f"--throughput {throughput:g} is not valid: multiply-adds a second, above 0, are")
+        if not 1 <= throughput < LARGEST * 1e6:
+            raise ValueError(f"--throughput {throughput:g} is not valid: multiply-adds a second, 1 or more, are")
         return throughput, f"{throughput:g} multiply-adds a second, as given"
     name = device or choice.study.regime(choice.regime).device
     if name not in choice.study.devices:
@@ -198,7 +198,7 @@ def show_cost(options: argparse.Namespace) -> int:
     choice = choose(options)
     seeds = choice.study.defaults.seeds if options.seeds is None else options.seeds
     for name, value in (("--gpus", options.gpus), ("--seeds", seeds)):
-        if value < 1:
+        if not 1 <= value < LARGEST:
             raise ValueError(f"{name} {value} is not valid: 1 or more is")
     speed, source = device_speed(choice, options.device, options.throughput)
     rungs = choice.rungs(options.steps)

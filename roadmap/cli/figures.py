@@ -49,11 +49,12 @@ def _series_at_hand(options: argparse.Namespace) -> list[Any]:
     study = load_study()
     out = options.out or Path(study.defaults.out)
     series = []
-    for regime in [options.regime] if options.regime else list(study.regimes):
+    # Settings may fit one regime alone, so that those without any run are not even composed.
+    for regime in [options.regime] if options.regime else [name for name in study.regimes if (out / name).is_dir()]:
         choice: Choice = choose(argparse.Namespace(**{**vars(options), "regime": regime}))
         results = collect([(rung, choice.run(rung)) for rung in choice.rungs(options.steps)], out)
         if any(result.seeds for result in results):
-            series.append(series_of_runs(choice.study, results))
+            series.append(series_of_runs(choice.study, results, choice.label))
     if not series:
         what = options.regime or "any regime"
         raise ValueError(f"{out}: no finished run of {what} as set here (`roadmap run` makes some)")

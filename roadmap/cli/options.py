@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from roadmap.ladders import Place, Rung, find_rung, ladder
 from roadmap.mixers import mixers_of
-from roadmap.plain import choices, from_data, to_data
+from roadmap.plain import choices, from_data, parse_value, to_data
 from roadmap.plugins import load_file
 from roadmap.recipe import Experiment
 from roadmap.record import Run
@@ -42,7 +40,21 @@ class Choice:
     def rungs(self, steps: str = "all") -> tuple[Rung, ...]:
         regime, fidelity, data = self.place.regime, self.place.fidelity, self.place.data
         chosen = ladder(regime, steps, fidelity, ablation=self.ablation, data=data, study=self.study)
-        return tuple(map(self._set, chosen))
+        rungs = tuple(map(self._set, chosen))
+        for setting in self.settings:
+            section, _, name = setting.partition("=")[0].partition(".")
+            if section == "recipe" and all(name in rung.experiment.recipe.idle for rung in rungs):
+                raise ValueError(f"--set {setting}: {name} has no say in the recipe of any of these rungs")
+        return rungs
+
+    @property
+    def label(self) -> str:
+        """What differs from the regime as it stands in the study: for titles and names of files."""
+        place = self.place
+        parts = [place.data] if place.data != self.study.regime(place.regime).data else []
+        parts += [place.fidelity] if place.fidelity != self.study.defaults.fidelity else []
+        parts += [self.ablation] if self.ablation != "cumulative" else []
+        return ", ".join([*parts, *self.settings])
 
     def rung(self, name: str) -> Rung:
         """Any rung by its name. Raises ValueError with the valid ones."""
@@ -110,7 +122,7 @@ def with_settings(experiment: Experiment, settings: Sequence[str]) -> Experiment
         for key in parents:
             place = _inside(place, key, setting)
         _inside(place, last, setting)
-        place[last] = _value(text, setting)
+        place[last] = parse_value(text, f"--set {setting}")
     try:
         result: Experiment = from_data(Experiment, data)
     except ValueError as error:
@@ -123,14 +135,3 @@ def _inside(place: Any, key: str, setting: str) -> Any:
         valid = choices(place, key) if isinstance(place, dict) else "nothing lies below it"
         raise ValueError(f"--set {setting}: unknown key {key!r}; {valid}")
     return place[key]
-
-
-def _value(text: str, setting: str) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ValueError(f"--set {setting}: {text!r} is not a value in YAML") from None
-    try:  # YAML 1.1 takes 1e-3 for a text
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from roadmap.cli.text import duration
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 class Progress:
     """Counts what is done; the base of both ways to show it."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[Run], done: Mapping[str, int]) -> None:
         self.runs = len(runs)
-        self.epochs = {run.identity: run.experiment.recipe.epochs for run in runs}  # of the runs that go on
-        self.left = dict(self.epochs)
+        self.epochs = {run.identity: run.experiment.recipe.epochs for run in runs}
+        self.left = {identity: epochs - done[identity] for identity, epochs in self.epochs.items()}
         self.finished = self.ended = 0
         self.trained = self.running = 0
         self.spent = 0.0  # seconds in the epochs trained
@@ -63,7 +63,9 @@ def ending(event: Event) -> str:
     """What is said of a run that ended."""
     if event.kind == "finished":
         return f"top-1 {event.detail['top1']:.2f} % in {duration(event.detail['seconds'])}"
-    return "stopped" if event.kind == "stopped" else f"failed: {event.detail['message']}"
+    if event.kind == "failed":
+        return f"failed: {event.detail['message']}"
+    return "stopped" if event.kind == "stopped" else "in training by another process, left to it"
 
 
 class PlainProgress(Progress):
@@ -84,11 +86,11 @@ class PlainProgress(Progress):
 class LiveProgress(Progress):
     """A bar for each run in training and one for the study."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[Run], done: Mapping[str, int]) -> None:
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bars
 
-        super().__init__(runs)
+        super().__init__(runs, done)
         self.bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
@@ -109,7 +111,9 @@ class LiveProgress(Progress):
         identity, total = event.run.identity, event.run.experiment.recipe.epochs
         name = f"{event.run.rung} s{event.run.seed}"
         if event.kind == "began":
-            self.tasks[identity] = self.bars.add_task(name, total=total, note="starting")
+            self.tasks[identity] = self.bars.add_task(
+                name, total=total, completed=total - self.left[identity], note="starting"
+            )
         elif event.kind == "epoch":
             left = event.detail["seconds"] * self.left[identity]
             note = f"top-1 {event.detail['top1']:5.2f} %, {duration(left)} left"
@@ -121,5 +125,6 @@ class LiveProgress(Progress):
         self.bars.update(self.study, completed=done, note=f"{self.ended}/{self.runs} runs, {self.time_left}")
 
 
-def show_progress(runs: Sequence[Run]) -> Progress:
-    return LiveProgress(runs) if sys.stdout.isatty() else PlainProgress(runs)
+def show_progress(runs: Sequence[Run], done: Mapping[str, int]) -> Progress:
+    """`done` has the epochs that each run, by its identity, has behind it."""
+    return LiveProgress(runs, done) if sys.stdout.isatty() else PlainProgress(runs, done)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 from roadmap.cli.designs import device_hours, device_speed
 from roadmap.cli.options import Choice, add_study_options, choose
 from roadmap.cli.text import count, duration, table
-from roadmap.record import Run, State, state
+from roadmap.record import Run, State, read_metrics, state
 
 if TYPE_CHECKING:
     from analysis.results import Result
+
+
+MOST_SEEDS = 10_000  # a slip of the hand, beyond any study
 
 
 def add_verbs(verbs: Any) -> None:
@@ -52,8 +56,8 @@ def run_rungs(options: argparse.Namespace) -> int:
     choice = choose(options)
     defaults = choice.study.defaults
     seeds = defaults.seeds if options.seeds is None else options.seeds
-    if seeds < 1:
-        raise ValueError(f"--seeds {seeds} is not valid: 1 or more is")
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise ValueError(f"--seeds {seeds} is not valid: 1 to {MOST_SEEDS} are")
     out = options.out or Path(defaults.out)
     jobs = plan_jobs(choice, options.steps, seeds, out)
     if options.dry_run:
@@ -62,9 +66,9 @@ def run_rungs(options: argparse.Namespace) -> int:
     waiting = [job for job in jobs if job.state != "finished"]
     _announce(choice, jobs, waiting)
     failed = _train(waiting, out) if waiting else []
-    _conclude(choice, options.steps, out)
     for run, folder in failed:
         print(f"failed: {run.name}, see {folder / 'log.txt'}; the same command tries again", file=sys.stderr)
+    _conclude(choice, options.steps, out)
     return 1 if failed else 0
 
 
@@ -94,13 +98,14 @@ def _train(waiting: list[Job], out: Path) -> list[tuple[Run, Path]]:
     from runner.launch.local import run_all
 
     out.mkdir(parents=True, exist_ok=True)
-    progress = show_progress([job.run for job in waiting])
+    done = {job.run.identity: len(read_metrics(job.folder)) for job in waiting}
+    progress = show_progress([job.run for job in waiting], done)
     try:
         with progress:
             return run_all([(job.run, job.folder) for job in waiting], progress.show)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         print(
-            f"stopped: {progress.finished} of {len(waiting)} runs finished, the others' state is saved; "
+            f"stopped: {progress.finished} of {len(waiting)} runs finished, the others keep what they have; "
             "the same command goes on from here",
             file=sys.stderr,
         )
@@ -108,20 +113,25 @@ def _train(waiting: list[Job], out: Path) -> list[tuple[Run, Path]]:
 
 
 def _conclude(choice: Choice, steps: str, out: Path) -> None:
-    """The table and the figure of the chosen rungs' finished runs."""
+    """The table of the chosen rungs, and the figure of all rungs that have finished runs of these settings."""
     from analysis.figures import draw_roadmap, save_figure
     from analysis.results import collect, series_of_runs
 
-    results = collect([(rung, choice.run(rung)) for rung in choice.rungs(steps)], out)
-    print("\n" + results_table(results) + "\n")
+    chosen = choice.rungs(steps)
+    names = {rung.name for rung in chosen}
+    rungs = chosen if steps == "all" else (*choice.rungs(), *chosen)
+    unique = list({rung.name: rung for rung in rungs}.values())
+    results = collect([(rung, choice.run(rung)) for rung in unique], out)
+    print("\n" + results_table([result for result in results if result.rung.name in names]) + "\n")
     if all(len(result.seeds) <= 1 for result in results):
         print("One seed can't tell a change from noise; --seeds 3 shows the spread.\n")
-    if not any(result.seeds for result in results):
+    drawn = [result for result in results if result.seeds or result.rung.name in names]
+    if not any(result.seeds for result in drawn):
         print("no run has finished: no figure", file=sys.stderr)
         return
-    figure = draw_roadmap([series_of_runs(choice.study, results)])
-    kind = "" if choice.ablation == "cumulative" else "-" + choice.ablation.replace(":", "-")
-    for path in save_figure(figure, [out / f"roadmap-{choice.regime}{kind}{suffix}" for suffix in (".png", ".svg")]):
+    figure = draw_roadmap([series_of_runs(choice.study, drawn, choice.label)])
+    name = "-".join(["roadmap", choice.regime, *re.findall(r"[\w.]+", choice.label)])
+    for path in save_figure(figure, [out / f"{name}{suffix}" for suffix in (".png", ".svg")]):
         print(f"figure: {path}")
 
 

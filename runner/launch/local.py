@@ -7,16 +7,18 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from roadmap.costs import cost
 from roadmap.plugins import LOADED, load_file
@@ -25,6 +27,7 @@ from roadmap.record import Run
 # Up to this many multiply-adds a training step (batch x image), one core a run beats all cores on one run
 # (benchmarks/side_by_side.py).
 SMALL_STEP_MACS = 1e10
+ENDINGS = ("finished", "failed", "stopped", "busy")
 PATIENCE = 30.0  # seconds that a stopping run has to save its state
 
 
@@ -33,8 +36,8 @@ class Event:
     """What a run in training tells."""
 
     run: Run
-    kind: Literal["began", "epoch", "finished", "failed", "stopped"]
-    detail: dict[str, Any]  # "epoch": its metrics; "failed": the message
+    kind: Literal["began", "epoch", "finished", "failed", "stopped", "busy"]  # "busy": another process trains it
+    detail: dict[str, Any]  # "epoch": its metrics; "finished": its result; "failed": the message
 
 
 def parallelism(runs: Sequence[Run], cores: int) -> tuple[int, int]:
@@ -56,8 +59,8 @@ def available_cores() -> int:
 def run_all(jobs: Sequence[tuple[Run, Path]], report: Callable[[Event], None]) -> list[tuple[Run, Path]]:
     """Trains every run in its folder; returns those that failed.
 
-    A run that fails leaves the others alone. KeyboardInterrupt stops every run with its state saved, then goes on
-    to the caller.
+    A run that fails, or that another process trains already, leaves the others alone. KeyboardInterrupt and SystemExit
+    stop every run with its state saved, then go on to the caller.
     """
     workers, threads = parallelism([run for run, _ in jobs], available_cores())
     context = _context()
@@ -72,13 +75,28 @@ def run_all(jobs: Sequence[tuple[Run, Path]], report: Callable[[Event], None]) -
             for connection in wait(list(running)):
                 worker = running[connection]
                 event = worker.receive()
-                report(event)
-                if event.kind in ("finished", "failed", "stopped"):
+                if event.kind in ENDINGS:
                     running.pop(connection).end()
-                    failed += [] if event.kind == "finished" else [(worker.run, worker.folder)]
+                    failed += [(worker.run, worker.folder)] if event.kind in ("failed", "stopped") else []
+                report(event)
     finally:
-        _stop(list(running.values()))
+        with _ignored(signal.SIGINT, signal.SIGTERM):
+            _stop(list(running.values()))
     return failed
+
+
+@contextlib.contextmanager
+def _ignored(*signals: signal.Signals) -> Iterator[None]:
+    """The signals do nothing here, nor in processes that are started here."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _context() -> BaseContext:
@@ -90,6 +108,8 @@ def _context() -> BaseContext:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["runner.engine"])
+    with _ignored(signal.SIGINT):  # it is for the launcher: in its imports the server would print a traceback
+        forkserver.ensure_running()
     return context
 
 
@@ -133,44 +153,51 @@ def _stop(workers: list[_Worker]) -> None:
 
 def _train(connection: Connection, run: Run, folder: Path, threads: int, plugins: list[Path]) -> None:
     """In the process of a run: trains it and tells how it goes."""
-    for plugin in plugins:
-        load_file(plugin)
-    from runner.engine import Diverged, Stopped, train
-
-    stopping = []
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides
+    stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
+    from runner.engine import Busy, Stopped, exclusive, train
 
     def tell(kind: str, detail: dict[str, Any]) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the launcher may be gone
             connection.send((kind, detail))
-        except OSError:  # the launcher is gone
-            stopping.append(0)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "log.txt").open("a", buffering=1, encoding="utf-8") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-        sys.stdout = sys.stderr = log
+    def epoch_done(row: dict[str, Any]) -> None:
+        accuracy = f"loss {row['train_loss']:.4f}, top-1 {row['top1']:.2f} %"
+        print(f"epoch {row['epoch']}: {accuracy}, {row['seconds']:.1f} s")
+        tell("epoch", row)
 
-        def epoch_done(row: dict[str, Any]) -> None:
-            accuracy = f"loss {row['train_loss']:.4f}, top-1 {row['top1']:.2f} %"
-            print(f"epoch {row['epoch']}: {accuracy}, {row['seconds']:.1f} s")
-            tell("epoch", row)
+    def should_stop() -> bool:
+        # Nothing is ever sent to a worker: what can be read is the end of a launcher that was killed.
+        return bool(stopping) or connection.poll()
 
-        print(f"{run.name} ({run.identity}), {threads} threads, process {os.getpid()}")
-        try:
-            result = train(run, folder, threads, epoch_done, lambda: bool(stopping))
-        except Stopped as stop:
-            print(stop)
-            tell("stopped", {})
-        except Exception as error:
-            traceback.print_exc()
-            expected = isinstance(error, Diverged | ValueError | OSError)
-            message = str(error) if expected else f"{type(error).__name__}: {error}"
-            tell("failed", {"message": message})
-        else:
-            print(f"finished: top-1 {result['top1']:.2f} %")
-            tell("finished", result)
-    with contextlib.suppress(OSError):
-        connection.close()
+    try:
+        with exclusive(folder), (folder / "log.txt").open("a", buffering=1, encoding="utf-8") as log:
+            _print_to(log)
+            print(f"{run.name} ({run.identity}), process {os.getpid()}")
+            for plugin in plugins:
+                load_file(plugin)
+            try:
+                result = train(run, folder, threads, epoch_done, should_stop)
+            except Stopped as stop:
+                print(stop)
+                tell("stopped", {})
+            except Exception:
+                traceback.print_exc()
+                raise
+            else:
+                print(f"finished: top-1 {result['top1']:.2f} %")
+                tell("finished", result)
+    except Busy:
+        tell("busy", {})
+    except (ValueError, OSError) as error:
+        tell("failed", {"message": str(error)})
+    except Exception as error:
+        tell("failed", {"message": f"{type(error).__name__}: {error}"})
+
+
+def _print_to(log: TextIO) -> None:
+    """All that this process prints, and what libraries print below Python, goes to the log."""
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    sys.stdout = sys.stderr = log
