@@ -10,9 +10,10 @@ from typing import Any
 
 from analysis.published import Published, published_rungs
 from roadmap.costs import Cost, cost
-from roadmap.ladders import Rung, ladder
+from roadmap.ladders import ladder
 from roadmap.plain import choices
 from roadmap.record import Run, find_runs, read_result
+from roadmap.rungs import Rung
 from roadmap.study import Study
 
 

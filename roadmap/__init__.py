@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.costs import Cost, cost
 from roadmap.design import Block, Conv, Design, Downsampling, Stem
-from roadmap.ladders import Rung, compose, ladder
+from roadmap.ladders import compose, ladder
 from roadmap.recipe import Experiment, Recipe
+from roadmap.rungs import Rung
 from roadmap.steps import NoEffect, Step, step
 
 if TYPE_CHECKING:

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 import roadmap
-from roadmap.ladders import Move, Place, find_rung, match_width
+from roadmap.ladders import find_rung
 from roadmap.mixers import MIXERS
 from roadmap.plain import differences
+from roadmap.rungs import Move, Place
 from roadmap.steps import STEPS
+from roadmap.widths import match_width
 from tests.conftest import ROOT
 from tests.test_network import counted_by_torch
 
@@ -158,6 +160,7 @@ def test_moves_are_written_and_named():
         ("+gelu", ["gelu"]),
         ("kernel-size=9+gelu", ["kernel-size=9", "gelu"]),
         ("only-kernel-size-7", ["kernel-size"]),
+        ("order2-01-fewer-activations", ["fewer-activations"]),
     ],
 )
 def test_rungs_are_found_by_what_they_are(name, steps):

@@ -41,7 +41,7 @@ def test_imports_go_one_way(room):
 
 
 def test_torch_stays_out_of_designs_steps_ladders_and_costs():
-    light = "design steps recipe plain plan costs study ladders record drawing cli"
+    light = "design steps recipe plain plan costs widths study rungs ablations ladders family record drawing cli"
     code = "import sys\n" + "\n".join(f"import roadmap.{name}" for name in light.split())
     code += "\nassert not {'torch', 'numpy', 'matplotlib', 'rich'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,9 +14,9 @@ from roadmap.cli.text import count, duration, table
 from roadmap.costs import Cost, cost
 from roadmap.design import Design
 from roadmap.drawing import draw_block, draw_network, mark_changes
-from roadmap.ladders import Rung
 from roadmap.plain import LARGEST, choices, differences, show, to_data
 from roadmap.recipe import Experiment
+from roadmap.rungs import Rung
 
 
 def add_verbs(verbs: Any) -> None:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from roadmap.ladders import Place, Rung, find_rung, ladder
+from roadmap.ladders import find_rung, ladder
 from roadmap.mixers import mixers_of
 from roadmap.plain import choices, from_data, parse_value, to_data
 from roadmap.plugins import load_file
 from roadmap.recipe import Experiment
 from roadmap.record import Run
+from roadmap.rungs import Place, Rung
 from roadmap.study import Dataset, Study, load_study
 
 

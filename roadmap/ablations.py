@@ -1,0 +1,97 @@
+"""The steps off the one path: each left out, each taken alone, in random orders, in other variants."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from roadmap.recipe import Experiment
+from roadmap.rungs import Move, Place, Rung, aside, cumulative, is_move, select
+from roadmap.steps import NoEffect
+
+ABLATIONS = ("cumulative", "leave-one-out", "add-one", "orders:N", "variants")
+
+
+def chosen_moves(place: Place, steps: str | Sequence[str]) -> list[Move]:
+    """The moves of the whole roadmap, or of the chosen rungs; of several variants of a step, the adopted one."""
+    if steps == "all":
+        return [Move(entry.step, entry.adopted) for entry in place.entries]
+    moves: dict[str, Move] = {}
+    chosen = {rung.name: rung for rung in select(place, steps)}
+    for move, rung in cumulative(place):
+        if rung.name in chosen and (move.step not in moves or move.value == place.study.adopted(move.step)):
+            moves[move.step] = move
+    written = [item for item in (steps.split(",") if isinstance(steps, str) else steps) if is_move(item)]
+    for move in map(Move.parse, written):
+        if move.name in chosen:
+            moves[move.step] = move
+    if not moves:
+        raise ValueError("an ablation needs a step to leave out or to add: the start alone has none")
+    return list(moves.values())
+
+
+def _take(place: Place, moves: Iterable[Move], experiment: Experiment) -> Experiment:
+    """All moves in order, passing over those that change nothing."""
+    for move in moves:
+        try:
+            experiment = place.apply(move, experiment)
+        except NoEffect:
+            continue
+    return experiment
+
+
+def leave_one_out(place: Place, moves: list[Move]) -> Iterator[Rung]:
+    """All steps, then all steps less each."""
+    full = _take(place, moves, place.start.experiment)
+    yield Rung("all-steps", "all steps", "", True, full, None)
+    for move in moves:
+        experiment = _take(place, [other for other in moves if other != move], place.start.experiment)
+        yield _generated(place, move, experiment, "all-steps", full, f"without-{move.name}", "without {}")
+
+
+def add_one(place: Place, moves: list[Move]) -> Iterator[Rung]:
+    """The start, then the start plus each step."""
+    start = place.start
+    yield start
+    for move in moves:
+        experiment = _take(place, [move], start.experiment)
+        yield _generated(place, move, experiment, start.name, start.experiment, f"only-{move.name}", "only {}")
+
+
+def orders(place: Place, moves: list[Move], count: int) -> Iterator[Rung]:
+    """The steps in random orders, the same ones every time, each from the start on."""
+    yield place.start
+    for number in range(1, count + 1):
+        before = place.start
+        for position, move in enumerate(random.Random(f"order {number}").sample(moves, len(moves)), start=1):
+            experiment, name = _take(place, [move], before.experiment), f"order{number}-{position:02}-{move.name}"
+            rung = _generated(place, move, experiment, before.name, before.experiment, name, f"{{}} (order {number})")
+            yield rung
+            before = rung
+
+
+def _generated(
+    place: Place, move: Move, experiment: Experiment, parent: str, before: Experiment, name: str, title: str
+) -> Rung:
+    rung = place.rung(move, experiment, parent, name=name)
+    return replace(rung, title=title.replace("{}", rung.title), adopted=True, no_effect=experiment == before)
+
+
+def variants(place: Place, moves: list[Move]) -> Iterator[Rung]:
+    """For each step that the study lists variants of: the rung before, its own rungs, and the variants."""
+    roadmap = list(cumulative(place))
+    rungs = {rung.name: rung for rung in (place.start, *(rung for _, rung in roadmap))}
+    found: dict[str, Rung] = {}
+    for move in moves:
+        listed = [
+            Move.parse(f"{move.step}={written}")
+            for written in place.study.regime(place.regime).variants.get(move.step, ())
+        ]
+        asides = [aside(place, each, roadmap)[0] for each in listed]
+        own = [rung for other, rung in roadmap if other.step == move.step]
+        before = [rungs[str(rung.parent)] for rung in asides]
+        found |= {rung.name: rung for rung in (*before, *(own if asides else []), *asides)}
+    if not found:
+        raise ValueError(f"regimes.{place.regime}.variants in ablations.yaml lists none of these steps")
+    yield from found.values()

@@ -1,0 +1,218 @@
+"""Rungs, the moves that lead to them, and the roadmap itself: the steps one after the other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from roadmap.plain import choices, parse_value
+from roadmap.recipe import Experiment, Recipe
+from roadmap.steps import NoEffect, find_step
+from roadmap.study import Entry, Study, load_study
+from roadmap.widths import match_width
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One bar of the roadmap figure."""
+
+    name: str
+    title: str
+    group: str
+    adopted: bool  # False for a variant that is not carried on: Figure 2 hatches its bar
+    experiment: Experiment
+    parent: str | None  # the rung that it is compared with
+    no_effect: bool = False  # in a generated ablation: the step changes nothing where it stands
+
+
+@dataclass(frozen=True)
+class Move:
+    """A step as it is taken. Written `gelu`, `kernel-size=9`, or `stage-ratio=2:2:6:2@recipe`."""
+
+    step: str
+    value: Any = None  # of the step's first parameter; None: as the study has it
+    match: str | None = None  # the rung whose MACs the width is solved for
+
+    @staticmethod
+    def parse(written: str) -> Move:
+        """Raises ValueError for a step that does not exist, or a value that it does not take."""
+        body, _, match = written.strip().partition("@")
+        name, _, text = body.partition("=")
+        step = find_step(name)
+        if not text:
+            return Move(name, None, match or None)
+        items = [parse_value(item, written) for item in text.split(":")]
+        value = items if len(items) > 1 else items[0]
+        if Recipe not in list(step.parameters.values())[:1]:  # a recipe is named, and found once the regime is known
+            step.variant(value, written)
+        return Move(name, value, match or None)
+
+    @property
+    def name(self) -> str:
+        """The name of its rung, fit to be a folder's."""
+        values = self.value if isinstance(self.value, list) else [] if self.value is None else [self.value]
+        matching = ["matching", self.match] if self.match else []
+        return re.sub(r"[^\w.-]", "-", "-".join(map(str, [self.step, *values, *matching])))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a study rungs are made."""
+
+    study: Study
+    regime: str
+    fidelity: str
+    data: str
+
+    @staticmethod
+    def of(regime: str, fidelity: str = "paper", data: str | None = None, study: Study | None = None) -> Place:
+        """Raises ValueError for a name that the study does not know."""
+        study = study or load_study()
+        study.fidelity(fidelity)
+        place = Place(study, regime, fidelity, data or study.regime(regime).data)
+        study.dataset(place.data)
+        return place
+
+    @property
+    def start(self) -> Rung:
+        experiment = self.study.start(self.regime, self.fidelity, self.data)
+        return Rung(self.regime, self.study.regime(self.regime).title, "", True, experiment, None)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The ladder's steps in this fidelity."""
+        return [entry for entry in self.study.ladder if not entry.fidelities or self.fidelity in entry.fidelities]
+
+    def apply(self, move: Move, experiment: Experiment) -> Experiment:
+        """The experiment after a move. Raises NoEffect where it changes nothing, ValueError where it can't be made."""
+        step = find_step(move.step)
+        value = self.study.adopted(move.step) if move.value is None else move.value
+        parameters = self.study.parameters(move.step, self.regime, self.fidelity, self.data)
+        if value is not None:
+            first, kind = next(iter(step.parameters.items()), ("", None))
+            named = kind is Recipe and self.study.recipe(str(value), self.regime, self.fidelity, self.data)
+            parameters |= {first: named} if named else step.variant(value, move.step)
+        missing = [name for name in step.required if name not in parameters]
+        if missing:
+            raise ValueError(f"step {move.step!r} needs a value for {missing[0]!r}: write {move.step}=VALUE")
+        try:
+            result = step(experiment, **parameters)
+        except NoEffect:
+            raise
+        except ValueError as error:
+            raise ValueError(f"step {move.step!r}: {error}") from None
+        return self._matched(result, move.match) if move.match else result
+
+    def compose(self, steps: Sequence[str]) -> Experiment:
+        """These steps alone, as they are written, in this order, on the start."""
+        experiment = self.start.experiment
+        for move in map(Move.parse, steps):
+            experiment = self.apply(move, experiment)
+        return experiment
+
+    def _matched(self, experiment: Experiment, rung: str) -> Experiment:
+        (target,) = select(self, [rung])
+        design = match_width(experiment.design, target.experiment.design, experiment.recipe.image_size)
+        return replace(experiment, design=design)
+
+    def rung(self, move: Move, experiment: Experiment, parent: str, *, name: str = "") -> Rung:
+        """The rung that a move leads to."""
+        step = find_step(move.step)
+        entry = next((entry for entry in self.study.ladder if entry.step == move.step), None)
+        title = _title(entry.title if entry else step.title, move)
+        on_the_way = entry is None or (move.value in entry.variants and move.value not in entry.rejected)
+        adopted = move.match is None and (move.value is None or on_the_way)
+        group = entry.group if entry else step.group
+        return Rung(name or move.name, title, group, adopted, experiment, parent)
+
+
+def _title(title: str, move: Move) -> str:
+    value = ":".join(map(str, move.value)) if isinstance(move.value, list) else move.value
+    if "{}" not in title and value is not None:
+        title += " {}"
+    return title.replace("{}", str(value)) + (f", FLOPs of {move.match}" if move.match else "")
+
+
+def cumulative(place: Place) -> Iterator[tuple[Move, Rung]]:
+    """The roadmap itself, without its start: each move and its rung."""
+    experiment, parent = place.start.experiment, place.start.name
+    for entry in place.entries:
+        before, above = experiment, parent
+        for value in entry.variants or (None,):
+            move = Move(entry.step, value)
+            rung = place.rung(move, place.apply(move, before), above)
+            yield move, rung
+            if value == entry.adopted:
+                experiment, parent = rung.experiment, rung.name
+
+
+def select(place: Place, steps: str | Sequence[str]) -> tuple[Rung, ...]:
+    """The chosen rungs of the roadmap, in its order. Raises ValueError for a name that is not among them."""
+    wanted = steps.split(",") if isinstance(steps, str) else list(steps)
+    roadmap = list(cumulative(place))
+    rungs = [place.start, *(rung for _, rung in roadmap)]
+    names = [rung.name for rung in rungs]
+    extra: dict[str, tuple[int, Rung]] = {}
+
+    def position(name: str) -> int:
+        written = name.strip().replace("=", "-")
+        if written in names:
+            return names.index(written)
+        raise ValueError(f"unknown rung {name.strip()!r}; {choices(names, written)}")
+
+    chosen: set[int] = set()
+    for item in wanted:
+        first, dots, last = item.partition("..")
+        if item.strip() == "all":
+            chosen |= set(range(len(rungs)))
+        elif dots:
+            ends = position(first or names[0]), position(last or names[-1])
+            if ends[0] > ends[1]:
+                raise ValueError(f"{item!r} runs backwards: {first} comes after {last}")
+            chosen |= set(range(ends[0], ends[1] + 1))
+        elif "+" in item:
+            rung = composition(place, item)
+            extra[rung.name] = (len(rungs), rung)
+        elif item.strip().replace("=", "-") in names or not is_move(item):
+            chosen.add(position(item))
+        else:
+            rung, at = aside(place, Move.parse(item), roadmap)
+            if rung.name in names:  # a step with variants, named alone
+                chosen.add(names.index(rung.name))
+            else:
+                extra[rung.name] = (at, rung)
+    ordered = [(i, rungs[i]) for i in sorted(chosen)] + sorted(extra.values(), key=lambda pair: pair[0])
+    return tuple(rung for _, rung in sorted(ordered, key=lambda pair: pair[0]))
+
+
+def is_move(written: str) -> bool:
+    """Whether it names a step, or at least gives one a value: then what is wrong with it is said of the step."""
+    if "=" in written or "@" in written:
+        return True
+    try:
+        find_step(written.strip())
+    except ValueError:
+        return False
+    return True
+
+
+def aside(place: Place, move: Move, roadmap: list[tuple[Move, Rung]]) -> tuple[Rung, int]:
+    """A move off the roadmap, put on the rung before its step (or on the last), and where it stands in the order."""
+    if move.value is None and place.study.adopted(move.step) is not None:
+        move = replace(move, value=place.study.adopted(move.step))
+    same = [i for i, (other, _) in enumerate(roadmap, start=1) if other.step == move.step]
+    rungs = {rung.name: rung for rung in (place.start, *(rung for _, rung in roadmap))}
+    parent = rungs[str(roadmap[same[0] - 1][1].parent)] if same else list(rungs.values())[-1]
+    if move.name in rungs:
+        return rungs[move.name], same[-1]
+    return place.rung(move, place.apply(move, parent.experiment), parent.name), same[-1] if same else len(roadmap)
+
+
+def composition(place: Place, written: str) -> Rung:
+    """The rung of steps alone, written `gelu+layer-norm`, or `+gelu` where it is one."""
+    steps = [step.strip() for step in written.split("+") if step.strip()]
+    experiment = place.compose(steps)
+    name = ("+" if len(steps) < 2 else "") + "+".join(Move.parse(step).name for step in steps)
+    return Rung(name, name, "Composition", True, experiment, place.start.name)
