@@ -29,6 +29,7 @@ HATCH = "/////"
 # The figure's measures, inches.
 WIDTH, ROW = 7.2, 0.27
 LEFT, RIGHT, TOP, BOTTOM = 2.7, 0.1, 0.55, 0.35
+GROUP, LETTER = 1.75, 0.065  # the room of groups and multiply-adds, and that of a letter of a title
 
 STYLE: Any = {
     "font.size": 8.5,
@@ -54,13 +55,15 @@ def draw_roadmap(series: Sequence[Series]) -> Figure:
         raise ValueError("no run has finished: there is no bar to draw")
     with matplotlib.rc_context(STYLE):
         height = TOP + ROW * len(rows) + BOTTOM
-        figure = Figure(figsize=(WIDTH, height))
-        axes = figure.add_axes((LEFT / WIDTH, BOTTOM / height, 1 - (LEFT + RIGHT) / WIDTH, ROW * len(rows) / height))
+        left = max(LEFT, GROUP + LETTER * max(len(_title(row)) for row in rows))
+        width = WIDTH - LEFT + left
+        figure = Figure(figsize=(width, height))
+        axes = figure.add_axes((left / width, BOTTOM / height, 1 - (left + RIGHT) / width, ROW * len(rows) / height))
         low, high = _limits(values)
         colours = _colours(series, rows)
         for y, row in enumerate(rows):
             _draw_row(axes, y, row, low, colours)
-        _label_rows(axes, rows)
+        _label_rows(axes, rows, left)
         axes.set_xlim(low, high)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.xaxis.tick_top()
@@ -165,8 +168,8 @@ def _readable_on(colour: str) -> str:
     return "#222222" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
 
 
-def _label_rows(axes: Axes, rows: list[list[Bar | None]]) -> None:
-    """Left of the bars: multiply-adds, titles, and the groups with lines between them."""
+def _label_rows(axes: Axes, rows: list[list[Bar | None]], left: float) -> None:
+    """Left of the bars: multiply-adds, titles, and the groups with lines between them. `left` is that room, inches."""
     beside = axes.get_yaxis_transform()
 
     def write(text: str, y: float, points: float, align: Literal["left", "right"], **style: Any) -> None:
@@ -191,7 +194,7 @@ def _label_rows(axes: Axes, rows: list[list[Bar | None]]) -> None:
             axes.plot([0.01, 0.99], [y - 0.5] * 2, transform=across, color="#bbbbbb", linewidth=0.6, clip_on=False)
         if group and group != REFERENCE:
             middle, style = y + (size - 1) / 2, {"fontweight": "bold", "fontsize": 8, "linespacing": 0.95}
-            write(group.replace(" ", "\n", 1), middle, LEFT * 72 - 8, "left", **style)
+            write(group.replace(" ", "\n", 1), middle, left * 72 - 8, "left", **style)
         y += size
 
 
