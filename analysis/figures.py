@@ -113,7 +113,7 @@ def _limits(values: list[float]) -> tuple[float, float]:
     """From a little below the lowest bar, so that small differences show, to a little above the highest."""
     low, high = min(values), max(values)
     room = max(high - low, 1.0)
-    return low - 0.35 * room, high + 0.08 * room
+    return max(0.0, low - 0.35 * room), high + 0.08 * room
 
 
 def _colours(series: Sequence[Series], rows: list[list[Bar | None]]) -> dict[str, str]:
@@ -145,7 +145,7 @@ def _draw_bar(axes: Axes, y: int, bar: Bar, low: float, colour: str, height: flo
     if bar.std is not None:
         axes.errorbar(bar.top1, y, xerr=bar.std, color="#222222", capsize=2, linewidth=0.8)
     axes.annotate(
-        _one_decimal(bar.top1),
+        _one_decimal(bar.top1) + (", no effect" if bar.no_effect else ""),
         (bar.top1 - (bar.std or 0), y),
         (-4, 0),
         textcoords="offset points",

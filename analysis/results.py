@@ -72,6 +72,7 @@ class Bar:
     top1: float | None  # percent; none where no run has finished
     std: float | None  # percent
     macs: float
+    no_effect: bool = False  # its step changes nothing where it stands
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def series_of_runs(study: Study, results: Sequence[Result], label: str = "") -> 
 
     def bar(result: Result) -> Bar:
         rung = result.rung
-        return Bar(rung.name, rung.title, rung.group, rung.adopted, result.mean, result.std, result.cost.macs)
+        found = (result.mean, result.std, result.cost.macs)
+        return Bar(rung.name, rung.title, rung.group, rung.adopted, *found, no_effect=rung.no_effect)
 
     references = _references(study, first.regime) if first.data == regime.data else []
     title = f"{regime.title} on {first.data}" + (f", {label}" if label else "")

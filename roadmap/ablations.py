@@ -7,28 +7,40 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from roadmap.recipe import Experiment
-from roadmap.rungs import Move, Place, Rung, aside, cumulative, is_move, select
+from roadmap.rungs import Move, Place, Rung, aside, cumulative, is_composition, is_move, positions
 from roadmap.steps import NoEffect
 
+MOST_ORDERS = 1000
 ABLATIONS = ("cumulative", "leave-one-out", "add-one", "orders:N", "variants")
 
 
-def chosen_moves(place: Place, steps: str | Sequence[str]) -> list[Move]:
-    """The moves of the whole roadmap, or of the chosen rungs; of several variants of a step, the adopted one."""
-    if steps == "all":
-        return [Move(entry.step, entry.adopted) for entry in place.entries]
-    moves: dict[str, Move] = {}
-    chosen = {rung.name: rung for rung in select(place, steps)}
-    for move, rung in cumulative(place):
-        if rung.name in chosen and (move.step not in moves or move.value == place.study.adopted(move.step)):
-            moves[move.step] = move
-    written = [item for item in (steps.split(",") if isinstance(steps, str) else steps) if is_move(item)]
-    for move in map(Move.parse, written):
-        if move.name in chosen:
-            moves[move.step] = move
+def chosen_moves(place: Place, steps: str | Sequence[str], *, alone: bool = False) -> list[Move]:
+    """The moves that `steps` names, none of them applied: of a stretch, and of "all", the adopted variants.
+
+    A step may stand there in several variants where each is taken `alone`. Raises ValueError for an unknown name.
+    """
+    roadmap = [Move(entry.step, value) for entry in place.entries for value in entry.variants or (None,)]
+    names = [place.start.name, *(move.name for move in roadmap)]
+    moves: list[Move] = []
+    for item in steps.split(",") if isinstance(steps, str) else steps:
+        written = item.strip()
+        if is_composition(written):
+            raise ValueError(f"an ablation takes steps, not compositions such as {written!r}")
+        if written == "all" or ".." in written:
+            stretch = [roadmap[i - 1] for i in positions(names, written) if i]  # 0 is the start
+            moves += [move for move in stretch if move.value == place.study.adopted(move.step)]
+        elif written.replace("=", "-") not in names and is_move(written):
+            move = Move.parse(written)
+            moves.append(move if move.value is not None else replace(move, value=place.study.adopted(move.step)))
+        else:
+            moves += [roadmap[i - 1] for i in positions(names, written) if i]
+    moves = list({move.name: move for move in moves}.values())
+    twice = [move.step for i, move in enumerate(moves) if move.step in [other.step for other in moves[:i]]]
+    if twice and not alone:
+        raise ValueError(f"step {twice[0]!r} stands there in two variants; all but add-one take one")
     if not moves:
         raise ValueError("an ablation needs a step to leave out or to add: the start alone has none")
-    return list(moves.values())
+    return moves
 
 
 def _take(place: Place, moves: Iterable[Move], experiment: Experiment) -> Experiment:

@@ -148,6 +148,26 @@ def resnet(width: int, depths: tuple[int, ...]) -> Design:
     )
 
 
+def simplest(design: Design) -> Design:
+    """The same network in the fewest words: one block, and one width, where they serve for all stages."""
+    width, block = design.width, design.block
+    if isinstance(width, tuple) and width == tuple(width[0] * 2**i for i in range(len(width))):
+        width = width[0]
+    if isinstance(block, tuple) and len(set(block)) == 1:
+        block = block[0]
+    return replace(design, width=width, block=block)
+
+
+def comparable(*designs: Design) -> tuple[Design, ...]:
+    """The same networks in words of the same shape: stage by stage, where one of them needs it."""
+    designs = tuple(map(simplest, designs))
+    if any(isinstance(design.block, tuple) for design in designs):
+        designs = tuple(replace(design, block=design.blocks) for design in designs)
+    if any(isinstance(design.width, tuple) for design in designs):
+        designs = tuple(replace(design, width=design.widths) for design in designs)
+    return designs
+
+
 def map_blocks(design: Design, function: Callable[[Block], Block]) -> Design:
     """The design with every stage's block replaced by what `function` makes of it."""
     if isinstance(design.block, tuple):

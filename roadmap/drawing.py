@@ -8,6 +8,7 @@ from roadmap.design import Activation, Design, Norm
 from roadmap.plan import BlockPlan, Layer, StagePlan, plan
 
 NORM_NAMES: dict[Norm, str] = {"bn": "BN", "ln": "LN"}
+SUM = "+"
 ACTIVATION_NAMES: dict[Activation, str] = {"relu": "ReLU", "gelu": "GELU"}
 
 
@@ -25,13 +26,24 @@ def _behind(norm: Norm | None, act: Activation | None) -> list[str]:
 
 def draw_network(design: Design) -> str:
     """A line for the stem, each stage and the head."""
+    lines = around_blocks(design)
+    stages = [f"stage {i}  {_stage_text(stage)}" for i, stage in enumerate(plan(design).stages, start=1)]
+    return "\n".join([f"stem     {lines['stem']}", *stages, f"head     {lines['head']}"])
+
+
+def around_blocks(design: Design) -> dict[str, str]:
+    """What is not in the blocks: the stem, the head, and what halves the resolution from one stage to the next."""
     network = plan(design)
     stem = [layer_text(network.stem), *_behind(network.stem.norm, network.stem.act)]
     stem += (["3x3 max pool, stride 2"] if network.pool else []) + _behind(network.stem_norm, None)
     head = ["global average pool", *_behind(network.head_norm, None), f"linear from {network.features}"]
-    lines = [f"stem     {' → '.join(stem)}"]
-    lines += [f"stage {i}  {_stage_text(stage)}" for i, stage in enumerate(network.stages, start=1)]
-    return "\n".join([*lines, f"head     {' → '.join(head)}"])
+    rule = design.downsampling
+    bias = " +bias" if rule.bias else ""
+    if rule.place == "between":
+        halving = [*_behind(rule.norm, None), f"{rule.kernel}x{rule.kernel}, stride 2{bias}"]
+    else:
+        halving = [f"in the block; shortcut {rule.kernel}x{rule.kernel}, stride 2{bias}", *_behind(rule.norm, None)]
+    return {"stem": " → ".join(stem), "downsampling": " → ".join(halving), "head": " → ".join(head)}
 
 
 def _stage_text(stage: StagePlan) -> str:
@@ -49,55 +61,52 @@ def _stage_text(stage: StagePlan) -> str:
     return f"{text}, the first with shortcut {shortcut}"
 
 
-def distinct_blocks(design: Design) -> dict[str, BlockPlan]:
-    """The last block of the first stage, or of each stage where they differ, by what it stands for."""
-    stages = plan(design).stages
-    if len(set(design.blocks)) == 1:
-        return {"block of stage 1" if len(stages) > 1 else "block": stages[0].blocks[-1]}
-    return {f"block of stage {i}": stage.blocks[-1] for i, stage in enumerate(stages, start=1)}
+def distinct_blocks(*designs: Design) -> list[dict[str, BlockPlan]]:
+    """Each design's last block of the first stage; of every stage, where one of them has several blocks."""
+    stages = [plan(design).stages for design in designs]
+    count = max(map(len, stages)) if any(len(set(design.blocks)) > 1 for design in designs) else 1
+    return [{f"block of stage {i + 1}": each[i].blocks[-1] for i in range(min(count, len(each)))} for each in stages]
 
 
-def block_boxes(block: BlockPlan) -> list[str]:
-    """What the residual branch goes through, a box each, in order."""
+def column(block: BlockPlan) -> list[str]:
+    """What a block does, in order: the residual branch, the sum, and what is behind it."""
     boxes = []
     for layer in block.layers:
         boxes += [layer_text(layer), *_behind(layer.norm, layer.act)]
     if block.layer_scale is not None:
         boxes.append(f"layer scale {block.layer_scale:g}")
-    return boxes
-
-
-def behind_sum(block: BlockPlan) -> list[str]:
-    return _behind(None, block.act)
+    return [*boxes, SUM, *_behind(None, block.act)]
 
 
 def draw_block(design: Design) -> str:
     """The design's blocks, each a column with the shortcut beside it."""
-    return "\n\n".join(f"{title}\n{_draw(block)}" for title, block in distinct_blocks(design).items())
+    (blocks,) = distinct_blocks(design)
+    return "\n\n".join(f"{title}\n{_draw(block)}" for title, block in blocks.items())
 
 
 def _draw(block: BlockPlan) -> str:
-    boxes = block_boxes(block)
+    boxes = column(block)
+    end = boxes.index(SUM)
     width = max(map(len, boxes)) + 4
     middle, edge = width // 2, width + 2
-    shortcut = f" {layer_text(block.shortcut)}" if block.shortcut else ""
     lines = [f"{block.layers[0].inputs} channels".center(width), " " * middle + "├" + "─" * (edge - middle - 1) + "┐"]
-    lines += [box.center(width).ljust(edge) + "│" for box in boxes]
-    lines[2] += shortcut
-    lines.append(" " * middle + "+" + "─" * (edge - middle - 1) + "┘")
-    lines += [text.center(width) for text in (*behind_sum(block), f"{block.outputs} channels")]
+    lines += [box.center(width).ljust(edge) + "│" for box in boxes[:end]]
+    lines[2] += f" {layer_text(block.shortcut)}" if block.shortcut else ""
+    lines.append(" " * middle + SUM + "─" * (edge - middle - 1) + "┘")
+    lines += [text.center(width) for text in (*boxes[end + 1 :], f"{block.outputs} channels")]
     return "\n".join(line.rstrip() for line in lines)
 
 
 def mark_changes(before: Design, after: Design) -> str:
-    """The network and the blocks as lines, those that went marked with -, those that came with +."""
-    old, new = (_lines(design) for design in (before, after))
-    return "\n".join(line.rstrip() for line in difflib.ndiff(old, new) if not line.startswith("?"))
+    """What is around the blocks and the blocks that differ as lines, those gone marked with -, those new with +."""
+    old, new = distinct_blocks(before, after)
+    lines = _marked(*([f"{key}: {text}" for key, text in around_blocks(each).items()] for each in (before, after)))
+    for title in old | new:
+        columns = [column(blocks[title]) if title in blocks else [] for blocks in (old, new)]
+        if columns[0] != columns[1]:
+            lines += ["", f"  {title}", *_marked(*([f"    {box}" for box in boxes] for boxes in columns))]
+    return "\n".join(lines)
 
 
-def _lines(design: Design) -> list[str]:
-    lines = draw_network(design).splitlines()
-    for title, block in distinct_blocks(design).items():
-        lines += [f"{title}:", *(f"    {box}" for box in block_boxes(block)), "    + shortcut"]
-        lines += [f"    {text}" for text in behind_sum(block)]
-    return lines
+def _marked(before: list[str], after: list[str]) -> list[str]:
+    return [line.rstrip() for line in difflib.ndiff(before, after) if not line.startswith("?")]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from roadmap.ablations import ABLATIONS, add_one, chosen_moves, leave_one_out, orders, variants
+from roadmap.ablations import ABLATIONS, MOST_ORDERS, add_one, chosen_moves, leave_one_out, orders, variants
 from roadmap.plain import choices
 from roadmap.recipe import Experiment
-from roadmap.rungs import Place, Rung, select
+from roadmap.rungs import Move, Place, Rung, is_composition, select
+from roadmap.steps import STEPS
 from roadmap.study import Study
+
+GENERATED = re.compile(r"(without|only|order(\d{1,4}))-|all-steps$")  # names of generated ablations
 
 
 def ladder(
@@ -34,15 +37,15 @@ def ladder(
     place = Place.of(regime, fidelity, data, study)
     kind, _, argument = ablation.partition(":")
     if kind == "cumulative" and not argument:
-        return select(place, steps)
-    moves = chosen_moves(place, steps)
+        return _select_any(place, steps)
+    moves = chosen_moves(place, steps, alone=kind == "add-one")
     if kind == "leave-one-out" and not argument:
         return tuple(leave_one_out(place, moves))
     if kind == "add-one" and not argument:
         return tuple(add_one(place, moves))
     if kind == "variants" and not argument:
         return tuple(variants(place, moves))
-    if kind == "orders" and argument.isdecimal() and int(argument) > 0:
+    if kind == "orders" and re.fullmatch("[1-9][0-9]{0,3}", argument) and int(argument) <= MOST_ORDERS:
         return tuple(orders(place, moves, int(argument)))
     raise ValueError(f"unknown ablation {ablation!r}; {choices(ABLATIONS, ablation)}")
 
@@ -57,22 +60,34 @@ def compose(
     return Place.of(regime, fidelity, data, study).compose(steps)
 
 
+def _select_any(place: Place, steps: str | Sequence[str]) -> tuple[Rung, ...]:
+    """Rungs of the roadmap in its order, then those that have names of generated ablations, as they are written."""
+    wanted = [item.strip() for item in (steps.split(",") if isinstance(steps, str) else steps)]
+    generated = [item for item in wanted if GENERATED.match(item)]
+    rest = [item for item in wanted if item not in generated]
+    return (*(select(place, rest) if rest else ()), *(find_rung(place, item) for item in generated))
+
+
 def find_rung(place: Place, name: str) -> Rung:
     """A rung by name: of the roadmap, of the ablations, a variant, or a composition, `gelu+layer-norm` or `+gelu`.
 
     Raises ValueError with the valid names.
     """
-    generated: Iterable[Rung] = ()
-    moves = chosen_moves(place, "all")
-    if name.startswith("without-") or name == "all-steps":
-        generated = leave_one_out(place, moves)
-    elif name.startswith("only-"):
-        generated = add_one(place, moves)
-    elif found := re.match(r"order(\d{1,4})-", name):
-        generated = orders(place, moves, int(found[1]))
-    else:
+    name = name.strip()
+    found = GENERATED.match(name)
+    if name == "all" or ".." in name:
+        raise ValueError(f"{name!r} names several rungs; one is needed here")
+    if not found or is_composition(name):
         return select(place, [name])[0]
-    rungs = {rung.name: rung for rung in generated}
-    if name not in rungs:
-        raise ValueError(f"unknown rung {name!r}; {choices(rungs, name)}")
-    return rungs[name]
+    moves = chosen_moves(place, "all")
+    kind, step = found[1] or name, name[found.end() :]
+    if step in STEPS and step not in [move.name for move in moves]:  # a step that is not on the ladder
+        moves.append(Move.parse(step))
+    if kind == "only":
+        rungs = add_one(place, moves)
+    else:
+        rungs = orders(place, moves, min(int(found[2]), MOST_ORDERS)) if found[2] else leave_one_out(place, moves)
+    named = {rung.name: rung for rung in rungs}
+    if name not in named:
+        raise ValueError(f"unknown rung {name!r}; {choices(named, name)}")
+    return named[name]

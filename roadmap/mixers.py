@@ -9,10 +9,12 @@ import hashlib
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.plain import choices
+from roadmap.plugins import load_installed
 
 if TYPE_CHECKING:
     from roadmap.design import Design
@@ -32,11 +34,7 @@ class Mixer:
     build: Callable[[Layer], Any]
     parameters: Callable[[Layer], int]
     macs: Callable[[Layer, int, int], int]
-
-    @property
-    def code(self) -> str:
-        """A hash of the file that defines it: another code is another network."""
-        return hashlib.sha256(Path(inspect.getfile(self.build)).read_bytes()).hexdigest()[:12]
+    code: str  # a hash of the file that defines it: another code is another network
 
 
 MIXERS: dict[str, Mixer] = {}
@@ -50,16 +48,28 @@ def mixer(
     def register(build: Callable[[Layer], Any]) -> Callable[[Layer], Any]:
         if name in MIXERS:
             raise ValueError(f"mixer {name!r} exists already")
-        MIXERS[name] = Mixer(name, build, parameters, macs)
+        MIXERS[name] = Mixer(name, build, parameters, macs, _code_of(build))
         return build
 
     return register
 
 
+def _code_of(build: Any) -> str:
+    while isinstance(build, partial):
+        build = build.func
+    return hashlib.sha256(Path(inspect.getfile(build)).read_bytes()).hexdigest()[:12]
+
+
 def find_mixer(name: str) -> Mixer:
-    """The mixer of that name. Raises ValueError where none is registered, or its file was not loaded."""
+    """The mixer of that name, of an installed package where need be.
+
+    Raises ValueError where none is registered, or its file was not loaded.
+    """
     if name not in MIXERS:
-        raise ValueError(f"unknown mixer {name!r}; {choices(MIXERS, name)} (--plugin loads the file that defines it)")
+        load_installed()
+    if name not in MIXERS:
+        known = choices(MIXERS, name) if MIXERS else "none is registered"
+        raise ValueError(f"unknown mixer {name!r}; {known} (--plugin loads the file that defines it)")
     return MIXERS[name]
 
 

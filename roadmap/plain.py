@@ -60,6 +60,8 @@ def from_data(kind: Any, data: Any, where: str = "") -> Any:
     if kind is int and isinstance(data, int):
         _expect(abs(data) < LARGEST, f"a whole number below {LARGEST:.0e}", data, where)
     names = {int: "a whole number", str: "a text", bool: "true or false", types.NoneType: "null"}
+    if kind not in names:
+        raise ValueError(f"{where}: a value of type {_describe(kind)} can't be written; numbers, texts and tuples can")
     _expect(isinstance(data, kind) and (kind is bool or not isinstance(data, bool)), names[kind], data, where)
     return data
 

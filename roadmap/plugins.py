@@ -5,6 +5,7 @@ A package registers modules in the entry point group `roadmap.steps`; loading on
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import sys
 from functools import cache
@@ -14,20 +15,23 @@ GROUP = "roadmap.steps"
 LOADED: list[Path] = []  # files, in order, for processes that train to load too
 
 
-@cache
 def load_file(path: Path) -> None:
     """Runs a file's decorators, once. Raises ValueError with the file and what is wrong in it."""
+    path = path.resolve()
+    if path in LOADED:
+        return
     if not path.is_file():
         raise ValueError(f"plugin {path}: no such file")
-    name = f"roadmap_plugin_{path.stem}"
+    # Two files of one name are two modules.
+    name = f"roadmap_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"plugin {path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where pickle and typing look for what the file defines
+    sys.modules[name] = module  # where typing and inspect look for what the file defines
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"plugin {path}: {type(error).__name__}: {error}") from error
     LOADED.append(path)
 
@@ -40,5 +44,5 @@ def load_installed() -> None:
     for entry in entry_points(group=GROUP):
         try:
             entry.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ValueError(f"entry point {entry.name} of {GROUP}: {type(error).__name__}: {error}") from error

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from roadmap.design import simplest
 from roadmap.plain import from_data, to_data
 from roadmap.recipe import Experiment
 from roadmap.study import Dataset
@@ -57,7 +58,8 @@ class Run:
 
     def _decisive(self) -> dict[str, Any]:
         # Through the types, so that a width of 1 and of 1.0 are one.
-        experiment = to_data(from_data(Experiment, to_data(self.experiment)))
+        plain = replace(self.experiment, design=simplest(self.experiment.design))
+        experiment = to_data(from_data(Experiment, to_data(plain)))
         named = {"data": self.data, "seed": self.seed, "fidelity": self.fidelity, "mixers": self.mixers}
         return {"experiment": experiment, **named}
 

@@ -13,6 +13,8 @@ from roadmap.steps import NoEffect, find_step
 from roadmap.study import Entry, Study, load_study
 from roadmap.widths import match_width
 
+PLUS = r"\+(?=[a-z+]|\s|$)"  # between steps; that of layer-scale=1e+2 is none
+
 
 @dataclass(frozen=True)
 class Rung:
@@ -41,6 +43,8 @@ class Move:
         body, _, match = written.strip().partition("@")
         name, _, text = body.partition("=")
         step = find_step(name)
+        if written.strip()[-1:] in ("=", "@"):
+            raise ValueError(f"{written.strip()!r} ends without a value")
         if not text:
             return Move(name, None, match or None)
         items = [parse_value(item, written) for item in text.split(":")]
@@ -114,7 +118,8 @@ class Place:
 
     def _matched(self, experiment: Experiment, rung: str) -> Experiment:
         (target,) = select(self, [rung])
-        design = match_width(experiment.design, target.experiment.design, experiment.recipe.image_size)
+        size, classes = experiment.recipe.image_size, self.study.dataset(self.data).classes
+        design = match_width(experiment.design, target.experiment.design, size, classes)
         return replace(experiment, design=design)
 
     def rung(self, move: Move, experiment: Experiment, parent: str, *, name: str = "") -> Rung:
@@ -156,35 +161,42 @@ def select(place: Place, steps: str | Sequence[str]) -> tuple[Rung, ...]:
     names = [rung.name for rung in rungs]
     extra: dict[str, tuple[int, Rung]] = {}
 
-    def position(name: str) -> int:
-        written = name.strip().replace("=", "-")
-        if written in names:
-            return names.index(written)
-        raise ValueError(f"unknown rung {name.strip()!r}; {choices(names, written)}")
-
     chosen: set[int] = set()
     for item in wanted:
-        first, dots, last = item.partition("..")
-        if item.strip() == "all":
-            chosen |= set(range(len(rungs)))
-        elif dots:
-            ends = position(first or names[0]), position(last or names[-1])
-            if ends[0] > ends[1]:
-                raise ValueError(f"{item!r} runs backwards: {first} comes after {last}")
-            chosen |= set(range(ends[0], ends[1] + 1))
-        elif "+" in item:
+        if item.strip() == "all" or ".." in item or item.strip().replace("=", "-") in names:
+            chosen |= set(positions(names, item))
+        elif is_composition(item):
             rung = composition(place, item)
             extra[rung.name] = (len(rungs), rung)
-        elif item.strip().replace("=", "-") in names or not is_move(item):
-            chosen.add(position(item))
+        elif not is_move(item):
+            chosen |= set(positions(names, item))
         else:
             rung, at = aside(place, Move.parse(item), roadmap)
             if rung.name in names:  # a step with variants, named alone
                 chosen.add(names.index(rung.name))
             else:
                 extra[rung.name] = (at, rung)
-    ordered = [(i, rungs[i]) for i in sorted(chosen)] + sorted(extra.values(), key=lambda pair: pair[0])
+    ordered = [(i, rungs[i]) for i in chosen] + list(extra.values())
     return tuple(rung for _, rung in sorted(ordered, key=lambda pair: pair[0]))
+
+
+def positions(names: Sequence[str], written: str) -> range:
+    """Where a name, "all", or a stretch such as `recipe..gelu` is among the names. Raises ValueError for others."""
+
+    def position(name: str) -> int:
+        if name.replace("=", "-") not in names:
+            raise ValueError(f"unknown rung {name!r}; {choices(names, name)}")
+        return names.index(name.replace("=", "-"))
+
+    if written.strip() == "all":
+        return range(len(names))
+    first, dots, last = (part.strip() for part in written.partition(".."))
+    if not dots:
+        return range(position(first), position(first) + 1)
+    ends = position(first or names[0]), position(last or names[-1])
+    if ends[0] > ends[1]:
+        raise ValueError(f"{written!r} runs backwards: {first} comes after {last}")
+    return range(ends[0], ends[1] + 1)
 
 
 def is_move(written: str) -> bool:
@@ -210,9 +222,15 @@ def aside(place: Place, move: Move, roadmap: list[tuple[Move, Rung]]) -> tuple[R
     return place.rung(move, place.apply(move, parent.experiment), parent.name), same[-1] if same else len(roadmap)
 
 
+def is_composition(written: str) -> bool:
+    return re.search(PLUS, written) is not None
+
+
 def composition(place: Place, written: str) -> Rung:
     """The rung of steps alone, written `gelu+layer-norm`, or `+gelu` where it is one."""
-    steps = [step.strip() for step in written.split("+") if step.strip()]
+    steps = [step.strip() for step in re.split(PLUS, written) if step.strip()]
+    if not steps:
+        raise ValueError(f"{written!r} names no step; +gelu does")
     experiment = place.compose(steps)
     name = ("+" if len(steps) < 2 else "") + "+".join(Move.parse(step).name for step in steps)
     return Rung(name, name, "Composition", True, experiment, place.start.name)

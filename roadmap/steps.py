@@ -41,7 +41,10 @@ class Step:
         """The type of each parameter, the one that variants vary first."""
         parameters = inspect.signature(self.function).parameters.values()
         names = [each.name for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY]
-        return {name: field_types(self.function).get(name, Any) for name in names}
+        try:
+            return {name: field_types(self.function).get(name, Any) for name in names}
+        except NameError as error:
+            raise ValueError(f"step {self.name!r}: an annotation of its parameters: {error}") from None
 
     @property
     def required(self) -> list[str]:
@@ -52,7 +55,12 @@ class Step:
     def __call__(self, experiment: Experiment, **parameters: Any) -> Experiment:
         """The rewritten experiment. Raises NoEffect where that is the same as before."""
         subject = experiment if self.subject == "experiment" else getattr(experiment, self.subject)
-        changed = self.function(subject, **parameters)
+        try:
+            changed = self.function(subject, **parameters)
+        except ValueError:
+            raise
+        except Exception as error:
+            raise ValueError(f"step {self.name!r} fails: {type(error).__name__}: {error}") from error
         if type(changed) is not type(subject):
             wanted, found = type(subject).__name__, type(changed).__name__
             raise ValueError(f"step {self.name!r} must return a {wanted}, not a {found}")
@@ -87,6 +95,9 @@ def step(name: str, *, group: str = "", title: str = "") -> Callable[[Callable[.
         made = Step(name, function, group, title or name)
         if made.subject not in ("design", "recipe", "experiment"):
             raise ValueError(f"step {name!r}: its first argument must be design, recipe or experiment")
+        for each in list(inspect.signature(function).parameters.values())[1:]:
+            if each.kind is not inspect.Parameter.KEYWORD_ONLY:
+                raise ValueError(f"step {name!r}: its parameter {each.name!r} must be by keyword alone, behind a *")
         if name in STEPS:
             raise ValueError(f"step {name!r} exists already")
         STEPS[name] = made

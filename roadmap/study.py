@@ -13,7 +13,7 @@ import yaml
 
 from roadmap.design import resnet
 from roadmap.plain import check_keys, choices, from_data, to_data
-from roadmap.plugins import load_file
+from roadmap.plugins import load_file, load_installed
 from roadmap.recipe import Experiment, Recipe
 from roadmap.steps import STEPS, find_step
 
@@ -264,14 +264,31 @@ def parse_study(data: Any) -> Study:
                         raise ValueError(f"regimes.{name}.steps.{entry.step}.{missing}: missing")
                 for value in entry.variants:
                     step.variant(value, f"ladder[{i}].variants")
+        for step_name, variants in regime.variants.items():
+            for i, written in enumerate(variants):
+                _check_variant(step_name, written, f"regimes.{name}.variants.{step_name}[{i}]")
     for name, dataset in study.data.items():
         for recipe in study.recipes.values():
             changed(recipe, dataset.recipe, f"data.{name}.recipe")
     return study
 
 
+def _check_variant(step: str, written: int | float | str, where: str) -> None:
+    from roadmap.rungs import Move  # which needs a study itself
+
+    try:
+        Move.parse(f"{step}={written}")
+    except ValueError as error:
+        quotes = "; a list such as 2:2:6:2 stands in quotes" if isinstance(written, int) else ""
+        raise ValueError(f"{where}: {error}{quotes}") from None
+
+
 def _check_names(study: Study) -> None:
     """Every name that the study uses is one that it, or the program, knows."""
+    named = {entry.step for entry in study.ladder}
+    named = named.union(*(regime.steps.keys() | regime.variants.keys() for regime in study.regimes.values()))
+    if not named.union(*(fidelity.steps for fidelity in study.fidelities.values())) <= STEPS.keys():
+        load_installed()
     checks: list[tuple[str, Any, Any]] = [
         ("defaults.regime", study.defaults.regime, study.regimes),
         ("defaults.fidelity", study.defaults.fidelity, study.fidelities),

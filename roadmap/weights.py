@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from roadmap.design import Design, resnet
+from roadmap.design import Design, comparable, resnet
 from roadmap.family import convnext_design
 from roadmap.network import Network
 from roadmap.plain import choices, differences
@@ -39,6 +39,8 @@ def load_torchvision(model: nn.Module, name: str, state_dict: Mapping[str, Tenso
 
     Raises ValueError, naming the first difference, where the design, or a tensor, is another.
     """
+    if name in ("resnet200", "convnext_xlarge"):
+        raise ValueError(f"torchvision has no model {name!r}; timm has: load_timm")
     rename = _torchvision_convnext_name if name.startswith("convnext") else _resnet_name
     load_renamed(model, peer_design(name), {rename(key): tensor for key, tensor in state_dict.items()}, name)
 
@@ -48,6 +50,7 @@ def load_timm(model: nn.Module, name: str, state_dict: Mapping[str, Tensor]) -> 
 
     Raises ValueError, naming the first difference, where the design, or a tensor, is another.
     """
+    name = name.partition(".")[0]  # a tag, as in convnext_tiny.fb_in1k, names weights of the same network
     rename = _timm_convnext_name if name.startswith("convnext") else _resnet_name
     load_renamed(model, peer_design(name), {rename(key): tensor for key, tensor in state_dict.items()}, name)
 
@@ -56,10 +59,13 @@ def load_renamed(model: nn.Module, design: Design, tensors: Mapping[str, Tensor]
     """Loads tensors that have our names into a model of that design; `name` is the peer's, for errors."""
     if not isinstance(model, Network):
         raise ValueError(f"a model from roadmap.build is needed, not a {type(model).__name__}")
-    different = differences(design, model.design)
+    theirs, ours = comparable(design, model.design)
+    different = differences(theirs, ours)
     if different:
         raise ValueError(f"this is not the network of {name}: {different[0]}")
     own = model.state_dict()
+    # Files from before there was such a count load in the peers too.
+    tensors = {key: each for key, each in own.items() if key.endswith("num_batches_tracked")} | dict(tensors)
     for key, tensor in own.items():
         if key not in tensors:
             raise ValueError(f"the state dict of {name} has nothing for {key}")

@@ -12,17 +12,17 @@ from roadmap.design import Design
 TOLERANCE = 0.01  # of the multiply-adds
 
 
-def match_width(design: Design, target: Design, input_size: int) -> Design:
+def match_width(design: Design, target: Design, input_size: int, num_classes: int) -> Design:
     """The design with its width solved for the target's MACs, to within 1 %.
 
     Of the real width that would have them, doubled from stage to stage, each stage takes the multiple of 8 channels
     above or below it; where that is not near enough, as in a narrow network, of 4, 2 or 1. Raises ValueError where
     none is.
     """
-    wanted = cost(target, input_size).macs
+    wanted = cost(target, input_size, num_classes).macs
 
     def off(widths: tuple[int, ...]) -> float:
-        return cost(replace(design, width=widths), input_size).macs / wanted - 1
+        return cost(replace(design, width=widths), input_size, num_classes).macs / wanted - 1
 
     def stages(sixteenths: int) -> list[float]:
         return [sixteenths / 16 * 2**i for i in range(len(design.depths))]

@@ -70,11 +70,20 @@ def test_steps_choose_what_an_ablation_takes():
     assert names == ["pico", "only-kernel-size-13"]
     names = [rung.name for rung in roadmap.ladder("pico", "kernel-size-5..kernel-size-11", ablation="add-one")]
     assert names == ["pico", "only-kernel-size-7"]  # the adopted one of several
+    names = [rung.name for rung in roadmap.ladder("pico", "kernel-size=13,kernel-size=15", ablation="add-one")]
+    assert names == ["pico", "only-kernel-size-13", "only-kernel-size-15"]
+    with pytest.raises(ValueError, match="stands there in two variants"):
+        roadmap.ladder("pico", "kernel-size=13,kernel-size=15", ablation="leave-one-out")
+    with pytest.raises(ValueError, match="not compositions"):
+        roadmap.ladder("pico", "kernel-size=9+gelu", ablation="add-one")
+    assert roadmap.ladder("resnet-50", "final-norm", ablation="add-one")[1].no_effect is False
     with pytest.raises(ValueError, match="the start alone has none"):
         roadmap.ladder("pico", "pico", ablation="add-one")
 
 
-@pytest.mark.parametrize("ablation", ["leave-one", "orders", "orders:0", "orders:x", "add-one:3", ""])
+@pytest.mark.parametrize(
+    "ablation", ["leave-one", "orders", "orders:0", "orders:x", "orders:100000000", "add-one:3", ""]
+)
 def test_unknown_ablations_are_refused(ablation):
     with pytest.raises(ValueError, match=r"unknown ablation .* valid: cumulative, leave-one-out"):
         roadmap.ladder("pico", ablation=ablation)
@@ -90,7 +99,7 @@ def test_a_step_without_effect_is_an_error_on_the_ladder_and_marked_in_an_ablati
         roadmap.ladder("pico", "kernel-size=3")
     import yaml
 
-    from roadmap.study import load_study, parse_study
+    from roadmap.study import parse_study
 
     data = yaml.safe_load((ROOT / "ablations.yaml").read_text(encoding="utf-8"))
     data["ladder"] = [{"step": "gelu", "title": "a", "group": "b"}, {"step": "idle", "title": "c", "group": "d"}]
@@ -100,7 +109,18 @@ def test_a_step_without_effect_is_an_error_on_the_ladder_and_marked_in_an_ablati
     marks = {rung.name: rung.no_effect for rung in roadmap.ladder("pico", study=study, ablation="add-one")}
     assert marks == {"pico": False, "only-gelu": False, "only-idle": True}
     assert roadmap.ladder("pico", study=study, ablation="leave-one-out")[2].no_effect
-    assert load_study().ladder != study.ladder
+    # Idle where it stands on the roadmap, or alone: marked, not refused.
+    marks = {
+        rung.name: rung.no_effect for rung in roadmap.ladder("pico", "gelu,idle,kernel-size=3", ablation="add-one")
+    }
+    assert marks == {"pico": False, "only-gelu": False, "only-idle": True, "only-kernel-size-3": True}
+    assert [rung.no_effect for rung in roadmap.ladder("pico", "gelu..fewer-norms,idle", ablation="leave-one-out")] == [
+        False,
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_variants_stand_on_the_rung_before_their_step():
@@ -137,11 +157,15 @@ def test_matched_variants_have_the_flops_of_their_rung_at_multiples_of_8(regime)
 def test_widths_are_solved_finer_where_eights_are_too_coarse_and_refused_where_nothing_fits():
     start = roadmap.compose("pico", []).design
     other = roadmap.compose("pico", ["gelu", "stage-ratio=1:1:5:1"]).design
-    found = match_width(other, start, 32)
-    assert roadmap.cost(found, 32).macs == pytest.approx(roadmap.cost(start, 32).macs, rel=0.01)
+    found = match_width(other, start, 32, 10)
+    assert roadmap.cost(found, 32, 10).macs == pytest.approx(roadmap.cost(start, 32, 10).macs, rel=0.01)
+    for written in ("2:2:2:2", "3:3:27:3", "4:4:4:4"):
+        (recipe, rung) = roadmap.ladder("pico", f"recipe,stage-ratio={written}@recipe")
+        wanted = roadmap.cost(recipe.experiment.design, 32, 10).macs
+        assert roadmap.cost(rung.experiment.design, 32, 10).macs == pytest.approx(wanted, rel=0.01)
     tiny = roadmap.compose("pico", ["width=1"]).design
     with pytest.raises(ValueError, match="no width comes within 1 %"):
-        match_width(roadmap.compose("pico", ["inverted-bottleneck=64"]).design, tiny, 32)
+        match_width(roadmap.compose("pico", ["inverted-bottleneck=64"]).design, tiny, 32, 10)
 
 
 def test_moves_are_written_and_named():
@@ -167,9 +191,29 @@ def test_rungs_are_found_by_what_they_are(name, steps):
     assert find_rung(Place.of("resnet-50"), name).experiment == roadmap.compose("resnet-50", steps)
 
 
-@pytest.mark.parametrize("name", ["without-gelo", "only-x", "gelu+nothing", "kernel-size=4", "nothing"])
+def test_generated_names_may_be_chosen_too():
+    names = ["gelu", "without-gelu", "only-gelu", "all-steps", "order1-03-stage-ratio"]
+    assert [rung.name for rung in roadmap.ladder("pico", names)] == names
+    assert roadmap.compose("pico", ["layer-scale=1e+2"]).design.block.layer_scale == 100
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "recipe..gelu",
+        "all",
+        "+",
+        "kernel-size=",
+        "gelu@",
+        "without-gelo",
+        "only-x",
+        "gelu+nothing",
+        "kernel-size=4",
+        "nothing",
+    ],
+)
 def test_what_is_no_rung_is_refused(name):
-    with pytest.raises(ValueError, match=r"unknown|not valid"):
+    with pytest.raises(ValueError, match=r"unknown|not valid|several rungs|names no step|ends without"):
         find_rung(Place.of("pico"), name)
 
 
@@ -179,14 +223,12 @@ def attention():
     from roadmap import plugins
 
     before = dict(STEPS), dict(MIXERS), list(plugins.LOADED)
-    plugins.load_file.cache_clear()
     plugins.load_file(EXAMPLE)
     yield
     for table, old in zip((STEPS, MIXERS), before, strict=False):
         table.clear()
         table.update(old)
     plugins.LOADED[:] = before[2]
-    plugins.load_file.cache_clear()
 
 
 def test_attention_takes_the_place_of_the_convolution_in_the_last_stage(attention):
@@ -231,7 +273,10 @@ def test_every_verb_takes_a_step_of_ones_own(tmp_path):
     listed = command("list", "--steps", "all,attention", *plugin, "--json", cwd=tmp_path)
     assert json.loads(listed.stdout)[-1]["name"] == "attention"
     assert "attention, 192" in command("show", "attention", *plugin, cwd=tmp_path).stdout
-    assert "mixer" in command("diff", "layer-scale", "attention", *plugin, cwd=tmp_path).stdout
+    changed = command("diff", "layer-scale", "attention", *plugin, "-o", "diff.png", cwd=tmp_path).stdout
+    assert changed.splitlines()[0] == "design.block[3].convs[0].mixer: none -> attention"
+    assert "block of stage 4" in changed and "block of stage 2" not in changed
+    assert (tmp_path / "diff.png").read_bytes().startswith(b"\x89PNG")
     assert "attention" in command("cost", "--steps", "attention", *plugin, cwd=tmp_path).stdout
     quick = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0", *plugin]
     done = command("run", "--steps", "attention", *quick, cwd=tmp_path)
@@ -251,19 +296,26 @@ def test_a_study_names_plugins_and_puts_their_steps_on_the_ladder(tmp_path):
     assert [row["name"] for row in json.loads(listed.stdout)][-2:] == ["layer-scale", "attention"], listed.stderr
 
 
-def test_installed_packages_bring_steps_by_an_entry_point(tmp_path):
-    (tmp_path / "thinner.py").write_text(
-        "from dataclasses import replace\nimport roadmap\n"
-        "@roadmap.step('thinner', group='Theirs')\n"
-        "def thinner(design: roadmap.Design) -> roadmap.Design:\n"
-        "    return replace(design, width=8)\n"
-    )
+def test_installed_packages_bring_steps_and_mixers_by_an_entry_point(tmp_path):
+    (tmp_path / "thinner.py").write_text(EXAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
     info = tmp_path / "thinner-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: thinner\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[roadmap.steps]\nthinner = thinner\n")
-    shown = command("diff", "layer-scale", "thinner", cwd=tmp_path, PYTHONPATH=str(tmp_path))
-    assert shown.returncode == 0 and "design.width: 24 -> 8" in shown.stdout, shown.stderr
+    import os
+
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    shown = command("diff", "layer-scale", "attention", cwd=tmp_path, PYTHONPATH=path)
+    assert shown.returncode == 0 and "mixer: none -> attention" in shown.stdout, shown.stderr
+    quick = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
+    done = command("run", "--steps", "attention", *quick, cwd=tmp_path, PYTHONPATH=path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = (ROOT / "ablations.yaml").read_text(encoding="utf-8")
+    entry = "  - {step: attention, title: attention, group: Mine}\n"
+    text = text.replace("\n# Whose word is followed", entry + "\n# Whose word is followed")
+    (tmp_path / "ablations.yaml").write_text(text, encoding="utf-8")
+    listed = command("list", "--json", cwd=tmp_path, PYTHONPATH=path)
+    assert json.loads(listed.stdout)[-1]["name"] == "attention", listed.stderr
 
 
 @pytest.mark.parametrize(
@@ -273,6 +325,8 @@ def test_installed_packages_bring_steps_by_an_entry_point(tmp_path):
         ("import nothing_of_the_kind", "ModuleNotFoundError"),
         ("import roadmap\n@roadmap.step('gelu')\ndef f(design): pass", "'gelu' exists already"),
         ("def broken(:", "SyntaxError"),
+        ("import sys\nsys.exit(3)", "SystemExit"),
+        ("import roadmap\n@roadmap.step('mine')\ndef f(design, k): pass", "by keyword alone"),
     ],
 )
 def test_plugins_that_do_not_load_are_named(tmp_path, text, message):
@@ -281,3 +335,66 @@ def test_plugins_that_do_not_load_are_named(tmp_path, text, message):
     done = command("list", "--plugin", "plugin.py", cwd=tmp_path)
     assert done.returncode == 2 and "plugin.py" in done.stderr and message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "written", "message"),
+    [
+        ("def f(design): return 1 / 0", "mine", "step 'mine' fails: ZeroDivisionError"),
+        (
+            "def f(design, *, width: str): return replace(design, width=width)",
+            "mine=wide",
+            "step 'mine' fails: TypeError",
+        ),
+        ("def f(design, *, k: Nothing): return design", "mine=3", "annotation of its parameters"),
+        ("def f(design, *, k: set): return design", "mine=3", "can't be written"),
+    ],
+)
+def test_steps_that_fail_are_named(tmp_path, body, written, message):
+    head = "from __future__ import annotations\nfrom dataclasses import replace\nimport roadmap\n"
+    (tmp_path / "plugin.py").write_text(f"{head}@roadmap.step('mine')\n{body}\n")
+    done = command("list", "--steps", written, "--plugin", "plugin.py", cwd=tmp_path)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_plugin_is_loaded_once_however_it_is_spelt(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "mine.py").write_text(EXAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
+    text = (ROOT / "ablations.yaml").read_text(encoding="utf-8") + "\nplugins: [sub/../mine.py]\n"
+    (tmp_path / "ablations.yaml").write_text(text, encoding="utf-8")
+    assert command("list", "--plugin", "mine.py", cwd=tmp_path).returncode == 0
+
+
+def test_two_files_of_one_name_are_two_codes(tmp_path):
+    from roadmap import plugins
+
+    before, loaded = dict(MIXERS), list(plugins.LOADED)
+    try:
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+            text = (
+                f"from roadmap.mixers import mixer\n@mixer('{name}', parameters=len, macs=len)\nclass Mix:\n    pass\n"
+            )
+            (tmp_path / name / "mix.py").write_text(text)
+            plugins.load_file(tmp_path / name / "mix.py")
+        assert MIXERS["a"].code != MIXERS["b"].code
+    finally:
+        MIXERS.clear()
+        MIXERS.update(before)
+        plugins.LOADED[:] = loaded
+
+
+def test_changed_boxes_are_those_gone_and_those_new():
+    from analysis.blocks import changed_boxes, draw_change
+
+    assert changed_boxes(["a", "b", "+", "r"], ["a", "c", "d", "+"]) == ({1, 3}, {1, 2})
+    before, after = (roadmap.ladder("resnet-50", name)[0].experiment.design for name in ("gelu", "fewer-activations"))
+    figure = draw_change(("gelu", before), ("fewer-activations", after))
+    dashed = [[box.get_linestyle() for box in axes.patches].count("--") for axes in figure.axes]
+    assert dashed == [2, 0]  # one behind the first convolution, one behind the sum
+    before, after = (
+        roadmap.ladder("resnet-50", name)[0].experiment.design for name in ("layer-norm", "separate-downsampling")
+    )
+    figure = draw_change(("a", before), ("b", after))
+    bold = [[text.get_text() for text in axes.texts if text.get_fontweight() == "bold"] for axes in figure.axes]
+    assert any("downsampling: LN → 2x2" in text for text in bold[1]) and any("stem: " in text for text in bold[0])

@@ -89,6 +89,9 @@ def test_diff_is_exact_as_text_and_as_data(capsys):
     ]
     marked = [line for line in drawing.splitlines() if line[:1] in "+-"]
     assert [" ".join(line.split()) for line in marked] == ["- ReLU", "+ GELU"] * 3
+    assert main(["diff", "layer-norm", "separate-downsampling"]) == 0
+    drawing = capsys.readouterr().out.partition("\n\n")[2]
+    assert "+ downsampling: LN → 2x2, stride 2 +bias" in drawing and "- head: global average pool → linear" in drawing
     main(["diff", "recipe", "stage-ratio", "--json"])
     assert json.loads(capsys.readouterr().out) == [
         {"path": "design.depths", "before": [1, 2, 2, 1], "after": [1, 1, 3, 1]}

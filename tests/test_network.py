@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,12 @@ def test_another_networks_weights_are_refused_with_the_first_difference():
         roadmap.load_torchvision(start, "resnet50", {})
     with pytest.raises(ValueError, match=r"head\.weight is \[1000, 2048\] here, \[10, 2048\]"):
         roadmap.load_torchvision(start, "resnet50", weights | {"fc.weight": torch.zeros(10, 2048)})
+    older = {name: tensor for name, tensor in weights.items() if not name.endswith("num_batches_tracked")}
+    roadmap.load_torchvision(start, "resnet50", older)
+    four = replace(start.design, block=start.design.blocks, width=start.design.widths)  # the same in other words
+    roadmap.load_timm(roadmap.build(four), "resnet50.a1_in1k", older)
+    with pytest.raises(ValueError, match="torchvision has no model 'resnet200'"):
+        roadmap.load_torchvision(start, "resnet200", weights)
     with pytest.raises(ValueError, match="has extra"):
         roadmap.load_torchvision(start, "resnet50", weights | {"extra": torch.zeros(1)})
     with pytest.raises(ValueError, match="unknown model 'resnet55'; did you mean"):

@@ -29,6 +29,12 @@ def test_two_paths_to_the_same_experiment_are_one_run(make_run):
     assert same.identity == run.identity
 
 
+def test_the_same_network_in_more_words_is_the_same_run(make_run):
+    run = make_run()
+    wordy = replace(run.experiment.design, width=run.experiment.design.widths, block=run.experiment.design.blocks)
+    assert replace(run, experiment=replace(run.experiment, design=wordy)).identity == run.identity
+
+
 def test_a_number_may_be_written_as_an_int_or_a_float(make_run):
     run = make_run()
     recipe = replace(run.experiment.recipe, mixup=0)

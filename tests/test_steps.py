@@ -215,11 +215,13 @@ def test_blocks_of_one_stage_may_differ():
 
 STEP_CHOICES = ["recipe", "stage-ratio", "patchify-stem", "depthwise", "width", "inverted-bottleneck"]
 STEP_CHOICES += ["move-up-depthwise", "kernel-size=5", "kernel-size=7", "kernel-size=9", "kernel-size=11", "gelu"]
+STEP_CHOICES += ["stage-ratio=2:2:2:2", "patchify-stem=2", "patchify-stem=8", "width=20", "inverted-bottleneck=0.5"]
+STEP_CHOICES += ["inverted-bottleneck=6", "layer-scale=0.1", "separate-downsampling=false"]
 STEP_CHOICES += ["fewer-activations", "fewer-norms", "layer-norm", "separate-downsampling", "layer-scale"]
 
 
 def compositions() -> st.SearchStrategy[list[str]]:
-    """Any subset of the steps in any order, one kernel size at most."""
+    """Any subset of the steps in any order, parameters included, one variant of a step at most."""
     return st.lists(st.sampled_from(STEP_CHOICES), unique_by=lambda name: name.split("=")[0])
 
 

@@ -78,6 +78,13 @@ def put(data, path, value):
         (["ladder", 0, "parameters", "to"], ["modern"], r"parameters.to: \['modern'\] is not the name of a recipe"),
         (["ladder", 1, "step"], "recipe", r"ladder\[1\].step: 'recipe' stands twice"),
         (["regimes", ".."], {}, "regimes"),
+        (
+            ["regimes", "pico", "variants"],
+            {"kernel-size": ["x"]},
+            r"regimes.pico.variants.kernel-size\[0\]: .*whole number",
+        ),
+        (["regimes", "pico", "variants"], {"gelu": [3]}, r"variants.gelu\[0\]: .*no parameter to vary"),
+        (["regimes", "pico", "variants"], {"stage-ratio": [439322]}, "stands in quotes"),
         (["devices", "v100", "macs_per_second"], None, "devices.v100.macs_per_second: None is not a finite number"),
     ],
 )

@@ -7,16 +7,19 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.options import Choice, add_study_options, choose
 from roadmap.cli.text import count, duration, table
 from roadmap.costs import Cost, cost
-from roadmap.design import Design
+from roadmap.design import comparable
 from roadmap.drawing import draw_block, draw_network, mark_changes
-from roadmap.plain import LARGEST, choices, differences, show, to_data
+from roadmap.plain import LARGEST, Difference, choices, differences, show, to_data
 from roadmap.recipe import Experiment
 from roadmap.rungs import Rung
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def add_verbs(verbs: Any) -> None:
@@ -108,7 +111,9 @@ def show_rung(options: argparse.Namespace) -> int:
     choice = choose(options)
     rung = choice.rung(options.step)
     if options.output:
-        _save_blocks(options.output, [(rung.title, rung.experiment.design)])
+        from analysis.blocks import draw_block as draw_figure
+
+        _save(draw_figure(rung.title, rung.experiment.design), options.output)
     if options.json:
         print(json.dumps(to_data(rung.experiment), indent=2))
         return 0
@@ -122,7 +127,8 @@ def show_rung(options: argparse.Namespace) -> int:
         print("\n".join(_outline(value, 1)))
     if rung.parent:
         print(f"\nagainst {rung.parent}:")
-        for difference in differences(choice.rung(rung.parent).experiment, rung.experiment):
+        before, after = choice.rung(rung.parent).experiment, rung.experiment
+        for difference in _differences(before, after):
             print(f"  {difference}")
     return 0
 
@@ -140,10 +146,16 @@ def _outline(data: dict[str, Any], depth: int) -> list[str]:
     return lines
 
 
+def _differences(before: Experiment, after: Experiment) -> list[Difference]:
+    """What differs, the designs in words of the same shape."""
+    old, new = comparable(before.design, after.design)
+    return [*differences(old, new, "design"), *differences(before.recipe, after.recipe, "recipe")]
+
+
 def diff_rungs(options: argparse.Namespace) -> int:
     choice = choose(options)
     before, after = (choice.rung(name).experiment for name in (options.before, options.after))
-    found = differences(before, after)
+    found = _differences(before, after)
     if options.json:
         print(json.dumps(to_data(found), indent=2))
     elif not found:
@@ -153,15 +165,16 @@ def diff_rungs(options: argparse.Namespace) -> int:
         if before.design != after.design:
             print("\n" + mark_changes(before.design, after.design))
     if options.output:
-        _save_blocks(options.output, [(options.before, before.design), (options.after, after.design)])
+        from analysis.blocks import draw_change
+
+        _save(draw_change((options.before, before.design), (options.after, after.design)), options.output)
     return 0
 
 
-def _save_blocks(path: Path, designs: list[tuple[str, Design]]) -> None:
-    from analysis.blocks import draw_blocks
+def _save(figure: Figure, path: Path) -> None:
     from analysis.figures import save_figure
 
-    for written in save_figure(draw_blocks(designs), [path]):
+    for written in save_figure(figure, [path]):
         print(f"figure: {written}", file=sys.stderr)
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from roadmap.cli.options import Choice, add_study_options, choose
+from roadmap.cli.options import Choice, add_study_options, choose, study_of
 from roadmap.study import load_study
 
 
@@ -46,7 +46,7 @@ def _series_at_hand(options: argparse.Namespace) -> list[Any]:
     """The regime asked for, else every regime of the study that has finished runs, in the study's order."""
     from analysis.results import collect, series_of_runs
 
-    study = load_study()
+    study = study_of(options)
     out = options.out or Path(study.defaults.out)
     series = []
     # Settings may fit one regime alone, so that those without any run are not even composed.

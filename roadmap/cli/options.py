@@ -101,11 +101,16 @@ def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False
         )
 
 
+def study_of(options: argparse.Namespace) -> Study:
+    """The study, with the plugins loaded that it may name steps of."""
+    for plugin in options.plugins:
+        load_file(plugin)
+    return load_study()
+
+
 def choose(options: argparse.Namespace) -> Choice:
     """The study as the options have it. Raises ValueError for a name that it does not know."""
-    for plugin in options.plugins:
-        load_file(plugin.resolve())
-    study = load_study()
+    study = study_of(options)
     regime, fidelity = options.regime or study.defaults.regime, options.fidelity or study.defaults.fidelity
     place = Place.of(regime, fidelity, options.data, study)
     return Choice(place, getattr(options, "ablation", "cumulative"), tuple(options.settings))

@@ -83,7 +83,9 @@ def _print_plan(choice: Choice, steps: str, jobs: list[Job]) -> None:
     ]
     print(table(["rung", "seed", "identity", "state", "device-hours", "folder"], rows))
     left = sum(hours[job.run.rung] for job in jobs if job.state != "finished")
-    print(f"\n{left:.4g} device-hours to train. {source}. Nothing was started.")
+    idle = [rung.name for rung in choice.rungs(steps) if rung.no_effect]
+    print(f"\nno effect, so no run of their own: {', '.join(idle)}" if idle else "")
+    print(f"{left:.4g} device-hours to train. {source}. Nothing was started.")
 
 
 def _announce(choice: Choice, jobs: list[Job], waiting: list[Job]) -> None:
