@@ -85,8 +85,8 @@ def check_composition(steps, regime):
     design = roadmap.compose(regime, steps).design
     for size in (64, 75):  # patches of 8 and three halvings need 64
         assert counted_by_torch(design, size) == tuple(vars(roadmap.cost(design, size, 10)).values())
-    # A dense 11x11 convolution in the hidden width of ResNet-200 has gigabytes of weights: those networks go forward and
-    # backward without numbers.
+    # A dense 11x11 convolution in the hidden width of ResNet-200 has gigabytes of weights: those networks go forward
+    # and backward without numbers.
     device = torch.device("cpu" if roadmap.cost(design, 64, 10).parameters < 1e8 else "meta")
     with device:
         model, images = roadmap.build(design, num_classes=10), torch.randn(2, 3, 64, 64)
