@@ -87,7 +87,7 @@ def test_diff_is_exact_as_text_and_as_data(capsys):
         "design.block.convs[1].act: relu -> gelu",
         "design.block.act: relu -> gelu",
     ]
-    marked = [line for line in drawing.splitlines() if line[:1] in "+-"]
+    marked = [line for line in drawing.splitlines() if line.startswith(("+", "-"))]
     assert [" ".join(line.split()) for line in marked] == ["- ReLU", "+ GELU"] * 3
     assert main(["diff", "layer-norm", "separate-downsampling"]) == 0
     drawing = capsys.readouterr().out.partition("\n\n")[2]
