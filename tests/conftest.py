@@ -6,12 +6,17 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from roadmap.ladders import ladder
 from roadmap.record import Run
 from roadmap.study import load_study
 
 ROOT = Path(__file__).parent.parent
+
+# The machines are noisy, so that no test is timed; and in CI the draws are the same every time.
+settings.register_profile("roadmap", deadline=None, derandomize=os.environ.get("CI") == "true")
+settings.load_profile("roadmap")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
