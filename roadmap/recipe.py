@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from roadmap.design import Design
+
+# timm's notation, such as rand-m9-mstd0.5-inc1; a part that timm doesn't know it would pass over without a word.
+RANDAUGMENT = r"rand(-m\d+|-n[1-9]\d*|-p(0?\.\d+|0|1)|-mstd\d+(\.\d+)?|-mmax\d+|-inc[01])*"
+WHOLE_IMAGE_SIZE = 384  # pixels; from here on evaluation takes the whole image
 
 
 @dataclass(frozen=True)
@@ -30,30 +35,35 @@ class Recipe:
     decay_norms_and_biases: bool  # whether weight decay also takes biases, norms and layer scale
     # augmentation
     image_size: int  # side of the training and evaluation crop, pixels
-    crop: Literal["padded", "random-resized"]
+    crop: Literal["padded", "random-resized"]  # "padded": of the image at its training size, or larger
     crop_padding: int  # "padded": pixels added on every side before the crop
     crop_scale: tuple[float, float]  # "random-resized": share of the image's area
     crop_ratio: tuple[float, float]  # "random-resized": width over height
-    interpolation: Literal["bilinear", "bicubic"]
+    interpolation: Literal["bilinear", "bicubic"]  # wherever an image is resized, in training and evaluation
     horizontal_flip: float  # probability
     randaugment: str | None  # timm's notation
     mixup: float  # alpha of the Beta distribution; 0 is off
     cutmix: float  # alpha of the Beta distribution; 0 is off
     mix_probability: float  # that a batch is mixed at all
     mix_switch_probability: float  # that it is by cutmix, where both are on
+    mix_group: int  # images of a batch that are mixed alike, in pairs; the paper's batch a device
     random_erasing: float  # probability; filled by pixel with normal noise
     # regularization
     label_smoothing: float
     drop_path: float  # of the last block; grows linearly from 0 at the first
+    clip_gradients: float | None  # the largest norm of a step's gradient; null leaves it as it is
+    # evaluation
+    evaluation_crop: float  # below 384 pixels, the share of the resized side that the centre crop keeps; above, all
     # the rest
     initialization: Literal["torchvision", "truncated-normal"]  # the latter: std 0.02, biases 0
     ema: float | None  # decay a step of the averaged weights
-    precision: Literal["auto", "fp32", "bf16"]  # "auto": what is faster on the device; the record has it
+    sync_batch_norm: bool  # statistics over all devices' images, not each device's own (on GPUs)
+    precision: Literal["auto", "fp32", "bf16", "fp16"]  # "auto": what is faster on the device; the record has it
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         _require(0 <= self.warmup_epochs < self.epochs, "warmup_epochs", self.warmup_epochs, f"0 to {self.epochs - 1}")
-        for name in ("batch_size", "decay_epochs", "image_size"):
+        for name in ("batch_size", "decay_epochs", "image_size", "mix_group"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("learning_rate", "eps"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
@@ -67,10 +77,29 @@ class Recipe:
         for name in ("crop_scale", "crop_ratio"):
             low, high = getattr(self, name)
             _require(0 < low <= high, name, [low, high], "two rising numbers above 0")
-        mixes = self.mix_probability > 0 and (self.mixup > 0 or self.cutmix > 0)
-        even = self.batch_size % 2 == 0
-        _require(even or not mixes, "batch_size", self.batch_size, "an even number to mix images in pairs")
+        for name in ("batch_size", "mix_group"):
+            even = getattr(self, name) % 2 == 0
+            _require(even or not self.mixes, name, getattr(self, name), "an even number to mix images in pairs")
+        randaugment = self.randaugment
+        written = randaugment is None or re.fullmatch(RANDAUGMENT, randaugment) is not None
+        _require(written, "randaugment", randaugment, "null or timm's notation, such as rand-m9-mstd0.5-inc1")
+        crop, clip = self.evaluation_crop, self.clip_gradients
+        _require(0 < crop <= 1, "evaluation_crop", crop, "above 0 to 1")
+        _require(clip is None or clip > 0, "clip_gradients", clip, "null or above 0")
         _require(self.ema is None or 0 < self.ema < 1, "ema", self.ema, "null or between 0 and 1")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed, by mixup or cutmix."""
+        return self.mix_probability > 0 and (self.mixup > 0 or self.cutmix > 0)
+
+    @property
+    def evaluation_size(self) -> int | None:
+        """Pixels of the shorter side before the centre crop; None where the whole image is taken, squashed.
+
+        As in the released ConvNeXt code: resize 256 and crop 224, but no crop from 384 pixels on.
+        """
+        return None if self.image_size >= WHOLE_IMAGE_SIZE else int(self.image_size / self.evaluation_crop)
 
     @property
     def idle(self) -> set[str]:
@@ -78,7 +107,9 @@ class Recipe:
         names: set[str] = set()
         names |= {"momentum"} if self.optimizer == "adamw" else {"betas", "eps"}
         names |= {"min_learning_rate"} if self.schedule == "step" else {"decay_epochs", "decay_factor"}
-        names |= {"crop_padding"} if self.crop == "random-resized" else {"crop_scale", "crop_ratio", "interpolation"}
+        names |= {"crop_padding"} if self.crop == "random-resized" else {"crop_scale", "crop_ratio"}
+        names |= {"evaluation_crop"} if self.evaluation_size is None else set()
+        names |= set() if self.mixes else {"mix_group"}
         if not self.mix_probability or not (self.mixup and self.cutmix):
             names.add("mix_switch_probability")
         if not self.mixup and not self.cutmix:

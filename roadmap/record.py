@@ -5,15 +5,17 @@ runs/<regime>/<rung>-s<seed>-<identity>/
     metrics.jsonl   one line an epoch
     checkpoint.pt   all that resuming needs (the runner's)
     result.json     last, and only when the run is complete
+    divergences.json  only where the loss was no number: when, and where training went on from, if it did
     log.txt         what a person would read
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +25,25 @@ from roadmap.plain import from_data, to_data
 from roadmap.recipe import Experiment
 from roadmap.study import Dataset
 
-FORMAT = 1
+FORMAT = 2
 
-State = Literal["absent", "begun", "finished"]
+State = Literal["absent", "begun", "diverged", "finished"]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """A loss, or a weight, that was no finite number."""
+
+    epoch: int  # from 1
+    step: int  # within the epoch, from 1
+    learning_rate: float
+    loss: str  # nan, inf or -inf; a number where the weights it left were not finite
+    module: str  # the first whose output, or whose weights, were not finite
+    retried_from: tuple[int, int] | None = None  # the epoch and step, from 0, that training went on from
+
+    def __str__(self) -> str:
+        where = f"epoch {self.epoch}, step {self.step}, at a learning rate of {self.learning_rate:g}"
+        return f"the loss is {self.loss} in {where}; the first that was not finite is {self.module}"
 
 
 class ForeignFolder(ValueError):
@@ -60,7 +78,8 @@ class Run:
         # Through the types, so that a width of 1 and of 1.0 are one.
         plain = replace(self.experiment, design=simplest(self.experiment.design))
         experiment = to_data(from_data(Experiment, to_data(plain)))
-        named = {"data": self.data, "seed": self.seed, "fidelity": self.fidelity, "mixers": self.mixers}
+        data = self.dataset.content or self.data  # a folder is what it holds, whatever it is called
+        named = {"data": data, "seed": self.seed, "fidelity": self.fidelity, "mixers": self.mixers}
         return {"experiment": experiment, **named}
 
     @property
@@ -86,7 +105,31 @@ def state(folder: Path, run: Run) -> State:
         raise ForeignFolder(
             f"{folder} holds another run ({stored}) than {run.name} ({run.identity}); move the folder away"
         )
-    return "begun" if read_result(folder, run) is None else "finished"
+    if read_result(folder, run) is not None:
+        return "finished"
+    return "diverged" if is_diverged(read_divergences(folder)) else "begun"
+
+
+def read_divergences(folder: Path) -> tuple[Divergence, ...]:
+    """When a run diverged, in order. Raises ForeignFolder where the file is not of this version."""
+    path = folder / "divergences.json"
+    content = read_json(path)
+    if content is None:
+        return ()
+    try:
+        found: tuple[Divergence, ...] = from_data(tuple[Divergence, ...], content.get("divergences"), "divergences")
+    except ValueError as error:
+        raise ForeignFolder(f"{path}: {error}") from None
+    return found
+
+
+def write_divergences(folder: Path, divergences: Sequence[Divergence]) -> None:
+    write_json(folder / "divergences.json", {"divergences": to_data(divergences)})
+
+
+def is_diverged(divergences: Sequence[Divergence]) -> bool:
+    """Whether training ended there: the last was not retried."""
+    return bool(divergences) and divergences[-1].retried_from is None
 
 
 def read_result(folder: Path, run: Run) -> dict[str, Any] | None:
@@ -149,12 +192,19 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(aside, path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink()  # a full disk has no room for half a file
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def append_metrics(folder: Path, row: dict[str, Any]) -> None:
-    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    """Raises OSError with the path where the disk does not take it."""
+    path = folder / "metrics.jsonl"
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

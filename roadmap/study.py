@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 from roadmap.design import resnet
+from roadmap.execution import Execution
 from roadmap.plain import check_keys, choices, from_data, to_data
 from roadmap.plugins import load_file, load_installed
 from roadmap.recipe import Experiment, Recipe
@@ -97,6 +98,7 @@ class Dataset:
     mean: tuple[float, float, float]  # a channel, of images scaled to 0..1
     std: tuple[float, float, float]
     recipe: dict[str, Any] = field(default_factory=dict)  # what this data needs changed in every recipe
+    content: str | None = None  # of an image folder: a hash of its files' names and sizes
 
     def __post_init__(self) -> None:
         if min(self.classes, self.train_images, self.test_images) < 1:
@@ -130,6 +132,7 @@ class Study:
     references: dict[str, Reference]
     family: dict[str, Sibling]
     data: dict[str, Dataset]
+    execution: Execution
     devices: dict[str, Device]
     plugins: tuple[str, ...] = ()  # Python files with users' own steps, relative to this file
 

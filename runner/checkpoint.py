@@ -14,7 +14,8 @@ import torch
 from roadmap.record import write_whole
 
 NAME, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
-KEYS = {"identity", "model", "optimizer", "ema", "epoch", "step", "loss_sum", "seconds"}
+FORMAT = 2
+KEYS = {"format", "identity", "model", "optimizer", "scaler", "ema", "epoch", "step", "loss_sum", "skipped", "seconds"}
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
@@ -33,19 +34,42 @@ def save(folder: Path, state: dict[str, Any]) -> None:
 def load(folder: Path, identity: str) -> dict[str, Any] | None:
     """The newest checkpoint that can be read; None where there is none.
 
-    Raises ValueError where it belongs to another run.
+    Raises ValueError where it belongs to another run or another version, or where none can be read.
     """
-    for path in (folder / NAME, folder / PREVIOUS):
-        if not path.exists():
-            continue
+    paths = [path for path in (folder / NAME, folder / PREVIOUS) if path.exists()]
+    broken = []
+    for path in paths:
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            if not isinstance(state, dict) or state.keys() != KEYS:
-                raise ValueError("it has not what a checkpoint has")
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-            warnings.warn(f"{path} can't be read ({error}); going on without it, from what is older", stacklevel=2)
+            state = _read(path)
+        except _Unreadable as error:
+            broken.append(f"{path} can't be read ({error})")
             continue
         if state.get("identity") != identity:
             raise ValueError(f"{path} is of run {state.get('identity')}, not {identity}; move the folder away")
+        if state.get("format") != FORMAT or state.keys() != KEYS:
+            found = state.get("format")
+            raise ValueError(f"{path} has format {found!r}; this version reads {FORMAT}; move the folder away")
+        if broken:
+            warnings.warn(f"{broken[0]}; going on from the one before it, {path.name}", stacklevel=2)
         return state
+    if broken:
+        raise ValueError(f"{'; '.join(broken)}; remove what can't be read to train from the start")
     return None
+
+
+class _Unreadable(Exception):
+    pass
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise _Unreadable(error.strerror or str(error)) from None
+    except pickle.UnpicklingError:  # its own message advises to load it without the safeguard
+        raise _Unreadable("it holds something else than tensors and numbers, or is damaged") from None
+    except (RuntimeError, EOFError, ValueError, KeyError):
+        raise _Unreadable("it is damaged or cut off") from None
+    if not isinstance(state, dict):
+        raise _Unreadable("it has not what a checkpoint has")
+    return state

@@ -1,132 +1,242 @@
-"""The data sets by name, and the batches that training takes from them."""
+"""The batches that a run trains on and is evaluated on."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from timm.data.mixup import Mixup
-from timm.data.random_erasing import RandomErasing
 from torch import Tensor
-from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 
 from roadmap.recipe import Recipe
 from roadmap.record import Run
-from runner.randomness import generator_for, seed_for, seed_torch
-from runner.sources import Split
+from runner.augment import (
+    Erasing,
+    Mixing,
+    Normalization,
+    Transform,
+    evaluation_transform,
+    padded_crops,
+    resized,
+    training_transform,
+)
+from runner.device import Setup
+from runner.randomness import generator_for, seed_for, seed_globally
+from runner.sources import BadImage, Pixels, Split
+
+EVALUATION_BATCH = 256  # images of a device
+SUBSTITUTES = 16  # images that are tried in the place of one that can't be read
+
+Place = tuple[int, int]  # epoch, and index into the data set
 
 
-class Normalization:
-    """uint8 images to normalized floats of three channels, channels last in memory."""
+class Batch(NamedTuple):
+    """What the workers hand over."""
 
-    def __init__(self, run: Run) -> None:
-        self.mean = torch.tensor(run.dataset.mean).view(3, 1, 1) * 255
-        self.std = torch.tensor(run.dataset.std).view(3, 1, 1) * 255
+    images: Tensor  # uint8, B x C x S x S
+    labels: Tensor  # int64, B
+    indices: list[int]  # into the data set
+    bad: list[str]  # what was wrong with images that could not be read
 
-    def __call__(self, images: Tensor) -> Tensor:
-        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+class Samples(Dataset[Batch]):
+    """Augmented images by their places: each a function of (seed, epoch, index) alone, in whichever process."""
+
+    def __init__(self, prepare: Callable[[Sequence[Place]], Batch]) -> None:
+        self.prepare = prepare
+
+    def __getitems__(self, places: Sequence[Place]) -> Batch:
+        return self.prepare(places)
+
+
+class OneByOne:
+    """Images as a transform makes them, each with random numbers of its own."""
+
+    def __init__(self, split: Split, transform: Transform, seed: int, substitutes: int) -> None:
+        self.split, self.transform, self.seed, self.substitutes = split, transform, seed, substitutes
+
+    def __call__(self, places: Sequence[Place]) -> Batch:
+        images, indices, bad = [], [], []
+        for epoch, index in places:
+            for candidate in range(index, index + 1 + self.substitutes):
+                candidate %= len(self.split)
+                try:
+                    image = self.split.image(candidate)
+                except BadImage as error:
+                    bad.append(str(error))
+                    continue
+                seed_globally(seed_for(self.seed, "augment", epoch, index))
+                images.append(self.transform(image))
+                indices.append(candidate)
+                break
+        stacked = torch.stack(images) if images else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+        return Batch(stacked, self.split.labels[indices], indices, bad)
+
+
+class AllAtOnce:
+    """Small images in memory, resized, cropped and mirrored a batch at a time: ten times as fast as one by one."""
+
+    def __init__(self, split: Pixels, recipe: Recipe, seed: int, training: bool) -> None:
+        self.split, self.recipe, self.seed, self.training = split, recipe, seed, training
+        self.epoch, self.draws = -1, torch.empty(0)
+
+    def __call__(self, places: Sequence[Place]) -> Batch:
+        """Of one epoch."""
+        indices = [index for _, index in places]
+        images = resized(self.split.images[indices], self.recipe)
+        if self.training:
+            where, mirrored = self._draw(places[0][0])[indices].split((2, 1), dim=1)
+            images = padded_crops(images, where, self.recipe.crop_padding)
+            flip = (mirrored < self.recipe.horizontal_flip).view(-1, 1, 1, 1)
+            images = torch.where(flip, images.flip(3), images)
+        return Batch(images, self.split.labels[indices], indices, [])
+
+    def _draw(self, epoch: int) -> Tensor:
+        """Three uniform numbers for each image: how far down and right its crop is, and whether it is mirrored."""
+        if epoch != self.epoch:
+            generator = generator_for(self.seed, "augment", epoch)
+            self.epoch, self.draws = epoch, torch.rand(len(self.split), 3, generator=generator)
+        return self.draws
+
+
+def training_samples(run: Run, split: Split) -> Samples:
+    recipe = run.experiment.recipe
+    if isinstance(split, Pixels) and split.is_square and recipe.crop == "padded" and recipe.randaugment is None:
+        return Samples(AllAtOnce(split, recipe, run.seed, training=True))
+    return Samples(OneByOne(split, training_transform(recipe, run.dataset), run.seed, substitutes=SUBSTITUTES))
+
+
+def evaluation_samples(run: Run, split: Split) -> Samples:
+    recipe = run.experiment.recipe
+    if isinstance(split, Pixels) and split.is_square and recipe.evaluation_size in (None, recipe.image_size):
+        return Samples(AllAtOnce(split, recipe, run.seed, training=False))
+    return Samples(OneByOne(split, evaluation_transform(recipe), run.seed, substitutes=0))
+
+
+def epoch_order(count: int, seed: int, epoch: int, batch_size: int, retries: Sequence[Place] = ()) -> Tensor:
+    """The order in which an epoch takes the images.
+
+    `retries` are the places, epoch and step, from which a diverged run went on: what is left of that epoch is in
+    another order from there.
+    """
+    order = torch.randperm(count, generator=generator_for(seed, "order", epoch))
+    for attempt, (of_epoch, step) in enumerate(retries, start=1):
+        if of_epoch == epoch:
+            left = order[step * batch_size :]
+            again = torch.randperm(len(left), generator=generator_for(seed, "order", epoch, "retry", attempt))
+            order = torch.cat((order[: step * batch_size], left[again]))
+    return order
 
 
 class TrainingBatches:
-    """The batches of a run. Each is a function of (seed, epoch, step) alone, whatever was drawn before.
+    """A process's share of the batches of a run, in the parts that its device takes at a time.
 
-    What augmentation does to an image depends on (seed, epoch, index) alone.
+    What is in a step's global batch depends on (seed, epoch, step) alone, and what augmentation does to an image on
+    (seed, epoch, index); processes, parts and workers change nothing.
     """
 
-    def __init__(self, run: Run, split: Split) -> None:
-        self.recipe, self.seed, self.split = run.experiment.recipe, run.seed, split
-        self.normalize = Normalization(run)
-        self.steps = len(split) // self.recipe.batch_size  # an epoch's; the rest sits out, others each epoch
-        self.mix = _mixer(self.recipe, run.dataset.classes)
-        self.erase = _eraser(self.recipe)
-        self._epoch = -1
+    def __init__(
+        self, run: Run, split: Split, setup: Setup, rank: int, retries: Sequence[Place] = (), skip_bad: bool = False
+    ) -> None:
+        self.run, self.recipe, self.setup, self.rank, self.retries = run, run.experiment.recipe, setup, rank, retries
+        self.count, self.steps = len(split), len(split) // self.recipe.batch_size  # an epoch's; the rest sits out
+        self.part_size = self.recipe.batch_size // (setup.processes * setup.accumulation)
+        self.samples = training_samples(run, split)
+        self.normalize = Normalization(run.dataset, setup.device)
+        self.erase = Erasing(self.recipe, run.seed, setup.device) if self.recipe.random_erasing else None
+        self.mix = Mixing(self.recipe, run.dataset.classes, run.seed) if self.recipe.mixes else None
+        self.bad = BadImages(skip_bad)
 
-    def __call__(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """Images B x 3 x H x W, and targets: class indices B, or probabilities B x classes where images are mixed."""
-        if epoch != self._epoch:
-            self._draw(epoch)
-        size = self.recipe.batch_size
-        index = self.order[step * size : (step + 1) * size]
-        images = self.normalize(crop_and_flip(self.split.images[index], self.draws[index], self.recipe))
+    def stream(self, epoch: int, step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """From that step to the end of training, a part at a time.
+
+        Gives images B x 3 x H x W and targets: classes B, or probabilities B x classes where images are mixed.
+        """
+        parts = zip(self._parts(epoch, step), _load(self.samples, self._places(epoch, step), self.setup), strict=True)
+        for (of_epoch, of_step, part), batch in parts:
+            self.bad.meet(batch.bad)
+            if len(batch.indices) < self.part_size:
+                raise BadImage(f"{batch.bad[-1]}; nor can the {SUBSTITUTES} images before it")
+            yield self._finish(batch, of_epoch, of_step, self._first(part))
+
+    def _parts(self, epoch: int, step: int) -> Iterator[tuple[int, int, int]]:
+        for of_epoch in range(epoch, self.recipe.epochs):
+            for of_step in range(step if of_epoch == epoch else 0, self.steps):
+                yield from ((of_epoch, of_step, part) for part in range(self.setup.accumulation))
+
+    def _places(self, epoch: int, step: int) -> Iterator[list[Place]]:
+        order, of = torch.empty(0), -1
+        for of_epoch, of_step, part in self._parts(epoch, step):
+            if of_epoch != of:
+                order = epoch_order(self.count, self.run.seed, of_epoch, self.recipe.batch_size, self.retries)
+                of = of_epoch
+            first = of_step * self.recipe.batch_size + self._first(part)
+            yield [(of_epoch, index) for index in order[first : first + self.part_size].tolist()]
+
+    def _first(self, part: int) -> int:
+        """Where a part begins in its step's global batch."""
+        return (self.rank * self.setup.accumulation + part) * self.part_size
+
+    def _finish(self, batch: Batch, epoch: int, step: int, first: int) -> tuple[Tensor, Tensor]:
+        """What is done to a batch on the device."""
+        images = self.normalize(_move(batch.images, self.setup))
+        targets = _move(batch.labels, self.setup)
         if self.erase:
-            for image, i in zip(images, index.tolist(), strict=True):
-                _seed_globally(seed_for(self.seed, "erase", epoch, i))
-                self.erase(image)
-        targets = self.split.labels[index]
+            self.erase(images, epoch, batch.indices)
         if self.mix:
-            _seed_globally(seed_for(self.seed, "mix", epoch, step))
-            images, targets = self.mix(images, targets)
-        return images, targets
-
-    def _draw(self, epoch: int) -> None:
-        """The epoch's order, and five uniform numbers for each image."""
-        self._epoch = epoch
-        self.order = torch.randperm(len(self.split), generator=generator_for(self.seed, "order", epoch))
-        self.draws = torch.rand(len(self.split), 5, generator=generator_for(self.seed, "augment", epoch))
+            images, targets = self.mix(images, targets, epoch, step, first)
+        return images.contiguous(memory_format=self.setup.memory_format), targets
 
 
-def crop_and_flip(images: Tensor, draws: Tensor, recipe: Recipe) -> Tensor:
-    """The recipe's crop and mirror image of uint8 images, by five numbers from 0 to 1 for each; the result is float."""
-    images = images.float()
-    where, shape, mirror = draws[:, 0:2], draws[:, 2:4], draws[:, 4]
-    if recipe.crop == "random-resized":
-        images = _random_resized_crop(images, where, shape, recipe)
-    elif recipe.crop_padding:
-        images = _padded_crop(images, where, recipe.crop_padding)
-    mirrored = (mirror < recipe.horizontal_flip).view(-1, 1, 1, 1)
-    return torch.where(mirrored, images.flip(3), images) if recipe.horizontal_flip else images
+class EvaluationBatches:
+    """A process's share of the held-out images: each image is in exactly one share, once."""
+
+    def __init__(self, run: Run, split: Split, setup: Setup, rank: int, skip_bad: bool = False) -> None:
+        self.setup, self.samples = setup, evaluation_samples(run, split)
+        self.normalize = Normalization(run.dataset, setup.device)
+        self.indices = range(rank, len(split), setup.processes)
+        most = math.ceil(len(split) / setup.processes)
+        self.rounds = math.ceil(most / EVALUATION_BATCH)  # in step with the other processes
+        self.bad = BadImages(skip_bad)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images B x 3 x H x W and classes B; B may be 0 in the last round."""
+        starts = [round_ * EVALUATION_BATCH for round_ in range(self.rounds)]
+        places = ([(0, index) for index in self.indices[start : start + EVALUATION_BATCH]] for start in starts)
+        for batch in _load(self.samples, places, self.setup):
+            self.bad.meet(batch.bad)
+            images = self.normalize(_move(batch.images, self.setup))
+            yield images.contiguous(memory_format=self.setup.memory_format), _move(batch.labels, self.setup)
 
 
-def _padded_crop(images: Tensor, where: Tensor, padding: int) -> Tensor:
-    """A crop of the images' own size out of the images padded with black."""
-    count, channels, height, width = images.shape
-    top, left = (where * (2 * padding + 1)).long().unbind(1)
-    rows = (top[:, None] + torch.arange(height)).view(count, 1, height, 1)
-    columns = (left[:, None] + torch.arange(width)).view(count, 1, 1, width)
-    padded = F.pad(images, (padding,) * 4)
-    return padded[torch.arange(count).view(-1, 1, 1, 1), torch.arange(channels).view(1, -1, 1, 1), rows, columns]
+class BadImages:
+    """What becomes of images that can't be read: they end the run, or are counted."""
+
+    def __init__(self, skip: bool) -> None:
+        self.skip, self.count, self.told = skip, 0, set[str]()
+
+    def meet(self, messages: Sequence[str]) -> None:
+        """Raises BadImage with the file, unless they are skipped; then each is told of once."""
+        for message in messages:
+            if not self.skip:
+                raise BadImage(f"{message}; --set execution.bad_images=skip goes on without it")
+            if message not in self.told:
+                self.told.add(message)
+                print(f"skipped: {message}")
+        self.count += len(messages)
 
 
-def _random_resized_crop(images: Tensor, where: Tensor, shape: Tensor, recipe: Recipe) -> Tensor:
-    """A crop of random area and aspect, within the image, resized to the image's size."""
-    area = torch.lerp(torch.tensor(recipe.crop_scale[0]), torch.tensor(recipe.crop_scale[1]), shape[:, 0])
-    low, high = torch.tensor(recipe.crop_ratio).log()
-    ratio = torch.lerp(low, high, shape[:, 1]).exp()
-    size = torch.stack(((area * ratio).sqrt(), (area / ratio).sqrt()), 1).clamp(max=1)  # share of width, of height
-    center = (2 * where - 1) * (1 - size)
-    theta = torch.cat((torch.diag_embed(size), center.unsqueeze(2)), 2)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    resized = F.grid_sample(images, grid, mode=recipe.interpolation, padding_mode="reflection", align_corners=False)
-    return resized.clamp(0, 255)
-
-
-def _mixer(recipe: Recipe, classes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
-    """timm's mixup and cutmix over a batch, with smoothed labels."""
-    if not recipe.mix_probability or not (recipe.mixup or recipe.cutmix):
-        return None
-    mixup: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = Mixup(
-        mixup_alpha=recipe.mixup,
-        cutmix_alpha=recipe.cutmix,
-        prob=recipe.mix_probability,
-        switch_prob=recipe.mix_switch_probability,
-        label_smoothing=recipe.label_smoothing,
-        num_classes=classes,
+def _load(samples: Samples, places: Iterable[list[Place]], setup: Setup) -> Iterable[Batch]:
+    return DataLoader(
+        samples,
+        batch_sampler=places,
+        num_workers=setup.workers,
+        collate_fn=lambda batch: batch,
+        pin_memory=setup.device == "cuda",
     )
-    return mixup
 
 
-def _eraser(recipe: Recipe) -> Callable[[Tensor], Tensor] | None:
-    """timm's random erasing of one image, in place, filled by pixel with normal noise."""
-    if not recipe.random_erasing:
-        return None
-    erasing: Callable[[Tensor], Tensor] = RandomErasing(recipe.random_erasing, mode="pixel", device="cpu")
-    return erasing
-
-
-def _seed_globally(seed: int) -> None:
-    """timm draws from the global generators of Python, NumPy and torch."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    seed_torch(seed)
+def _move(tensor: Tensor, setup: Setup) -> Tensor:
+    return tensor.to(setup.device, non_blocking=True)

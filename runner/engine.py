@@ -2,37 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.metadata
 import math
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from roadmap.costs import cost
+from roadmap.execution import Execution
 from roadmap.network import build
-from roadmap.plain import from_data
-from roadmap.record import Run, append_metrics, keep_metrics, read_json, read_metrics, state, write_json, write_manifest
+from roadmap.plain import from_data, to_data
+from roadmap.record import (
+    Divergence,
+    Run,
+    append_metrics,
+    is_diverged,
+    keep_metrics,
+    read_divergences,
+    read_json,
+    read_metrics,
+    state,
+    write_divergences,
+    write_json,
+    write_manifest,
+)
 from runner import checkpoint
-from runner.data import Normalization, TrainingBatches
-from runner.device import Execution, available_device, choose_execution
+from runner.data import EvaluationBatches, TrainingBatches
+from runner.device import Setup, choose_setup
+from runner.diagnosis import first_not_finite, not_finite_weight
+from runner.distributed import ALONE, World
 from runner.optim import learning_rate, make_optimizer
-from runner.randomness import seed_for, seed_torch
-from runner.sources import Split, check_trainable, load_data
+from runner.randomness import seed_for, seed_globally
+from runner.sources import check_trainable, load_data
 
-EVALUATION_BATCH = 256  # images
-LIBRARIES = ("roadmap-convnext", "torch", "torchvision", "timm", "numpy", "scikit-learn")
+LIBRARIES = ("roadmap-convnext", "torch", "torchvision", "timm", "pillow", "numpy", "scikit-learn")
+MOST_RETRIES = 3  # of a run that diverges
+
+
+class Request(IntEnum):
+    """What is asked of a run in training. The step in flight is finished first."""
+
+    NONE = 0
+    SAVE = 1
+    STOP = 2  # with the state saved
 
 
 class Stopped(Exception):
@@ -40,41 +67,58 @@ class Stopped(Exception):
 
 
 class Diverged(ValueError):
-    """The loss is no number any more."""
+    """The loss is no finite number any more."""
 
 
 class Busy(ValueError):
     """Another process trains in the folder."""
 
 
+# Hears of each "step" and each "epoch" (its row of metrics), on rank 0.
+Report = Callable[[str, dict[str, Any]], None]
+
+
 def train(
     run: Run,
     folder: Path,
-    threads: int,
-    report: Callable[[dict[str, Any]], None] = lambda row: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    execution: Execution,
+    threads: int = 1,
+    world: World = ALONE,
+    report: Report = lambda kind, detail: None,
+    request: Callable[[], Request] = lambda: Request.NONE,
 ) -> dict[str, Any]:
     """Trains a run in its folder, or goes on where it was, and returns its result.
 
-    Only one process may train in a folder: hold it with `exclusive`. `report` gets each epoch's row of metrics.
-    Raises Stopped once `should_stop` says so, with the state saved; Diverged at a loss that is no number; ValueError
-    where the folder belongs to another run.
+    Called by every process of `world`, which they have joined, and of which only rank 0 writes. Only one training may
+    be in a folder: rank 0 holds it with `exclusive`. `threads` are each process's where the execution leaves them open.
+
+    Returns nothing on other ranks than 0. Raises Stopped once `request` says so, with the state saved; Diverged at a
+    loss that is no finite number, which is recorded; ValueError where the folder belongs to another run, or where
+    something asked for can't be had.
     """
-    if state(folder, run) == "absent":
-        check_trainable(run)
-        write_manifest(folder, run, **_circumstances(choose_execution(run.experiment.recipe, threads)))
+    how_far = state(folder, run)
+    check_trainable(run)
     manifest = read_json(folder / "manifest.json") or {}
-    stored: Execution = from_data(Execution, manifest.get("execution"), f"{folder}/manifest.json: execution")
-    # The last bits depend on precision and threads, which stay; what device there is may have changed.
-    execution = replace(stored, device=available_device())
-    torch.set_num_threads(execution.threads)
-    training = _Training(run, folder, execution)
-    training.restore()
-    while training.epoch < run.experiment.recipe.epochs:
-        report(training.run_epoch(should_stop))
-    result = training.result()
-    write_json(folder / "result.json", result)
-    return result
+    where = f"{folder}/manifest.json: execution"
+    stored = from_data(Setup, manifest.get("execution"), where) if how_far != "absent" else None
+    setup = choose_setup(run.experiment.recipe, execution, world.size, threads, stored)
+    torch.set_num_threads(setup.threads)
+    print(f"computed on {setup}" + (f", begun on {stored}" if stored not in (None, setup) else ""))
+    if how_far == "absent" and world.rank == 0:
+        write_manifest(folder, run, **_circumstances(setup))
+    divergences = read_divergences(folder)
+    while True:
+        if is_diverged(divergences):
+            _check_retry(execution, divergences)
+            divergences = _retry(run, folder, divergences, world)
+            print(f"retry from {divergences[-1].retried_from}: {divergences[-1]}")
+        training = _Training(run, folder, execution, setup, world, divergences, report, request)
+        try:
+            return training.train()
+        except _NotFinite as error:
+            divergences = (*divergences, error.divergence)
+            if world.rank == 0:
+                write_divergences(folder, divergences)
 
 
 @contextmanager
@@ -89,12 +133,18 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
-def _circumstances(execution: Execution) -> dict[str, Any]:
+def _circumstances(setup: Setup) -> dict[str, Any]:
     """What does not decide the result but belongs to its record."""
+    gpu = torch.cuda.get_device_name() if setup.device == "cuda" else None
     return {
-        "execution": asdict(execution),
+        "execution": asdict(setup),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
-        "machine": {"host": platform.node(), "system": platform.platform(), "processor": platform.processor()},
+        "machine": {
+            "host": platform.node(),
+            "system": platform.platform(),
+            "processor": platform.processor(),
+            "gpu": gpu,
+        },
         "command": sys.argv,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -107,126 +157,263 @@ def _version(name: str) -> str | None:
         return None
 
 
+def _check_retry(execution: Execution, divergences: Sequence[Divergence]) -> None:
+    if execution.on_nan == "stop":
+        raise Diverged(f"{divergences[-1]}")
+    if len(divergences) > MOST_RETRIES:
+        raise Diverged(f"{divergences[-1]}, after {MOST_RETRIES} retries")
+
+
+def _retry(run: Run, folder: Path, divergences: Sequence[Divergence], world: World) -> tuple[Divergence, ...]:
+    """Has training go on from the last checkpoint, the rest of its epoch in another order; on record before it does."""
+    saved = checkpoint.load(folder, run.identity)
+    place = (saved["epoch"], saved["step"]) if saved else (0, 0)
+    retried = (*divergences[:-1], replace(divergences[-1], retried_from=place))
+    if world.rank == 0:
+        write_divergences(folder, retried)
+    return retried
+
+
+class _NotFinite(Exception):
+    def __init__(self, divergence: Divergence) -> None:
+        super().__init__(str(divergence))
+        self.divergence = divergence
+
+
 class _Training:
     """The state of a run in training: what a checkpoint holds, and what follows from the run alone."""
 
-    def __init__(self, run: Run, folder: Path, execution: Execution) -> None:
-        self.run, self.folder, self.execution = run, folder, execution
+    def __init__(
+        self,
+        run: Run,
+        folder: Path,
+        execution: Execution,
+        setup: Setup,
+        world: World,
+        divergences: Sequence[Divergence],
+        report: Report,
+        request: Callable[[], Request],
+    ) -> None:
+        self.run, self.folder, self.execution, self.setup, self.world = run, folder, execution, setup, world
+        self.divergences, self.report, self.request = divergences, report if world.rank == 0 else _silent, request
         self.recipe = recipe = run.experiment.recipe
-        train_split, self.test_split = load_data(run)
-        self.batches = TrainingBatches(run, train_split)
-        seed_torch(seed_for(run.seed, "initialization"))
-        self.model: nn.Module = build(
+        train_split, test_split = load_data(run, execution.data_path)
+        skip_bad = execution.bad_images == "skip"
+        retries = [each.retried_from for each in divergences if each.retried_from]
+        self.batches = TrainingBatches(run, train_split, setup, world.rank, retries, skip_bad)
+        self.test_batches = EvaluationBatches(run, test_split, setup, world.rank, skip_bad)
+        seed_globally(seed_for(run.seed, "initialization"))
+        model = build(
             run.experiment.design,
             run.dataset.classes,
             drop_path=recipe.drop_path,
             initialization=recipe.initialization,
-        ).to(torch.device(execution.device))
-        self.model.to(memory_format=torch.channels_last)
-        self.optimizer = make_optimizer(self.model, recipe)
+        )
+        self.model = _prepared(model, recipe.sync_batch_norm and world.size > 1, setup)
         self.ema = (
             AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
             if recipe.ema is not None
             else None
         )
+        self.parallel = _parallel(self.model, setup, world)
+        self.forward: Callable[[Tensor], Tensor] = self.parallel
+        if setup.compile is not None:
+            self.forward = torch.compile(self.parallel, backend=setup.compile)
+        self.optimizer = make_optimizer(self.model, recipe)
+        self.scaler = torch.amp.GradScaler(setup.device, enabled=setup.precision == "fp16")
         self.epoch = self.step = 0  # the next to train
-        self.loss_sum = torch.zeros((), device=execution.device)  # over the epoch's steps so far
+        self.loss_sum = 0.0  # over the epoch's steps so far
+        self.skipped = 0  # images of the epoch so far that could not be read
         self.seconds = 0.0  # spent in the epoch so far
+        self.saved_at = self.began = time.perf_counter()
 
-    def restore(self) -> None:
+    def train(self) -> dict[str, Any]:
+        """Goes on where the newest checkpoint is, to the end."""
+        self._restore()
+        self.stream = self.batches.stream(self.epoch, self.step)
+        while self.epoch < self.recipe.epochs:
+            self._train_epoch()
+        if self.world.rank != 0:
+            return {}
+        result = self._result()
+        write_json(self.folder / "result.json", result)
+        return result
+
+    def _restore(self) -> None:
         """Takes up the newest checkpoint of the folder, if there is one."""
         saved = checkpoint.load(self.folder, self.run.identity)
         if saved:
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
+            self.scaler.load_state_dict(saved["scaler"])
             if self.ema:
                 self.ema.load_state_dict(saved["ema"])
             self.epoch, self.step = saved["epoch"], saved["step"]
-            self.loss_sum, self.seconds = saved["loss_sum"].to(self.execution.device), saved["seconds"]
-        keep_metrics(self.folder, self.epoch)
+            self.loss_sum, self.skipped, self.seconds = saved["loss_sum"], saved["skipped"], saved["seconds"]
+            print(f"going on from epoch {self.epoch + 1}, step {self.step}")
+        if self.world.rank == 0:
+            keep_metrics(self.folder, self.epoch)
 
-    def save(self) -> None:
+    def _save(self) -> None:
+        """Writes a checkpoint; never one whose weights are not finite."""
+        self.saved_at = time.perf_counter()
+        broken = not_finite_weight(self.model)
+        if broken:  # the same on every process
+            raise _NotFinite(self._divergence(f"{self.loss_sum / max(1, self.step):g}", broken))
+        if self.world.rank != 0:
+            return
         checkpoint.save(
             self.folder,
             {
+                "format": checkpoint.FORMAT,
                 "identity": self.run.identity,
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
                 "ema": self.ema.state_dict() if self.ema else None,
                 "epoch": self.epoch,
                 "step": self.step,
                 "loss_sum": self.loss_sum,
-                "seconds": self.seconds,
+                "skipped": self.skipped,
+                "seconds": self.seconds + self.saved_at - self.began,
             },
         )
 
-    def run_epoch(self, should_stop: Callable[[], bool]) -> dict[str, Any]:
+    def _train_epoch(self) -> None:
         """Trains what is left of an epoch, evaluates, and writes metrics and checkpoint."""
-        began, first_step = time.perf_counter(), self.step
+        self.began, first_step = time.perf_counter(), self.step
         self.model.train()
         while self.step < self.batches.steps:
-            self._train_step()
-            if should_stop():
-                self.seconds += time.perf_counter() - began
-                self.save()
-                raise Stopped(f"stopped in epoch {self.epoch + 1}, step {self.step}")
-        trained = time.perf_counter() - began
+            self._attend(self._train_step())
+        trained = time.perf_counter() - self.began
         images = (self.step - first_step) * self.recipe.batch_size
         row: dict[str, Any] = {
             "epoch": self.epoch + 1,
-            "train_loss": self._finite(self.loss_sum.item() / self.batches.steps),
-            **self.evaluate(self.model),
-            **({f"ema_{key}": value for key, value in self.evaluate(self.ema).items()} if self.ema else {}),
+            "train_loss": self.loss_sum / self.batches.steps,
+            **self._evaluate(self.model),
+            **({f"ema_{key}": value for key, value in self._evaluate(self.ema).items()} if self.ema else {}),
+            "skipped_images": self.skipped + self._skipped_in_evaluation(),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "images_per_second": images / trained if images else None,
-            "peak_memory_bytes": _peak_memory(self.execution.device),
-            "seconds": self.seconds + time.perf_counter() - began,
+            "peak_memory_bytes": _peak_memory(self.setup.device),
+            "seconds": self.seconds + time.perf_counter() - self.began,
         }
-        append_metrics(self.folder, row)
-        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
-        self.loss_sum.zero_()
-        self.save()
-        return row
+        if self.world.rank == 0:
+            append_metrics(self.folder, row)
+        self.epoch, self.step, self.loss_sum, self.skipped, self.seconds = self.epoch + 1, 0, 0.0, 0, 0.0
+        self.began = time.perf_counter()
+        self._save()
+        self.report("epoch", row)
 
-    def _train_step(self) -> None:
-        progress = (self.epoch + self.step / self.batches.steps) / self.recipe.epochs
+    def _train_step(self) -> Request:
+        """One step on the global batch; returns what was asked for meanwhile."""
+        rate = learning_rate(self.recipe, (self.epoch + self.step / self.batches.steps) / self.recipe.epochs)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, progress)
-        images, targets = (tensor.to(self.execution.device) for tensor in self.batches(self.epoch, self.step))
-        seed_torch(seed_for(self.run.seed, "step", self.epoch, self.step))  # drop path
+            group["lr"] = rate
         self.optimizer.zero_grad()
-        with self.execution.autocast():
-            logits = self.model(images)
-        loss = _loss(logits.float(), targets, self.recipe.label_smoothing)
-        loss.backward()
-        self.optimizer.step()
+        losses = [self._backward(next(self.stream), part) for part in range(self.setup.accumulation)]
+        loss, skipped, request = self._agree(torch.stack(losses).mean())
+        self.step += 1
+        if not math.isfinite(loss):
+            raise _NotFinite(self._divergence(f"{loss}", self._first_not_finite()))
+        if self.recipe.clip_gradients is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_gradients)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         if self.ema:
             self.ema.update_parameters(self.model)
-        self.loss_sum += loss.detach()
-        self.step += 1
+        self.loss_sum += loss
+        self.skipped += skipped
+        progress = {"epoch": self.epoch + 1, "step": self.step, "steps": self.batches.steps, "loss": loss}
+        self.report("step", progress)
+        return request
 
-    def _finite(self, loss: float) -> float:
-        if not math.isfinite(loss):
-            rate = self.optimizer.param_groups[0]["lr"]
-            raise Diverged(f"the loss is {loss} in epoch {self.epoch + 1}, at a learning rate of {rate:g}")
-        return loss
+    def _backward(self, batch: tuple[Tensor, Tensor], part: int) -> Tensor:
+        """Adds a part's gradients; returns its loss."""
+        images, targets = batch
+        self._seed_part(part)
+        last = part == self.setup.accumulation - 1
+        # Gradients cross to the other processes once a step, with its last part.
+        crosses = last or not isinstance(self.parallel, DistributedDataParallel)
+        with contextlib.nullcontext() if crosses else self.parallel.no_sync():
+            with self.setup.autocast():
+                logits = self.forward(images)
+            loss = _loss(logits.float(), targets, self.recipe.label_smoothing)
+            self.scaler.scale(loss / self.setup.accumulation).backward()
+        return loss.detach()
+
+    def _seed_part(self, part: int) -> None:
+        """What a network draws, such as the paths to drop, depends on where it is alone."""
+        seed_globally(seed_for(self.run.seed, "step", self.epoch, self.step, self.world.rank, part))
+
+    def _agree(self, loss: Tensor) -> tuple[float, int, Request]:
+        """What every process learns: the loss over the global batch, images skipped, the strongest request."""
+        skipped, self.batches.bad.count = self.batches.bad.count, 0
+        due = time.perf_counter() - self.saved_at >= self.execution.checkpoint_minutes * 60
+        request = max(self.request(), Request.SAVE if due and self.step < self.batches.steps else Request.NONE)
+        if self.world.size == 1:
+            return loss.item(), skipped, request
+        asked = [float(request == kind) for kind in (Request.SAVE, Request.STOP)]
+        mean = loss / self.world.size
+        told = self.world.sum(torch.cat((mean.view(1), torch.tensor([float(skipped), *asked]).to(mean))))
+        total, skipped_by_all, save, stop = told.tolist()
+        return total, round(skipped_by_all), Request.STOP if stop else Request.SAVE if save else Request.NONE
+
+    def _attend(self, request: Request) -> None:
+        if request is not Request.NONE:
+            self._save()
+            print(f"saved in epoch {self.epoch + 1}, step {self.step}")
+        if request is Request.STOP:
+            raise Stopped(f"stopped in epoch {self.epoch + 1}, step {self.step}")
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def _evaluate(self, model: nn.Module) -> dict[str, float | None]:
         """Loss, and top-1 and top-5 accuracy in percent, on the held-out images, each once."""
+        # Running statistics are each process's own in between.
+        self.world.spread(model.buffers())
         model.eval()
-        loss, hits = 0.0, torch.zeros(2)
-        for images, labels in _evaluation_batches(self.test_split, Normalization(self.run)):
-            labels = labels.to(self.execution.device)
-            with self.execution.autocast():
-                logits = model(images.to(self.execution.device)).float()
-            loss += F.cross_entropy(logits, labels, reduction="sum").item()
-            ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-            hits += torch.stack((ranked[:, 0].sum(), ranked.sum())).cpu()
-        top1, top5 = (hits * 100 / len(self.test_split)).tolist()
-        return {"test_loss": loss / len(self.test_split), "top1": top1, "top5": top5}
+        sums = torch.zeros(4, dtype=torch.float64)  # images, loss, top-1, top-5
+        for images, labels in self.test_batches:
+            self._attend(self._agree(torch.zeros((), device=self.setup.device))[2])
+            if len(labels):
+                with self.setup.autocast():
+                    logits = model(images).float()
+                ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+                loss = F.cross_entropy(logits, labels, reduction="sum").double()
+                sums += torch.stack((loss.new_tensor(len(labels)), loss, ranked[:, 0].sum(), ranked.sum())).cpu()
+        count, loss, top1, top5 = self.world.sum(sums.to(self.setup.device)).tolist()
+        mean = loss / count
+        return {
+            "test_loss": mean if math.isfinite(mean) else None,
+            "top1": 100 * top1 / count,
+            "top5": 100 * top5 / count,
+        }
 
-    def result(self) -> dict[str, Any]:
+    def _skipped_in_evaluation(self) -> int:
+        skipped, self.test_batches.bad.count = self.test_batches.bad.count, 0
+        return round(self.world.sum(torch.tensor(float(skipped), device=self.setup.device)).item())
+
+    def _divergence(self, loss: str, module: str) -> Divergence:
+        rate = self.optimizer.param_groups[0]["lr"]
+        return Divergence(self.epoch + 1, self.step, rate, loss, module)
+
+    def _first_not_finite(self) -> str:
+        """The module that a step, which was counted already, broke down in: the step is taken again, and watched."""
+        self.step -= 1
+        stream = self.batches.stream(self.epoch, self.step)
+        found = None
+        for part in range(self.setup.accumulation):
+            images, _ = next(stream)
+            if not torch.isfinite(images).all():
+                found = found or "the images"
+            self._seed_part(part)
+            with self.setup.autocast():
+                found = found or first_not_finite(self.model, lambda images=images: self.model(images))  # type: ignore[misc]
+        self.step += 1
+        return self.world.first_word(found) or "the loss itself"
+
+    def _result(self) -> dict[str, Any]:
         """The last epoch's accuracy, never the best's, which would choose on the test set, and what the run took."""
         rows = read_metrics(self.folder)
         accuracy = {key: value for key, value in rows[-1].items() if key.endswith(("top1", "top5", "test_loss"))}
@@ -238,20 +425,34 @@ class _Training:
             "parameters": counted.parameters,
             "macs": counted.macs,
             "epochs": len(rows),
+            "skipped_images": sum(row["skipped_images"] for row in rows),
+            "divergences": to_data(self.divergences),  # that it was brought over
             "seconds": sum(row["seconds"] for row in rows),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
 
+def _silent(kind: str, detail: dict[str, Any]) -> None:
+    pass
+
+
+def _prepared(model: nn.Module, synchronized: bool, setup: Setup) -> nn.Module:
+    if synchronized:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return model.to(torch.device(setup.device)).to(memory_format=setup.memory_format)
+
+
+def _parallel(model: nn.Module, setup: Setup, world: World) -> nn.Module:
+    """The model with its gradients averaged over all processes."""
+    if world.size == 1:
+        return model
+    devices = [world.local_rank] if setup.device == "cuda" else None
+    return DistributedDataParallel(model, device_ids=devices)
+
+
 def _loss(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
     """Cross entropy. Mixed targets are probabilities, with the smoothing in them already."""
     return F.cross_entropy(logits, targets, label_smoothing=label_smoothing if targets.ndim == 1 else 0.0)
-
-
-def _evaluation_batches(split: Split, normalize: Normalization) -> Iterator[tuple[Tensor, Tensor]]:
-    for first in range(0, len(split), EVALUATION_BATCH):
-        part = slice(first, first + EVALUATION_BATCH)
-        yield normalize(split.images[part].float()), split.labels[part]
 
 
 def _peak_memory(device: str) -> int:

@@ -1,79 +1,285 @@
-"""The data sets that the runner can read, by name. Importing this costs nothing: loading imports what it needs."""
+"""The data sets that the runner can read. Importing this costs nothing: reading imports what it needs."""
 
 from __future__ import annotations
 
+import gzip
+import os
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import files
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
+from roadmap.folders import Listing, check_layout, list_images
 from roadmap.plain import choices
 from roadmap.record import Run
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
+
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+
+class BadImage(ValueError):
+    """A file that is no image, or not a whole one."""
+
+
+class Split(Protocol):
+    """The training or the held-out images of a data set."""
+
+    @property
+    def labels(self) -> Tensor: ...  # int64, N
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> Image:
+        """In RGB. Raises BadImage with the file."""
 
 
 @dataclass(frozen=True)
-class Split:
+class Pixels:
+    """Images of one size, all in memory."""
+
     images: Tensor  # uint8, N x C x H x W; C is 1 or 3
     labels: Tensor  # int64, N
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def is_square(self) -> bool:
+        return self.images.shape[2] == self.images.shape[3]
 
-# Gives (training, test) for an image size in pixels.
-Source = Callable[[int], tuple[Split, Split]]
+    def image(self, index: int) -> Image:
+        from PIL import Image
+
+        pixels = self.images[index].permute(1, 2, 0).numpy()
+        return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).convert("RGB")
 
 
-def source(name: str) -> Source:
-    """The data set of that name. Raises ValueError where this version can't read it."""
-    if name not in SOURCES:
-        raise ValueError(f"data set {name!r} can't be read by this version; {choices(SOURCES, name)} (--data NAME)")
-    return SOURCES[name]
+@dataclass(frozen=True)
+class Files:
+    """Images in files, read when they are wanted."""
+
+    listing: Listing
+
+    @cached_property
+    def labels(self) -> Tensor:
+        import torch
+
+        return torch.tensor(self.listing.labels)
+
+    def __len__(self) -> int:
+        return len(self.listing.names)
+
+    def image(self, index: int) -> Image:
+        from PIL import Image
+
+        path = self.listing.root / self.listing.names[index]
+        try:
+            with Image.open(path) as image:
+                return image.convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, for broken files
+            raise BadImage(f"{path} can't be read as an image: {error}") from None
 
 
-def _digits(image_size: int) -> tuple[Split, Split]:
-    """scikit-learn's 1,797 scans of handwritten digits; every fourth scan of each digit is held out.
+Splits = tuple[Split, Split]  # training, held out
 
-    Read from the package's file: importing scikit-learn for it costs each process a second and 75 MiB.
+
+def downloads() -> Path:
+    """The folder where named data sets are looked for and downloaded to."""
+    return Path(os.environ.get("ROADMAP_DATA", "data"))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set's two halves: to find it, which may download it, and to read it from there."""
+
+    find: Callable[[Path | None], Path]  # from a path that was given, or where it usually is
+    read: Callable[[Path], Splits]
+
+
+def _find_digits(path: Path | None) -> Path:
+    if path is not None:
+        raise ValueError(f"digits={path}: the digits come with scikit-learn; --data digits alone is them")
+    (file,) = (file.locate() for file in files("scikit-learn") or () if file.name == "digits.csv.gz")
+    return Path(str(file))
+
+
+def _read_digits(file: Path) -> Splits:
+    """1,797 scans of handwritten digits, 8x8 grey; every fourth scan of each digit is held out.
+
+    Read from scikit-learn's file: importing it costs each process a second and 75 MiB.
     """
     import numpy as np
     import torch
     from torch.nn import functional as F
 
-    (path,) = (file.locate() for file in files("scikit-learn") or () if file.name == "digits.csv.gz")
-    table = torch.from_numpy(np.loadtxt(str(path), delimiter=",", dtype=np.float32))
+    table = torch.from_numpy(np.loadtxt(str(file), delimiter=",", dtype=np.float32))
     labels = table[:, -1].long()
-    images = table[:, :-1].view(-1, 1, 8, 8) * (255 / 16)
-    images = F.interpolate(images, size=image_size, mode="bilinear", align_corners=False).round().to(torch.uint8)
+    images = (table[:, :-1].view(-1, 1, 8, 8) * (255 / 16)).round().to(torch.uint8)
     scans_so_far = F.one_hot(labels).cumsum(0)[torch.arange(len(labels)), labels]
     held_out = scans_so_far % 4 == 1
-    return Split(images[~held_out], labels[~held_out]), Split(images[held_out], labels[held_out])
+    return Pixels(images[~held_out], labels[~held_out]), Pixels(images[held_out], labels[held_out])
 
 
-def load_data(run: Run) -> tuple[Split, Split]:
-    """A run's training and test images. Raises ValueError where there are not as many as the study says."""
-    splits = source(run.data)(run.experiment.recipe.image_size)
+def _find_fashion_mnist(path: Path | None) -> Path:
+    """Debian's package dataset-fashion-mnist, or the usual download."""
+    usual = downloads() / "FashionMNIST" / "raw"
+    folders = [path] if path else [DEBIAN_FASHION_MNIST, usual]
+    for folder in folders:
+        if _idx_file(folder, "train-images-idx3-ubyte"):
+            return folder
+    _refuse_path(path, "train-images-idx3-ubyte (or .gz), with its three companions,")
+
+    def fetch() -> None:
+        from torchvision.datasets import FashionMNIST
+
+        FashionMNIST(str(downloads()), download=True)
+
+    _download("fashion-mnist", folders, fetch)
+    return usual
+
+
+def _read_fashion_mnist(folder: Path) -> Splits:
+    """Zalando's clothes, 28x28 grey."""
+    train, held_out = (
+        Pixels(
+            _read_idx(folder, f"{name}-images-idx3-ubyte").unsqueeze(1),
+            _read_idx(folder, f"{name}-labels-idx1-ubyte").long(),
+        )
+        for name in ("train", "t10k")
+    )
+    return train, held_out
+
+
+def _idx_file(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+def _read_idx(folder: Path, name: str) -> Tensor:
+    """A file in MNIST's format: two zero bytes, the type (8 is uint8), the dimensions, their sizes, the numbers."""
+    import numpy as np
+    import torch
+
+    path = _idx_file(folder, name)
+    if path is None:
+        raise ValueError(f"{folder}: {name} (or .gz) was looked for and is not there")
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        if content[:3] != b"\0\0\x08":
+            raise ValueError("it does not begin as such a file does")
+        start = 4 + 4 * content[3]
+        shape = np.frombuffer(content[4:start], dtype=">u4").astype(int)
+        return torch.from_numpy(np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape).copy())
+    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
+        raise ValueError(f"{path} can't be read in MNIST's format: {error}") from None
+
+
+def _cifar(name: str, folder: str) -> Source:
+    """CIFAR-10 or CIFAR-100, 32x32, as torchvision reads and downloads them."""
+
+    def kind() -> Any:
+        from torchvision import datasets
+
+        return getattr(datasets, name.upper())
+
+    def find(path: Path | None) -> Path:
+        # The folder itself, or the one that it lies in.
+        root = path.parent if path and path.name == folder else path or downloads()
+        if not (root / folder).is_dir():
+            _refuse_path(path, f"{folder}/")
+            _download(name, [root / folder], lambda: kind()(str(root), download=True))
+        return root
+
+    def read(root: Path) -> Splits:
+        import torch
+
+        try:
+            found = [kind()(str(root), train=train) for train in (True, False)]
+        except RuntimeError:
+            where = root / folder
+            raise ValueError(f"{where}: files of {name} are missing or damaged; remove it to download again") from None
+        train, held_out = (
+            Pixels(torch.from_numpy(each.data).permute(0, 3, 1, 2), torch.tensor(each.targets)) for each in found
+        )
+        return train, held_out
+
+    return Source(find, read)
+
+
+def _folder(name: str) -> Source:
+    def find(path: Path | None) -> Path:
+        try:
+            return check_layout(path or downloads() / name)
+        except ValueError as error:
+            raise ValueError(str(error) + ("" if path else f"; --data {name}=PATH says where it is")) from None
+
+    def read(root: Path) -> Splits:
+        train, held_out = list_images(root)
+        return Files(train), Files(held_out)
+
+    return Source(find, read)
+
+
+def _refuse_path(path: Path | None, wanted: str) -> None:
+    if path is not None:
+        raise ValueError(f"{path}: {wanted} was looked for and is not there")
+
+
+def _download(name: str, looked: list[Path], fetch: Callable[[], object]) -> None:
+    """Raises ValueError where it can't be had, with where it was looked for."""
+    places = " and ".join(map(str, looked))
+    print(f"{name}: not in {places}; downloading to {downloads()}/", flush=True)
+    try:
+        fetch()
+    except (OSError, RuntimeError) as error:
+        hint = f"--data {name}=PATH says where it is"
+        raise ValueError(f"{name}: not in {places}, and the download failed: {error}; {hint}") from None
+
+
+SOURCES = {
+    "digits": Source(_find_digits, _read_digits),
+    "fashion-mnist": Source(_find_fashion_mnist, _read_fashion_mnist),
+    "cifar10": _cifar("cifar10", "cifar-10-batches-py"),
+    "cifar100": _cifar("cifar100", "cifar-100-python"),
+    "imagenet": _folder("imagenet"),
+}
+
+
+def source(run: Run) -> Source:
+    """Of a run's data set. Raises ValueError where this version can't read it."""
+    if run.dataset.content is not None:
+        return _folder(run.data)
+    if run.data not in SOURCES:
+        valid = choices(SOURCES, run.data)
+        raise ValueError(f"data set {run.data!r} can't be read by this version; {valid}, or an image folder's path")
+    return SOURCES[run.data]
+
+
+def load_data(run: Run, path: str | None = None) -> Splits:
+    """A run's training and held-out images, from a path or from where they usually are.
+
+    Raises ValueError where they are not there, or not what the study says.
+    """
+    its = source(run)
+    splits = its.read(its.find(Path(path) if path else None))
     found, said = tuple(map(len, splits)), (run.dataset.train_images, run.dataset.test_images)
     if found != said:
-        raise ValueError(f"data set {run.data!r} has {found} training and test images, ablations.yaml says {said}")
+        raise ValueError(f"data set {run.data!r} has {found} training and test images, the study says {said}")
+    classes = 1 + int(max(split.labels.max() for split in splits))
+    if classes > run.dataset.classes:
+        raise ValueError(f"data set {run.data!r} has {classes} classes, the study says {run.dataset.classes}")
     return splits
 
 
-SOURCES: dict[str, Source] = {"digits": _digits}
-
-
 def check_trainable(run: Run) -> None:
-    """Raises ValueError where the runner does not do what the run's recipe or data ask."""
+    """Raises ValueError where the runner can't do what a run's recipe or data ask, before anything is read."""
     recipe = run.experiment.recipe
-    source(run.data)
-    if recipe.randaugment is not None:
-        raise ValueError(
-            f"{run.name}: recipe.randaugment {recipe.randaugment!r} is not done by this version; "
-            "--set recipe.randaugment=null trains without it"
-        )
+    source(run)
     if recipe.batch_size > run.dataset.train_images:
         raise ValueError(
             f"{run.name}: recipe.batch_size {recipe.batch_size} is more than the {run.dataset.train_images} training "

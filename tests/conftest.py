@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
+from roadmap.execution import Execution
 from roadmap.ladders import ladder
 from roadmap.record import Run
 from roadmap.study import load_study
+
+if TYPE_CHECKING:
+    from runner.device import Setup
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,13 +36,24 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def make_run():
     """A small run of a rung of pico: `make_run("gelu", epochs=2)`."""
 
-    def make(rung: str = "pico", seed: int = 0, **recipe: object) -> Run:
+    def make(rung: str = "pico", seed: int = 0, data: str = "digits", **recipe: object) -> Run:
         from roadmap.study import changed
 
         study = load_study()
-        (chosen,) = ladder("pico", rung)
+        (chosen,) = ladder("pico", rung, data=data)
         quick = {"epochs": 2, "warmup_epochs": 0, "batch_size": 256} | recipe
         experiment = changed(chosen.experiment, {"recipe": vars(chosen.experiment.recipe) | quick}, "test")
-        return Run("pico", rung, experiment, "digits", study.dataset("digits"), seed, "paper")
+        return Run("pico", rung, experiment, data, study.dataset(data), seed, "paper")
 
     return make
+
+
+def execution(**changes: object) -> Execution:
+    """The study's way to compute a run, with changes."""
+    return replace(load_study().execution, **changes)
+
+
+def setup_of(run: Run, rank_count: int = 1, **changes: object) -> Setup:
+    from runner.device import choose_setup
+
+    return choose_setup(run.experiment.recipe, execution(**changes), rank_count, 1)

@@ -5,20 +5,42 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 import roadmap
 from roadmap.record import read_metrics, write_manifest
-from runner import checkpoint
-from runner.device import Execution
-from runner.engine import Busy, Diverged, Stopped, _Training, exclusive, train
+from runner import checkpoint, engine
+from runner.distributed import ALONE
+from runner.engine import Busy, Request, Stopped, _Training, exclusive
 from runner.optim import learning_rate
 from runner.randomness import seed_for
+from runner.sources import Pixels
+from tests.conftest import execution, setup_of
 
 UNTIMED = ("seconds", "images_per_second", "peak_memory_bytes")
+
+
+def train(run, folder, report=None, should_stop=None, threads=1, **changes):
+    """Trains by the study's defaults, with changes to how; `report` gets the rows of metrics."""
+
+    def hear(kind, detail):
+        if report and kind == "epoch":
+            report(detail)
+
+    def request():
+        return Request.STOP if should_stop and should_stop() else Request.NONE
+
+    return engine.train(run, folder, execution(**changes), threads, report=hear, request=request)
+
+
+def start(run, folder, **changes):
+    """A training that is driven step by step."""
+    how = execution(**changes)
+    nothing = lambda *_: None  # noqa: E731
+    return _Training(run, folder, how, setup_of(run, **changes), ALONE, (), nothing, lambda: Request.NONE)
 
 
 def untimed(folder):
@@ -38,11 +60,12 @@ def assert_same(folder, other):
 
 def test_a_run_leaves_its_record(make_run, tmp_path):
     run, rows = make_run("recipe"), []
-    result = train(run, tmp_path / "run", 1, rows.append)
+    result = train(run, tmp_path / "run", rows.append)
     folder = tmp_path / "run"
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["identity"] == run.identity
-    assert manifest["execution"] == {"device": "cpu", "precision": "fp32", "threads": 1}
+    chosen = {"device": "cpu", "precision": "fp32", "processes": 1, "accumulation": 1, "threads": 1, "workers": 0}
+    assert manifest["execution"] == chosen | {"channels_last": True, "compile": None}
     assert manifest["versions"]["torch"] == torch.__version__.split("+")[0]
     assert rows == read_metrics(folder) and [row["epoch"] for row in rows] == [1, 2]
     assert result == json.loads((folder / "result.json").read_text())
@@ -56,18 +79,18 @@ def test_a_run_leaves_its_record(make_run, tmp_path):
 @pytest.mark.parametrize("rung", ["recipe", "layer-scale"])
 def test_stopping_anywhere_and_going_on_changes_nothing(make_run, tmp_path, rung, mixing):
     run = make_run(rung, ema=0.9, mix_probability=mixing, random_erasing=mixing / 4, drop_path=0.5)
-    train(run, tmp_path / "whole", 1)
+    train(run, tmp_path / "whole")
     for step in (1, 5, 7, 9):  # in the first epoch, at its end, in the second
         steps = iter(range(1, 100))
         with pytest.raises(Stopped):
-            train(run, tmp_path / f"stopped-{step}", 1, should_stop=lambda s=steps, n=step: next(s) == n)
-        train(run, tmp_path / f"stopped-{step}", 1)
+            train(run, tmp_path / f"stopped-{step}", should_stop=lambda s=steps, n=step: next(s) == n)
+        train(run, tmp_path / f"stopped-{step}")
         assert_same(tmp_path / "whole", tmp_path / f"stopped-{step}")
 
 
 def test_a_finished_epoch_whose_checkpoint_was_not_written_is_trained_again(make_run, tmp_path, monkeypatch):
     run = make_run("recipe", epochs=3)
-    train(run, tmp_path / "whole", 1)
+    train(run, tmp_path / "whole")
 
     def killed(folder, state):
         if state["epoch"] == 2:
@@ -77,36 +100,36 @@ def test_a_finished_epoch_whose_checkpoint_was_not_written_is_trained_again(make
     save = checkpoint.save
     monkeypatch.setattr(checkpoint, "save", killed)
     with pytest.raises(KeyboardInterrupt):
-        train(run, tmp_path / "killed", 1)
+        train(run, tmp_path / "killed")
     assert len(read_metrics(tmp_path / "killed")) == 2
     with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 3, "tr')  # and a line that was cut off
     monkeypatch.setattr(checkpoint, "save", save)
-    train(run, tmp_path / "killed", 1)
+    train(run, tmp_path / "killed")
     assert_same(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_a_truncated_checkpoint_is_passed_over_for_the_one_before(make_run, tmp_path):
     run = make_run("recipe", epochs=3)
-    train(run, tmp_path / "whole", 1)
+    train(run, tmp_path / "whole")
     with pytest.raises(Stopped):
-        train(run, tmp_path / "cut", 1, should_stop=lambda: len(read_metrics(tmp_path / "cut")) == 2)
+        train(run, tmp_path / "cut", should_stop=lambda: len(read_metrics(tmp_path / "cut")) == 2)
     path = tmp_path / "cut" / checkpoint.NAME
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.warns(UserWarning, match="going on without it, from what is older"):
-        train(run, tmp_path / "cut", 1)
+    with pytest.warns(UserWarning, match="damaged or cut off.; going on from the one before it"):
+        train(run, tmp_path / "cut")
     assert_same(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_a_checkpoint_of_another_run_is_refused(make_run, tmp_path):
-    train(make_run(seed=1), tmp_path / "other", 1)
+    train(make_run(seed=1), tmp_path / "other")
     run = make_run()
-    write_manifest(tmp_path / "run", run, execution={"device": "cpu", "precision": "fp32", "threads": 1})
+    write_manifest(tmp_path / "run", run, execution=asdict(setup_of(run)))
     (tmp_path / "other" / checkpoint.NAME).rename(tmp_path / "run" / checkpoint.NAME)
     with pytest.raises(ValueError, match="is of run"):
-        train(run, tmp_path / "run", 1)
+        train(run, tmp_path / "run")
     with pytest.raises(ValueError, match="holds another run"):
-        train(run, tmp_path / "other", 1)
+        train(run, tmp_path / "other")
 
 
 def test_a_folder_is_held_by_one_process(tmp_path):
@@ -123,7 +146,9 @@ def test_the_engine_takes_the_steps_of_a_plain_loop(make_run, tmp_path, rung):
         rung, batch_size=64, epochs=3, warmup_epochs=1, mix_probability=0.0, label_smoothing=0.2, drop_path=0.4
     )
     recipe = run.experiment.recipe
-    training = _Training(run, tmp_path, Execution("cpu", "fp32", 1))
+    training = start(run, tmp_path)
+    training.stream = training.batches.stream(0, 0)
+    again = start(run, tmp_path).batches.stream(0, 0)
     torch.set_num_threads(1)
 
     torch.default_generator.manual_seed(seed_for(run.seed, "initialization"))
@@ -152,8 +177,8 @@ def test_the_engine_takes_the_steps_of_a_plain_loop(make_run, tmp_path, rung):
             rate = 1e-6 + (recipe.learning_rate - 1e-6) * (1 + math.cos(math.pi * (step - 20) / 40)) / 2
         for group in optimizer.param_groups:
             group["lr"] = rate
-        images, labels = training.batches(epoch, within)
-        torch.default_generator.manual_seed(seed_for(run.seed, "step", epoch, within))
+        images, labels = next(again)
+        torch.default_generator.manual_seed(seed_for(run.seed, "step", epoch, within, 0, 0))
         loss = torch.nn.functional.cross_entropy(model(images), labels, label_smoothing=0.2)
         optimizer.zero_grad()
         loss.backward()
@@ -165,7 +190,7 @@ def test_the_engine_takes_the_steps_of_a_plain_loop(make_run, tmp_path, rung):
 
 def test_every_epochs_learning_rate_is_the_schedules(make_run, tmp_path):
     run, rows = make_run("recipe", epochs=4, warmup_epochs=1), []
-    train(run, tmp_path, 1, rows.append)
+    train(run, tmp_path, rows.append)
     steps = 1343 // 256
     for row in rows:
         progress = (row["epoch"] * steps - 1) / (4 * steps)
@@ -176,47 +201,38 @@ def test_every_epochs_learning_rate_is_the_schedules(make_run, tmp_path):
 def test_metrics_that_do_not_fit_the_checkpoint_are_named(make_run, tmp_path, damage):
     run = make_run("recipe", epochs=3)
     with pytest.raises(Stopped):
-        train(run, tmp_path, 1, should_stop=lambda: len(read_metrics(tmp_path)) == 2)
+        train(run, tmp_path, should_stop=lambda: len(read_metrics(tmp_path)) == 2)
     path = tmp_path / "metrics.jsonl"
     _, second = path.read_text().splitlines(keepends=True)
     path.write_text({"gone": "", "first line": second, "middle line": "{nothing\n" + second}[damage])
     with pytest.raises(ValueError, match=r"metrics\.jsonl.*(0 of the checkpoint's 2|line 1: not the metrics)"):
-        train(run, tmp_path, 1)
+        train(run, tmp_path)
 
 
 def test_the_time_of_a_resumed_epoch_is_all_of_it(make_run, tmp_path):
     run = make_run("recipe", epochs=1)
     with pytest.raises(Stopped):
-        train(run, tmp_path, 1, should_stop=lambda: True)
+        train(run, tmp_path, should_stop=lambda: True)
     before = torch.load(tmp_path / checkpoint.NAME, weights_only=True)["seconds"]
     assert before > 0
-    assert train(run, tmp_path, 1)["seconds"] > before
+    assert train(run, tmp_path)["seconds"] > before
 
 
 def test_data_that_is_not_what_the_study_says_is_refused(make_run, tmp_path):
     run = make_run()
     run = replace(run, dataset=replace(run.dataset, train_images=5000))
-    with pytest.raises(
-        ValueError, match=r"has \(1343, 454\) training and test images, ablations.yaml says \(5000, 454\)"
-    ):
-        train(run, tmp_path, 1)
-
-
-def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_epoch(make_run, tmp_path):
-    run = make_run("pico", learning_rate=1e14)
-    with pytest.raises(Diverged, match=r"the loss is (nan|inf) in epoch \d, at a learning rate of 1e\+14"):
-        train(run, tmp_path, 1)
-    assert not (tmp_path / "result.json").exists()
+    with pytest.raises(ValueError, match=r"has \(1343, 454\) training and test images, the study says \(5000, 454\)"):
+        train(run, tmp_path)
 
 
 def test_averaged_weights_are_evaluated_apart(make_run, tmp_path):
-    result = train(make_run("recipe", ema=0.999), tmp_path, 1)
+    result = train(make_run("recipe", ema=0.999), tmp_path)
     assert {"top1", "ema_top1", "ema_test_loss"} <= result.keys()
     assert result["test_loss"] != result["ema_test_loss"]
 
 
 def test_bf16_trains_and_is_recorded(make_run, tmp_path):
-    train(make_run("layer-scale", precision="bf16"), tmp_path, 1)
+    train(make_run("layer-scale", precision="bf16"), tmp_path)
     assert json.loads((tmp_path / "manifest.json").read_text())["execution"]["precision"] == "bf16"
     assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path).values() if tensor.is_floating_point())
 
@@ -224,22 +240,19 @@ def test_bf16_trains_and_is_recorded(make_run, tmp_path):
 def test_going_on_keeps_the_execution_of_the_record(make_run, tmp_path):
     """Other numbers of threads give other last bits."""
     run = make_run("recipe")
-    train(run, tmp_path / "whole", 1)
+    train(run, tmp_path / "whole")
     with pytest.raises(Stopped):
-        train(run, tmp_path / "moved", 1, should_stop=lambda: True)
-    train(run, tmp_path / "moved", 2)
+        train(run, tmp_path / "moved", should_stop=lambda: True)
+    train(run, tmp_path / "moved", threads=2)
     assert_same(tmp_path / "whole", tmp_path / "moved")
 
 
 def test_every_held_out_image_is_counted_once(make_run, tmp_path, monkeypatch):
-    from runner import engine
-    from runner.sources import Split
-
     count = 301  # no multiple of the evaluation batch
     labels = torch.arange(count) % 10
-    split = Split(torch.zeros(count, 1, 32, 32, dtype=torch.uint8), labels)
-    monkeypatch.setattr(engine, "load_data", lambda run: (split, split))
-    training = engine._Training(make_run(batch_size=32), tmp_path, engine.Execution("cpu", "fp32", 1))
+    split = Pixels(torch.zeros(count, 1, 32, 32, dtype=torch.uint8), labels)
+    monkeypatch.setattr(engine, "load_data", lambda run, path: (split, split))
+    training = start(make_run(batch_size=32), tmp_path)
 
     class Right(torch.nn.Module):
         """Says 3 of everything."""
@@ -247,12 +260,12 @@ def test_every_held_out_image_is_counted_once(make_run, tmp_path, monkeypatch):
         def forward(self, images):
             return torch.nn.functional.one_hot(torch.full((len(images),), 3), 10).float()
 
-    assert training.evaluate(Right())["top1"] == pytest.approx(100 * (labels == 3).sum().item() / count)
+    assert training._evaluate(Right())["top1"] == pytest.approx(100 * (labels == 3).sum().item() / count)
 
 
 def test_seeds_differ_and_repeat(make_run, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train(replace(make_run("recipe", epochs=1), seed=seed), tmp_path / name, 1)
+        train(replace(make_run("recipe", epochs=1), seed=seed), tmp_path / name)
     assert_same(tmp_path / "a", tmp_path / "b")
     assert untimed(tmp_path / "a") != untimed(tmp_path / "c")
 
@@ -260,4 +273,4 @@ def test_seeds_differ_and_repeat(make_run, tmp_path):
 def test_no_warning_is_given_on_the_way(make_run, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        train(make_run("recipe", epochs=1), tmp_path, 1)
+        train(make_run("recipe", epochs=1), tmp_path)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from roadmap.execution import Execution
+from roadmap.folders import describe_folder
 from roadmap.ladders import find_rung, ladder
 from roadmap.mixers import mixers_of
 from roadmap.plain import choices, from_data, parse_value, to_data
@@ -24,7 +27,8 @@ class Choice:
 
     place: Place
     ablation: str
-    settings: tuple[str, ...]  # --set
+    settings: tuple[str, ...]  # --set, of the experiment
+    execution: Execution
 
     @property
     def study(self) -> Study:
@@ -62,7 +66,7 @@ class Choice:
         return self._set(find_rung(self.place, name))
 
     def _set(self, rung: Rung) -> Rung:
-        return replace(rung, experiment=with_settings(rung.experiment, self.settings))
+        return replace(rung, experiment=with_settings(Experiment, rung.experiment, self.settings))
 
     def run(self, rung: Rung, seed: int = 0) -> Run:
         mixers = mixers_of(rung.experiment.design)
@@ -74,7 +78,9 @@ def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False
     """The options that choose the study's part; those of whole ladders too where the verb takes several rungs."""
     parser.add_argument("--regime", help="pico, resnet-50, resnet-200 or another of ablations.yaml")
     parser.add_argument("--fidelity", help="whose word is followed: paper (default), authors or released")
-    parser.add_argument("--data", help="the data set, by name (default: the regime's own)")
+    parser.add_argument(
+        "--data", help="a data set by name, an image folder by its path, or NAME=PATH (default: the regime's own data)"
+    )
     parser.add_argument(
         "--plugin",
         dest="plugins",
@@ -90,7 +96,8 @@ def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="change every rung's experiment, such as recipe.epochs=30; may be repeated",
+        help="change every rung's experiment, such as recipe.epochs=30, or how runs are computed, such as "
+        "execution.workers=4; may be repeated",
     )
     if ablation:
         parser.add_argument("--steps", default="all", help="all (default), names, or a stretch such as recipe..gelu")
@@ -110,15 +117,39 @@ def study_of(options: argparse.Namespace) -> Study:
 
 def choose(options: argparse.Namespace) -> Choice:
     """The study as the options have it. Raises ValueError for a name that it does not know."""
-    study = study_of(options)
+    study, data, path = _with_data(study_of(options), options.data)
     regime, fidelity = options.regime or study.defaults.regime, options.fidelity or study.defaults.fidelity
-    place = Place.of(regime, fidelity, options.data, study)
-    return Choice(place, getattr(options, "ablation", "cumulative"), tuple(options.settings))
+    place = Place.of(regime, fidelity, data, study)
+    settings = {kind: [s for s in options.settings if s.startswith("execution.") is kind] for kind in (True, False)}
+    execution = replace(study.execution, data_path=path) if path else study.execution
+    execution = with_settings(dict[str, Execution], {"execution": execution}, settings[True])["execution"]
+    return Choice(place, getattr(options, "ablation", "cumulative"), tuple(settings[False]), execution)
 
 
-def with_settings(experiment: Experiment, settings: Sequence[str]) -> Experiment:
-    """An experiment with values set by key path, `recipe.epochs=30`. Raises ValueError for a wrong key or value."""
-    data = to_data(experiment)
+def _with_data(study: Study, written: str | None) -> tuple[Study, str | None, str | None]:
+    """The study with the data set that `--data` means, its name, and its path where one is given."""
+    if written is None or written in study.data:
+        return study, written, None
+    name, equals, path = written.partition("=")
+    if not equals or os.sep in name:
+        name, path = Path(written).resolve().name, written
+        if os.sep not in written and not Path(written).is_dir():
+            valid = choices(study.data, written)
+            raise ValueError(f"--data {written}: no such folder, nor a data set of that name; {valid}")
+        if name in study.data:
+            raise ValueError(f"--data {written}: {name}={path} is the data set of that name; call a folder otherwise")
+    elif name in study.data:
+        return study, name, path
+    try:
+        dataset = describe_folder(Path(path))
+    except ValueError as error:
+        raise ValueError(f"--data {error}") from None
+    return replace(study, data={**study.data, name: dataset}), name, path
+
+
+def with_settings(kind: Any, value: Any, settings: Sequence[str]) -> Any:
+    """A value of a kind with parts set by key path, `recipe.epochs=30`. Raises ValueError for a wrong key or value."""
+    data = to_data(value)
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals:
@@ -130,10 +161,9 @@ def with_settings(experiment: Experiment, settings: Sequence[str]) -> Experiment
         _inside(place, last, setting)
         place[last] = parse_value(text, f"--set {setting}")
     try:
-        result: Experiment = from_data(Experiment, data)
+        return from_data(kind, data)
     except ValueError as error:
         raise ValueError(f"--set: {error}") from None
-    return result
 
 
 def _inside(place: Any, key: str, setting: str) -> Any:

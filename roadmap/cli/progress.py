@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,7 +11,10 @@ from roadmap.cli.text import duration
 from roadmap.record import Run
 
 if TYPE_CHECKING:
-    from runner.launch.local import Event
+    from runner.launch.events import Event
+
+
+LONG = 120.0  # seconds without a word
 
 
 class Progress:
@@ -23,6 +27,7 @@ class Progress:
         self.finished = self.ended = 0
         self.trained = self.running = 0
         self.spent = 0.0  # seconds in the epochs trained
+        self.output = sys.stdout  # that of the start: a run in this process prints to its log
 
     def __enter__(self) -> Self:
         return self
@@ -37,7 +42,7 @@ class Progress:
             self.left[event.run.identity] = self.epochs[event.run.identity] - event.detail["epoch"]
         elif event.kind == "began":
             self.running += 1
-        else:
+        elif event.kind not in ("step", "warning"):
             self.running -= 1
             self.left[event.run.identity] = 0
             self.finished += event.kind == "finished"
@@ -59,34 +64,53 @@ class Progress:
         return "time left unknown" if self.seconds_left is None else f"{duration(self.seconds_left)} left"
 
 
+def within(event: Event) -> str:
+    """What is said in the middle of an epoch."""
+    detail = event.detail
+    epochs = event.run.experiment.recipe.epochs
+    return f"epoch {detail['epoch']} of {epochs}, step {detail['step']} of {detail['steps']}, loss {detail['loss']:.4f}"
+
+
 def ending(event: Event) -> str:
     """What is said of a run that ended."""
     if event.kind == "finished":
         return f"top-1 {event.detail['top1']:.2f} % in {duration(event.detail['seconds'])}"
-    if event.kind == "failed":
-        return f"failed: {event.detail['message']}"
+    if event.kind in ("failed", "diverged"):
+        return f"{event.kind}: {event.detail['message']}"
     return "stopped" if event.kind == "stopped" else "in training by another process, left to it"
 
 
 class PlainProgress(Progress):
-    """A line at each quarter of a run and at its end."""
+    """A line at each quarter of a run and at its end, and within long epochs one every few minutes."""
+
+    told_at = time.monotonic()
 
     def tell(self, event: Event) -> None:
         name = f"{event.run.rung} (seed {event.run.seed})"
-        if event.kind == "epoch":
+        if event.kind == "warning":
+            self._say(f"{name}: warning: {event.detail['message']}")
+        elif event.kind == "step":
+            if time.monotonic() - self.told_at > LONG:
+                self._say(f"{name}: {within(event)}")
+        elif event.kind == "epoch":
             epoch, epochs = event.detail["epoch"], event.run.experiment.recipe.epochs
             quarter = epoch * 4 // epochs != (epoch - 1) * 4 // epochs
             if quarter and epoch < epochs:
                 text = f"epoch {epoch} of {epochs}, top-1 {event.detail['top1']:.2f} %, {self.time_left} for all"
-                print(f"[{self.ended}/{self.runs}] {name}: {text}", flush=True)
+                self._say(f"{name}: {text}")
         elif event.kind != "began":
-            print(f"[{self.ended}/{self.runs}] {name}: {ending(event)}", flush=True)
+            self._say(f"{name}: {ending(event)}")
+
+    def _say(self, text: str) -> None:
+        self.told_at = time.monotonic()
+        print(f"[{self.ended}/{self.runs}] {text}", flush=True, file=self.output)
 
 
 class LiveProgress(Progress):
     """A bar for each run in training and one for the study."""
 
     def __init__(self, runs: Sequence[Run], done: Mapping[str, int]) -> None:
+        from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bars
 
@@ -94,8 +118,9 @@ class LiveProgress(Progress):
         self.bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} epochs"),
+            TextColumn("{task.completed:.1f}/{task.total:.0f} epochs"),
             TextColumn("{task.fields[note]}"),
+            console=Console(file=self.output),
         )
         self.study = self.bars.add_task("all runs", total=sum(self.epochs.values()), note="")
         self.tasks: dict[str, Any] = {}
@@ -114,6 +139,11 @@ class LiveProgress(Progress):
             self.tasks[identity] = self.bars.add_task(
                 name, total=total, completed=total - self.left[identity], note="starting"
             )
+        elif event.kind == "warning":
+            self.bars.console.print(f"{name}: warning: {event.detail['message']}", highlight=False, markup=False)
+        elif event.kind == "step":
+            done = event.detail["epoch"] - 1 + event.detail["step"] / event.detail["steps"]
+            self.bars.update(self.tasks[identity], completed=done)
         elif event.kind == "epoch":
             left = event.detail["seconds"] * self.left[identity]
             note = f"top-1 {event.detail['top1']:5.2f} %, {duration(left)} left"

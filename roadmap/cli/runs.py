@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from roadmap.cli.designs import device_hours, device_speed
 from roadmap.cli.options import Choice, add_study_options, choose
 from roadmap.cli.text import count, duration, table
-from roadmap.record import Run, State, read_metrics, state
+from roadmap.record import Run, State, read_divergences, read_metrics, state
 
 if TYPE_CHECKING:
     from analysis.results import Result
 
 
+AGAIN = "--on-nan retry goes on from the last checkpoint, with the images in another order"
 MOST_SEEDS = 10_000  # a slip of the hand, beyond any study
 
 
@@ -28,6 +29,13 @@ def add_verbs(verbs: Any) -> None:
     add_study_options(parser, ablation=True)
     parser.add_argument("--seeds", type=int, metavar="N", help="runs of each rung, with seeds from 0 on")
     parser.add_argument("--out", type=Path, help="folder of the runs")
+    parser.add_argument(
+        "--processes", metavar="N", help="that train one run together, one a device (execution.processes)"
+    )
+    parser.add_argument("--workers", metavar="N", help="that read images for each process (execution.workers)")
+    parser.add_argument(
+        "--on-nan", choices=("stop", "retry"), help="what a diverged run does (execution.on_nan; default: stop)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print every run and train none")
     parser.set_defaults(function=run_rungs)
 
@@ -53,6 +61,9 @@ def plan_jobs(choice: Choice, steps: str, seeds: int, out: Path) -> list[Job]:
 
 
 def run_rungs(options: argparse.Namespace) -> int:
+    flags = ("processes", "workers", "on_nan")
+    given = {name: getattr(options, name) for name in flags if getattr(options, name) is not None}
+    options.settings += [f"execution.{name}={value}" for name, value in given.items()]
     choice = choose(options)
     defaults = choice.study.defaults
     seeds = defaults.seeds if options.seeds is None else options.seeds
@@ -63,19 +74,26 @@ def run_rungs(options: argparse.Namespace) -> int:
     if options.dry_run:
         _print_plan(choice, options.steps, jobs)
         return 0
-    waiting = [job for job in jobs if job.state != "finished"]
-    _announce(choice, jobs, waiting)
-    failed = _train(waiting, out) if waiting else []
+    retry = choice.execution.on_nan == "retry"
+    waiting = [job for job in jobs if job.state in ("absent", "begun") or (job.state == "diverged" and retry)]
+    failed = _train(choice, jobs, waiting, out)
+    if failed is None:  # another process of the same training tells
+        return 0
+    diverged = [job for job in jobs if state(job.folder, job.run) == "diverged"]
     for run, folder in failed:
-        print(f"failed: {run.name}, see {folder / 'log.txt'}; the same command tries again", file=sys.stderr)
+        if folder not in [job.folder for job in diverged]:
+            print(f"failed: {run.name}, see {folder / 'log.txt'}; the same command tries again", file=sys.stderr)
+    for job in diverged:
+        told = read_divergences(job.folder)[-1]
+        print(f"diverged: {job.run.name}: {told}; {AGAIN}", file=sys.stderr)
     _conclude(choice, options.steps, out)
-    return 1 if failed else 0
+    return 1 if failed or diverged else 0
 
 
 def _print_plan(choice: Choice, steps: str, jobs: list[Job]) -> None:
     speed, source = device_speed(choice, None, None)
     hours = {rung.name: device_hours(choice, rung, speed) for rung in choice.rungs(steps)}
-    states = {"absent": "to train", "begun": "to go on", "finished": "finished"}
+    states = {"absent": "to train", "begun": "to go on", "diverged": "diverged", "finished": "finished"}
     rows = [
         [run.rung, str(run.seed), run.identity, states[job.state], f"{hours[run.rung]:.4g}", str(job.folder)]
         for job in jobs
@@ -89,22 +107,37 @@ def _print_plan(choice: Choice, steps: str, jobs: list[Job]) -> None:
 
 
 def _announce(choice: Choice, jobs: list[Job], waiting: list[Job]) -> None:
-    finished, begun = len(jobs) - len(waiting), sum(job.state == "begun" for job in waiting)
+    finished, begun = (sum(job.state == kind for job in jobs) for kind in ("finished", "begun"))
     print(f"{choice.regime} on {choice.place.data}: {len(jobs)} runs, {finished} finished already", end="")
     print(f", {begun} to go on where they were" if begun else "", end="")
     print("; nothing to train" if not waiting else "", flush=True)
 
 
-def _train(waiting: list[Job], out: Path) -> list[tuple[Run, Path]]:
+def _train(choice: Choice, jobs: list[Job], waiting: list[Job], out: Path) -> list[tuple[Run, Path]] | None:
+    """Trains what is waiting; returns what failed, or None in a process that only helps another to train."""
     from roadmap.cli.progress import show_progress
+    from runner.distributed import world_of_environment
     from runner.launch.local import run_all
+    from runner.launch.member import run_as_member
+    from runner.sources import source
 
+    tasks, execution, world = [(job.run, job.folder) for job in waiting], choice.execution, world_of_environment()
+    if waiting:  # found, or downloaded, before every run looks for it
+        source(waiting[0].run).find(Path(execution.data_path) if execution.data_path else None)
+    if world and world.rank > 0:
+        run_as_member(tasks, execution, world, lambda event: None)
+        return None
+    _announce(choice, jobs, waiting)
+    if not waiting:
+        return []
     out.mkdir(parents=True, exist_ok=True)
     done = {job.run.identity: len(read_metrics(job.folder)) for job in waiting}
     progress = show_progress([job.run for job in waiting], done)
     try:
         with progress:
-            return run_all([(job.run, job.folder) for job in waiting], progress.show)
+            if world:
+                return run_as_member(tasks, execution, world, progress.show)
+            return run_all(tasks, execution, progress.show)
     except (KeyboardInterrupt, SystemExit):
         print(
             f"stopped: {progress.finished} of {len(waiting)} runs finished, the others keep what they have; "

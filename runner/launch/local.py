@@ -1,4 +1,4 @@
-"""Runs on this machine: each in a process of its own, several side by side where they are small."""
+"""Runs on this machine: each in processes of its own, several side by side where they are small."""
 
 from __future__ import annotations
 
@@ -6,44 +6,37 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
+import tempfile
 import threading
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any
 
 from roadmap.costs import cost
+from roadmap.execution import Execution
 from roadmap.plugins import LOADED, load_file
 from roadmap.record import Run
+from runner.distributed import World
+from runner.launch.events import ENDINGS, Event
+from runner.machine import available_cores, default_processes
 
 # Up to this many multiply-adds a training step (batch x image), one core a run beats all cores on one run
 # (benchmarks/side_by_side.py).
 SMALL_STEP_MACS = 1e10
-ENDINGS = ("finished", "failed", "stopped", "busy")
 PATIENCE = 30.0  # seconds that a stopping run has to save its state
+TELLING = 0.5  # seconds between two steps that are told of
 
 
-@dataclass(frozen=True)
-class Event:
-    """What a run in training tells."""
-
-    run: Run
-    kind: Literal["began", "epoch", "finished", "failed", "stopped", "busy"]  # "busy": another process trains it
-    detail: dict[str, Any]  # "epoch": its metrics; "finished": its result; "failed": the message
-
-
-def parallelism(runs: Sequence[Run], cores: int) -> tuple[int, int]:
-    """How many runs go side by side, and the threads of each."""
-    small = all(_step_macs(run) <= SMALL_STEP_MACS for run in runs)
-    return (min(cores, len(runs)), 1) if small else (1, cores)
+def parallelism(runs: Sequence[Run], cores: int, processes: int = 1) -> tuple[int, int]:
+    """How many runs go side by side, and the threads of each of a run's processes."""
+    small = processes == 1 and all(_step_macs(run) <= SMALL_STEP_MACS for run in runs)
+    return (min(cores, len(runs)), 1) if small else (1, max(1, cores // processes))
 
 
 def _step_macs(run: Run) -> float:
@@ -52,37 +45,65 @@ def _step_macs(run: Run) -> float:
     return float(counted.macs) * recipe.batch_size
 
 
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def run_all(jobs: Sequence[tuple[Run, Path]], report: Callable[[Event], None]) -> list[tuple[Run, Path]]:
+def run_all(
+    jobs: Sequence[tuple[Run, Path]], execution: Execution, report: Callable[[Event], None]
+) -> list[tuple[Run, Path]]:
     """Trains every run in its folder; returns those that failed.
 
-    A run that fails, or that another process trains already, leaves the others alone. KeyboardInterrupt and SystemExit
-    stop every run with its state saved, then go on to the caller.
+    A run that fails, or that another process trains already, leaves the others alone. SIGUSR2 has every run save its
+    state. KeyboardInterrupt and SystemExit stop every run with its state saved, then go on to the caller.
     """
-    workers, threads = parallelism([run for run, _ in jobs], available_cores())
+    processes = default_processes(execution)
+    workers, threads = parallelism([run for run, _ in jobs], available_cores(), processes)
     context = _context()
     waiting, failed = deque(jobs), []
-    running: dict[Any, _Worker] = {}
+    running: dict[Any, _Worker] = {}  # by each of their connections
     try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                worker = _Worker(context, *waiting.popleft(), threads)
-                running[worker.connection] = worker
-                report(Event(worker.run, "began", {}))
-            for connection in wait(list(running)):
-                worker = running[connection]
-                event = worker.receive()
-                if event.kind in ENDINGS:
-                    running.pop(connection).end()
-                    failed += [(worker.run, worker.folder)] if event.kind in ("failed", "stopped") else []
-                report(event)
+        with _passed_on(signal.SIGUSR2, lambda: set(running.values())):
+            while waiting or running:
+                while waiting and len(set(running.values())) < workers:
+                    worker = _Worker(context, *waiting.popleft(), execution, processes, threads)
+                    running |= dict.fromkeys(worker.connections, worker)
+                    report(Event(worker.run, "began", {}))
+                for connection in wait(list(running)):
+                    if connection in running:  # its run may have ended by another's word
+                        event = running[connection].receive(connection)  # type: ignore[arg-type]
+                        if event and event.kind in ENDINGS:
+                            failed += _end(running, running[connection], event)
+                        elif not event:
+                            del running[connection]
+                        if event:
+                            report(event)
     finally:
         with _ignored(signal.SIGINT, signal.SIGTERM):
-            _stop(list(running.values()))
+            _stop(list(set(running.values())))
     return failed
+
+
+def _end(running: dict[Any, _Worker], worker: _Worker, ending: Event) -> list[tuple[Run, Path]]:
+    """Takes leave of a worker; returns its run where that failed."""
+    for connection in worker.connections:
+        running.pop(connection, None)
+    worker.end(kill=ending.kind != "finished")
+    return [] if ending.kind in ("finished", "busy") else [(worker.run, worker.folder)]
+
+
+@contextlib.contextmanager
+def _passed_on(number: signal.Signals, workers: Callable[[], Iterable[_Worker]]) -> Iterator[None]:
+    """The signal is every worker's."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+
+    def pass_on(received: int, frame: Any) -> None:
+        for worker in workers():
+            worker.signal(number)
+
+    before = signal.signal(number, pass_on)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 @contextlib.contextmanager
@@ -107,97 +128,112 @@ def _context() -> BaseContext:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["runner.engine"])
+    context.set_forkserver_preload(["runner.launch.job"])
     with _ignored(signal.SIGINT):  # it is for the launcher: in its imports the server would print a traceback
         forkserver.ensure_running()
     return context
 
 
 class _Worker:
-    """A process that trains one run, as its launcher sees it."""
+    """The processes that train one run, as their launcher sees them."""
 
-    def __init__(self, context: BaseContext, run: Run, folder: Path, threads: int) -> None:
+    def __init__(
+        self, context: BaseContext, run: Run, folder: Path, execution: Execution, processes: int, threads: int
+    ) -> None:
         self.run, self.folder = run, folder
-        self.connection, theirs = context.Pipe()
-        self.process: BaseProcess = context.Process(  # type: ignore[attr-defined]
-            target=_train, args=(theirs, run, folder, threads, LOADED), name=run.name
-        )
-        self.process.start()
-        theirs.close()  # so that the end of the process is the end of the connection
+        self.meeting = tempfile.TemporaryDirectory(prefix="roadmap-") if processes > 1 else None
+        where = f"file://{self.meeting.name}/meeting" if self.meeting else ""
+        self.connections: list[Connection] = []
+        self.processes: list[BaseProcess] = []
+        for rank in range(processes):
+            ours, theirs = context.Pipe()
+            arguments = (theirs, run, folder, execution, threads, World(rank, processes, rank, where), LOADED)
+            process: BaseProcess = context.Process(  # type: ignore[attr-defined]
+                target=_train, args=arguments, name=f"{run.name}, rank {rank}"
+            )
+            process.start()
+            theirs.close()  # so that the end of the process is the end of the connection
+            self.connections.append(ours)
+            self.processes.append(process)
 
-    def receive(self) -> Event:
-        """The next event; a process that ends without a word has failed."""
+    def receive(self, connection: Connection) -> Event | None:
+        """The next event; a process that ends without a word has failed. None where another rank has said it all."""
+        rank = self.connections.index(connection)
         try:
-            kind, detail = self.connection.recv()
+            kind, detail = connection.recv()
         except (EOFError, OSError):
-            self.process.join()
-            return Event(self.run, "failed", {"message": f"its process ended with status {self.process.exitcode}"})
+            self.processes[rank].join()
+            if rank > 0 and self.processes[rank].exitcode == 0:
+                return None
+            message = f"its process ended with status {self.processes[rank].exitcode}"
+            return Event(self.run, "failed", {"message": message})
         return Event(self.run, kind, detail)
 
-    def end(self) -> None:
-        self.process.join()
-        self.connection.close()
+    def signal(self, number: signal.Signals) -> None:
+        for process in self.processes:
+            if process.pid and process.is_alive():
+                os.kill(process.pid, number)
+
+    def end(self, kill: bool = False) -> None:
+        """Waits for the processes, but not for those whose partner is gone."""
+        for process, connection in zip(self.processes, self.connections, strict=True):
+            if kill and len(self.processes) > 1:
+                process.kill()
+            process.join()
+            connection.close()
+        if self.meeting:
+            self.meeting.cleanup()
 
 
 def _stop(workers: list[_Worker]) -> None:
     """Asks the workers to save their state and end; kills those that do not."""
     for worker in workers:
-        worker.process.terminate()
+        worker.signal(signal.SIGTERM)
     deadline = time.monotonic() + PATIENCE
     for worker in workers:
-        worker.process.join(max(0.0, deadline - time.monotonic()))
-        if worker.process.is_alive():
-            worker.process.kill()
+        for process in worker.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
         worker.end()
 
 
-def _train(connection: Connection, run: Run, folder: Path, threads: int, plugins: list[Path]) -> None:
-    """In the process of a run: trains it and tells how it goes."""
+def _train(
+    connection: Connection,
+    run: Run,
+    folder: Path,
+    execution: Execution,
+    threads: int,
+    world: World,
+    plugins: list[Path],
+) -> None:
+    """In a process of a run: trains it and tells how it goes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides
-    stopping: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
-    from runner.engine import Busy, Stopped, exclusive, train
+    from runner.device import chosen_device
+    from runner.engine import Request
+    from runner.launch.job import Requests, train_job
+
+    asked = Requests(signal.SIGTERM)
+    told_at = 0.0
 
     def tell(kind: str, detail: dict[str, Any]) -> None:
+        nonlocal told_at
+        if kind == "step" and time.monotonic() - told_at < TELLING:
+            return
+        told_at = time.monotonic()
         with contextlib.suppress(OSError):  # the launcher may be gone
             connection.send((kind, detail))
 
-    def epoch_done(row: dict[str, Any]) -> None:
-        accuracy = f"loss {row['train_loss']:.4f}, top-1 {row['top1']:.2f} %"
-        print(f"epoch {row['epoch']}: {accuracy}, {row['seconds']:.1f} s")
-        tell("epoch", row)
-
-    def should_stop() -> bool:
+    def request() -> Request:
         # Nothing is ever sent to a worker: what can be read is the end of a launcher that was killed.
-        return bool(stopping) or connection.poll()
+        return Request.STOP if connection.poll() else asked()
 
+    for plugin in plugins:
+        load_file(plugin)
     try:
-        with exclusive(folder), (folder / "log.txt").open("a", buffering=1, encoding="utf-8") as log:
-            _print_to(log)
-            print(f"{run.name} ({run.identity}), process {os.getpid()}")
-            for plugin in plugins:
-                load_file(plugin)
-            try:
-                result = train(run, folder, threads, epoch_done, should_stop)
-            except Stopped as stop:
-                print(stop)
-                tell("stopped", {})
-            except Exception:
-                traceback.print_exc()
-                raise
-            else:
-                print(f"finished: top-1 {result['top1']:.2f} %")
-                tell("finished", result)
-    except Busy:
-        tell("busy", {})
-    except (ValueError, OSError) as error:
-        tell("failed", {"message": str(error)})
-    except Exception as error:
+        with world.joined(chosen_device(execution)):
+            ending, detail = train_job(run, folder, execution, threads, world, tell, request, own_process=True)
+            if world.rank == 0 or ending in ("failed", "busy"):
+                tell(ending, detail)
+    except (RuntimeError, ValueError) as error:  # the processes did not find each other
         tell("failed", {"message": f"{type(error).__name__}: {error}"})
-
-
-def _print_to(log: TextIO) -> None:
-    """All that this process prints, and what libraries print below Python, goes to the log."""
-    os.dup2(log.fileno(), 1)
-    os.dup2(log.fileno(), 2)
-    sys.stdout = sys.stderr = log

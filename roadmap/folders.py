@@ -1,0 +1,106 @@
+"""Image folders: train/ and val/, each with a folder of images for every class, as ImageNet is usually kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from roadmap.study import Dataset
+
+TRAINING, HELD_OUT = ("train",), ("val", "validation", "test")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
+# Those of ImageNet, as is usual for photographs.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of one split, in order."""
+
+    root: Path
+    classes: tuple[str, ...]
+    names: tuple[str, ...]  # relative to the root
+    labels: tuple[int, ...]  # index into the classes, of each name
+    sizes: tuple[int, ...]  # bytes, of each name
+
+
+@cache
+def list_images(folder: Path) -> tuple[Listing, Listing]:
+    """The training and held-out images of a folder. Raises ValueError with what was looked for and not found."""
+    train, held_out = (_list_split(*_split_root(check_layout(folder), names)) for names in (TRAINING, HELD_OUT))
+    strange = sorted(set(held_out.classes) - set(train.classes))
+    if strange:
+        raise ValueError(f"{held_out.root}: class {strange[0]!r} is not among those of {train.root}")
+    if held_out.classes != train.classes:  # a class without held-out images
+        moved = {held_out.classes.index(name): train.classes.index(name) for name in held_out.classes}
+        labels = tuple(moved[label] for label in held_out.labels)
+        held_out = Listing(held_out.root, train.classes, held_out.names, labels, held_out.sizes)
+    return train, held_out
+
+
+def check_layout(folder: Path) -> Path:
+    """The folder, once it is seen to be one of images. Raises ValueError with what was looked for and not found."""
+    folder = folder.expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; one with train/CLASS/IMAGE and val/CLASS/IMAGE was looked for")
+    for names in (TRAINING, HELD_OUT):
+        _split_root(folder, names)
+    return folder
+
+
+def _split_root(folder: Path, names: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
+    """The folder of a split, and the classes in it."""
+    root = next((folder / name for name in names if (folder / name).is_dir()), None)
+    if root is None:
+        wanted = " or ".join(f"{name}/" for name in names)
+        raise ValueError(f"{folder}: {wanted} was looked for and is not there, with a folder of images for each class")
+    classes = tuple(sorted(entry.name for entry in os.scandir(root) if _is_class(entry)))
+    if not classes:
+        found = sum(1 for _ in os.scandir(root))
+        raise ValueError(f"{root}: {found} files and no folders; a folder of images for each class was looked for")
+    return root, classes
+
+
+def _list_split(root: Path, classes: tuple[str, ...]) -> Listing:
+    found_images = []
+    for label, name in enumerate(classes):
+        images = _images_below(root, name)
+        if not images:
+            raise ValueError(f"{root / name}: no image; files ending in {', '.join(SUFFIXES)} were looked for")
+        found_images += [(path, label, size) for path, size in images]
+    paths, labels, sizes = zip(*found_images, strict=True)
+    return Listing(root, classes, paths, labels, sizes)
+
+
+def _is_class(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir() and not entry.name.startswith(".")
+
+
+def _images_below(root: Path, name: str) -> list[tuple[str, int]]:
+    """Names relative to the root with sizes, in order, in all folders below."""
+    found = []
+    for entry in os.scandir(root / name):
+        if _is_class(entry):
+            found += _images_below(root, f"{name}/{entry.name}")
+        elif entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith("."):
+            found.append((f"{name}/{entry.name}", entry.stat().st_size))
+    return sorted(found)
+
+
+@cache
+def describe_folder(folder: Path) -> Dataset:
+    """An image folder as a data set. What it holds, by the names and sizes of its files, is part of it."""
+    train, held_out = list_images(folder)
+    return Dataset(len(train.classes), len(train.names), len(held_out.names), MEAN, STD, content=_content(folder))
+
+
+def _content(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for listing in list_images(folder):
+        for name, size in zip(listing.names, listing.sizes, strict=True):
+            digest.update(f"{name} {size}\n".encode(errors="surrogateescape"))
+        digest.update(b"\n")
+    return digest.hexdigest()[:16]

@@ -1,0 +1,120 @@
+"""One run in the process that trains it: its log, its lock, the signals, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from roadmap.execution import Execution
+from roadmap.record import Run
+from runner.distributed import World
+from runner.engine import Busy, Diverged, Request, Stopped, exclusive, train
+
+# How a run ends, and what there is to say of it.
+Ending = tuple[str, dict[str, Any]]
+Tell = Callable[[str, dict[str, Any]], None]
+
+
+class Requests:
+    """What signals ask for: SIGUSR2 that the state is saved, SIGTERM that the run stops with its state saved."""
+
+    def __init__(self, *stopping: signal.Signals) -> None:
+        self.save = self.stop = False
+        signal.signal(signal.SIGUSR2, self._save)
+        for number in stopping:
+            signal.signal(number, self._stop)
+
+    def _save(self, number: int, frame: Any) -> None:
+        self.save = True
+
+    def _stop(self, number: int, frame: Any) -> None:
+        self.stop = True
+
+    def __call__(self) -> Request:
+        if self.stop:
+            return Request.STOP
+        save, self.save = self.save, False
+        return Request.SAVE if save else Request.NONE
+
+
+def train_job(
+    run: Run,
+    folder: Path,
+    execution: Execution,
+    threads: int,
+    world: World,
+    tell: Tell,
+    request: Callable[[], Request],
+    *,
+    own_process: bool = False,
+) -> Ending:
+    """Trains a run, and returns how it ended: finished, diverged, failed, stopped, or busy elsewhere.
+
+    Rank 0 holds the folder and prints to its log. `tell` hears of steps, epochs and warnings. In a process of its own
+    what libraries print below Python goes to the log too.
+    """
+
+    def told(kind: str, detail: dict[str, Any]) -> None:
+        if kind == "epoch":
+            accuracy = f"loss {detail['train_loss']:.4f}, top-1 {detail['top1']:.2f} %"
+            print(f"epoch {detail['epoch']}: {accuracy}, {detail['seconds']:.1f} s")
+        tell(kind, detail)
+
+    try:
+        with _printing_to_log(folder, world, own_process), _warnings_told(tell):
+            try:
+                print(f"{run.name} ({run.identity}), process {os.getpid()}")
+                result = train(run, folder, execution, threads, world, told, request)
+                if result:
+                    print(f"finished: top-1 {result['top1']:.2f} %")
+                return "finished", result
+            except Stopped as stop:
+                print(stop)
+                return "stopped", {}
+            except Exception:
+                traceback.print_exc()
+                raise
+    except Busy:
+        return "busy", {}
+    except Diverged as error:
+        return "diverged", {"message": str(error)}
+    except (ValueError, OSError) as error:
+        return "failed", {"message": str(error)}
+    except Exception as error:
+        return "failed", {"message": f"{type(error).__name__}: {error}"}
+
+
+@contextlib.contextmanager
+def _printing_to_log(folder: Path, world: World, own_process: bool) -> Iterator[None]:
+    """What rank 0 prints is added to the run's log; what others print is nobody's."""
+    with contextlib.ExitStack() as stack:
+        if world.rank == 0:
+            stack.enter_context(exclusive(folder))
+        path = folder / "log.txt" if world.rank == 0 else Path(os.devnull)
+        log = stack.enter_context(path.open("a", buffering=1, encoding="utf-8"))
+        if own_process:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        stack.enter_context(contextlib.redirect_stdout(log))
+        stack.enter_context(contextlib.redirect_stderr(log))
+        yield
+
+
+@contextlib.contextmanager
+def _warnings_told(tell: Tell) -> Iterator[None]:
+    """A warning is printed, and told."""
+    show = warnings.showwarning
+
+    def show_and_tell(message: Warning | str, *place: Any, **more: Any) -> None:
+        show(message, *place, **more)
+        tell("warning", {"message": str(message)})
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show_and_tell
+        yield
