@@ -25,6 +25,7 @@ FORMATS = (".png", ".svg", ".pdf")
 COLOURS = ("#999999", "#0072B2", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#56B4E9")
 BEHIND, BEHIND_EDGE = "#d5d5d5", "#aaaaaa"  # the second regime's bars
 HATCH = "/////"
+DIVERGED = "#b00020"
 
 # The figure's measures, inches.
 WIDTH, ROW = 7.2, 0.27
@@ -51,6 +52,8 @@ def draw_roadmap(series: Sequence[Series]) -> Figure:
     rows = _rows(series)
     bars = [bar for row in rows for bar in row if bar and bar.top1 is not None]
     values = [(bar.top1 or 0) + sign * (bar.std or 0) for bar in bars for sign in (-1, 1)]
+    if not values and any(bar.diverged for row in rows for bar in row if bar):
+        values = [0.0, 100.0]
     if not values:
         raise ValueError("no run has finished: there is no bar to draw")
     with matplotlib.rc_context(STYLE):
@@ -77,7 +80,8 @@ def draw_roadmap(series: Sequence[Series]) -> Figure:
 
 
 def _add_legend(axes: Axes, series: Sequence[Series], rows: list[list[Bar | None]], colours: Mapping[str, str]) -> None:
-    drawn = dict.fromkeys(colours[row[0].group] for row in rows if row[0] and row[0].top1 is not None)
+    fronts = [row[0] for row in rows if row[0]]
+    drawn = dict.fromkeys(colours[bar.group] for bar in fronts if bar.top1 is not None or bar.diverged)
     swatch = tuple(Patch(facecolor=colour) for colour in list(drawn)[-3:])
     keys: list[tuple[Any, str]] = [(swatch, series[0].title)]
     keys += [(Patch(facecolor=BEHIND, edgecolor=BEHIND_EDGE), behind.title) for behind in series[1:]]
@@ -131,9 +135,14 @@ def _draw_row(axes: Axes, y: int, row: list[Bar | None], low: float, colours: di
     if front is None:
         return
     if front.top1 is None:
-        axes.text(low, y, "  no finished run", va="center", color="#777777", style="italic")
+        said, colour = ("diverged", DIVERGED) if front.diverged else ("no finished run", "#777777")
+        axes.text(low, y, f"  {said}", va="center", color=colour, style="italic")
         return
     _draw_bar(axes, y, front, low, colours[front.group], height=0.58)
+    if front.diverged:
+        right = (front.top1 + (front.std or 0), y)
+        said = f"{front.diverged} diverged"
+        axes.annotate(said, right, (4, 0), textcoords="offset points", va="center", color=DIVERGED, style="italic")
 
 
 def _draw_bar(axes: Axes, y: int, bar: Bar, low: float, colour: str, height: float) -> None:

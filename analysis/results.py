@@ -12,7 +12,7 @@ from analysis.published import Published, published_rungs
 from roadmap.costs import Cost, cost
 from roadmap.ladders import ladder
 from roadmap.plain import choices
-from roadmap.record import Run, find_runs, read_result
+from roadmap.record import Run, find_runs, is_diverged, read_divergences, read_result
 from roadmap.rungs import Rung
 from roadmap.study import Study
 
@@ -25,6 +25,7 @@ class Result:
     run: Run  # of any seed
     cost: Cost
     seeds: dict[int, dict[str, Any]]  # result.json of each
+    diverged: tuple[int, ...] = ()  # seeds that ended in a loss that was no finite number
 
     @property
     def mean(self) -> float | None:
@@ -49,15 +50,19 @@ class Result:
 def collect(rungs: Sequence[tuple[Rung, Run]], out: Path) -> list[Result]:
     """For each rung and a run of it, the finished runs below `out` that are the same but for the seed."""
     finished: dict[str, dict[int, dict[str, Any]]] = {}
+    diverged: dict[str, list[int]] = {}
     for run, folder in find_runs(out):
-        result = read_result(folder, run)
+        result, identity = read_result(folder, run), replace(run, seed=0).identity
         if result is not None:
-            finished.setdefault(replace(run, seed=0).identity, {})[run.seed] = result
+            finished.setdefault(identity, {})[run.seed] = result
+        elif is_diverged(read_divergences(folder)):
+            diverged.setdefault(identity, []).append(run.seed)
     results = []
     for rung, run in rungs:
         counted = cost(run.experiment.design, run.experiment.recipe.image_size, run.dataset.classes)
-        seeds = finished.get(replace(run, seed=0).identity, {})
-        results.append(Result(rung, run, counted, dict(sorted(seeds.items()))))
+        identity = replace(run, seed=0).identity
+        seeds = dict(sorted(finished.get(identity, {}).items()))
+        results.append(Result(rung, run, counted, seeds, tuple(sorted(diverged.get(identity, ())))))
     return results
 
 
@@ -73,6 +78,7 @@ class Bar:
     std: float | None  # percent
     macs: float
     no_effect: bool = False  # its step changes nothing where it stands
+    diverged: int = 0  # runs that ended in a loss that was no finite number
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def series_of_runs(study: Study, results: Sequence[Result], label: str = "") -> 
     def bar(result: Result) -> Bar:
         rung = result.rung
         found = (result.mean, result.std, result.cost.macs)
-        return Bar(rung.name, rung.title, rung.group, rung.adopted, *found, no_effect=rung.no_effect)
+        return Bar(rung.name, rung.title, rung.group, rung.adopted, *found, rung.no_effect, len(result.diverged))
 
     references = _references(study, first.regime) if first.data == regime.data else []
     title = f"{regime.title} on {first.data}" + (f", {label}" if label else "")

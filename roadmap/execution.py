@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+MOST_RETRIES = 3  # of a run that diverges
 Auto = Literal["auto"]  # chosen for the machine; the run's record has what it came to
 
 

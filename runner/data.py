@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -229,13 +230,19 @@ class BadImages:
 
 
 def _load(samples: Samples, places: Iterable[list[Place]], setup: Setup) -> Iterable[Batch]:
+    forks = setup.workers > 0 and "fork" in multiprocessing.get_all_start_methods()
     return DataLoader(
         samples,
         batch_sampler=places,
         num_workers=setup.workers,
-        collate_fn=lambda batch: batch,
+        collate_fn=_as_it_is,
         pin_memory=setup.device == "cuda",
+        multiprocessing_context="fork" if forks else None,  # so that images in memory are shared, not sent
     )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
 
 
 def _move(tensor: Tensor, setup: Setup) -> Tensor:

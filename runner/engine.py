@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from roadmap.costs import cost
-from roadmap.execution import Execution
+from roadmap.execution import MOST_RETRIES, Execution
 from roadmap.network import build
 from roadmap.plain import from_data, to_data
 from roadmap.record import (
@@ -51,7 +51,6 @@ from runner.randomness import seed_for, seed_globally
 from runner.sources import check_trainable, load_data
 
 LIBRARIES = ("roadmap-convnext", "torch", "torchvision", "timm", "pillow", "numpy", "scikit-learn")
-MOST_RETRIES = 3  # of a run that diverges
 
 
 class Request(IntEnum):
@@ -127,8 +126,9 @@ def exclusive(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process ends
-        except BlockingIOError:
+            # The system lets go of it when the process ends, even if workers that it forked live on for seconds.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             raise Busy(f"{folder} is in training by another process; wait for it or stop it") from None
         yield
 
@@ -333,10 +333,10 @@ class _Training:
         """Adds a part's gradients; returns its loss."""
         images, targets = batch
         self._seed_part(part)
-        last = part == self.setup.accumulation - 1
+        parallel, last = self.parallel, part == self.setup.accumulation - 1
         # Gradients cross to the other processes once a step, with its last part.
-        crosses = last or not isinstance(self.parallel, DistributedDataParallel)
-        with contextlib.nullcontext() if crosses else self.parallel.no_sync():
+        waits = isinstance(parallel, DistributedDataParallel) and not last
+        with parallel.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
             with self.setup.autocast():
                 logits = self.forward(images)
             loss = _loss(logits.float(), targets, self.recipe.label_smoothing)

@@ -116,7 +116,7 @@ def test_cost_is_macs_times_images_over_speed(capsys):
     [
         (["list", "--regime", "resnet50"], "did you mean 'resnet-50'"),
         (["list", "--fidelity", "x"], "unknown fidelity 'x'; valid: paper, authors, released"),
-        (["list", "--data", "mnist"], "unknown data set 'mnist'"),
+        (["list", "--data", "mnist"], "--data mnist: no such folder, nor a data set of that name"),
         (["show", "gelo"], "did you mean 'gelu'"),
         (["diff", "gelu", "nothing"], "unknown rung 'nothing'"),
         (["cost", "--device", "h900"], "unknown device 'h900'"),
@@ -141,7 +141,7 @@ def test_cost_is_macs_times_images_over_speed(capsys):
         (["run", "--set", "recipe.epochs=many"], "recipe.epochs: 'many' is not a whole number"),
         (["run", "--set", "recipe.epochs=0"], "epochs is 0, expected at least 1"),
         (["run", "--set", "design.width.x=3"], "nothing lies below it"),
-        (["run", "--regime", "resnet-50"], "can't be read by this version"),
+        (["run", "--regime", "resnet-50"], "imagenet: no such folder; one with train/CLASS/IMAGE"),
         (["run", "--set", "recipe.batch_size=2000"], "more than the 1343 training images"),
         (["figure"], "no finished run"),
         (["figure", "--published", "-o", "x.bmp"], "a figure ends in .png, .svg, .pdf"),
@@ -345,7 +345,15 @@ def test_a_run_that_fails_leaves_the_others_alone(tmp_path):
 def test_a_divergence_is_told_in_a_sentence(tmp_path):
     done = roadmap("run", "--steps", "pico", *QUICK, "--set", "recipe.learning_rate=1e14")
     assert done.returncode == 1
-    assert "failed: the loss is" in done.stdout and "no run has finished: no figure" in done.stderr
+    assert "diverged: the loss is nan in epoch 1, step 2, at a learning rate of 1e+14" in done.stdout
+    assert "--on-nan retry goes on from the last checkpoint" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    (log,) = tmp_path.rglob("log.txt")
+    assert "Traceback" not in log.read_text()
+    again = roadmap("run", "--steps", "pico", *QUICK, "--set", "recipe.learning_rate=1e14")
+    assert again.returncode == 1 and "nothing to train" in again.stdout and "diverged: pico/pico-s0" in again.stderr
+    hopeless = roadmap("run", "--steps", "pico", *QUICK, "--set", "recipe.learning_rate=1e14", "--on-nan", "retry")
+    assert hopeless.returncode == 1 and "3 retries did not help" in hopeless.stderr
 
 
 def test_a_folder_that_is_no_folder_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""The data, and an augmentation that depends on seed, epoch and index alone."""
+"""The batches: functions of seed, epoch, step and index alone, however they are shared and by whom they are read."""
 
 from __future__ import annotations
 
@@ -6,129 +6,218 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
-from runner.data import TrainingBatches, crop_and_flip
-from runner.sources import Split, check_trainable, source
+from runner.data import EvaluationBatches, TrainingBatches, epoch_order
+from runner.sources import BadImage, Pixels, check_trainable, load_data
+from tests.conftest import setup_of
 
 
 @pytest.fixture(scope="module")
-def digits():
-    return source("digits")(32)
+def photographs(tmp_path_factory):
+    """An image folder of two classes, 24 and 7 images of various shapes."""
+    root = tmp_path_factory.mktemp("photographs")
+    generator = torch.Generator().manual_seed(0)
+    for split, count in (("train", 24), ("val", 7)):
+        for i in range(count):
+            path = root / split / ("cat", "dog")[i % 2] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            size = (40 + 3 * i, 60, 3)
+            pixels = torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).resize((size[1], size[0]), Image.Resampling.BICUBIC).save(path)
+    return root
 
 
-def test_digits_are_real_scans_with_a_held_out_split(digits, make_run):
-    train, test = digits
-    dataset = make_run().dataset
-    assert (len(train), len(test)) == (dataset.train_images, dataset.test_images) == (1343, 454)
-    assert train.images.shape == (1343, 1, 32, 32) and train.images.dtype == torch.uint8
-    assert test.labels.bincount().min() >= 44  # every digit is held out alike
-    pixels = {image.numpy().tobytes() for image in train.images}
-    assert not any(image.numpy().tobytes() in pixels for image in test.images)
+@pytest.fixture
+def batches(make_run):
+    """The training batches of a run: `batches(run, rank=1, processes=2)`."""
+
+    def make(run, split=None, rank=0, processes=1, retries=(), skip_bad=False, **changes):
+        split = split if split is not None else load_data(run)[0]
+        return TrainingBatches(run, split, setup_of(run, processes, **changes), rank, retries, skip_bad)
+
+    return make
 
 
-def test_digits_statistics_are_those_of_the_study(digits, make_run):
-    scaled, dataset = digits[0].images.float() / 255, make_run().dataset
-    assert scaled.mean().item() == pytest.approx(dataset.mean[0], abs=0.01)
-    assert scaled.std().item() == pytest.approx(dataset.std[0], abs=0.01)
+def first(batches, epoch=0, step=0):
+    return next(batches.stream(epoch, step))
 
 
-@pytest.mark.parametrize("rung", ["pico", "recipe"])
-def test_batches_are_functions_of_seed_epoch_and_step(digits, make_run, rung):
-    run = make_run(rung, batch_size=64)
-    there, again = (TrainingBatches(run, digits[0]) for _ in range(2))
+def folder_run(make_run, root, **recipe):
+    from roadmap.folders import describe_folder
+
+    quick = {"batch_size": 8, "image_size": 32} | recipe
+    return replace(make_run("recipe", **quick), data="photographs", dataset=describe_folder(root))
+
+
+FULL = {"crop": "random-resized", "randaugment": "rand-m9-mstd0.5-inc1", "interpolation": "bicubic"}
+
+
+@pytest.mark.parametrize("augmentation", [{}, FULL])
+def test_batches_are_functions_of_seed_epoch_and_step(batches, make_run, augmentation):
+    run = make_run("recipe", batch_size=64, **augmentation)
+    split = load_data(run)[0]
+    there = batches(run, split)
     assert there.steps == 20
-    wanted = [(0, 5), (3, 0), (0, 5), (1, 19)]
-    first = [there(*place) for place in wanted]
-    for place, (images, targets) in reversed(list(zip(wanted, first, strict=True))):
+    wanted = [(0, 5), (1, 0), (0, 5), (1, 19)]
+    drawn = [first(there, *place) for place in wanted]
+    for place, (images, targets) in reversed(list(zip(wanted, drawn, strict=True))):
         torch.rand(7)  # whatever else is drawn in between
-        again_images, again_targets = again(*place)
+        again_images, again_targets = first(batches(run, split), *place)
         assert torch.equal(images, again_images) and torch.equal(targets, again_targets), place
-    other = TrainingBatches(replace(run, seed=1), digits[0])
-    assert not torch.equal(other(0, 5)[0], first[0][0])
-    assert not torch.equal(there(1, 5)[0], first[0][0])
+    assert not torch.equal(first(batches(replace(run, seed=1), split), 0, 5)[0], drawn[0][0])
+    assert not torch.equal(first(there, 1, 5)[0], drawn[0][0])
 
 
-def test_what_happens_to_an_image_does_not_depend_on_its_batch(digits, make_run):
+def test_a_stream_goes_on_over_the_end_of_an_epoch(batches, make_run):
+    run = make_run("recipe", batch_size=256, epochs=3)
+    parts = list(batches(run).stream(1, 3))
+    assert len(parts) == 2 + 5
+    assert torch.equal(parts[2][0], first(batches(run), 2, 0)[0])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_number_of_workers_changes_nothing(batches, make_run, photographs, workers):
+    run = folder_run(make_run, photographs, epochs=2, random_erasing=0.5, **FULL)
+    split = load_data(run, str(photographs))[0]
+    alone = list(batches(run, split).stream(0, 1))
+    with_workers = list(batches(run, split, workers=workers).stream(0, 1))
+    assert len(alone) == len(with_workers) == 5
+    for (images, targets), (other_images, other_targets) in zip(alone, with_workers, strict=True):
+        assert torch.equal(images, other_images) and torch.equal(targets, other_targets)
+
+
+@pytest.mark.parametrize("layout", [(1, 4), (2, "auto"), (2, 8), (4, "auto")])
+def test_processes_and_parts_share_the_same_batch(batches, make_run, layout):
+    """Mixed, erased and augmented alike: a batch in one piece and in several has the same images and targets."""
+    processes, device_batch = layout
+    run = make_run("recipe", batch_size=32, mix_group=8, random_erasing=0.5)
+    split = load_data(run)[0]
+    whole, targets = first(batches(run, split), 1, 3)
+    parts = []
+    for rank in range(processes):
+        each = batches(run, split, rank, processes, device_batch=device_batch)
+        stream = each.stream(1, 3)
+        parts += [next(stream) for _ in range(each.setup.accumulation)]
+    shared, shared_targets = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    assert len(shared) == 32
+    # Pairs lie differently within a part; as sets they are the same.
+    key = lambda images: images.flatten(1).double().sum(1).argsort()  # noqa: E731
+    assert torch.equal(whole[key(whole)], shared[key(shared)])
+    assert torch.equal(targets[key(whole)], shared_targets[key(shared)])
+
+
+def test_what_happens_to_an_image_does_not_depend_on_its_batch(batches, make_run):
     """The same image, in batches of two sizes, comes out the same (mixing aside, which pairs a batch)."""
-    run = make_run("recipe", mix_probability=0.0)
-    small = replace(run, experiment=replace(run.experiment, recipe=replace(run.experiment.recipe, batch_size=32)))
-    large = replace(run, experiment=replace(run.experiment, recipe=replace(run.experiment.recipe, batch_size=128)))
-    in_large = TrainingBatches(large, digits[0])(2, 0)[0]
-    batches = TrainingBatches(small, digits[0])
-    in_small = torch.cat([batches(2, step)[0] for step in range(4)])
-    assert torch.equal(in_small, in_large)
+    small, large = (make_run("recipe", mix_probability=0.0, batch_size=size) for size in (32, 128))
+    in_large = first(batches(large), 1, 0)[0]
+    stream = batches(small).stream(1, 0)
+    assert torch.equal(torch.cat([next(stream)[0] for _ in range(4)]), in_large)
 
 
-def test_an_epoch_takes_no_image_twice(digits, make_run):
-    batches = TrainingBatches(make_run("pico", batch_size=64), digits[0])
-    batches(4, 0)
-    assert batches.order.sort().values.tolist() == list(range(1343))
+def test_an_epoch_takes_no_image_twice_also_after_retries():
+    for retries in ((), ((4, 3),), ((4, 0), (4, 7))):
+        assert epoch_order(1343, 0, 4, 64, retries).sort().values.tolist() == list(range(1343))
 
 
-def test_mixed_targets_are_probabilities_with_smoothing(digits, make_run):
-    _, targets = TrainingBatches(make_run("recipe", batch_size=64), digits[0])(0, 0)
+def test_a_retry_changes_what_is_left_of_its_epoch_alone():
+    plain, retried = epoch_order(640, 0, 4, 64), epoch_order(640, 0, 4, 64, ((4, 3),))
+    assert torch.equal(plain[: 3 * 64], retried[: 3 * 64])
+    assert not torch.equal(plain[3 * 64 : 4 * 64], retried[3 * 64 : 4 * 64])
+    assert torch.equal(epoch_order(640, 0, 5, 64), epoch_order(640, 0, 5, 64, ((4, 3),)))
+    assert not torch.equal(retried, epoch_order(640, 0, 4, 64, ((4, 3), (4, 3))))
+
+
+def test_mixed_targets_are_probabilities_with_smoothing(batches, make_run):
+    _, targets = first(batches(make_run("recipe", batch_size=64)))
     assert targets.shape == (64, 10)
     assert torch.allclose(targets.sum(1), torch.ones(64))
     assert targets.min().item() == pytest.approx(0.01)  # a tenth of smoothing over ten classes
 
 
-def test_without_mixing_targets_are_classes(digits, make_run):
-    _, targets = TrainingBatches(make_run("recipe", mix_probability=0.0), digits[0])(0, 0)
+def test_without_mixing_targets_are_classes(batches, make_run):
+    _, targets = first(batches(make_run("recipe", mix_probability=0.0)))
     assert targets.dtype == torch.int64 and targets.shape == (256,)
 
 
-def test_erasing_takes_its_share(digits, make_run):
-    plain = make_run("recipe", mix_probability=0.0, random_erasing=0.0)
-    erased = make_run("recipe", mix_probability=0.0, random_erasing=0.25)
+def test_erasing_takes_its_share(batches, make_run):
     changed = torch.zeros(())
     for epoch in range(8):
-        before, after = (TrainingBatches(run, digits[0])(epoch, 0)[0] for run in (plain, erased))
+        before, after = (
+            first(batches(make_run("recipe", epochs=8, mix_probability=0.0, random_erasing=share)), epoch)[0]
+            for share in (0.0, 0.25)
+        )
         changed += (before != after).flatten(1).any(1).float().mean() / 8
     assert changed.item() == pytest.approx(0.25, abs=0.04)
 
 
-def test_padded_crop_shifts_by_whole_pixels(make_run):
-    recipe = make_run(crop_padding=2).experiment.recipe
-    image = torch.arange(16 * 16, dtype=torch.uint8).view(1, 1, 16, 16)
-    middle = crop_and_flip(image, torch.tensor([[0.5, 0.5, 0, 0, 0.9]]), recipe)
-    assert torch.equal(middle, image.float())
-    corner = crop_and_flip(image, torch.tensor([[0.0, 0.999, 0, 0, 0.9]]), recipe)  # two up, two right
-    assert torch.equal(corner[0, 0, 2:, :-2], image[0, 0, :-2, 2:].float())
-    assert corner[0, 0, :2].abs().sum() == 0
+def test_small_images_are_cropped_and_mirrored_by_whole_pixels(batches, make_run):
+    """Every image of a batch is one of its own crops out of black, mirrored or not."""
+    run = make_run("pico", batch_size=32, crop_padding=2, horizontal_flip=0.5, image_size=8)
+    split = load_data(run)[0]
+    mean, std = (torch.tensor(run.dataset.mean[:1]) * 255, torch.tensor(run.dataset.std[:1]) * 255)
+    images, labels = first(batches(run, split))
+    pixels = (images[:, 0] * std + mean).round()
+    order = epoch_order(len(split), 0, 0, 32)[:32]
+    assert torch.equal(labels, split.labels[order])
+    mirrored = 0
+    for image, original in zip(pixels, split.images[order], strict=True):
+        wide = torch.nn.functional.pad(original[0].float(), (2,) * 4)
+        crops = torch.stack([wide[y : y + 8, x : x + 8] for y in range(5) for x in range(5)])
+        straight, flipped = ((crops - other).abs().amax((1, 2)).min() == 0 for other in (image, image.flip(1)))
+        assert straight or flipped
+        mirrored += int(flipped and not straight)
+    assert 8 <= mirrored <= 24
 
 
-def test_mirror_images_come_with_the_recipes_probability(make_run):
-    recipe = make_run(crop_padding=0, horizontal_flip=0.5).experiment.recipe
-    image = torch.arange(9, dtype=torch.uint8).view(1, 1, 3, 3).repeat(2, 1, 1, 1)
-    flipped, kept = crop_and_flip(image, torch.tensor([[0, 0, 0, 0, 0.49], [0, 0, 0, 0, 0.51]]), recipe)
-    assert torch.equal(flipped, image[0].float().flip(2)) and torch.equal(kept, image[1].float())
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_held_out_image_is_in_one_share_once(make_run, processes, workers):
+    run = make_run(batch_size=240)
+    held_out = load_data(run)[1]
+    numbered, setup = replace(held_out, labels=torch.arange(len(held_out))), setup_of(run, processes, workers=workers)
+    shares = [list(EvaluationBatches(run, numbered, setup, rank)) for rank in range(processes)]
+    assert len({len(share) for share in shares}) == 1  # as many rounds on each process
+    seen = torch.cat([labels for share in shares for _, labels in share])
+    assert seen.sort().values.tolist() == list(range(len(held_out)))
 
 
-def test_random_resized_crop_takes_the_area_it_says(make_run):
-    ramp = torch.arange(32, dtype=torch.uint8).repeat(32, 1).view(1, 1, 32, 32)
-    recipe = make_run(crop="random-resized", crop_scale=(0.25, 0.25), crop_ratio=(1.0, 1.0)).experiment.recipe
-    crop = crop_and_flip(ramp, torch.tensor([[0.0, 0.0, 0.3, 0.3, 0.9]]), recipe)  # the upper left quarter
-    assert crop.shape == ramp.shape
-    assert crop[0, 0, 5].max().item() == pytest.approx(15.5, abs=0.5)
-    whole = make_run(crop="random-resized", crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0)).experiment.recipe
-    assert torch.allclose(crop_and_flip(ramp, torch.rand(1, 5) * 0 + 0.7, whole), ramp.float(), atol=1e-3)
+def test_a_damaged_image_ends_the_run_or_is_skipped_and_counted(batches, make_run, photographs, tmp_path, capsys):
+    import shutil
+
+    root = shutil.copytree(photographs, tmp_path / "photographs")
+    broken = root / "train" / "cat" / "4.png"
+    broken.write_bytes(broken.read_bytes()[:700])
+    (root / "val" / "dog" / "1.png").write_bytes(b"nothing of the kind")
+    run = folder_run(make_run, root, epochs=1, **FULL)
+    train, held_out = load_data(run, str(root))
+    for workers in (0, 2):
+        with pytest.raises(BadImage, match=r"cat/4\.png can't be read as an image: .*bad_images=skip"):
+            list(batches(run, train, workers=workers).stream(0, 0))
+        with pytest.raises(BadImage, match=r"dog/1\.png can't be read as an image"):
+            list(EvaluationBatches(run, held_out, setup_of(run, workers=workers), 0))
+        skipping = batches(run, train, skip_bad=True, workers=workers)
+        assert [len(images) for images, _ in skipping.stream(0, 0)] == [8, 8, 8]
+        assert skipping.bad.count == 1
+        evaluation = EvaluationBatches(run, held_out, setup_of(run, workers=workers), 0, skip_bad=True)
+        assert sum(len(labels) for _, labels in evaluation) == 6 and evaluation.bad.count == 1
+    assert "skipped: " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"randaugment": "rand-m9-mstd0.5-inc1"}, "--set recipe.randaugment=null trains without it"),
-        ({"batch_size": 4096}, "4096 is more than the 1343 training images"),
-    ],
-)
-def test_recipes_that_are_not_done_are_refused(make_run, changes, message):
-    with pytest.raises(ValueError, match=message):
-        check_trainable(make_run("recipe", **changes))
+def test_a_folder_of_damaged_images_ends_also_where_they_are_skipped(batches, make_run, photographs, tmp_path):
+    import shutil
+
+    root = shutil.copytree(photographs, tmp_path / "photographs")
+    for path in (root / "train").rglob("*.png"):
+        path.write_bytes(b"")
+    run = folder_run(make_run, root, epochs=1, **FULL)
+    with pytest.raises(BadImage, match="nor can the 16 images before it"):
+        first(batches(run, load_data(run, str(root))[0], skip_bad=True))
 
 
-def test_data_sets_that_can_not_be_read_are_refused(make_run):
-    with pytest.raises(ValueError, match=r"'imagenet' can't be read by this version; .*digits"):
-        check_trainable(replace(make_run(), data="imagenet"))
+def test_a_batch_larger_than_the_data_is_refused(make_run):
+    with pytest.raises(ValueError, match="4096 is more than the 1343 training images"):
+        check_trainable(make_run("recipe", batch_size=4096))
 
 
 def test_an_odd_batch_can_not_be_mixed(make_run):
@@ -137,4 +226,4 @@ def test_an_odd_batch_can_not_be_mixed(make_run):
 
 
 def test_splits_know_their_length():
-    assert len(Split(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))) == 3
+    assert len(Pixels(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))) == 3

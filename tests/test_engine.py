@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import warnings
 from dataclasses import asdict, replace
 
@@ -14,7 +16,7 @@ import roadmap
 from roadmap.record import read_metrics, write_manifest
 from runner import checkpoint, engine
 from runner.distributed import ALONE
-from runner.engine import Busy, Request, Stopped, _Training, exclusive
+from runner.engine import Request, Stopped, _Training, exclusive
 from runner.optim import learning_rate
 from runner.randomness import seed_for
 from runner.sources import Pixels
@@ -133,10 +135,20 @@ def test_a_checkpoint_of_another_run_is_refused(make_run, tmp_path):
 
 
 def test_a_folder_is_held_by_one_process(tmp_path):
-    with exclusive(tmp_path), pytest.raises(Busy, match="in training by another process"), exclusive(tmp_path):
-        pass
+    code = (
+        f"from pathlib import Path; from runner.engine import *\nwith exclusive(Path({str(tmp_path)!r})): print('held')"
+    )
+
+    def other():
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
     with exclusive(tmp_path):
-        pass
+        refused = other()
+        assert (
+            "Busy" in refused.stderr and "is in training by another process; wait for it or stop it" in refused.stderr
+        )
+        assert "held" not in refused.stdout
+    assert other().stdout == "held\n"
 
 
 @pytest.mark.parametrize("rung", ["pico", "layer-scale"])

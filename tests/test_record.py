@@ -118,7 +118,7 @@ def test_foreign_folders_are_refused(make_run, tmp_path):
     with pytest.raises(ForeignFolder, match="holds another run"):
         state(folder, run)
     write_json(folder / "manifest.json", manifest | {"format": 99})
-    with pytest.raises(ForeignFolder, match="format 99; this version reads 1"):
+    with pytest.raises(ForeignFolder, match="format 99; this version reads 2"):
         state(folder, run)
     (folder / "manifest.json").write_text("{")
     with pytest.raises(ForeignFolder, match="not valid JSON"):
@@ -153,4 +153,4 @@ def test_identity_is_stable():
 
     rung = roadmap.ladder("resnet-50", "recipe")[0]
     run = Run("resnet-50", "recipe", rung.experiment, "imagenet", load_study().dataset("imagenet"), 0, "paper")
-    assert run.identity == "efb2e454e0b7"
+    assert run.identity == "f7c5505bea50"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import re
 import sys
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from roadmap.cli.designs import device_hours, device_speed
 from roadmap.cli.options import Choice, add_study_options, choose
 from roadmap.cli.text import count, duration, table
+from roadmap.execution import MOST_RETRIES
 from roadmap.record import Run, State, read_divergences, read_metrics, state
+from roadmap.rungs import Rung
 
 if TYPE_CHECKING:
     from analysis.results import Result
@@ -84,8 +87,9 @@ def run_rungs(options: argparse.Namespace) -> int:
         if folder not in [job.folder for job in diverged]:
             print(f"failed: {run.name}, see {folder / 'log.txt'}; the same command tries again", file=sys.stderr)
     for job in diverged:
-        told = read_divergences(job.folder)[-1]
-        print(f"diverged: {job.run.name}: {told}; {AGAIN}", file=sys.stderr)
+        told = read_divergences(job.folder)
+        hint = AGAIN if len(told) <= MOST_RETRIES else f"{MOST_RETRIES} retries did not help"
+        print(f"diverged: {job.run.name}: {told[-1]}; {hint}", file=sys.stderr)
     _conclude(choice, options.steps, out)
     return 1 if failed or diverged else 0
 
@@ -152,16 +156,20 @@ def _conclude(choice: Choice, steps: str, out: Path) -> None:
     from analysis.figures import draw_roadmap, save_figure
     from analysis.results import collect, series_of_runs
 
+    def results_of(rungs: Sequence[Rung]) -> list[Result]:
+        unique = {rung.name: rung for rung in rungs}.values()
+        return collect([(rung, choice.run(rung)) for rung in unique], out)
+
     chosen = choice.rungs(steps)
-    names = {rung.name for rung in chosen}
-    rungs = chosen if steps == "all" else (*choice.rungs(), *chosen)
-    unique = list({rung.name: rung for rung in rungs}.values())
-    results = collect([(rung, choice.run(rung)) for rung in unique], out)
-    print("\n" + results_table([result for result in results if result.rung.name in names]) + "\n")
-    if all(len(result.seeds) <= 1 for result in results):
+    results = drawn = results_of(chosen)
+    print("\n" + results_table(results) + "\n")
+    if steps != "all":
+        with contextlib.suppress(ValueError):  # settings may fit the chosen rungs alone
+            names = {rung.name for rung in chosen}
+            drawn = [each for each in results_of((*choice.rungs(), *chosen)) if each.seeds or each.rung.name in names]
+    if all(len(result.seeds) <= 1 for result in drawn):
         print("One seed can't tell a change from noise; --seeds 3 shows the spread.\n")
-    drawn = [result for result in results if result.seeds or result.rung.name in names]
-    if not any(result.seeds for result in drawn):
+    if not any(result.seeds or result.diverged for result in drawn):
         print("no run has finished: no figure", file=sys.stderr)
         return
     figure = draw_roadmap([series_of_runs(choice.study, drawn, choice.label)])
@@ -178,7 +186,8 @@ def results_table(results: Sequence[Result]) -> str:
         rung, mean, before = result.rung, result.mean, means.get(result.rung.parent or "")
         change = f"{mean - before:+.2f}" if mean is not None and before is not None else ""
         spread = f" ±{result.std:.2f}" if result.std is not None else ""
-        accuracy = f"{mean:.2f}{spread}" if mean is not None else "-"
+        accuracy = f"{mean:.2f}{spread}" if mean is not None else "diverged" if result.diverged else "-"
+        accuracy += f", {len(result.diverged)} diverged" if result.diverged and mean is not None else ""
         took = duration(result.seconds) if result.seeds else ""
         counts = [count(result.cost.parameters), count(result.cost.macs), str(len(result.seeds))]
         rows.append([rung.name, *counts, accuracy, "no effect" if rung.no_effect else change, took])

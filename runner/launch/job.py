@@ -77,6 +77,9 @@ def train_job(
             except Stopped as stop:
                 print(stop)
                 return "stopped", {}
+            except Diverged as error:
+                print(f"diverged: {error}")
+                raise
             except Exception:
                 traceback.print_exc()
                 raise

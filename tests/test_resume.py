@@ -1,0 +1,387 @@
+"""Nothing is lost, and resuming is exact: runs that are killed anywhere end as undisturbed ones, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing.connection import wait
+
+import pytest
+import torch
+
+from roadmap.record import read_divergences, read_metrics, state
+from runner import checkpoint
+from runner.distributed import World
+from tests.conftest import execution
+from tests.test_engine import assert_same, train, weights
+
+KILLS = 20
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["tests.test_resume"])
+
+
+def train_in_process(run, folder, how, world, deadly=None):
+    """In a process of its own. `deadly` kills it at the n-th time that what is so named happens."""
+    from runner import engine
+    from runner.launch.job import train_job
+
+    torch.set_num_threads(1)
+    if deadly:
+        where, times = deadly
+        _kill_at(where, times, engine)
+    with world.joined("cpu"):
+        ending, detail = train_job(run, folder, how, 1, world, lambda kind, detail: None, lambda: engine.Request.NONE)
+    assert ending == "finished", detail
+
+
+def _kill_at(where, times, engine):
+    """Makes the `times`-th step, evaluated batch or written file the last thing that this process does."""
+    count = 0
+
+    def deadly(function):
+        def counted(*arguments, **named):
+            nonlocal count
+            count += 1
+            if count == times:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **named)
+
+        return counted
+
+    if where == "step":
+        engine._Training._backward = deadly(engine._Training._backward)
+    elif where == "evaluation":
+        torch.Tensor.topk = deadly(torch.Tensor.topk)  # which only evaluation asks for
+    else:  # between opening, writing and renaming
+        os.fsync, os.replace = deadly(os.fsync), deadly(os.replace)
+
+
+def start(run, folder, how, processes, deadly=None):
+    """The processes of a run: all of them, of which the last is the deadly one."""
+    meeting = f"file://{tempfile.mkdtemp()}/meeting"
+    started = []
+    for rank in range(processes):
+        world = World(rank, processes, rank, meeting if processes > 1 else "")
+        dies = rank == (0 if deadly and deadly[0] == "write" else processes - 1)  # rank 0 alone writes
+        arguments = (run, folder, how, world, deadly if dies else None)
+        started.append(FORKSERVER.Process(target=train_in_process, args=arguments))
+        started[-1].start()
+    return started
+
+
+def end(processes):
+    """Waits until one has ended, and takes the others with it if it did not end well; whether all did."""
+    wait([process.sentinel for process in processes])
+    for process in processes:
+        process.join(None if all(p.exitcode in (None, 0) for p in processes) else 0.5)
+    for process in processes:
+        process.kill()
+        process.join()
+    codes = [process.exitcode for process in processes]
+    assert set(codes) <= {0, -signal.SIGKILL} or len(codes) > 1  # who loses a partner may end with an error
+    return not any(codes)
+
+
+def kill_after(processes, seconds):
+    """SIGKILL at that moment, unless they have ended; whether it came in time."""
+    wait([process.sentinel for process in processes], timeout=seconds)
+    in_time = all(process.exitcode is None for process in processes)
+    for process in processes:
+        process.kill()
+        process.join()
+    return in_time
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rung", "processes"), [("recipe", 1), ("layer-scale", 1), ("layer-scale", 2), ("recipe", 2)])
+def test_killed_at_twenty_moments_a_run_ends_as_if_undisturbed(make_run, tmp_path, rung, processes):
+    """BN and LN; with other numbers of data workers each time; in steps, evaluations and the writing of files."""
+    run = make_run(rung, epochs=3, batch_size=64, ema=0.9, drop_path=0.5, randaugment="rand-m9-mstd0.5-inc1")
+    drawn = random.Random(f"{rung} {processes}")
+    whole = time.monotonic()
+    assert end(start(run, tmp_path / "whole", execution(), processes))
+    whole = time.monotonic() - whole
+    kills = moments = 0
+    while True:
+        # Every second or so a checkpoint, so that many kills can't keep it from getting on.
+        how = execution(workers=drawn.choice((0, 0, 1, 2)), checkpoint_minutes=drawn.choice((0, 0.01, 10)))
+        if kills >= KILLS:
+            assert end(start(run, tmp_path / "killed", how, processes))
+            break
+        if kills % 2:
+            where = ("step", "evaluation", "write")[kills // 2 % 3]
+            most = {"step": 40, "evaluation": 5, "write": 12}[where]
+            finished = end(start(run, tmp_path / "killed", how, processes, (where, drawn.randint(1, most))))
+        else:
+            finished = not kill_after(start(run, tmp_path / "killed", how, processes), drawn.uniform(0.1, whole))
+            moments += not finished
+        if finished:  # too soon: it is to be killed more often
+            for name in ("result.json", "metrics.jsonl", checkpoint.NAME, checkpoint.PREVIOUS):
+                (tmp_path / "killed" / name).unlink(missing_ok=True)
+        else:
+            kills += 1
+    assert moments >= 5
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "killed")]
+    timed = ("seconds", "finished")
+    assert len({json.dumps({k: v for k, v in result.items() if k not in timed}) for result in results}) == 1
+
+
+@contextmanager
+def files_at_most(size):
+    """As on a disk that is full beyond that: no file gets longer, bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_is_named_and_loses_nothing(make_run, tmp_path):
+    run = make_run("recipe", epochs=3)
+    train(run, tmp_path / "whole")
+    rows = []
+
+    def filling(row):
+        rows.append(row)
+        if len(rows) == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+
+    with files_at_most(10**9), pytest.raises(OSError, match=r"File too large: '.*run/checkpoint\.pt'"):
+        train(run, tmp_path / "run", filling)
+    assert not list((tmp_path / "run").glob("*.tmp"))  # half a file would only take room
+    train(run, tmp_path / "run")
+    assert_same(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_folder_that_can_not_be_written_is_named(make_run, tmp_path):
+    from runner.launch.job import train_job
+
+    (tmp_path / "file").write_text("")
+    nothing = lambda *_: None  # noqa: E731
+    ending, detail = train_job(make_run(), tmp_path / "file" / "run", execution(), 1, World(), nothing, lambda: 0)
+    assert ending == "failed" and "Not a directory" in detail["message"] and "file" in detail["message"]
+
+
+def test_checkpoints_of_another_format_are_refused(make_run, tmp_path):
+    from runner.engine import Stopped
+
+    run = make_run("recipe")
+    with pytest.raises(Stopped):
+        train(run, tmp_path, should_stop=lambda: True)
+    saved = torch.load(tmp_path / checkpoint.NAME, weights_only=True)
+    torch.save(saved | {"format": 99}, tmp_path / checkpoint.NAME)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt has format 99; this version reads 2; move the folder away"):
+        train(run, tmp_path)
+    torch.save({"identity": run.identity, "epoch": 1}, tmp_path / checkpoint.NAME)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt has format None"):
+        train(run, tmp_path)
+
+
+def test_where_no_checkpoint_can_be_read_nothing_is_thrown_away(make_run, tmp_path):
+    from runner.engine import Stopped
+
+    run = make_run("recipe", epochs=3)
+    with pytest.raises(Stopped):
+        train(run, tmp_path, should_stop=lambda: len(read_metrics(tmp_path)) == 2)
+    for name in (checkpoint.NAME, checkpoint.PREVIOUS):
+        (tmp_path / name).write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(
+        ValueError, match=r"checkpoint\.previous\.pt can't be read .*; remove what can't be read to train"
+    ):
+        train(run, tmp_path)
+    assert len(read_metrics(tmp_path)) == 2
+
+
+def test_nothing_in_a_checkpoint_is_executed(make_run, tmp_path):
+    from runner.engine import Stopped
+
+    class Deadly:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "executed"),))
+
+    run = make_run("recipe")
+    with pytest.raises(Stopped):
+        train(run, tmp_path, should_stop=lambda: True)
+    saved = torch.load(tmp_path / checkpoint.NAME, weights_only=True)
+    torch.save(saved | {"epoch": Deadly()}, tmp_path / checkpoint.NAME)
+    (tmp_path / checkpoint.PREVIOUS).unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="holds something else than tensors and numbers"):
+        train(run, tmp_path)
+    assert not (tmp_path / "executed").exists()
+
+
+class Weak(torch.nn.Module):
+    """Gives no number from its n-th training pass on, once only, if `once`."""
+
+    passes = 0
+
+    def __init__(self, inner, at, once):
+        super().__init__()
+        self.inner, self.at, self.once = inner, at, once
+
+    def forward(self, images):
+        if not self.training or not torch.is_grad_enabled():  # also in the diagnosis
+            return self.inner(images) * (float("nan") if self.training else 1)
+        Weak.passes += 1
+        broken = Weak.passes == self.at if self.once else Weak.passes >= self.at
+        return self.inner(images) * (float("nan") if broken else 1)
+
+
+@pytest.fixture
+def weaken(monkeypatch):
+    """Puts a weak module in the place of every network's first stage."""
+    from runner import engine
+
+    def do(at, once):
+        Weak.passes = 0
+        build = engine.build
+
+        def weak(*arguments, **named):
+            model = build(*arguments, **named)
+            model.stages[1] = Weak(model.stages[1], at, once)
+            return model
+
+        monkeypatch.setattr(engine, "build", weak)
+
+    return do
+
+
+def test_a_divergence_names_step_rate_and_module_and_keeps_the_last_good_checkpoint(make_run, tmp_path, weaken):
+    from runner.engine import Diverged
+
+    run = make_run("recipe", epochs=3)
+    weaken(at=8, once=False)  # the third step of the second epoch
+    message = r"the loss is nan in epoch 2, step 3, at a learning rate of 0\.00\d+; .* finite is stages\.1$"
+    with pytest.raises(Diverged, match=message):
+        train(run, tmp_path)
+    assert state(tmp_path, run) == "diverged" and not (tmp_path / "result.json").exists()
+    saved = torch.load(tmp_path / checkpoint.NAME, weights_only=True)
+    assert (saved["epoch"], saved["step"]) == (1, 0) and len(read_metrics(tmp_path)) == 1
+    with pytest.raises(Diverged, match=message):  # not trained again: it would diverge again
+        train(run, tmp_path)
+
+
+def test_a_retry_goes_on_from_the_last_checkpoint_in_another_order_and_says_so(make_run, tmp_path, weaken):
+    run = make_run("recipe", epochs=3)
+    train(run, tmp_path / "whole")
+    weaken(at=8, once=True)
+    result = train(run, tmp_path / "retried", on_nan="retry")
+    (divergence,) = read_divergences(tmp_path / "retried")
+    assert (divergence.epoch, divergence.step, divergence.retried_from) == (2, 3, (1, 0))
+    assert result["divergences"][0]["retried_from"] == [1, 0] and result["epochs"] == 3
+    whole, retried = read_metrics(tmp_path / "whole"), read_metrics(tmp_path / "retried")
+    assert whole[0]["train_loss"] == retried[0]["train_loss"] and whole[1]["train_loss"] != retried[1]["train_loss"]
+
+
+def test_a_retry_that_is_interrupted_goes_on_as_a_retry(make_run, tmp_path, weaken):
+    from runner.engine import Stopped
+
+    run = make_run("recipe", epochs=3)
+    weaken(at=8, once=True)
+    train(run, tmp_path / "retried", on_nan="retry")
+    Weak.passes = 0
+    steps = iter(range(100))
+    with pytest.raises(Stopped):
+        train(run, tmp_path / "stopped", should_stop=lambda: next(steps) == 11, on_nan="retry")
+    assert read_divergences(tmp_path / "stopped")
+    train(run, tmp_path / "stopped")
+    assert_same(tmp_path / "retried", tmp_path / "stopped")
+
+
+def test_three_retries_are_the_most(make_run, tmp_path, weaken):
+    from runner.engine import Diverged
+
+    weaken(at=2, once=False)
+    with pytest.raises(Diverged, match="after 3 retries"):
+        train(make_run("recipe"), tmp_path, on_nan="retry")
+    assert len(read_divergences(tmp_path)) == 4
+
+
+def test_weights_that_are_not_finite_are_never_saved(make_run, tmp_path, monkeypatch):
+    from runner import engine
+
+    run = make_run("recipe", epochs=2)
+    make = engine.make_optimizer
+
+    def poisoning(model, recipe):
+        optimizer, steps = make(model, recipe), iter(range(1, 100))
+
+        def poison(*_):
+            if next(steps) == 10:  # the last step of the second epoch, whose loss was a number
+                next(model.parameters()).data[0] = float("inf")
+
+        optimizer.register_step_post_hook(poison)
+        return optimizer
+
+    monkeypatch.setattr(engine, "make_optimizer", poisoning)
+    with pytest.raises(engine.Diverged, match=r"first that was not finite is stem\.0\.conv\.weight"):
+        train(run, tmp_path)
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path).values())
+
+
+def test_state_is_saved_by_time_and_on_request(make_run, tmp_path, monkeypatch):
+    from runner import engine
+
+    saves = []
+    save = checkpoint.save
+    monkeypatch.setattr(
+        checkpoint, "save", lambda folder, state: [saves.append((state["epoch"], state["step"])), save(folder, state)]
+    )
+    train(make_run("recipe"), tmp_path / "seldom")
+    assert saves == [(1, 0), (2, 0)]
+    saves.clear()
+    train(make_run("recipe"), tmp_path / "always", checkpoint_minutes=0)
+    of_epoch = [[(epoch, step) for step in range(1, 6)] for epoch in range(2)]  # the last before the evaluation
+    assert saves == [*of_epoch[0], (1, 0), *of_epoch[1], (2, 0)]
+    saves.clear()
+    asked = iter([engine.Request.NONE] * 2 + [engine.Request.SAVE] + [engine.Request.NONE] * 100)
+    engine.train(make_run("recipe"), tmp_path / "asked", execution(), request=lambda: next(asked))
+    assert saves == [(0, 3), (1, 0), (2, 0)]
+    assert_same(tmp_path / "seldom", tmp_path / "always")
+
+
+def test_a_stop_in_an_evaluation_is_heeded_there(make_run, tmp_path):
+    from runner.engine import Stopped
+
+    run = make_run("recipe")
+    train(run, tmp_path / "whole")
+    calls = iter(range(1, 100))
+    with pytest.raises(Stopped):
+        train(run, tmp_path / "stopped", should_stop=lambda: next(calls) == 6)  # five steps, then the first batch
+    saved = torch.load(tmp_path / "stopped" / checkpoint.NAME, weights_only=True)
+    assert (saved["epoch"], saved["step"]) == (0, 5) and not read_metrics(tmp_path / "stopped")
+    train(run, tmp_path / "stopped")
+    assert_same(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_skipped_images_are_counted_in_the_record(make_run, tmp_path):
+    from PIL import Image
+
+    from roadmap.folders import describe_folder
+
+    for i in range(24):
+        path = tmp_path / "data" / ("train", "val")[i % 2] / ("a", "b")[i // 2 % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (10 * i, 0, 0)).save(path)
+    (tmp_path / "data" / "train" / "a" / "0.png").write_bytes(b"")
+    (tmp_path / "data" / "val" / "a" / "1.png").write_bytes(b"")
+    run = make_run("recipe", batch_size=4)
+    run = replace(run, data="shades", dataset=describe_folder(tmp_path / "data"))
+    where = str(tmp_path / "data")
+    result = train(run, tmp_path / "run", data_path=where, bad_images="skip", workers=1)
+    assert [row["skipped_images"] for row in read_metrics(tmp_path / "run")] == [2, 2]
+    assert result["skipped_images"] == 4
+    with pytest.raises(ValueError, match=r"0\.png can't be read"):
+        train(run, tmp_path / "other", data_path=where)

@@ -1,0 +1,248 @@
+"""The data sets: read, found by their paths, and refused with what was looked for."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import pickle
+import re
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from roadmap.cli import main
+from roadmap.folders import describe_folder, list_images
+from roadmap.study import load_study
+from runner import sources
+from runner.sources import Files, Pixels, load_data
+
+
+def make_folder(root, splits=("train", "val"), classes=("ant", "bee"), images=2):
+    for split in splits:
+        (root / split).mkdir(parents=True)
+        for name in classes:
+            (root / split / name).mkdir()
+            for i in range(images):
+                Image.new("RGB", (20 + i, 16), (10 * i, 0, 0)).save(root / split / name / f"{i}.jpg")
+    return root
+
+
+def test_digits_are_real_scans_with_a_held_out_split(make_run):
+    train, test = load_data(make_run())
+    dataset = make_run().dataset
+    assert (len(train), len(test)) == (dataset.train_images, dataset.test_images) == (1343, 454)
+    assert train.images.shape == (1343, 1, 8, 8) and train.images.dtype == torch.uint8
+    assert test.labels.bincount().min() >= 44  # every digit is held out alike
+    pixels = {image.numpy().tobytes() for image in train.images}
+    assert not any(image.numpy().tobytes() in pixels for image in test.images)
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion-mnist"])
+def test_statistics_are_those_of_the_study(make_run, name):
+    run = make_run(data=name)
+    if name == "fashion-mnist":
+        require_fashion_mnist()
+    scaled = load_data(run)[0].images.float() / 255
+    assert scaled.mean().item() == pytest.approx(run.dataset.mean[0], abs=0.01)
+    assert scaled.std().item() == pytest.approx(run.dataset.std[0], abs=0.06)  # the digits' are of larger images
+
+
+def require_fashion_mnist():
+    if not sources.DEBIAN_FASHION_MNIST.is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+
+
+def test_fashion_mnist_is_read_from_debians_package(make_run):
+    require_fashion_mnist()
+    train, test = load_data(make_run(data="fashion-mnist"))
+    assert train.images.shape == (60000, 1, 28, 28) and test.images.shape == (10000, 1, 28, 28)
+    assert train.labels.bincount().tolist() == [6000] * 10
+    assert train.image(0).mode == "RGB" and train.image(0).size == (28, 28)
+
+
+def idx(array):
+    return b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def test_idx_files_are_read_packed_or_not(tmp_path):
+    images = np.arange(2 * 28 * 28, dtype=np.uint8).reshape(2, 28, 28)
+    for name, array in (("images-idx3", images), ("labels-idx1", np.array([3, 1], dtype=np.uint8))):
+        (tmp_path / f"train-{name}-ubyte").write_bytes(idx(array))
+        (tmp_path / f"t10k-{name}-ubyte.gz").write_bytes(gzip.compress(idx(array)))
+    train, test = sources.SOURCES["fashion-mnist"].read(tmp_path)
+    assert train.images[:, 0].numpy().tolist() == test.images[:, 0].numpy().tolist() == images.tolist()
+    assert train.labels.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("damage", ["cut off", "not such a file", "half packed"])
+def test_damaged_idx_files_are_named(tmp_path, damage):
+    whole = idx(np.zeros((2, 28, 28), dtype=np.uint8))
+    path = tmp_path / "train-images-idx3-ubyte"
+    if damage == "half packed":
+        path = path.with_name(path.name + ".gz")
+    path.write_bytes(
+        {"cut off": whole[:-5], "not such a file": b"hello", "half packed": gzip.compress(whole)[:-9]}[damage]
+    )
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.* can't be read in MNIST's format"):
+        sources.SOURCES["fashion-mnist"].read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_is_read_as_torchvision_reads_it(tmp_path, monkeypatch, name):
+    """From files in its format; torchvision's check of their sums is put aside for these, which are made up."""
+    folder, parts, key = {
+        "cifar10": ("cifar-10-batches-py", [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"], "labels"),
+        "cifar100": ("cifar-100-python", ["train", "test"], "fine_labels"),
+    }[name]
+    (tmp_path / folder).mkdir()
+    generator = np.random.default_rng(0)
+    for part in parts:
+        pixels = generator.integers(0, 256, (4, 3072), dtype=np.uint8)
+        (tmp_path / folder / part).write_bytes(pickle.dumps({"data": pixels, key: [0, 1, 2, 3]}))
+    (tmp_path / folder / {"cifar10": "batches.meta", "cifar100": "meta"}[name]).write_bytes(
+        pickle.dumps({"label_names": list("abcd"), "fine_label_names": list("abcd")})
+    )
+    from torchvision.datasets import CIFAR10
+
+    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr(CIFAR10, "_load_meta", lambda self: None)
+    its = sources.SOURCES[name]
+    for path in (tmp_path, tmp_path / folder):
+        train, test = its.read(its.find(path))
+        assert train.images.shape == (4 * (len(parts) - 1), 3, 32, 32) and test.labels.tolist() == [0, 1, 2, 3]
+        assert np.asarray(test.image(1)).reshape(-1)[:3].tolist() == test.images[1, :, 0, 0].tolist()
+
+
+def test_damaged_cifar_files_are_refused(tmp_path):
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    its = sources.SOURCES["cifar10"]
+    with pytest.raises(ValueError, match=r"cifar-10-batches-py: files of cifar10 are missing or damaged"):
+        its.read(its.find(tmp_path))
+
+
+def test_a_download_that_fails_says_where_was_looked(tmp_path, monkeypatch):
+    from torchvision.datasets import CIFAR10
+
+    def offline(self):
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("ROADMAP_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(CIFAR10, "download", offline)
+    with pytest.raises(
+        ValueError, match=r"cifar10: not in .*data/cifar-10-batches-py, and the download failed: no route"
+    ):
+        sources.SOURCES["cifar10"].find(None)
+
+
+def test_an_image_folder_is_read_class_by_class(tmp_path):
+    root = make_folder(tmp_path, images=3)
+    (root / "train" / "ant" / "deep").mkdir()
+    Image.new("L", (9, 9), 200).save(root / "train" / "ant" / "deep" / "grey.png")
+    (root / "train" / "ant" / "notes.txt").write_text("no image")
+    (root / "train" / ".hidden").mkdir()
+    train, held_out = (Files(listing) for listing in list_images(root))
+    assert train.listing.classes == ("ant", "bee") and len(train) == 7 and len(held_out) == 6
+    assert train.labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert train.listing.names[3] == "ant/deep/grey.png"
+    assert train.image(3).getpixel((0, 0)) == (200, 200, 200)
+
+
+def test_a_folders_identity_is_what_it_holds_not_where_it_is(tmp_path, make_run):
+    one, other = make_folder(tmp_path / "one"), make_folder(tmp_path / "other")
+    for path in [*one.rglob("*.jpg"), *other.rglob("*.jpg")]:
+        os.utime(path, (0, 0))
+    runs = [replace(make_run(), data=root.name, dataset=describe_folder(root)) for root in (one, other)]
+    assert runs[0].identity == runs[1].identity
+    Image.new("RGB", (90, 90)).save(other / "train" / "bee" / "more.jpg")
+    describe_folder.cache_clear()
+    list_images.cache_clear()
+    assert replace(runs[1], dataset=describe_folder(other)).identity != runs[0].identity
+
+
+def test_classes_without_held_out_images_keep_their_numbers(tmp_path):
+    root = make_folder(tmp_path, classes=("ant", "bee", "cat"))
+    for path in (root / "val" / "bee").iterdir():
+        path.unlink()
+    (root / "val" / "bee").rmdir()
+    _, held_out = list_images(root)
+    assert held_out.classes == ("ant", "bee", "cat") and set(held_out.labels) == {0, 2}
+
+
+def command(*arguments):
+    return main(["run", "--steps", "pico", "--dry-run", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: None, r"nowhere: no such folder; one with train/CLASS/IMAGE and val/CLASS/IMAGE was looked for"),
+        (lambda root: make_folder(root, splits=("train",)), r"val/ or validation/ or test/ was looked for and is not"),
+        (lambda root: make_folder(root, splits=("val",)), r"train/ was looked for and is not there"),
+        (lambda root: make_folder(root, images=0), r"ant: no image; files ending in \.jpg"),
+        (lambda root: make_folder(root, classes=()), "no folders; a folder of images for each class"),
+    ],
+)
+def test_a_wrong_folder_is_refused_with_what_was_looked_for(tmp_path, capsys, make, message):
+    root = tmp_path / "nowhere"
+    make(root)
+    assert command("--data", str(root)) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and re.search(message, error), error
+
+
+def test_held_out_classes_that_were_never_trained_are_named(tmp_path, capsys):
+    root = make_folder(tmp_path / "data")
+    make_folder(tmp_path / "more", splits=("val",), classes=("wasp",))
+    (tmp_path / "more" / "val" / "wasp").rename(root / "val" / "wasp")
+    assert command("--data", str(root)) == 2
+    assert "val: class 'wasp' is not among those of" in capsys.readouterr().err
+
+
+def test_an_unknown_name_is_refused_with_the_valid_ones(capsys):
+    assert command("--data", "fashion-mnits") == 2
+    assert "did you mean 'fashion-mnist'? valid: digits, fashion-mnist, cifar10" in capsys.readouterr().err
+
+
+def test_a_folder_called_like_a_data_set_has_to_say_what_it_is(tmp_path, capsys):
+    root = make_folder(tmp_path / "imagenet")
+    assert command("--data", str(root)) == 2
+    assert f"imagenet={root} is the data set of that name" in capsys.readouterr().err
+    assert command("--data", f"mine={root}", "--set", "recipe.batch_size=4") == 0
+
+
+def test_named_data_may_be_given_a_path_that_has_to_hold_it(tmp_path, capsys, monkeypatch):
+    def run(*arguments):
+        return main(["run", "--steps", "pico", "--out", str(tmp_path / "runs"), *arguments])
+
+    root = make_folder(tmp_path / "set")
+    for name, wanted in (
+        ("fashion-mnist", "train-images-idx3-ubyte (or .gz), with its three companions, was looked for"),
+        ("cifar10", "cifar-10-batches-py/ was looked for"),
+        ("imagenet", "no such folder"),
+        ("digits", "the digits come with scikit-learn"),
+    ):
+        path = tmp_path / "wrong" if name == "imagenet" else root
+        assert run("--data", f"{name}={path}") == 2
+        assert wanted in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert run("--data", "imagenet") == 2
+    assert "data/imagenet: no such folder" in capsys.readouterr().err
+
+
+def test_a_study_of_an_image_folder_trains(tmp_path, capsys):
+    root = make_folder(tmp_path / "insects", images=4)
+    settings = ["--set", "recipe.batch_size=4", "--set", "recipe.epochs=3", "--set", "recipe.image_size=24"]
+    arguments = ["run", "--steps", "pico", "--data", str(root), "--out", str(tmp_path / "runs"), *settings]
+    assert main(arguments) == 0
+    assert len(list((tmp_path / "runs").glob("pico/pico-s0-*/result.json"))) == 1
+    assert main(arguments) == 0
+    assert "nothing to train" in capsys.readouterr().out
+
+
+def test_every_data_set_of_the_study_can_be_read():
+    assert set(load_study().data) == set(sources.SOURCES)
+    assert isinstance(sources.SOURCES["digits"].read(sources.SOURCES["digits"].find(None))[0], Pixels)
