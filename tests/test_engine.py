@@ -140,7 +140,7 @@ def test_a_folder_is_held_by_one_process(tmp_path):
     )
 
     def other():
-        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        return subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
 
     with exclusive(tmp_path):
         refused = other()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from roadmap.cli.designs import device_hours, device_speed
 from roadmap.cli.options import Choice, add_study_options, choose
 from roadmap.cli.text import count, duration, table
-from roadmap.execution import MOST_RETRIES
+from roadmap.execution import MOST_RETRIES, accumulation
 from roadmap.record import Run, State, read_divergences, read_metrics, state
 from roadmap.rungs import Rung
 
@@ -52,12 +52,17 @@ class Job:
 
 def plan_jobs(choice: Choice, steps: str, seeds: int, out: Path) -> list[Job]:
     """Every run of the study with its folder and how far it is. Raises ValueError for what can't be trained."""
+    from runner.distributed import world_of_environment
+    from runner.machine import default_processes
     from runner.sources import check_trainable
 
     jobs: dict[str, Job] = {}
+    world = world_of_environment()
+    processes = world.size if world else default_processes(choice.execution)
     for seed, rung in itertools.product(range(seeds), choice.rungs(steps)):
-        run = choice.run(rung, seed)
+        run, recipe = choice.run(rung, seed), rung.experiment.recipe
         check_trainable(run)
+        accumulation(recipe.batch_size, processes, choice.execution.device_batch, pairs=recipe.mixes)
         folder = run.folder(out)
         jobs.setdefault(run.identity, Job(run, folder, state(folder, run)))  # two rungs may be one experiment
     return list(jobs.values())

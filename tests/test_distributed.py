@@ -1,0 +1,220 @@
+"""Processes that train one run together: the same batch, the same losses, one record."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from roadmap.execution import accumulation
+from roadmap.record import read_metrics
+from runner.distributed import World, world_of_environment
+from tests.conftest import execution
+from tests.slurm import cluster, is_installed
+from tests.test_engine import train, weights
+from tests.test_resume import FORKSERVER
+
+
+def train_one(run, folder, how, world, losses):
+    from runner import engine
+
+    torch.set_num_threads(1)
+
+    def hear(kind, detail):
+        if kind == "step":
+            losses.put((world.rank, detail["loss"]))
+
+    with world.joined("cpu"):
+        engine.train(run, folder, how, 1, world, hear)
+
+
+def losses_of(run, folder, processes, **changes):
+    """The loss of each step, as rank 0 hears it, and weights at the end."""
+    told = FORKSERVER.SimpleQueue()
+    how = execution(**changes)
+    meeting = f"file://{folder}-meeting" if processes > 1 else ""
+    started = []
+    for rank in range(processes):
+        arguments = (run, folder, how, World(rank, processes, rank, meeting), told)
+        started.append(FORKSERVER.Process(target=train_one, args=arguments))
+        started[-1].start()
+    steps = run.experiment.recipe.epochs * (1343 // run.experiment.recipe.batch_size)
+    heard = [told.get() for _ in range(steps)]
+    for process in started:
+        process.join()
+        assert process.exitcode == 0
+    assert {rank for rank, _ in heard} == {0}
+    return [loss for _, loss in heard]
+
+
+PLAIN = {"mix_probability": 0.0, "random_erasing": 0.0, "drop_path": 0.0, "crop_padding": 0, "precision": "fp32"}
+
+
+def test_two_processes_have_the_losses_of_one(make_run, tmp_path):
+    """An LN rung, in fp32, without augmentation: to 1e-5 over 50 steps."""
+    run = make_run("layer-scale", epochs=10, batch_size=256, **PLAIN)
+    one, two = (losses_of(run, tmp_path / str(processes), processes) for processes in (1, 2))
+    assert len(one) == len(two) == 50
+    assert two == pytest.approx(one, abs=1e-5)
+    rows = read_metrics(tmp_path / "2")
+    assert len(rows) == 10 and rows[-1]["top1"] == pytest.approx(
+        read_metrics(tmp_path / "1" / "0")[-1]["top1"], abs=0.5
+    )
+
+
+def test_layouts_share_mixed_and_erased_batches_alike(make_run, tmp_path):
+    """With all augmentation but what a network drops: one process, two, one in four parts, two in two parts each."""
+    run = make_run("layer-scale", epochs=2, mix_group=32, random_erasing=0.25, drop_path=0.0)
+    one = losses_of(run, tmp_path / "one", 1)
+    assert losses_of(run, tmp_path / "two", 2) == pytest.approx(one, abs=1e-4)
+    assert losses_of(run, tmp_path / "parts", 1, device_batch=64) == pytest.approx(one, abs=1e-4)
+    assert losses_of(run, tmp_path / "both", 2, device_batch=64) == pytest.approx(one, abs=1e-4)
+    stored = json.loads((tmp_path / "both" / "manifest.json").read_text())["execution"]
+    assert (stored["processes"], stored["accumulation"]) == (2, 2)
+
+
+def test_gradients_accumulate_to_those_of_the_whole_batch(make_run, tmp_path):
+    run = make_run("layer-scale", epochs=1, batch_size=64, **PLAIN)
+    train(run, tmp_path / "whole")
+    train(run, tmp_path / "parts", device_batch=16)
+    ours, theirs = weights(tmp_path / "parts"), weights(tmp_path / "whole")
+    assert all(torch.allclose(ours[name], theirs[name], atol=2e-4) for name in ours)
+
+
+@pytest.mark.parametrize(
+    ("layout", "parts"), [((4096, 32, 128), 1), ((4096, 8, 128), 4), ((4096, 1, "auto"), 1), ((64, 2, 8), 4)]
+)
+def test_the_batch_is_the_recipes_whatever_the_layout(layout, parts):
+    assert accumulation(*layout) == parts
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ((96, 5, "auto"), "can't be shared by 5 processes; by 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48 or 96 it can"),
+        (
+            (96, 2, 9),
+            "over 2 processes is 48 images each, .*device_batch 9 can't make; 1, 2, 3, 4, 6, 8, 12, 16, 24 or 48",
+        ),
+    ],
+)
+def test_layouts_that_can_not_make_the_batch_are_refused_with_those_that_can(layout, message):
+    with pytest.raises(ValueError, match=message):
+        accumulation(*layout)
+
+
+def test_pairs_are_not_parted():
+    with pytest.raises(ValueError, match=r"device_batch 3 can't make; 2, 4, 6 or 12 can"):
+        accumulation(12, 1, 3, pairs=True)
+    with pytest.raises(ValueError, match=r"can't be shared by 4 processes; by 1, 2, 3 or 6 it can"):
+        accumulation(12, 4, "auto", pairs=True)
+
+
+def roadmap(*arguments, cwd, launcher=(sys.executable,), env=None):
+    command = [*launcher, "-m", "roadmap", *arguments]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+
+
+QUICK = ["--set", "recipe.epochs=3", "--set", "recipe.batch_size=128"]
+
+
+@pytest.mark.slow
+def test_torchrun_and_the_commands_own_processes_give_the_same(tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    started = roadmap("run", "--steps", "gelu,layer-norm", *QUICK, "--out", "torchrun", cwd=tmp_path, launcher=torchrun)
+    assert started.returncode == 0, started.stderr
+    assert started.stdout.count("2 runs, 0 finished already") == 1  # rank 0 alone speaks
+    own = roadmap("run", "--steps", "gelu,layer-norm", *QUICK, "--processes", "2", "--out", "own", cwd=tmp_path)
+    assert own.returncode == 0, own.stderr
+    for rung in ("gelu", "layer-norm"):
+        (one,), (other,) = (list((tmp_path / name).glob(f"*/{rung}-s0-*")) for name in ("torchrun", "own"))
+        first, second = weights(one), weights(other)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+        assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in other.iterdir())
+
+
+def test_a_layout_that_can_not_be_is_one_sentence(tmp_path):
+    done = roadmap("run", "--steps", "gelu", "--processes", "7", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "recipe.batch_size 64, mixed in pairs, can't be shared by 7 processes" in done.stderr
+
+
+def test_processes_of_torchrun_and_of_slurm_know_their_places():
+    torchrun = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "n1"}
+    world = world_of_environment(torchrun)
+    assert (world.rank, world.size, world.local_rank, world.meeting) == (5, 8, 1, "env://")
+    step = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NODELIST": "n1,n2"}
+    step |= {"SLURM_JOB_ID": "17", "SLURM_STEP_ID": "0", "SLURM_CPUS_PER_TASK": "10"}
+    world = world_of_environment(step)
+    assert (world.rank, world.size, world.local_rank, world.cores) == (3, 4, 1, 10)
+    assert world.meeting.startswith("tcp://n1:")
+    assert world_of_environment(step | {"SLURM_STEP_ID": "1"}).meeting != world.meeting
+    # A batch script, or a session of salloc, is one process, whatever was allocated.
+    assert world_of_environment({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "17"}) is None
+    assert world_of_environment({}) is None
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    if not is_installed():
+        pytest.skip("Slurm is not installed, or this is not root's")
+    with cluster(tmp_path_factory.mktemp("slurm")) as environment:
+        yield environment
+
+
+@pytest.mark.slow
+def test_two_tasks_of_slurm_on_two_nodes_give_the_same(slurm, tmp_path):
+    """As two processes of the command's own, bit for bit; a batch script with as many tasks trains on its own."""
+    srun = ["srun", "--nodes", "2", "--ntasks", "2", "--immediate=60", sys.executable]
+    started = roadmap("run", "--steps", "layer-norm", *QUICK, "--out", "srun", cwd=tmp_path, launcher=srun, env=slurm)
+    assert started.returncode == 0, started.stderr
+    own = roadmap("run", "--steps", "layer-norm", *QUICK, "--processes", "2", "--out", "own", cwd=tmp_path)
+    assert own.returncode == 0, own.stderr
+    (one,), (other,) = (list((tmp_path / name).glob("*/layer-norm-s0-*")) for name in ("srun", "own"))
+    first, second = weights(one), weights(other)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert json.loads((one / "manifest.json").read_text())["execution"]["processes"] == 2
+
+    script = f"#!/bin/sh\n{sys.executable} -m roadmap run --steps layer-norm {' '.join(QUICK)} --out script\n"
+    (tmp_path / "script.sh").write_text(script)
+    sbatch = ["sbatch", "--wait", "--ntasks", "2", "--output", "script.log", "script.sh"]
+    subprocess.run(sbatch, cwd=tmp_path, env=slurm, check=True, capture_output=True, timeout=120)
+    (alone,) = (tmp_path / "script").glob("*/layer-norm-s0-*/manifest.json")
+    assert json.loads(alone.read_text())["execution"]["processes"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["rank 0", "its partner"])
+def test_a_process_that_dies_ends_the_run_at_once(tmp_path, victim):
+    """Not with the other waiting for it; and the same command goes on."""
+    command = [
+        sys.executable,
+        "-m",
+        "roadmap",
+        "run",
+        "--steps",
+        "gelu",
+        "--processes",
+        "2",
+        "--set",
+        "recipe.epochs=99",
+    ]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not list(tmp_path.rglob("metrics.jsonl")) or not next(tmp_path.rglob("metrics.jsonl")).read_text():
+        assert process.poll() is None
+        time.sleep(0.1)
+    first = int(re.search(r"process (\d+)", next(tmp_path.rglob("log.txt")).read_text())[1])
+    server = int(Path(f"/proc/{first}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    children = map(int, Path(f"/proc/{server}/task/{server}/children").read_text().split())
+    (second,) = (pid for pid in children if pid != first)
+    os.kill(first if victim == "rank 0" else second, signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1 and "failed: " in output and "the same command tries again" in output
