@@ -235,7 +235,7 @@ def _load(samples: Samples, places: Iterable[list[Place]], setup: Setup) -> Iter
         samples,
         batch_sampler=places,
         num_workers=setup.workers,
-        collate_fn=_as_it_is,
+        collate_fn=_as_it_is,  # type: ignore[arg-type]  # the samples come as a batch
         pin_memory=setup.device == "cuda",
         multiprocessing_context="fork" if forks else None,  # so that images in memory are shared, not sent
     )

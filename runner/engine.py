@@ -267,7 +267,7 @@ class _Training:
             {
                 "format": checkpoint.FORMAT,
                 "identity": self.run.identity,
-                "model": self.model.state_dict(),
+                "model": _in_plain_order(self.model.state_dict()),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "ema": self.ema.state_dict() if self.ema else None,
@@ -430,6 +430,11 @@ class _Training:
             "seconds": sum(row["seconds"] for row in rows),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+
+def _in_plain_order(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """For whoever reads the weights: without the order in memory that training prefers."""
+    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
 
 
 def _silent(kind: str, detail: dict[str, Any]) -> None:

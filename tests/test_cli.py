@@ -381,3 +381,61 @@ def test_progress_is_live_in_a_terminal():
     assert process.wait() == 0
     text = shown.decode()
     assert "\x1b[" in text and "2/2 epochs" in text and "all runs" in text and "top-1" in text and "left" in text
+
+
+def test_sigusr2_saves_the_state_and_training_goes_on(tmp_path):
+    process = roadmap_process("run", "--steps", "recipe", *QUICK, "--set", "recipe.epochs=60", stdout=subprocess.PIPE)
+
+    def log():
+        return "".join(path.read_text() for path in tmp_path.rglob("log.txt"))
+
+    try:
+        while "epoch 1:" not in log():
+            assert process.poll() is None
+            time.sleep(0.05)
+        asked = time.monotonic()
+        process.send_signal(signal.SIGUSR2)
+        while "saved in epoch" not in log():
+            assert process.poll() is None and time.monotonic() - asked < 10
+            time.sleep(0.01)
+        epochs = log().count("top-1")
+        while log().count("top-1") < epochs + 2:
+            assert process.poll() is None
+            time.sleep(0.05)
+    finally:
+        process.terminate()
+        process.communicate()
+    assert "stopped in epoch" in log()
+
+
+def test_how_runs_are_computed_is_no_part_of_what_they_are(capsys, tmp_path):
+    """And of no figure's name; a wrong key or value is named."""
+    plans = []
+    for settings in ([], ["--set", "execution.workers=2"], ["--workers", "1"], ["--on-nan", "retry"]):
+        assert main(["run", "--steps", "recipe", "--dry-run", *settings]) == 0
+        plans.append(capsys.readouterr().out)
+    assert len(set(plans)) == 1
+    for setting, message in (
+        ("execution.worker=2", "unknown key 'worker'; did you mean 'workers'"),
+        ("execution.workers=-1", "workers is -1, expected auto or at least 0"),
+        ("execution.workers=many", "'many' is not valid; expected a whole number or 'auto'"),
+        ("execution.bad_images=maybe", "'maybe' is not valid"),
+        ("execution.device=tpu", "'tpu' is not valid"),
+    ):
+        assert main(["run", "--steps", "recipe", "--set", setting]) == 2
+        assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("execution.device=cuda", "there is no CUDA device here"),
+        ("execution.compile=inductr", "is no backend of torch.compile"),
+        ("execution.device_batch=7", "execution.device_batch 7 can't make; 2, 4, 8, 16, 32 or 64 can"),
+    ],
+)
+def test_what_can_not_be_had_here_is_one_sentence(tmp_path, setting, message):
+    done = roadmap("run", "--steps", "recipe", "--set", setting)
+    assert done.returncode in (1, 2) and message in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr

@@ -31,7 +31,7 @@ def test_what_is_not_here_is_refused(make_run):
     recipe = make_run("recipe").experiment.recipe
     with pytest.raises(ValueError, match="there is no CUDA device here; auto takes what there is"):
         choose_setup(recipe, execution(device="cuda"), 1, 1)
-    with pytest.raises(ValueError, match="'inductr' is no backend of torch.compile; .*inductor"):
+    with pytest.raises(ValueError, match=r"'inductr' is no backend of torch.compile; .*inductor"):
         choose_setup(recipe, execution(compile="inductr"), 1, 1)
     synchronized = make_run("recipe", sync_batch_norm=True).experiment.recipe
     with pytest.raises(ValueError, match="PyTorch synchronizes batch norm on GPUs alone"):

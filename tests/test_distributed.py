@@ -218,3 +218,13 @@ def test_a_process_that_dies_ends_the_run_at_once(tmp_path, victim):
     os.kill(first if victim == "rank 0" else second, signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1 and "failed: " in output and "the same command tries again" in output
+
+
+def test_a_divergence_is_every_processs_and_recorded_once(tmp_path):
+    settings = [*QUICK, "--set", "recipe.learning_rate=1e14", "--processes", "2", "--on-nan", "retry"]
+    done = roadmap("run", "--steps", "layer-norm", *settings, cwd=tmp_path)
+    assert done.returncode == 1 and "3 retries did not help" in done.stderr
+    (record,) = tmp_path.rglob("divergences.json")
+    divergences = json.loads(record.read_text())["divergences"]
+    assert [each["retried_from"] for each in divergences] == [[0, 0]] * 3 + [None]
+    assert all(each["module"].startswith(("stem", "stages", "head")) for each in divergences)

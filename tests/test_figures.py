@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from matplotlib.patches import Rectangle
 
 import roadmap
 from analysis.figures import draw_roadmap, save_figure
 from analysis.results import Bar, Series, collect, published_series, series_of_runs
-from roadmap.record import write_json, write_manifest
+from roadmap.record import Divergence, write_divergences, write_json, write_manifest
 from roadmap.study import load_study
 
 
@@ -147,3 +149,29 @@ def test_figures_that_can_not_be_are_refused(published):
         draw_roadmap([*published, published[0]])
     with pytest.raises(ValueError, match="no run has finished"):
         draw_roadmap([Series("pico", "pico", (Bar("gelu", "GELU", "Micro Design", True, None, None, 1e6),), ())])
+
+
+def test_diverged_runs_are_shown_as_such(make_run, tmp_path):
+    """A rung whose only run diverged, and one of which one of two seeds did."""
+    rungs = roadmap.ladder("pico", "pico..recipe")
+    for rung, seed, diverged in ((rungs[0], 0, True), (rungs[1], 0, False), (rungs[1], 1, True)):
+        run = replace(make_run(rung.name, seed=seed), experiment=rung.experiment)
+        folder = run.folder(tmp_path)
+        write_manifest(folder, run)
+        if diverged:
+            write_divergences(folder, [Divergence(2, 3, 0.004, "nan", "stages.1")])
+        else:
+            result = {"identity": run.identity, "top1": 91.0, "seconds": 1.0}
+            write_json(folder / "result.json", result)
+    runs = [replace(make_run(rung.name), experiment=rung.experiment) for rung in rungs]
+    results = collect(list(zip(rungs, runs, strict=True)), tmp_path)
+    assert [result.diverged for result in results] == [(0,), (1,)]
+    figure = draw_roadmap([series_of_runs(load_study(), results)])
+    shown = texts(figure)
+    assert "  diverged" in shown and "1 diverged" in shown and "91.0" in shown
+    assert len(bars(figure)) == 1
+
+
+def test_a_study_of_which_every_run_diverged_has_a_figure():
+    bar = Bar("pico", "ResNet", "", True, None, None, 3e6, diverged=2)
+    assert "  diverged" in texts(draw_roadmap([Series("pico", "ResNet", (bar,), ())]))
