@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import importlib.metadata
 import math
-import platform
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
@@ -46,11 +41,11 @@ from runner.data import EvaluationBatches, TrainingBatches
 from runner.device import Setup, choose_setup
 from runner.diagnosis import first_not_finite, not_finite_weight
 from runner.distributed import ALONE, World
+from runner.evaluation import evaluate
 from runner.optim import learning_rate, make_optimizer
+from runner.provenance import circumstances, peak_memory
 from runner.randomness import seed_for, seed_globally
 from runner.sources import check_trainable, load_data
-
-LIBRARIES = ("roadmap-convnext", "torch", "torchvision", "timm", "pillow", "numpy", "scikit-learn")
 
 
 class Request(IntEnum):
@@ -69,10 +64,6 @@ class Diverged(ValueError):
     """The loss is no finite number any more."""
 
 
-class Busy(ValueError):
-    """Another process trains in the folder."""
-
-
 # Hears of each "step" and each "epoch" (its row of metrics), on rank 0.
 Report = Callable[[str, dict[str, Any]], None]
 
@@ -89,7 +80,7 @@ def train(
     """Trains a run in its folder, or goes on where it was, and returns its result.
 
     Called by every process of `world`, which they have joined, and of which only rank 0 writes. Only one training may
-    be in a folder: rank 0 holds it with `exclusive`. `threads` are each process's where the execution leaves them open.
+    be in a folder: who calls this sees to it. `threads` are each process's where the execution leaves them open.
 
     Returns nothing on other ranks than 0. Raises Stopped once `request` says so, with the state saved; Diverged at a
     loss that is no finite number, which is recorded; ValueError where the folder belongs to another run, or where
@@ -104,7 +95,7 @@ def train(
     torch.set_num_threads(setup.threads)
     print(f"computed on {setup}" + (f", begun on {stored}" if stored not in (None, setup) else ""))
     if how_far == "absent" and world.rank == 0:
-        write_manifest(folder, run, **_circumstances(setup))
+        write_manifest(folder, run, **circumstances(setup))
     divergences = read_divergences(folder)
     while True:
         if is_diverged(divergences):
@@ -118,43 +109,6 @@ def train(
             divergences = (*divergences, error.divergence)
             if world.rank == 0:
                 write_divergences(folder, divergences)
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Makes the folder and holds it against a second process. Raises Busy where another has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as lock:
-        try:
-            # The system lets go of it when the process ends, even if workers that it forked live on for seconds.
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise Busy(f"{folder} is in training by another process; wait for it or stop it") from None
-        yield
-
-
-def _circumstances(setup: Setup) -> dict[str, Any]:
-    """What does not decide the result but belongs to its record."""
-    gpu = torch.cuda.get_device_name() if setup.device == "cuda" else None
-    return {
-        "execution": asdict(setup),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
-        "machine": {
-            "host": platform.node(),
-            "system": platform.platform(),
-            "processor": platform.processor(),
-            "gpu": gpu,
-        },
-        "command": sys.argv,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _check_retry(execution: Execution, divergences: Sequence[Divergence]) -> None:
@@ -287,15 +241,16 @@ class _Training:
             self._attend(self._train_step())
         trained = time.perf_counter() - self.began
         images = (self.step - first_step) * self.recipe.batch_size
+        raw, averaged = self._evaluate(self.model), self._evaluate(self.ema) if self.ema else {}
         row: dict[str, Any] = {
             "epoch": self.epoch + 1,
             "train_loss": self.loss_sum / self.batches.steps,
-            **self._evaluate(self.model),
-            **({f"ema_{key}": value for key, value in self._evaluate(self.ema).items()} if self.ema else {}),
-            "skipped_images": self.skipped + self._skipped_in_evaluation(),
+            **raw,
+            **{f"ema_{key}": value for key, value in averaged.items() if key != "skipped_images"},
+            "skipped_images": self.skipped + raw["skipped_images"],
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "images_per_second": images / trained if images else None,
-            "peak_memory_bytes": _peak_memory(self.setup.device),
+            "peak_memory_bytes": peak_memory(self.setup.device),
             "seconds": self.seconds + time.perf_counter() - self.began,
         }
         if self.world.rank == 0:
@@ -367,32 +322,11 @@ class _Training:
         if request is Request.STOP:
             raise Stopped(f"stopped in epoch {self.epoch + 1}, step {self.step}")
 
-    @torch.no_grad()
-    def _evaluate(self, model: nn.Module) -> dict[str, float | None]:
-        """Loss, and top-1 and top-5 accuracy in percent, on the held-out images, each once."""
-        # Running statistics are each process's own in between.
-        self.world.spread(model.buffers())
-        model.eval()
-        sums = torch.zeros(4, dtype=torch.float64)  # images, loss, top-1, top-5
-        for images, labels in self.test_batches:
+    def _evaluate(self, model: nn.Module) -> dict[str, Any]:
+        def between() -> None:
             self._attend(self._agree(torch.zeros((), device=self.setup.device))[2])
-            if len(labels):
-                with self.setup.autocast():
-                    logits = model(images).float()
-                ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-                loss = F.cross_entropy(logits, labels, reduction="sum").double()
-                sums += torch.stack((loss.new_tensor(len(labels)), loss, ranked[:, 0].sum(), ranked.sum())).cpu()
-        count, loss, top1, top5 = self.world.sum(sums.to(self.setup.device)).tolist()
-        mean = loss / count
-        return {
-            "test_loss": mean if math.isfinite(mean) else None,
-            "top1": 100 * top1 / count,
-            "top5": 100 * top5 / count,
-        }
 
-    def _skipped_in_evaluation(self) -> int:
-        skipped, self.test_batches.bad.count = self.test_batches.bad.count, 0
-        return round(self.world.sum(torch.tensor(float(skipped), device=self.setup.device)).item())
+        return evaluate(model, self.test_batches, self.setup, self.world, between)
 
     def _divergence(self, loss: str, module: str) -> Divergence:
         rate = self.optimizer.param_groups[0]["lr"]
@@ -458,13 +392,3 @@ def _parallel(model: nn.Module, setup: Setup, world: World) -> nn.Module:
 def _loss(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
     """Cross entropy. Mixed targets are probabilities, with the smoothing in them already."""
     return F.cross_entropy(logits, targets, label_smoothing=label_smoothing if targets.ndim == 1 else 0.0)
-
-
-def _peak_memory(device: str) -> int:
-    """Bytes: the device's allocations, or on a CPU the process's resident memory."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

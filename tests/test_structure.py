@@ -87,7 +87,7 @@ def test_versions_agree():
     assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     from importlib.metadata import version
 
-    from runner.engine import LIBRARIES
+    from runner.provenance import LIBRARIES
 
     assert project["name"] == LIBRARIES[0] and version(project["name"]) == project["version"]
 

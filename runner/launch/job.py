@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import traceback
@@ -14,11 +15,15 @@ from typing import Any
 from roadmap.execution import Execution
 from roadmap.record import Run
 from runner.distributed import World
-from runner.engine import Busy, Diverged, Request, Stopped, exclusive, train
+from runner.engine import Diverged, Request, Stopped, train
 
 # How a run ends, and what there is to say of it.
 Ending = tuple[str, dict[str, Any]]
 Tell = Callable[[str, dict[str, Any]], None]
+
+
+class Busy(ValueError):
+    """Another process trains in the folder."""
 
 
 class Requests:
@@ -91,6 +96,19 @@ def train_job(
         return "failed", {"message": str(error)}
     except Exception as error:
         return "failed", {"message": f"{type(error).__name__}: {error}"}
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Makes the folder and holds it against a second process. Raises Busy where another has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as lock:
+        try:
+            # The system lets go of it when the process ends, even if workers that it forked live on for seconds.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise Busy(f"{folder} is in training by another process; wait for it or stop it") from None
+        yield
 
 
 @contextlib.contextmanager
