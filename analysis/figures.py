@@ -131,6 +131,9 @@ def _draw_row(axes: Axes, y: int, row: list[Bar | None], low: float, colours: di
     for behind in row[1:]:
         if behind and behind.top1 is not None:
             _draw_bar(axes, y, behind, low, BEHIND, height=0.86)
+        elif behind and behind.diverged:
+            at = axes.get_yaxis_transform()
+            axes.text(0.99, y, "grey diverged", transform=at, ha="right", va="center", color=DIVERGED, style="italic")
     front = row[0]
     if front is None:
         return

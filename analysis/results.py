@@ -19,18 +19,24 @@ from roadmap.study import Study
 
 @dataclass(frozen=True)
 class Result:
-    """A rung's finished runs."""
+    """What became of a rung's runs."""
 
     rung: Rung
     run: Run  # of any seed
     cost: Cost
     seeds: dict[int, dict[str, Any]]  # result.json of each
-    diverged: tuple[int, ...] = ()  # seeds that ended in a loss that was no finite number
+    diverged_seeds: tuple[int, ...] = ()  # those that ended in a loss that was no finite number
 
     @property
     def mean(self) -> float | None:
         """Mean top-1 over the seeds, percent."""
         return statistics.fmean(self._top1) if self.seeds else None
+
+    @property
+    def ema_mean(self) -> float | None:
+        """Mean top-1 of the averaged weights, percent; none where none were averaged."""
+        averaged = [float(row["ema_top1"]) for row in self.seeds.values() if "ema_top1" in row]
+        return statistics.fmean(averaged) if averaged else None
 
     @property
     def std(self) -> float | None:
@@ -105,7 +111,7 @@ def series_of_runs(study: Study, results: Sequence[Result], label: str = "") -> 
     def bar(result: Result) -> Bar:
         rung = result.rung
         found = (result.mean, result.std, result.cost.macs)
-        return Bar(rung.name, rung.title, rung.group, rung.adopted, *found, rung.no_effect, len(result.diverged))
+        return Bar(rung.name, rung.title, rung.group, rung.adopted, *found, rung.no_effect, len(result.diverged_seeds))
 
     references = _references(study, first.regime) if first.data == regime.data else []
     title = f"{regime.title} on {first.data}" + (f", {label}" if label else "")

@@ -32,7 +32,7 @@ from roadmap.record import Run
 from roadmap.study import load_study
 from runner.device import choose_setup
 from runner.distributed import ALONE
-from runner.engine import Request, _Training, train
+from runner.engine import Request, Training, train
 from runner.sources import Split, load_data
 
 RUNG = "layer-scale"
@@ -171,7 +171,7 @@ def compare_time(rounds: int, steps: int = 20) -> None:
     execution = load_study().execution
     with tempfile.TemporaryDirectory() as folder:
         setup = choose_setup(run.experiment.recipe, execution, 1, 1)
-        engine = _Training(
+        engine = Training(
             run, Path(folder), execution, setup, ALONE, (), lambda kind, detail: None, lambda: Request.NONE
         )
         engine.stream, engine.model = engine.batches.stream(0, 0), engine.model.train()

@@ -129,6 +129,11 @@ class Design:
         """The block of each stage."""
         return self.block if isinstance(self.block, tuple) else (self.block,) * len(self.depths)
 
+    @property
+    def has_batch_norm(self) -> bool:
+        around = (self.stem.norm, self.stem.last_norm, self.downsampling.norm, self.head_norm)
+        return "bn" in (*around, *(conv.norm for block in self.blocks for conv in block.convs))
+
 
 # The bottleneck of torchvision's ResNet-50, v1.5: the stride sits on the 3x3.
 RESNET_BLOCK = Block(

@@ -1,17 +1,23 @@
-"""How and where a run is computed, as plain data: what decides its time, not its result."""
+"""How and where a run is computed, as plain data: what decides its time, and of its result the last bits alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+from roadmap.recipe import Recipe
+
+DEVICE_PIXELS = 128 * 224**2  # of the images that the paper gives to a device at a time
 MOST_RETRIES = 3  # of a run that diverges
 Auto = Literal["auto"]  # chosen for the machine; the run's record has what it came to
 
 
 @dataclass(frozen=True)
 class Execution:
-    """No part of a run's identity. `ablations.yaml` holds the defaults, `--set execution.KEY=VALUE` changes them."""
+    """No part of a run's identity; what it does to a result (retries, skipped images) is in the run's record.
+
+    `ablations.yaml` holds the defaults, `--set execution.KEY=VALUE` changes them.
+    """
 
     device: Literal["auto", "cpu", "cuda"]
     processes: int | Auto  # that train one run together, one a device
@@ -34,25 +40,25 @@ class Execution:
             raise ValueError(f"checkpoint_minutes is {self.checkpoint_minutes:g}, expected at least 0")
 
 
-def accumulation(batch_size: int, processes: int, device_batch: int | Auto, *, pairs: bool = False) -> int:
-    """How many times each device takes images before the weights change, so that the batch is the recipe's.
+def accumulation(recipe: Recipe, processes: int, device_batch: int | Auto) -> int:
+    """The parts that each device takes its share of a batch in, before the weights change: the batch is the recipe's.
 
-    `pairs`: images are mixed in pairs, which no device may part. Raises ValueError for a layout that can't make the
-    batch, with those that can.
+    "auto" takes as many images at a time as have the pixels of the paper's batch a device. Raises ValueError for a
+    layout that can't make the batch, with those that can.
     """
-    unit = 2 if pairs else 1
-    what = f"recipe.batch_size {batch_size}" + (", mixed in pairs," if pairs else "")
-    if batch_size % (processes * unit):
-        fitting = _divisors(batch_size // unit)
-        raise ValueError(f"{what} can't be shared by {processes} processes; by {_join(fitting)} it can")
-    share = batch_size // processes
+    unit = 2 if recipe.mixes else 1  # images that no device may part
+    what = f"recipe.batch_size {recipe.batch_size}" + (", mixed in pairs," if recipe.mixes else "")
+    if not recipe.shared_by(processes):
+        fitting = _join(_divisors(recipe.batch_size // unit))
+        raise ValueError(f"{what} can't be shared by {processes} processes; by {fitting} it can")
+    share = recipe.batch_size // processes
+    sizes = [unit * divisor for divisor in _divisors(share // unit)]
     if device_batch == "auto":
-        return 1
-    if share % device_batch or device_batch % unit:
-        fitting = [unit * divisor for divisor in _divisors(share // unit)]
+        return share // max([size for size in sizes if size * recipe.image_size**2 <= DEVICE_PIXELS] or sizes[:1])
+    if device_batch not in sizes:
         raise ValueError(
             f"{what} over {processes} processes is {share} images each, which execution.device_batch {device_batch} "
-            f"can't make; {_join(fitting)} can"
+            f"can't make; {_join(sizes)} can"
         )
     return share // device_batch
 

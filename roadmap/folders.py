@@ -24,7 +24,6 @@ class Listing:
     classes: tuple[str, ...]
     names: tuple[str, ...]  # relative to the root
     labels: tuple[int, ...]  # index into the classes, of each name
-    sizes: tuple[int, ...]  # bytes, of each name
 
 
 @cache
@@ -37,7 +36,7 @@ def list_images(folder: Path) -> tuple[Listing, Listing]:
     if held_out.classes != train.classes:  # a class without held-out images
         moved = {held_out.classes.index(name): train.classes.index(name) for name in held_out.classes}
         labels = tuple(moved[label] for label in held_out.labels)
-        held_out = Listing(held_out.root, train.classes, held_out.names, labels, held_out.sizes)
+        held_out = Listing(held_out.root, train.classes, held_out.names, labels)
     return train, held_out
 
 
@@ -65,28 +64,29 @@ def _split_root(folder: Path, names: tuple[str, ...]) -> tuple[Path, tuple[str, 
 
 
 def _list_split(root: Path, classes: tuple[str, ...]) -> Listing:
-    found_images = []
+    names: list[str] = []
+    labels: list[int] = []
     for label, name in enumerate(classes):
         images = _images_below(root, name)
         if not images:
             raise ValueError(f"{root / name}: no image; files ending in {', '.join(SUFFIXES)} were looked for")
-        found_images += [(path, label, size) for path, size in images]
-    paths, labels, sizes = zip(*found_images, strict=True)
-    return Listing(root, classes, paths, labels, sizes)
+        names += images
+        labels += [label] * len(images)
+    return Listing(root, classes, tuple(names), tuple(labels))
 
 
 def _is_class(entry: os.DirEntry[str]) -> bool:
     return entry.is_dir() and not entry.name.startswith(".")
 
 
-def _images_below(root: Path, name: str) -> list[tuple[str, int]]:
-    """Names relative to the root with sizes, in order, in all folders below."""
+def _images_below(root: Path, name: str) -> list[str]:
+    """Names relative to the root, in order, in all folders below."""
     found = []
     for entry in os.scandir(root / name):
         if _is_class(entry):
             found += _images_below(root, f"{name}/{entry.name}")
         elif entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith("."):
-            found.append((f"{name}/{entry.name}", entry.stat().st_size))
+            found.append(f"{name}/{entry.name}")
     return sorted(found)
 
 
@@ -94,13 +94,16 @@ def _images_below(root: Path, name: str) -> list[tuple[str, int]]:
 def describe_folder(folder: Path) -> Dataset:
     """An image folder as a data set. What it holds, by the names and sizes of its files, is part of it."""
     train, held_out = list_images(folder)
+    if len(train.classes) < 2:
+        raise ValueError(f"{train.root}: {train.classes[0]!r} is the only class; two or more are needed")
     return Dataset(len(train.classes), len(train.names), len(held_out.names), MEAN, STD, content=_content(folder))
 
 
 def _content(folder: Path) -> str:
     digest = hashlib.sha256()
     for listing in list_images(folder):
-        for name, size in zip(listing.names, listing.sizes, strict=True):
+        for name in listing.names:
+            size = (listing.root / name).stat().st_size
             digest.update(f"{name} {size}\n".encode(errors="surrogateescape"))
         digest.update(b"\n")
     return digest.hexdigest()[:16]

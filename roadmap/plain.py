@@ -53,7 +53,9 @@ def from_data(kind: Any, data: Any, where: str = "") -> Any:
         return data
     if kind is float:
         is_number = isinstance(data, int | float) and not isinstance(data, bool)
-        _expect(is_number and abs(data) < LARGEST, "a finite number", data, where)  # NaN is not less either
+        _expect(
+            is_number and abs(data) < LARGEST, f"a finite number below {LARGEST:.0e}", data, where
+        )  # NaN is not less either
         return float(data)
     if kind is int and isinstance(data, float) and data.is_integer():  # 1e1 is a whole number too
         data = int(data)

@@ -81,7 +81,7 @@ class Recipe:
             even = getattr(self, name) % 2 == 0
             _require(even or not self.mixes, name, getattr(self, name), "an even number to mix images in pairs")
         randaugment = self.randaugment
-        written = randaugment is None or re.fullmatch(RANDAUGMENT, randaugment) is not None
+        written = randaugment is None or _is_randaugment(randaugment)
         _require(written, "randaugment", randaugment, "null or timm's notation, such as rand-m9-mstd0.5-inc1")
         crop, clip = self.evaluation_crop, self.clip_gradients
         _require(0 < crop <= 1, "evaluation_crop", crop, "above 0 to 1")
@@ -92,6 +92,10 @@ class Recipe:
     def mixes(self) -> bool:
         """Whether images are mixed, by mixup or cutmix."""
         return self.mix_probability > 0 and (self.mixup > 0 or self.cutmix > 0)
+
+    def shared_by(self, processes: int) -> bool:
+        """Whether the batch can be shared alike, without parting a pair of images that are mixed."""
+        return self.batch_size % (processes * (2 if self.mixes else 1)) == 0
 
     @property
     def evaluation_size(self) -> int | None:
@@ -108,6 +112,7 @@ class Recipe:
         names |= {"momentum"} if self.optimizer == "adamw" else {"betas", "eps"}
         names |= {"min_learning_rate"} if self.schedule == "step" else {"decay_epochs", "decay_factor"}
         names |= {"crop_padding"} if self.crop == "random-resized" else {"crop_scale", "crop_ratio"}
+        names |= {"decay_norms_and_biases"} if not self.weight_decay else set()
         names |= {"evaluation_crop"} if self.evaluation_size is None else set()
         names |= set() if self.mixes else {"mix_group"}
         if not self.mix_probability or not (self.mixup and self.cutmix):
@@ -115,6 +120,14 @@ class Recipe:
         if not self.mixup and not self.cutmix:
             names.add("mix_probability")
         return names
+
+
+def _is_randaugment(written: str) -> bool:
+    """timm's notation, with every part once, and a magnitude that timm does not cut off."""
+    parts = re.findall(r"-([a-z]+)([\d.]+)", written)
+    values = {name: float(value) for name, value in parts}
+    whole = re.fullmatch(RANDAUGMENT, written) is not None and len(values) == len(parts)
+    return whole and values.get("m", 0) <= values.get("mmax", 10)
 
 
 def _require(holds: bool, name: str, value: object, expected: str) -> None:
@@ -128,3 +141,8 @@ class Experiment:
 
     design: Design
     recipe: Recipe
+
+    @property
+    def idle(self) -> set[str]:
+        """The recipe's fields that have no say, given the others and the design."""
+        return self.recipe.idle | (set() if self.design.has_batch_norm else {"sync_batch_norm"})

@@ -171,7 +171,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise ForeignFolder(f"{path} is not valid JSON: {error}") from None
+        raise ForeignFolder(f"{path} is not valid JSON: {error}; move the folder away") from None
     if not isinstance(content, dict):
         raise ForeignFolder(f"{path} does not hold a JSON object")
     return content
@@ -203,6 +203,8 @@ def append_metrics(folder: Path, row: dict[str, Any]) -> None:
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # before the checkpoint that counts on it
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
 

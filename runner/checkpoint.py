@@ -6,6 +6,8 @@ import io
 import os
 import pickle
 import warnings
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ import torch
 
 from roadmap.record import write_whole
 
-NAME, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+NAME, PREVIOUS, NEW = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.new.pt"
 FORMAT = 2
+DAMAGED = "it is damaged or cut off"
 KEYS = {"format", "identity", "model", "optimizer", "scaler", "ema", "epoch", "step", "loss_sum", "skipped", "seconds"}
 
 
@@ -22,13 +25,10 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     """Writes the checkpoint; at every moment there is a whole one in the folder, once there was one."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    current = folder / NAME
-    if current.exists():
-        link = folder / (PREVIOUS + ".tmp")
-        link.unlink(missing_ok=True)
-        os.link(current, link)
-        os.replace(link, folder / PREVIOUS)
-    write_whole(current, buffer.getvalue())
+    write_whole(folder / NEW, buffer.getvalue())
+    if (folder / NAME).exists():
+        os.replace(folder / NAME, folder / PREVIOUS)
+    os.replace(folder / NEW, folder / NAME)
 
 
 def load(folder: Path, identity: str) -> dict[str, Any] | None:
@@ -63,13 +63,16 @@ class _Unreadable(Exception):
 
 def _read(path: Path) -> dict[str, Any]:
     try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:  # torch does not look at the check sums that it writes
+                raise _Unreadable(DAMAGED)
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise _Unreadable(error.strerror or str(error)) from None
     except pickle.UnpicklingError:  # its own message advises to load it without the safeguard
         raise _Unreadable("it holds something else than tensors and numbers, or is damaged") from None
-    except (RuntimeError, EOFError, ValueError, KeyError):
-        raise _Unreadable("it is damaged or cut off") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
+        raise _Unreadable(DAMAGED) from None
     if not isinstance(state, dict):
         raise _Unreadable("it has not what a checkpoint has")
     return state

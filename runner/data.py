@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -27,10 +29,12 @@ from runner.device import Setup
 from runner.randomness import generator_for, seed_for, seed_globally
 from runner.sources import BadImage, Pixels, Split
 
-EVALUATION_BATCH = 256  # images of a device
+EVALUATION_BATCH = 256  # images of a device at a time, at most; without gradients it has room for more
+NO_IMAGES = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
 SUBSTITUTES = 16  # images that are tried in the place of one that can't be read
 
-Place = tuple[int, int]  # epoch, and index into the data set
+Place = tuple[int, int]  # of a sample: epoch, and index into the data set
+Moment = tuple[int, int]  # epoch and step
 
 
 class Batch(NamedTuple):
@@ -39,7 +43,9 @@ class Batch(NamedTuple):
     images: Tensor  # uint8, B x C x S x S
     labels: Tensor  # int64, B
     indices: list[int]  # into the data set
-    bad: list[str]  # what was wrong with images that could not be read
+    bad: Sequence[str] = ()  # what was wrong with images that could not be read
+    skipped: int = 0  # images that others took the place of, or that were left out
+    failure: str | None = None  # what no skipping helps
 
 
 class Samples(Dataset[Batch]):
@@ -59,21 +65,34 @@ class OneByOne:
         self.split, self.transform, self.seed, self.substitutes = split, transform, seed, substitutes
 
     def __call__(self, places: Sequence[Place]) -> Batch:
-        images, indices, bad = [], [], []
+        images: list[Tensor] = []
+        indices: list[int] = []
+        bad: list[str] = []
         for epoch, index in places:
-            for candidate in range(index, index + 1 + self.substitutes):
-                candidate %= len(self.split)
-                try:
-                    image = self.split.image(candidate)
-                except BadImage as error:
-                    bad.append(str(error))
-                    continue
-                seed_globally(seed_for(self.seed, "augment", epoch, index))
+            try:
+                found = self._read(index, bad)
+            except OSError as error:
+                return Batch(NO_IMAGES, NO_IMAGES, [], failure=str(error))
+            if found:
+                image, its = found
+                seed_globally(seed_for(self.seed, "augment", epoch, its))
                 images.append(self.transform(image))
-                indices.append(candidate)
-                break
-        stacked = torch.stack(images) if images else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
-        return Batch(stacked, self.split.labels[indices], indices, bad)
+                indices.append(its)
+            elif self.substitutes:
+                failure = f"{bad[-1]}; nor can the {self.substitutes} before it"
+                return Batch(NO_IMAGES, NO_IMAGES, [], bad, failure=failure)
+        skipped = len({index for _, index in places} - set(indices))
+        stacked = torch.stack(images) if images else NO_IMAGES
+        return Batch(stacked, self.split.labels[indices], indices, bad, skipped)
+
+    def _read(self, index: int, bad: list[str]) -> tuple[Image, int] | None:
+        """The image, or the first behind it that can be read, and its index; adds to what is wrong with others."""
+        for candidate in range(index, index + 1 + self.substitutes):
+            try:
+                return self.split.image(candidate % len(self.split)), candidate % len(self.split)
+            except BadImage as error:
+                bad.append(str(error))
+        return None
 
 
 class AllAtOnce:
@@ -92,7 +111,7 @@ class AllAtOnce:
             images = padded_crops(images, where, self.recipe.crop_padding)
             flip = (mirrored < self.recipe.horizontal_flip).view(-1, 1, 1, 1)
             images = torch.where(flip, images.flip(3), images)
-        return Batch(images, self.split.labels[indices], indices, [])
+        return Batch(images, self.split.labels[indices], indices)
 
     def _draw(self, epoch: int) -> Tensor:
         """Three uniform numbers for each image: how far down and right its crop is, and whether it is mirrored."""
@@ -116,7 +135,7 @@ def evaluation_samples(run: Run, split: Split) -> Samples:
     return Samples(OneByOne(split, evaluation_transform(recipe), run.seed, substitutes=0))
 
 
-def epoch_order(count: int, seed: int, epoch: int, batch_size: int, retries: Sequence[Place] = ()) -> Tensor:
+def epoch_order(count: int, seed: int, epoch: int, batch_size: int, retries: Sequence[Moment] = ()) -> Tensor:
     """The order in which an epoch takes the images.
 
     `retries` are the places, epoch and step, from which a diverged run went on: what is left of that epoch is in
@@ -139,7 +158,7 @@ class TrainingBatches:
     """
 
     def __init__(
-        self, run: Run, split: Split, setup: Setup, rank: int, retries: Sequence[Place] = (), skip_bad: bool = False
+        self, run: Run, split: Split, setup: Setup, rank: int, retries: Sequence[Moment] = (), skip_bad: bool = False
     ) -> None:
         self.run, self.recipe, self.setup, self.rank, self.retries = run, run.experiment.recipe, setup, rank, retries
         self.count, self.steps = len(split), len(split) // self.recipe.batch_size  # an epoch's; the rest sits out
@@ -157,9 +176,7 @@ class TrainingBatches:
         """
         parts = zip(self._parts(epoch, step), _load(self.samples, self._places(epoch, step), self.setup), strict=True)
         for (of_epoch, of_step, part), batch in parts:
-            self.bad.meet(batch.bad)
-            if len(batch.indices) < self.part_size:
-                raise BadImage(f"{batch.bad[-1]}; nor can the {SUBSTITUTES} images before it")
+            self.bad.meet(batch)
             yield self._finish(batch, of_epoch, of_step, self._first(part))
 
     def _parts(self, epoch: int, step: int) -> Iterator[tuple[int, int, int]]:
@@ -198,35 +215,43 @@ class EvaluationBatches:
         self.setup, self.samples = setup, evaluation_samples(run, split)
         self.normalize = Normalization(run.dataset, setup.device)
         self.indices = range(rank, len(split), setup.processes)
+        part = run.experiment.recipe.batch_size // (setup.processes * setup.accumulation)
+        self.batch_size = min(EVALUATION_BATCH, 4 * part)
         most = math.ceil(len(split) / setup.processes)
-        self.rounds = math.ceil(most / EVALUATION_BATCH)  # in step with the other processes
+        self.rounds = math.ceil(most / self.batch_size)  # in step with the other processes
         self.bad = BadImages(skip_bad)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Images B x 3 x H x W and classes B; B may be 0 in the last round."""
-        starts = [round_ * EVALUATION_BATCH for round_ in range(self.rounds)]
-        places = ([(0, index) for index in self.indices[start : start + EVALUATION_BATCH]] for start in starts)
+        starts = [round_ * self.batch_size for round_ in range(self.rounds)]
+        places = ([(0, index) for index in self.indices[start : start + self.batch_size]] for start in starts)
         for batch in _load(self.samples, places, self.setup):
-            self.bad.meet(batch.bad)
+            self.bad.meet(batch)
             images = self.normalize(_move(batch.images, self.setup))
             yield images.contiguous(memory_format=self.setup.memory_format), _move(batch.labels, self.setup)
 
 
 class BadImages:
-    """What becomes of images that can't be read: they end the run, or are counted."""
+    """What becomes of images that can't be read: they end the run, or are counted and named."""
 
     def __init__(self, skip: bool) -> None:
-        self.skip, self.count, self.told = skip, 0, set[str]()
+        self.skip, self.count = skip, 0
+        self.named: dict[str, bool] = {}  # what was wrong, and whether it was told of
 
-    def meet(self, messages: Sequence[str]) -> None:
-        """Raises BadImage with the file, unless they are skipped; then each is told of once."""
-        for message in messages:
-            if not self.skip:
-                raise BadImage(f"{message}; --set execution.bad_images=skip goes on without it")
-            if message not in self.told:
-                self.told.add(message)
-                print(f"skipped: {message}")
-        self.count += len(messages)
+    def meet(self, batch: Batch) -> None:
+        """Raises BadImage with the file, unless it is skipped."""
+        if batch.bad and not self.skip:
+            raise BadImage(f"{batch.bad[0]}; --set execution.bad_images=skip goes on without it")
+        if batch.failure:
+            raise BadImage(batch.failure)
+        self.count += batch.skipped
+        self.named = dict.fromkeys(batch.bad, False) | self.named
+
+    def news(self) -> list[str]:
+        """What was wrong with images that were not told of yet."""
+        new = [message for message, told in self.named.items() if not told]
+        self.named |= dict.fromkeys(new, True)
+        return new
 
 
 def _load(samples: Samples, places: Iterable[list[Place]], setup: Setup) -> Iterable[Batch]:
@@ -238,7 +263,14 @@ def _load(samples: Samples, places: Iterable[list[Place]], setup: Setup) -> Iter
         collate_fn=_as_it_is,  # type: ignore[arg-type]  # the samples come as a batch
         pin_memory=setup.device == "cuda",
         multiprocessing_context="fork" if forks else None,  # so that images in memory are shared, not sent
+        worker_init_fn=_leave_signals_to_the_trainer,
     )
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """Slurm, and a terminal, signal all processes of a job, and the trainer still has a step to finish."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Batch) -> Batch:

@@ -10,6 +10,7 @@ import torch
 
 from roadmap.execution import Execution, accumulation
 from roadmap.recipe import Recipe
+from runner.machine import check_here
 
 # Below this side, in pixels, a CPU loses more by casting than its bf16 units win (benchmarks/precision.py).
 BF16_CPU_IMAGE_SIZE = 128
@@ -34,6 +35,16 @@ class Setup:
     def memory_format(self) -> torch.memory_format:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
+    def prepare(self) -> None:
+        """Sets what is set for a whole process."""
+        torch.set_num_threads(self.threads)
+        # fp32 is what it says, also where a GPU would take a shorter format for convolutions.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        if self.compile is not None:
+            torch.compiler.reset()  # networks before this one count against the number of recompilations
+
     def autocast(self) -> AbstractContextManager[object]:
         dtype = DTYPES.get(self.precision)
         return torch.autocast(self.device, dtype, enabled=dtype is not None)
@@ -48,34 +59,27 @@ def choose_setup(
     execution leaves it open: the last bits depend on precision and threads. Raises ValueError for what can't be had.
     """
     device = chosen_device(execution)
-    parts = accumulation(recipe.batch_size, processes, execution.device_batch, pairs=recipe.mixes)
+    check_here(execution, [recipe], processes)
+    parts = accumulation(recipe, processes, execution.device_batch)
     if execution.device_batch == "auto" and stored and stored.processes == processes:
         parts = stored.accumulation
-    if execution.compile is not None and execution.compile not in torch.compiler.list_backends(exclude_tags=()):
-        known = ", ".join(torch.compiler.list_backends())
-        raise ValueError(f"execution.compile: {execution.compile!r} is no backend of torch.compile; {known} are")
-    if recipe.sync_batch_norm and processes > 1 and device == "cpu":
-        raise ValueError("recipe.sync_batch_norm: PyTorch synchronizes batch norm on GPUs alone; false, or one process")
     return Setup(
         device,
         _precision(recipe, device, stored),
         processes,
         parts,
-        _stored_or(execution.threads, stored.threads if stored else threads),
-        _stored_or(execution.workers, min(GPU_WORKERS, threads) if device == "cuda" else 0),
+        _unless_auto(execution.threads, stored.threads if stored else threads),
+        _unless_auto(execution.workers, min(GPU_WORKERS, threads) if device == "cuda" else 0),
         execution.channels_last,
         execution.compile,
     )
 
 
-def _stored_or(asked: int | Literal["auto"], otherwise: int) -> int:
+def _unless_auto(asked: int | Literal["auto"], otherwise: int) -> int:
     return otherwise if asked == "auto" else asked
 
 
 def chosen_device(execution: Execution) -> Literal["cpu", "cuda"]:
-    """Raises ValueError for a device that is not here."""
-    if execution.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("execution.device is cuda, but there is no CUDA device here; auto takes what there is")
     if execution.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return execution.device

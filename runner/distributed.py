@@ -5,19 +5,15 @@ Torch is imported when they meet: who merely starts them has no use for it.
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from runner.machine import available_cores
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PORTS = range(20_000, 60_000)  # one of them by the Slurm job's and step's numbers
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,20 +28,23 @@ class World:
 
     @contextmanager
     def joined(self, device: str) -> Iterator[None]:
-        """In touch with the others: over NCCL from GPUs, over gloo from CPUs."""
+        """In touch with the others, over NCCL from GPUs and gloo from CPUs. Raises ValueError where they don't meet."""
         import torch
         from torch import distributed as dist
 
         if device == "cuda":
-            torch.cuda.set_device(self.local_rank)
-        if self.size == 1:
-            yield
-            return
-        backend = "nccl" if device == "cuda" else "gloo"
-        dist.init_process_group(backend, init_method=self.meeting, rank=self.rank, world_size=self.size)
-        try:
-            yield
-        finally:
+            # Where a launcher shows each process its own GPU alone, that is number 0.
+            torch.cuda.set_device(self.local_rank if torch.cuda.device_count() > 1 else 0)
+        if self.size > 1:
+            backend = "nccl" if device == "cuda" else "gloo"
+            try:
+                dist.init_process_group(backend, init_method=self.meeting, rank=self.rank, world_size=self.size)
+            except RuntimeError as error:
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"the {self.size} processes do not meet at {self.meeting}: {reason}") from None
+        yield
+        # Not after an error: the others may never come to it.
+        if self.size > 1:
             dist.destroy_process_group()
 
     def sum(self, numbers: Tensor) -> Tensor:
@@ -64,40 +63,19 @@ class World:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
-    def first_word(self, word: str | None) -> str | None:
-        """What the first process that has something to say says, on each."""
+    def said_by_all(self, word: T) -> list[T]:
+        """What each process says, by rank, on each."""
         if self.size == 1:
-            return word
+            return [word]
         from torch import distributed as dist
 
-        words: list[str | None] = [None] * self.size
+        words: list[T] = [word] * self.size
         dist.all_gather_object(words, word)
-        return next((said for said in words if said is not None), None)
+        return words
+
+    def first_word(self, word: str | None) -> str | None:
+        """What the first process that has something to say says, on each."""
+        return next((said for said in self.said_by_all(word) if said is not None), None)
 
 
 ALONE = World()
-
-
-def world_of_environment(environment: Mapping[str, str] = os.environ) -> World | None:
-    """This process's place as torchrun or a Slurm job step of several tasks has it; None where it is on its own."""
-    if {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= environment.keys():
-        rank, size, local = (int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-        cores = available_cores() // int(environment.get("LOCAL_WORLD_SIZE", size))
-        return World(rank, size, local, "env://", max(1, cores))
-    # A batch script has SLURM_PROCID too, but is no step of tasks.
-    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
-        rank, size, local = (int(environment[name]) for name in names)
-        job, step = int(environment["SLURM_JOB_ID"]), int(environment["SLURM_STEP_ID"])
-        port = PORTS[(job * 101 + step) % len(PORTS)]  # jobs that share a machine have neighbouring numbers
-        host = _first_host(environment["SLURM_STEP_NODELIST"])
-        return World(rank, size, local, f"tcp://{host}:{port}", int(environment.get("SLURM_CPUS_PER_TASK", "1")))
-    return None
-
-
-def _first_host(nodes: str) -> str:
-    """Of Slurm's notation, such as node[03-04,07]."""
-    if "[" not in nodes:
-        return nodes.split(",")[0]
-    listed = subprocess.run(["scontrol", "show", "hostnames", nodes], check=True, capture_output=True, text=True)
-    return listed.stdout.split()[0]

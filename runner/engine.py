@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,8 @@ from runner.evaluation import evaluate
 from runner.optim import learning_rate, make_optimizer
 from runner.provenance import circumstances, peak_memory
 from runner.randomness import seed_for, seed_globally
+from runner.request import Request
 from runner.sources import check_trainable, load_data
-
-
-class Request(IntEnum):
-    """What is asked of a run in training. The step in flight is finished first."""
-
-    NONE = 0
-    SAVE = 1
-    STOP = 2  # with the state saved
 
 
 class Stopped(Exception):
@@ -92,7 +86,7 @@ def train(
     where = f"{folder}/manifest.json: execution"
     stored = from_data(Setup, manifest.get("execution"), where) if how_far != "absent" else None
     setup = choose_setup(run.experiment.recipe, execution, world.size, threads, stored)
-    torch.set_num_threads(setup.threads)
+    setup.prepare()
     print(f"computed on {setup}" + (f", begun on {stored}" if stored not in (None, setup) else ""))
     if how_far == "absent" and world.rank == 0:
         write_manifest(folder, run, **circumstances(setup))
@@ -102,9 +96,8 @@ def train(
             _check_retry(execution, divergences)
             divergences = _retry(run, folder, divergences, world)
             print(f"retry from {divergences[-1].retried_from}: {divergences[-1]}")
-        training = _Training(run, folder, execution, setup, world, divergences, report, request)
         try:
-            return training.train()
+            return Training(run, folder, execution, setup, world, divergences, report, request).train()
         except _NotFinite as error:
             divergences = (*divergences, error.divergence)
             if world.rank == 0:
@@ -134,7 +127,7 @@ class _NotFinite(Exception):
         self.divergence = divergence
 
 
-class _Training:
+class Training:
     """The state of a run in training: what a checkpoint holds, and what follows from the run alone."""
 
     def __init__(
@@ -184,6 +177,7 @@ class _Training:
     def train(self) -> dict[str, Any]:
         """Goes on where the newest checkpoint is, to the end."""
         self._restore()
+        self._check_agreement()
         self.stream = self.batches.stream(self.epoch, self.step)
         while self.epoch < self.recipe.epochs:
             self._train_epoch()
@@ -197,23 +191,43 @@ class _Training:
         """Takes up the newest checkpoint of the folder, if there is one."""
         saved = checkpoint.load(self.folder, self.run.identity)
         if saved:
-            self.model.load_state_dict(saved["model"])
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.scaler.load_state_dict(saved["scaler"])
-            if self.ema:
-                self.ema.load_state_dict(saved["ema"])
-            self.epoch, self.step = saved["epoch"], saved["step"]
-            self.loss_sum, self.skipped, self.seconds = saved["loss_sum"], saved["skipped"], saved["seconds"]
+            try:
+                self._take_up(saved)
+            except (RuntimeError, ValueError, KeyError) as error:
+                first = str(error).splitlines()[0]
+                raise ValueError(
+                    f"{self.folder}: the checkpoint is not of this network ({first}); move the folder away"
+                ) from None
             print(f"going on from epoch {self.epoch + 1}, step {self.step}")
         if self.world.rank == 0:
             keep_metrics(self.folder, self.epoch)
 
+    def _take_up(self, saved: dict[str, Any]) -> None:
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+        if self.ema:
+            self.ema.load_state_dict(saved["ema"])
+        self.epoch, self.step = saved["epoch"], saved["step"]
+        self.loss_sum, self.skipped, self.seconds = saved["loss_sum"], saved["skipped"], saved["seconds"]
+
+    def _check_agreement(self) -> None:
+        """Every process found on its disk what the others found. Raises ValueError where they did not."""
+        mine = (self.run.identity, self.setup, self.batches.retries, self.epoch, self.step)
+        found = self.world.said_by_all(mine)
+        for rank, other in enumerate(found):
+            if other != found[0]:
+                raise ValueError(f"{self.folder}: rank {rank} found {other}, rank 0 {found[0]}; start them again")
+
+    def _check_weights(self) -> None:
+        """A checkpoint never has weights that are not finite."""
+        # Running statistics are each process's own.
+        broken = self.world.first_word(not_finite_weight(self.model))
+        if broken:
+            raise _NotFinite(self._divergence(self.step, self.loss_sum / self.step, broken))
+
     def _save(self) -> None:
-        """Writes a checkpoint; never one whose weights are not finite."""
         self.saved_at = time.perf_counter()
-        broken = not_finite_weight(self.model)
-        if broken:  # the same on every process
-            raise _NotFinite(self._divergence(f"{self.loss_sum / max(1, self.step):g}", broken))
         if self.world.rank != 0:
             return
         checkpoint.save(
@@ -239,9 +253,10 @@ class _Training:
         self.model.train()
         while self.step < self.batches.steps:
             self._attend(self._train_step())
+        self._check_weights()
         trained = time.perf_counter() - self.began
         images = (self.step - first_step) * self.recipe.batch_size
-        raw, averaged = self._evaluate(self.model), self._evaluate(self.ema) if self.ema else {}
+        raw, averaged = self._evaluate(self.model), self._evaluate(self.ema.module) if self.ema else {}
         row: dict[str, Any] = {
             "epoch": self.epoch + 1,
             "train_loss": self.loss_sum / self.batches.steps,
@@ -253,12 +268,19 @@ class _Training:
             "peak_memory_bytes": peak_memory(self.setup.device),
             "seconds": self.seconds + time.perf_counter() - self.began,
         }
+        self._name_skipped()
         if self.world.rank == 0:
             append_metrics(self.folder, row)
         self.epoch, self.step, self.loss_sum, self.skipped, self.seconds = self.epoch + 1, 0, 0.0, 0, 0.0
         self.began = time.perf_counter()
         self._save()
         self.report("epoch", row)
+
+    def _name_skipped(self) -> None:
+        """Every process's, in the log."""
+        mine = [*self.batches.bad.news(), *self.test_batches.bad.news()]
+        for message in dict.fromkeys(itertools.chain(*self.world.said_by_all(mine))):
+            print(f"skipped: {message}")
 
     def _train_step(self) -> Request:
         """One step on the global batch; returns what was asked for meanwhile."""
@@ -268,9 +290,8 @@ class _Training:
         self.optimizer.zero_grad()
         losses = [self._backward(next(self.stream), part) for part in range(self.setup.accumulation)]
         loss, skipped, request = self._agree(torch.stack(losses).mean())
-        self.step += 1
         if not math.isfinite(loss):
-            raise _NotFinite(self._divergence(f"{loss}", self._first_not_finite()))
+            raise _NotFinite(self._divergence(self.step + 1, loss, self._first_not_finite()))
         if self.recipe.clip_gradients is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_gradients)
@@ -278,6 +299,7 @@ class _Training:
         self.scaler.update()
         if self.ema:
             self.ema.update_parameters(self.model)
+        self.step += 1
         self.loss_sum += loss
         self.skipped += skipped
         progress = {"epoch": self.epoch + 1, "step": self.step, "steps": self.batches.steps, "loss": loss}
@@ -317,6 +339,7 @@ class _Training:
 
     def _attend(self, request: Request) -> None:
         if request is not Request.NONE:
+            self._check_weights()
             self._save()
             print(f"saved in epoch {self.epoch + 1}, step {self.step}")
         if request is Request.STOP:
@@ -328,24 +351,22 @@ class _Training:
 
         return evaluate(model, self.test_batches, self.setup, self.world, between)
 
-    def _divergence(self, loss: str, module: str) -> Divergence:
+    def _divergence(self, step: int, loss: float, module: str) -> Divergence:
         rate = self.optimizer.param_groups[0]["lr"]
-        return Divergence(self.epoch + 1, self.step, rate, loss, module)
+        return Divergence(self.epoch + 1, step, rate, f"{loss:g}", module)
 
     def _first_not_finite(self) -> str:
-        """The module that a step, which was counted already, broke down in: the step is taken again, and watched."""
-        self.step -= 1
+        """The module that the step in flight broke down in: the step is taken again, and watched."""
         stream = self.batches.stream(self.epoch, self.step)
-        found = None
+        found: list[str | None] = []
         for part in range(self.setup.accumulation):
             images, _ = next(stream)
-            if not torch.isfinite(images).all():
-                found = found or "the images"
+            found.append(None if torch.isfinite(images).all() else "the images")
             self._seed_part(part)
-            with self.setup.autocast():
-                found = found or first_not_finite(self.model, lambda images=images: self.model(images))  # type: ignore[misc]
-        self.step += 1
-        return self.world.first_word(found) or "the loss itself"
+            with self.setup.autocast():  # every part on every process: some modules wait for the others'
+                found.append(first_not_finite(self.model, functools.partial(self.model, images)))
+        mine = next((name for name in found if name), None)
+        return self.world.first_word(mine) or "the loss itself"
 
     def _result(self) -> dict[str, Any]:
         """The last epoch's accuracy, never the best's, which would choose on the test set, and what the run took."""

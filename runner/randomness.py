@@ -25,7 +25,8 @@ def generator_for(*purpose: int | str) -> torch.Generator:
 def seed_globally(seed: int) -> None:
     """Seeds the global generators of Python, NumPy and torch, which timm, torchvision and networks draw from.
 
-    torch.manual_seed costs a millisecond where CUDA is built in but not in use, and keeps every call.
+    torch.manual_seed costs a millisecond where CUDA is built in but not in use, and puts every call aside for
+    the day that it is.
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)

@@ -7,7 +7,6 @@ import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -60,30 +59,45 @@ class Pixels:
         return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).convert("RGB")
 
 
-@dataclass(frozen=True)
 class Files:
     """Images in files, read when they are wanted."""
 
-    listing: Listing
-
-    @cached_property
-    def labels(self) -> Tensor:
+    def __init__(self, listing: Listing) -> None:
+        import numpy as np
         import torch
 
-        return torch.tensor(self.listing.labels)
+        self.root, self.labels = listing.root, torch.tensor(listing.labels)
+        # In one piece: of a million texts each has a count of its users, which workers would copy page by page.
+        self.names = np.array([os.fsencode(name) for name in listing.names])
 
     def __len__(self) -> int:
-        return len(self.listing.names)
+        return len(self.names)
 
     def image(self, index: int) -> Image:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
 
-        path = self.listing.root / self.listing.names[index]
+        path = self.root / os.fsdecode(self.names[index])
         try:
             with Image.open(path) as image:
-                return image.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, for broken files
+                return _in_rgb(image)
+        except UnidentifiedImageError:
+            raise BadImage(f"{path} can't be read as an image: it is of no known format, or damaged") from None
+        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the system's word, not Pillow's: the file may be whole
             raise BadImage(f"{path} can't be read as an image: {error}") from None
+
+
+def _in_rgb(image: Image) -> Image:
+    """Raises ValueError for pixels whose black and white are not known."""
+    if image.mode.startswith("I;16"):
+        import numpy as np
+        from PIL.Image import fromarray
+
+        return fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its pixels are of mode {image.mode}, whose black and white are anyone's guess")
+    return image.convert("RGB")
 
 
 Splits = tuple[Split, Split]  # training, held out
@@ -280,8 +294,10 @@ def check_trainable(run: Run) -> None:
     """Raises ValueError where the runner can't do what a run's recipe or data ask, before anything is read."""
     recipe = run.experiment.recipe
     source(run)
-    if recipe.batch_size > run.dataset.train_images:
+    images = run.dataset.train_images
+    if recipe.batch_size > images:
+        hint = f"; --set recipe.batch_size={2 ** (images.bit_length() - 1)} fits" if images > 1 else ""
         raise ValueError(
-            f"{run.name}: recipe.batch_size {recipe.batch_size} is more than the {run.dataset.train_images} training "
-            f"images of {run.data}; --set recipe.batch_size=64 fits"
+            f"{run.name}: recipe.batch_size {recipe.batch_size} is more than the {images} training images of "
+            f"{run.data}{hint}"
         )

@@ -179,12 +179,14 @@ def test_small_images_grow_to_the_training_size():
     assert grown.shape == (2, 1, 32, 32) and grown.dtype == torch.uint8 and bool((grown == 77).all())
 
 
-@pytest.mark.parametrize("written", ["rand-m9-mstd0.5-inc1", "rand-m7-n3-p0.8-mmax12", "rand"])
+@pytest.mark.parametrize("written", ["rand-m9-mstd0.5-inc1", "rand-m12-n3-p0.8-mmax12", "rand"])
 def test_timms_notation_is_taken(written):
     training_transform(recipe_of("recipe", randaugment=written), IMAGENET)
 
 
-@pytest.mark.parametrize("written", ["rand-x9", "augmix-m5", "m9", "rand-m", "rand-m9-wuff", "original"])
+@pytest.mark.parametrize(
+    "written", ["rand-x9", "augmix-m5", "m9", "rand-m", "rand-m9-wuff", "original", "rand-m11", "rand-m9-m5"]
+)
 def test_what_timm_would_pass_over_or_we_do_not_mean_is_refused(written):
     with pytest.raises(ValueError, match=r"randaugment is .* expected null or timm's notation"):
         recipe_of("recipe", randaugment=written)

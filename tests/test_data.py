@@ -182,7 +182,7 @@ def test_every_held_out_image_is_in_one_share_once(make_run, processes, workers)
     assert seen.sort().values.tolist() == list(range(len(held_out)))
 
 
-def test_a_damaged_image_ends_the_run_or_is_skipped_and_counted(batches, make_run, photographs, tmp_path, capsys):
+def test_a_damaged_image_ends_the_run_or_is_skipped_and_counted(batches, make_run, photographs, tmp_path):
     import shutil
 
     root = shutil.copytree(photographs, tmp_path / "photographs")
@@ -201,7 +201,8 @@ def test_a_damaged_image_ends_the_run_or_is_skipped_and_counted(batches, make_ru
         assert skipping.bad.count == 1
         evaluation = EvaluationBatches(run, held_out, setup_of(run, workers=workers), 0, skip_bad=True)
         assert sum(len(labels) for _, labels in evaluation) == 6 and evaluation.bad.count == 1
-    assert "skipped: " in capsys.readouterr().out
+        assert [message.count("4.png can't be read") for message in skipping.bad.news()] == [1]
+        assert not skipping.bad.news()  # told of once
 
 
 def test_a_folder_of_damaged_images_ends_also_where_they_are_skipped(batches, make_run, photographs, tmp_path):
@@ -211,7 +212,7 @@ def test_a_folder_of_damaged_images_ends_also_where_they_are_skipped(batches, ma
     for path in (root / "train").rglob("*.png"):
         path.write_bytes(b"")
     run = folder_run(make_run, root, epochs=1, **FULL)
-    with pytest.raises(BadImage, match="nor can the 16 images before it"):
+    with pytest.raises(BadImage, match="nor can the 16 before it"):
         first(batches(run, load_data(run, str(root))[0], skip_bad=True))
 
 

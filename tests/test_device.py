@@ -116,3 +116,13 @@ def test_raw_and_averaged_weights_are_evaluated_apart_and_averaging_is_by_its_de
         expected = raw.detach().clone() if step == 0 else 0.5 * expected + 0.5 * raw.detach()
     averaged = dict(training.ema.module.named_parameters())[name]
     assert torch.allclose(averaged, expected, atol=1e-6) and not torch.equal(averaged, raw)
+
+
+def test_only_small_runs_on_cpus_go_side_by_side(make_run):
+    from runner.launch.local import parallelism
+
+    small, large = make_run("recipe", batch_size=64), make_run("recipe", batch_size=64, image_size=512)
+    assert parallelism([small] * 5, cores=4) == (4, 1) and parallelism([small], cores=4) == (1, 1)
+    assert parallelism([small, large], cores=4) == (1, 4)
+    assert parallelism([small] * 5, cores=4, processes=2) == (1, 2)
+    assert parallelism([small] * 5, cores=4, gpus=1) == (1, 4)

@@ -16,7 +16,8 @@ import torch
 
 from roadmap.execution import accumulation
 from roadmap.record import read_metrics
-from runner.distributed import World, world_of_environment
+from runner.distributed import World
+from runner.launch.member import _first_host, world_of_environment
 from tests.conftest import execution
 from tests.slurm import cluster, is_installed
 from tests.test_engine import train, weights
@@ -64,10 +65,8 @@ def test_two_processes_have_the_losses_of_one(make_run, tmp_path):
     one, two = (losses_of(run, tmp_path / str(processes), processes) for processes in (1, 2))
     assert len(one) == len(two) == 50
     assert two == pytest.approx(one, abs=1e-5)
-    rows = read_metrics(tmp_path / "2")
-    assert len(rows) == 10 and rows[-1]["top1"] == pytest.approx(
-        read_metrics(tmp_path / "1" / "0")[-1]["top1"], abs=0.5
-    )
+    rows, rows_of_one = read_metrics(tmp_path / "2"), read_metrics(tmp_path / "1")
+    assert len(rows) == 10 and rows[-1]["top1"] == pytest.approx(rows_of_one[-1]["top1"], abs=0.5)
 
 
 def test_layouts_share_mixed_and_erased_batches_alike(make_run, tmp_path):
@@ -89,33 +88,63 @@ def test_gradients_accumulate_to_those_of_the_whole_batch(make_run, tmp_path):
     assert all(torch.allclose(ours[name], theirs[name], atol=2e-4) for name in ours)
 
 
+def recipe_of(make_run, batch_size, mixes=False, image_size=224):
+    mixing = {"mix_probability": float(mixes), "mix_group": 2}
+    return make_run("recipe", batch_size=batch_size, image_size=image_size, **mixing).experiment.recipe
+
+
 @pytest.mark.parametrize(
-    ("layout", "parts"), [((4096, 32, 128), 1), ((4096, 8, 128), 4), ((4096, 1, "auto"), 1), ((64, 2, 8), 4)]
+    ("batch", "processes", "device_batch", "parts"),
+    [
+        (4096, 32, 128, 1),
+        (4096, 8, 128, 4),
+        (4096, 32, "auto", 1),
+        (4096, 8, "auto", 4),
+        (64, 2, 8, 4),
+        (96, 1, "auto", 1),
+    ],
 )
-def test_the_batch_is_the_recipes_whatever_the_layout(layout, parts):
-    assert accumulation(*layout) == parts
+def test_the_batch_is_the_recipes_whatever_the_layout(make_run, batch, processes, device_batch, parts):
+    assert accumulation(recipe_of(make_run, batch), processes, device_batch) == parts
+
+
+def test_a_device_takes_the_pixels_of_the_papers_at_a_time(make_run):
+    assert accumulation(recipe_of(make_run, 4096, image_size=32), 1, "auto") == 1
+    assert accumulation(recipe_of(make_run, 512, image_size=384), 1, "auto") == 16  # 32 of them
+    assert accumulation(recipe_of(make_run, 6, image_size=4096, mixes=True), 1, "auto") == 3  # a pair is the least
 
 
 @pytest.mark.parametrize(
     ("layout", "message"),
     [
         ((96, 5, "auto"), "can't be shared by 5 processes; by 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48 or 96 it can"),
-        (
-            (96, 2, 9),
-            "over 2 processes is 48 images each, .*device_batch 9 can't make; 1, 2, 3, 4, 6, 8, 12, 16, 24 or 48",
-        ),
+        ((96, 2, 9), "is 48 images each, .*device_batch 9 can't make; 1, 2, 3, 4, 6, 8, 12, 16, 24 or 48"),
     ],
 )
-def test_layouts_that_can_not_make_the_batch_are_refused_with_those_that_can(layout, message):
+def test_layouts_that_can_not_make_the_batch_are_refused_with_those_that_can(make_run, layout, message):
+    batch, processes, device_batch = layout
     with pytest.raises(ValueError, match=message):
-        accumulation(*layout)
+        accumulation(recipe_of(make_run, batch), processes, device_batch)
 
 
-def test_pairs_are_not_parted():
+def test_pairs_are_not_parted(make_run):
+    recipe = recipe_of(make_run, 12, mixes=True)
     with pytest.raises(ValueError, match=r"device_batch 3 can't make; 2, 4, 6 or 12 can"):
-        accumulation(12, 1, 3, pairs=True)
+        accumulation(recipe, 1, 3)
     with pytest.raises(ValueError, match=r"can't be shared by 4 processes; by 1, 2, 3 or 6 it can"):
-        accumulation(12, 4, "auto", pairs=True)
+        accumulation(recipe, 4, "auto")
+
+
+def test_the_processes_are_the_gpus_that_can_share_every_batch(make_run, monkeypatch):
+    from runner import machine
+
+    recipes = [recipe_of(make_run, 256), recipe_of(make_run, 4096, mixes=True)]
+    for gpus, processes in ((0, 1), (1, 1), (3, 2), (7, 4), (8, 8)):
+        monkeypatch.setattr(machine, "available_gpus", lambda execution, count=gpus: count)
+        assert machine.default_processes(execution(), recipes) == processes
+    assert machine.default_processes(execution(processes=2), recipes) == 2
+    with pytest.raises(ValueError, match=r"execution\.processes is 9, but there are 8 GPUs here"):
+        machine.default_processes(execution(processes=9), recipes)
 
 
 def roadmap(*arguments, cwd, launcher=(sys.executable,), env=None):
@@ -160,6 +189,14 @@ def test_processes_of_torchrun_and_of_slurm_know_their_places():
     # A batch script, or a session of salloc, is one process, whatever was allocated.
     assert world_of_environment({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "17"}) is None
     assert world_of_environment({}) is None
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("n1", "n1"), ("n1,n2", "n1"), ("node[03-04,07],other", "node03"), ("a-b[1,3]", "a-b1"), ("r[1-2]n.x", "r1n.x")],
+)
+def test_the_first_of_slurms_nodes(nodes, first):
+    assert _first_host(nodes) == first
 
 
 @pytest.fixture(scope="module")

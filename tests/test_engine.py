@@ -16,7 +16,7 @@ import roadmap
 from roadmap.record import read_metrics, write_manifest
 from runner import checkpoint, engine
 from runner.distributed import ALONE
-from runner.engine import Request, Stopped, _Training
+from runner.engine import Request, Stopped, Training
 from runner.launch.job import exclusive
 from runner.optim import learning_rate
 from runner.randomness import seed_for
@@ -43,7 +43,7 @@ def start(run, folder, **changes):
     """A training that is driven step by step."""
     how = execution(**changes)
     nothing = lambda *_: None  # noqa: E731
-    return _Training(run, folder, how, setup_of(run, **changes), ALONE, (), nothing, lambda: Request.NONE)
+    return Training(run, folder, how, setup_of(run, **changes), ALONE, (), nothing, lambda: Request.NONE)
 
 
 def untimed(folder):

@@ -165,7 +165,7 @@ def test_diverged_runs_are_shown_as_such(make_run, tmp_path):
             write_json(folder / "result.json", result)
     runs = [replace(make_run(rung.name), experiment=rung.experiment) for rung in rungs]
     results = collect(list(zip(rungs, runs, strict=True)), tmp_path)
-    assert [result.diverged for result in results] == [(0,), (1,)]
+    assert [result.diverged_seeds for result in results] == [(0,), (1,)]
     figure = draw_roadmap([series_of_runs(load_study(), results)])
     shown = texts(figure)
     assert "  diverged" in shown and "1 diverged" in shown and "91.0" in shown

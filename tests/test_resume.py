@@ -57,7 +57,7 @@ def _kill_at(where, times, engine):
         return counted
 
     if where == "step":
-        engine._Training._backward = deadly(engine._Training._backward)
+        engine.Training._backward = deadly(engine.Training._backward)
     elif where == "evaluation":
         torch.Tensor.topk = deadly(torch.Tensor.topk)  # which only evaluation asks for
     else:  # between opening, writing and renaming
@@ -124,6 +124,7 @@ def test_killed_at_twenty_moments_a_run_ends_as_if_undisturbed(make_run, tmp_pat
             finished = not kill_after(start(run, tmp_path / "killed", how, processes), drawn.uniform(0.1, whole))
             moments += not finished
         if finished:  # too soon: it is to be killed more often
+            assert_same(tmp_path / "whole", tmp_path / "killed")
             for name in ("result.json", "metrics.jsonl", checkpoint.NAME, checkpoint.PREVIOUS):
                 (tmp_path / "killed" / name).unlink(missing_ok=True)
         else:
@@ -158,7 +159,7 @@ def test_a_full_disk_is_named_and_loses_nothing(make_run, tmp_path):
         if len(rows) == 1:
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 
-    with files_at_most(10**9), pytest.raises(OSError, match=r"File too large: '.*run/checkpoint\.pt'"):
+    with files_at_most(10**9), pytest.raises(OSError, match=r"File too large: '.*run/checkpoint.*\.pt'"):
         train(run, tmp_path / "run", filling)
     assert not list((tmp_path / "run").glob("*.tmp"))  # half a file would only take room
     train(run, tmp_path / "run")
@@ -202,6 +203,35 @@ def test_where_no_checkpoint_can_be_read_nothing_is_thrown_away(make_run, tmp_pa
     ):
         train(run, tmp_path)
     assert len(read_metrics(tmp_path)) == 2
+
+
+def test_a_flipped_bit_is_seen(make_run, tmp_path):
+    from runner.engine import Stopped
+
+    run = make_run("recipe", epochs=3)
+    with pytest.raises(Stopped):
+        train(run, tmp_path, should_stop=lambda: len(read_metrics(tmp_path)) == 2)
+    path, drawn = tmp_path / checkpoint.NAME, random.Random(0)
+    whole = path.read_bytes()
+    for _ in range(20):
+        place = drawn.randrange(len(whole) // 10, len(whole) * 9 // 10)  # in the weights
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        with pytest.warns(UserWarning, match="damaged or cut off"):
+            assert checkpoint.load(tmp_path, run.identity)["epoch"] == 2
+
+
+def test_a_checkpoint_of_another_network_is_refused(make_run, tmp_path):
+    """As after a change of the code that left the run's identity alone."""
+    from runner.engine import Stopped
+
+    run = make_run("recipe")
+    with pytest.raises(Stopped):
+        train(run, tmp_path, should_stop=lambda: True)
+    saved = torch.load(tmp_path / checkpoint.NAME, weights_only=True)
+    saved["model"]["another.weight"] = saved["model"].pop(next(iter(saved["model"])))
+    torch.save(saved, tmp_path / checkpoint.NAME)
+    with pytest.raises(ValueError, match="the checkpoint is not of this network .*; move the folder away"):
+        train(run, tmp_path)
 
 
 def test_nothing_in_a_checkpoint_is_executed(make_run, tmp_path):
@@ -328,6 +358,8 @@ def test_weights_that_are_not_finite_are_never_saved(make_run, tmp_path, monkeyp
     monkeypatch.setattr(engine, "make_optimizer", poisoning)
     with pytest.raises(engine.Diverged, match=r"first that was not finite is stem\.0\.conv\.weight"):
         train(run, tmp_path)
+    (divergence,) = read_divergences(tmp_path)
+    assert (divergence.epoch, divergence.step) == (2, 5) and float(divergence.loss) > 0
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path).values())
 
 

@@ -19,7 +19,7 @@ from roadmap.folders import describe_folder, list_images
 from roadmap.study import load_study
 from runner import sources
 from runner.augment import resized
-from runner.sources import Files, Pixels, load_data
+from runner.sources import BadImage, Files, Pixels, load_data
 
 
 def make_folder(root, splits=("train", "val"), classes=("ant", "bee"), images=2):
@@ -147,10 +147,46 @@ def test_an_image_folder_is_read_class_by_class(tmp_path):
     (root / "train" / "ant" / "notes.txt").write_text("no image")
     (root / "train" / ".hidden").mkdir()
     train, held_out = (Files(listing) for listing in list_images(root))
-    assert train.listing.classes == ("ant", "bee") and len(train) == 7 and len(held_out) == 6
+    assert list_images(root)[0].classes == ("ant", "bee") and len(train) == 7 and len(held_out) == 6
     assert train.labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
-    assert train.listing.names[3] == "ant/deep/grey.png"
+    assert train.names[3] == b"ant/deep/grey.png"
     assert train.image(3).getpixel((0, 0)) == (200, 200, 200)
+
+
+def test_sixteen_bits_are_scaled_and_pixels_without_a_known_range_are_refused(tmp_path):
+    root = make_folder(tmp_path)
+    ramp = np.linspace(0, 65535, 256 * 4).astype(np.uint16).reshape(4, 256)
+    Image.fromarray(ramp).save(root / "train" / "ant" / "deep.png")
+    Image.fromarray(ramp.astype(np.float32)).save(root / "train" / "ant" / "float.tiff")
+    images = Files(list_images(root)[0])
+    names = images.names.tolist()
+    pixels = np.asarray(images.image(names.index(b"ant/deep.png")))
+    assert np.array_equal(pixels[:, :, 0], ramp >> 8) and pixels.max() == 255
+    with pytest.raises(BadImage, match=r"float\.tiff can't be read as an image: its pixels are of mode F"):
+        images.image(names.index(b"ant/float.tiff"))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "CMYK", "P", "1"])
+def test_pixels_of_other_kinds_become_rgb(tmp_path, mode):
+    root = make_folder(tmp_path)
+    suffix = "tiff" if mode == "CMYK" else "png"
+    Image.new("RGB", (7, 5), (250, 250, 250)).convert(mode).save(root / "train" / "ant" / f"other.{suffix}")
+    images = Files(list_images(root)[0])
+    image = images.image(images.names.tolist().index(f"ant/other.{suffix}".encode()))
+    assert image.mode == "RGB" and min(image.getpixel((3, 3))) > 200
+
+
+def test_a_file_that_the_system_does_not_give_is_not_taken_for_a_damaged_one(tmp_path):
+    root = make_folder(tmp_path)
+    images = Files(list_images(root)[0])
+    (root / "train" / "ant" / "0.jpg").unlink()
+    with pytest.raises(FileNotFoundError):
+        images.image(0)
+
+
+def test_a_single_class_is_refused(tmp_path, capsys):
+    assert command("--data", str(make_folder(tmp_path / "ants", classes=("ant",)))) == 2
+    assert "'ant' is the only class; two or more are needed" in capsys.readouterr().err
 
 
 def test_a_folders_identity_is_what_it_holds_not_where_it_is(tmp_path, make_run):

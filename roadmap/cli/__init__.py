@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _prepare_output()
     options = make_parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what runs is stopped in order
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # asks runs in training for their state, and nothing of others
     try:
         status: int = options.function(options)
         sys.stdout.flush()

@@ -53,7 +53,7 @@ def _series_at_hand(options: argparse.Namespace) -> list[Any]:
     for regime in [options.regime] if options.regime else [name for name in study.regimes if (out / name).is_dir()]:
         choice: Choice = choose(argparse.Namespace(**{**vars(options), "regime": regime}))
         results = collect([(rung, choice.run(rung)) for rung in choice.rungs(options.steps)], out)
-        if any(result.seeds or result.diverged for result in results):
+        if any(result.seeds or result.diverged_seeds for result in results):
             series.append(series_of_runs(choice.study, results, choice.label))
     if not series:
         what = options.regime or "any regime"

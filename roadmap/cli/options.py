@@ -48,7 +48,7 @@ class Choice:
         rungs = tuple(map(self._set, chosen))
         for setting in self.settings:
             section, _, name = setting.partition("=")[0].partition(".")
-            if section == "recipe" and all(name in rung.experiment.recipe.idle for rung in rungs):
+            if section == "recipe" and all(name in rung.experiment.idle for rung in rungs):
                 raise ValueError(f"--set {setting}: {name} has no say in the recipe of any of these rungs")
         return rungs
 
@@ -122,6 +122,8 @@ def choose(options: argparse.Namespace) -> Choice:
     place = Place.of(regime, fidelity, data, study)
     settings = {kind: [s for s in options.settings if s.startswith("execution.") is kind] for kind in (True, False)}
     execution = replace(study.execution, data_path=path) if path else study.execution
+    if any(setting.startswith("execution.data_path") for setting in settings[True]):
+        raise ValueError("--set execution.data_path is --data NAME=PATH, which also says what the data is")
     execution = with_settings(dict[str, Execution], {"execution": execution}, settings[True])["execution"]
     return Choice(place, getattr(options, "ablation", "cumulative"), tuple(settings[False]), execution)
 

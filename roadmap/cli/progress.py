@@ -83,7 +83,9 @@ def ending(event: Event) -> str:
 class PlainProgress(Progress):
     """A line at each quarter of a run and at its end, and within long epochs one every few minutes."""
 
-    told_at = time.monotonic()
+    def __init__(self, runs: Sequence[Run], done: Mapping[str, int]) -> None:
+        super().__init__(runs, done)
+        self.told_at = time.monotonic()
 
     def tell(self, event: Event) -> None:
         name = f"{event.run.rung} (seed {event.run.seed})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import itertools
 import re
 import sys
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from roadmap.cli.designs import device_hours, device_speed
 from roadmap.cli.options import Choice, add_study_options, choose
 from roadmap.cli.text import count, duration, table
-from roadmap.execution import MOST_RETRIES, accumulation
+from roadmap.execution import MOST_RETRIES, Execution
 from roadmap.record import Run, State, read_divergences, read_metrics, state
 from roadmap.rungs import Rung
 
@@ -52,17 +53,12 @@ class Job:
 
 def plan_jobs(choice: Choice, steps: str, seeds: int, out: Path) -> list[Job]:
     """Every run of the study with its folder and how far it is. Raises ValueError for what can't be trained."""
-    from runner.distributed import world_of_environment
-    from runner.machine import default_processes
     from runner.sources import check_trainable
 
     jobs: dict[str, Job] = {}
-    world = world_of_environment()
-    processes = world.size if world else default_processes(choice.execution)
     for seed, rung in itertools.product(range(seeds), choice.rungs(steps)):
-        run, recipe = choice.run(rung, seed), rung.experiment.recipe
+        run = choice.run(rung, seed)
         check_trainable(run)
-        accumulation(recipe.batch_size, processes, choice.execution.device_batch, pairs=recipe.mixes)
         folder = run.folder(out)
         jobs.setdefault(run.identity, Job(run, folder, state(folder, run)))  # two rungs may be one experiment
     return list(jobs.values())
@@ -87,7 +83,8 @@ def run_rungs(options: argparse.Namespace) -> int:
     failed = _train(choice, jobs, waiting, out)
     if failed is None:  # another process of the same training tells
         return 0
-    diverged = [job for job in jobs if state(job.folder, job.run) == "diverged"]
+    left = {job.folder: state(job.folder, job.run) for job in jobs}
+    diverged = [job for job in jobs if left[job.folder] == "diverged"]
     for run, folder in failed:
         if folder not in [job.folder for job in diverged]:
             print(f"failed: {run.name}, see {folder / 'log.txt'}; the same command tries again", file=sys.stderr)
@@ -96,7 +93,7 @@ def run_rungs(options: argparse.Namespace) -> int:
         hint = AGAIN if len(told) <= MOST_RETRIES else f"{MOST_RETRIES} retries did not help"
         print(f"diverged: {job.run.name}: {told[-1]}; {hint}", file=sys.stderr)
     _conclude(choice, options.steps, out)
-    return 1 if failed or diverged else 0
+    return 0 if set(left.values()) == {"finished"} else 1
 
 
 def _print_plan(choice: Choice, steps: str, jobs: list[Job]) -> None:
@@ -125,27 +122,29 @@ def _announce(choice: Choice, jobs: list[Job], waiting: list[Job]) -> None:
 def _train(choice: Choice, jobs: list[Job], waiting: list[Job], out: Path) -> list[tuple[Run, Path]] | None:
     """Trains what is waiting; returns what failed, or None in a process that only helps another to train."""
     from roadmap.cli.progress import show_progress
-    from runner.distributed import world_of_environment
     from runner.launch.local import run_all
-    from runner.launch.member import run_as_member
-    from runner.sources import source
+    from runner.launch.member import run_as_member, world_of_environment
+    from runner.machine import check_here, default_processes
 
     tasks, execution, world = [(job.run, job.folder) for job in waiting], choice.execution, world_of_environment()
-    if waiting:  # found, or downloaded, before every run looks for it
-        source(waiting[0].run).find(Path(execution.data_path) if execution.data_path else None)
+    recipes = [job.run.experiment.recipe for job in waiting]
+    check_here(execution, recipes, world.size if world else default_processes(execution, recipes))
+    prepare = functools.partial(_find_data, waiting, execution)
     if world and world.rank > 0:
-        run_as_member(tasks, execution, world, lambda event: None)
+        run_as_member(tasks, execution, world, prepare, lambda event: None)
         return None
     _announce(choice, jobs, waiting)
-    if not waiting:
+    if not waiting and not world:  # others would wait for this one's word
         return []
     out.mkdir(parents=True, exist_ok=True)
+    if not world:
+        prepare()
     done = {job.run.identity: len(read_metrics(job.folder)) for job in waiting}
     progress = show_progress([job.run for job in waiting], done)
     try:
         with progress:
             if world:
-                return run_as_member(tasks, execution, world, progress.show)
+                return run_as_member(tasks, execution, world, prepare, progress.show)
             return run_all(tasks, execution, progress.show)
     except (KeyboardInterrupt, SystemExit):
         print(
@@ -154,6 +153,14 @@ def _train(choice: Choice, jobs: list[Job], waiting: list[Job], out: Path) -> li
             file=sys.stderr,
         )
         raise
+
+
+def _find_data(waiting: list[Job], execution: Execution) -> None:
+    """Found, or downloaded, once, before every run looks for it."""
+    from runner.sources import source
+
+    for job in waiting[:1]:
+        source(job.run).find(Path(execution.data_path) if execution.data_path else None)
 
 
 def _conclude(choice: Choice, steps: str, out: Path) -> None:
@@ -174,7 +181,7 @@ def _conclude(choice: Choice, steps: str, out: Path) -> None:
             drawn = [each for each in results_of((*choice.rungs(), *chosen)) if each.seeds or each.rung.name in names]
     if all(len(result.seeds) <= 1 for result in drawn):
         print("One seed can't tell a change from noise; --seeds 3 shows the spread.\n")
-    if not any(result.seeds or result.diverged for result in drawn):
+    if not any(result.seeds or result.diverged_seeds for result in drawn):
         print("no run has finished: no figure", file=sys.stderr)
         return
     figure = draw_roadmap([series_of_runs(choice.study, drawn, choice.label)])
@@ -184,16 +191,18 @@ def _conclude(choice: Choice, steps: str, out: Path) -> None:
 
 
 def results_table(results: Sequence[Result]) -> str:
-    """Accuracy of each rung, the change against its parent, and what it took."""
+    """Accuracy of each rung, the change against its parent, that of averaged weights, and what it took."""
     means = {result.rung.name: result.mean for result in results}
-    rows = []
+    rows, has_ema = [], any(result.ema_mean is not None for result in results)
     for result in results:
         rung, mean, before = result.rung, result.mean, means.get(result.rung.parent or "")
         change = f"{mean - before:+.2f}" if mean is not None and before is not None else ""
         spread = f" ±{result.std:.2f}" if result.std is not None else ""
-        accuracy = f"{mean:.2f}{spread}" if mean is not None else "diverged" if result.diverged else "-"
-        accuracy += f", {len(result.diverged)} diverged" if result.diverged and mean is not None else ""
+        accuracy = f"{mean:.2f}{spread}" if mean is not None else "diverged" if result.diverged_seeds else "-"
+        accuracy += f", {len(result.diverged_seeds)} diverged" if result.diverged_seeds and mean is not None else ""
         took = duration(result.seconds) if result.seeds else ""
         counts = [count(result.cost.parameters), count(result.cost.macs), str(len(result.seeds))]
-        rows.append([rung.name, *counts, accuracy, "no effect" if rung.no_effect else change, took])
-    return table(["rung", "parameters", "MACs", "seeds", "top-1 %", "change", "time"], rows)
+        averaged = [f"{result.ema_mean:.2f}" if result.ema_mean is not None else ""] if has_ema else []
+        rows.append([rung.name, *counts, accuracy, "no effect" if rung.no_effect else change, *averaged, took])
+    header = ["rung", "parameters", "MACs", "seeds", "top-1 %", "change", *(["EMA top-1 %"] if has_ema else []), "time"]
+    return table(header, rows)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import signal
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,37 +14,15 @@ from typing import Any
 from roadmap.execution import Execution
 from roadmap.record import Run
 from runner.distributed import World
-from runner.engine import Diverged, Request, Stopped, train
+from runner.engine import Diverged, Report, Stopped, train
+from runner.request import Request
 
 # How a run ends, and what there is to say of it.
 Ending = tuple[str, dict[str, Any]]
-Tell = Callable[[str, dict[str, Any]], None]
 
 
 class Busy(ValueError):
     """Another process trains in the folder."""
-
-
-class Requests:
-    """What signals ask for: SIGUSR2 that the state is saved, SIGTERM that the run stops with its state saved."""
-
-    def __init__(self, *stopping: signal.Signals) -> None:
-        self.save = self.stop = False
-        signal.signal(signal.SIGUSR2, self._save)
-        for number in stopping:
-            signal.signal(number, self._stop)
-
-    def _save(self, number: int, frame: Any) -> None:
-        self.save = True
-
-    def _stop(self, number: int, frame: Any) -> None:
-        self.stop = True
-
-    def __call__(self) -> Request:
-        if self.stop:
-            return Request.STOP
-        save, self.save = self.save, False
-        return Request.SAVE if save else Request.NONE
 
 
 def train_job(
@@ -54,7 +31,7 @@ def train_job(
     execution: Execution,
     threads: int,
     world: World,
-    tell: Tell,
+    tell: Report,
     request: Callable[[], Request],
     *,
     own_process: bool = False,
@@ -85,15 +62,14 @@ def train_job(
             except Diverged as error:
                 print(f"diverged: {error}")
                 raise
-            except Exception:
-                traceback.print_exc()
-                raise
     except Busy:
         return "busy", {}
     except Diverged as error:
         return "diverged", {"message": str(error)}
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         return "failed", {"message": str(error)}
+    except OSError as error:  # of a print to the log it has no name
+        return "failed", {"message": str(error) if error.filename else f"{error}: '{folder}/log.txt'"}
     except Exception as error:
         return "failed", {"message": f"{type(error).__name__}: {error}"}
 
@@ -113,22 +89,41 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _printing_to_log(folder: Path, world: World, own_process: bool) -> Iterator[None]:
-    """What rank 0 prints is added to the run's log; what others print is nobody's."""
+    """What rank 0 prints is added to the run's log, and what ends another rank; the rest of theirs is nobody's.
+
+    Raises Busy, on every rank alike, where the folder is not to be had.
+    """
     with contextlib.ExitStack() as stack:
+        busy = None
         if world.rank == 0:
-            stack.enter_context(exclusive(folder))
+            try:
+                stack.enter_context(exclusive(folder))
+            except Busy as error:
+                busy = str(error)
+        if told := world.first_word(busy):
+            raise Busy(told)
         path = folder / "log.txt" if world.rank == 0 else Path(os.devnull)
-        log = stack.enter_context(path.open("a", buffering=1, encoding="utf-8"))
+        log = stack.enter_context(path.open("a", buffering=1, encoding="utf-8", errors="backslashreplace"))
         if own_process:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         stack.enter_context(contextlib.redirect_stdout(log))
         stack.enter_context(contextlib.redirect_stderr(log))
-        yield
+        try:
+            yield
+        except (Stopped, Diverged):
+            raise
+        except Exception:
+            with (
+                contextlib.suppress(OSError),
+                (folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as file,
+            ):
+                file.write(f"rank {world.rank}: " * (world.size > 1) + traceback.format_exc())
+            raise
 
 
 @contextlib.contextmanager
-def _warnings_told(tell: Tell) -> Iterator[None]:
+def _warnings_told(tell: Report) -> Iterator[None]:
     """A warning is printed, and told."""
     show = warnings.showwarning
 

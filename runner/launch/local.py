@@ -7,10 +7,9 @@ import multiprocessing
 import os
 import signal
 import tempfile
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
@@ -24,18 +23,19 @@ from roadmap.plugins import LOADED, load_file
 from roadmap.record import Run
 from runner.distributed import World
 from runner.launch.events import ENDINGS, Event
-from runner.machine import available_cores, default_processes
+from runner.launch.signals import Requests, handled
+from runner.machine import available_cores, available_gpus, default_processes
+from runner.request import Request
 
 # Up to this many multiply-adds a training step (batch x image), one core a run beats all cores on one run
 # (benchmarks/side_by_side.py).
 SMALL_STEP_MACS = 1e10
-PATIENCE = 30.0  # seconds that a stopping run has to save its state
 TELLING = 0.5  # seconds between two steps that are told of
 
 
-def parallelism(runs: Sequence[Run], cores: int, processes: int = 1) -> tuple[int, int]:
-    """How many runs go side by side, and the threads of each of a run's processes."""
-    small = processes == 1 and all(_step_macs(run) <= SMALL_STEP_MACS for run in runs)
+def parallelism(runs: Sequence[Run], cores: int, processes: int = 1, gpus: int = 0) -> tuple[int, int]:
+    """How many runs go side by side, and the threads of each of a run's processes. Runs on GPUs go one by one."""
+    small = processes == 1 and not gpus and all(_step_macs(run) <= SMALL_STEP_MACS for run in runs)
     return (min(cores, len(runs)), 1) if small else (1, max(1, cores // processes))
 
 
@@ -48,18 +48,24 @@ def _step_macs(run: Run) -> float:
 def run_all(
     jobs: Sequence[tuple[Run, Path]], execution: Execution, report: Callable[[Event], None]
 ) -> list[tuple[Run, Path]]:
-    """Trains every run in its folder; returns those that failed.
+    """Trains every run in its folder; returns those that came to no result.
 
     A run that fails, or that another process trains already, leaves the others alone. SIGUSR2 has every run save its
-    state. KeyboardInterrupt and SystemExit stop every run with its state saved, then go on to the caller.
+    state. KeyboardInterrupt and SystemExit stop every run with its state saved, then go on to the caller; once more,
+    they end it without.
     """
-    processes = default_processes(execution)
-    workers, threads = parallelism([run for run, _ in jobs], available_cores(), processes)
+    processes = default_processes(execution, [run.experiment.recipe for run, _ in jobs])
+    workers, threads = parallelism([run for run, _ in jobs], available_cores(), processes, available_gpus(execution))
     context = _context()
     waiting, failed = deque(jobs), []
     running: dict[Any, _Worker] = {}  # by each of their connections
+
+    def pass_on(number: int, frame: Any) -> None:
+        for worker in set(running.values()):
+            worker.signal(signal.SIGUSR2)
+
     try:
-        with _passed_on(signal.SIGUSR2, lambda: set(running.values())):
+        with handled(pass_on, signal.SIGUSR2):
             while waiting or running:
                 while waiting and len(set(running.values())) < workers:
                     worker = _Worker(context, *waiting.popleft(), execution, processes, threads)
@@ -75,8 +81,7 @@ def run_all(
                         if event:
                             report(event)
     finally:
-        with _ignored(signal.SIGINT, signal.SIGTERM):
-            _stop(list(set(running.values())))
+        _stop(list(set(running.values())))
     return failed
 
 
@@ -88,38 +93,6 @@ def _end(running: dict[Any, _Worker], worker: _Worker, ending: Event) -> list[tu
     return [] if ending.kind in ("finished", "busy") else [(worker.run, worker.folder)]
 
 
-@contextlib.contextmanager
-def _passed_on(number: signal.Signals, workers: Callable[[], Iterable[_Worker]]) -> Iterator[None]:
-    """The signal is every worker's."""
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
-        yield
-        return
-
-    def pass_on(received: int, frame: Any) -> None:
-        for worker in workers():
-            worker.signal(number)
-
-    before = signal.signal(number, pass_on)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
-
-
-@contextlib.contextmanager
-def _ignored(*signals: signal.Signals) -> Iterator[None]:
-    """The signals do nothing here, nor in processes that are started here."""
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _context() -> BaseContext:
     """Processes forked from a server that has imported what is slow to import, where the system has such."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
@@ -129,7 +102,8 @@ def _context() -> BaseContext:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["runner.launch.job"])
-    with _ignored(signal.SIGINT):  # it is for the launcher: in its imports the server would print a traceback
+    # They are for the launcher; in its imports the server would print a traceback, and a run does not hear them yet.
+    with handled(signal.SIG_IGN, signal.SIGINT, signal.SIGUSR2):
         forkserver.ensure_running()
     return context
 
@@ -186,16 +160,17 @@ class _Worker:
 
 
 def _stop(workers: list[_Worker]) -> None:
-    """Asks the workers to save their state and end; kills those that do not."""
-    for worker in workers:
-        worker.signal(signal.SIGTERM)
-    deadline = time.monotonic() + PATIENCE
-    for worker in workers:
-        for process in worker.processes:
-            process.join(max(0.0, deadline - time.monotonic()))
-            if process.is_alive():
-                process.kill()
-        worker.end()
+    """Asks the workers to save their state and end, and waits for it; asked once more, kills them."""
+    impatient: list[int] = []
+    with handled(lambda number, frame: impatient.append(number), signal.SIGINT, signal.SIGTERM):
+        for worker in workers:
+            worker.signal(signal.SIGTERM)
+        for process in (process for worker in workers for process in worker.processes):
+            while process.is_alive() and not impatient:
+                process.join(0.1)
+            process.kill()
+        for worker in workers:
+            worker.end()
 
 
 def _train(
@@ -210,10 +185,9 @@ def _train(
     """In a process of a run: trains it and tells how it goes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides
     from runner.device import chosen_device
-    from runner.engine import Request
-    from runner.launch.job import Requests, train_job
+    from runner.launch.job import train_job
 
-    asked = Requests(signal.SIGTERM)
+    asked = Requests()
     told_at = 0.0
 
     def tell(kind: str, detail: dict[str, Any]) -> None:
@@ -231,9 +205,9 @@ def _train(
     for plugin in plugins:
         load_file(plugin)
     try:
-        with world.joined(chosen_device(execution)):
+        with asked.heard(signal.SIGTERM), world.joined(chosen_device(execution)):
             ending, detail = train_job(run, folder, execution, threads, world, tell, request, own_process=True)
-            if world.rank == 0 or ending in ("failed", "busy"):
+            if world.rank == 0 or ending == "failed":
                 tell(ending, detail)
-    except (RuntimeError, ValueError) as error:  # the processes did not find each other
-        tell("failed", {"message": f"{type(error).__name__}: {error}"})
+    except ValueError as error:  # the device is not there, or the processes did not find each other
+        tell("failed", {"message": str(error)})

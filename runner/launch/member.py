@@ -2,40 +2,78 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from roadmap.execution import Execution
 from roadmap.record import Run
 from runner.distributed import World
 from runner.launch.events import Event
+from runner.launch.signals import Requests
 from runner.machine import available_cores
+
+# One of them by the numbers of the Slurm job and step; below those that Linux gives to outgoing connections.
+PORTS = range(20_000, 32_768)
+
+
+def world_of_environment(environment: Mapping[str, str] = os.environ) -> World | None:
+    """This process's place as torchrun or a Slurm job step of several tasks has it; None where it is on its own."""
+    if {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= environment.keys():
+        rank, size, local = (int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        cores = available_cores() // int(environment.get("LOCAL_WORLD_SIZE", size))
+        return World(rank, size, local, "env://", max(1, cores))
+    # A batch script has SLURM_PROCID too, but is no step of tasks.
+    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+        rank, size, local = (int(environment[name]) for name in names)
+        job, step = int(environment["SLURM_JOB_ID"]), int(environment["SLURM_STEP_ID"])
+        port = PORTS[(job * 101 + step) % len(PORTS)]  # jobs that share a machine have neighbouring numbers
+        meeting = f"tcp://{_first_host(environment['SLURM_STEP_NODELIST'])}:{port}"
+        return World(rank, size, local, meeting, int(environment.get("SLURM_CPUS_PER_TASK", "1")))
+    return None
+
+
+def _first_host(nodes: str) -> str:
+    """Of Slurm's notation, such as node[03-04,07],other."""
+    parts = re.match(r"([^,\[]*)(?:\[([^],-]+)[^]]*\])?([^,\[]*)", nodes)
+    assert parts is not None  # it matches whatever there is
+    return "".join(part or "" for part in parts.groups())
 
 
 def run_as_member(
-    jobs: Sequence[tuple[Run, Path]], execution: Execution, world: World, report: Callable[[Event], None]
+    tasks: Sequence[tuple[Run, Path]],
+    execution: Execution,
+    world: World,
+    prepare: Callable[[], object],
+    report: Callable[[Event], None],
 ) -> list[tuple[Run, Path]]:
-    """Trains every run in turn, with the other processes; returns those that failed or diverged.
+    """Trains rank 0's runs in turn, with the other processes; returns those that diverged.
 
-    What fails in one process alone ends it, so that the others do not wait for it. Raises ValueError for that, and
-    SystemExit where the processes are asked to stop.
+    `prepare` is called by rank 0 before any begins. What fails ends the process: the others may wait for it, and who
+    started them ends them. Raises ValueError for that, and SystemExit where the processes are asked to stop.
     """
     if execution.processes not in ("auto", world.size):
         raise ValueError(f"execution.processes is {execution.processes}, but {world.size} were started; auto is right")
     from runner.device import chosen_device
-    from runner.launch.job import Requests, train_job
+    from runner.launch.job import train_job
 
-    requests = Requests(signal.SIGTERM, signal.SIGINT)
-    failed = []
-    with world.joined(chosen_device(execution)):
-        for run, folder in jobs:
+    diverged = []
+    requests = Requests()
+    with world.joined(chosen_device(execution)), requests.heard(signal.SIGTERM, signal.SIGINT):
+        if world.rank == 0:
+            prepare()
+        # What there is to do was found on the disk, which may change, and look different from another machine.
+        for run, folder in world.said_by_all(tasks)[0]:
             report(Event(run, "began", {}))
+            threads = world.cores or available_cores()
             ending, detail = train_job(
                 run,
                 folder,
                 execution,
-                world.cores or available_cores(),
+                threads,
                 world,
                 lambda kind, detail, run=run: report(Event(run, kind, detail)),  # type: ignore[misc]
                 requests,
@@ -43,7 +81,7 @@ def run_as_member(
             report(Event(run, ending, detail))
             if ending == "stopped":
                 raise SystemExit(128 + signal.SIGTERM)
-            if ending in ("failed", "busy"):
-                raise ValueError(f"{run.name}: {detail.get('message', 'in training by another process')}")
-            failed += [(run, folder)] if ending == "diverged" else []
-    return failed
+            if ending == "failed":
+                raise ValueError(f"{run.name}: {detail['message']}")
+            diverged += [(run, folder)] if ending == "diverged" else []
+    return diverged
