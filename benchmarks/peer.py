@@ -33,6 +33,7 @@ from roadmap.study import load_study
 from runner.device import choose_setup
 from runner.distributed import ALONE
 from runner.engine import Request, Training, train
+from runner.randomness import seed_globally
 from runner.sources import Split, load_data
 
 RUNG = "layer-scale"
@@ -58,7 +59,7 @@ def make_run(seed: int, epochs: int) -> Run:
 def by_engine(seed: int, epochs: int) -> float:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        return float(train(make_run(seed, epochs), Path(folder), load_study().execution)["top1"])
+        return float(train(make_run(seed, epochs), Path(folder), replace(load_study().execution, device="cpu"))["top1"])
 
 
 class Transformed(Dataset):
@@ -77,7 +78,7 @@ class Loop:
 
     def __init__(self, run: Run) -> None:
         recipe, dataset = run.experiment.recipe, run.dataset
-        # timm's posterize to 0 bits ends a run with Pillow 13; here it is left out, there it gives black.
+        # timm's posterize to 0 bits ends a run with Pillow 13; as in the engine the image is black then.
         auto_augment.NAME_TO_OP["PosterizeIncreasing"] = lambda image, bits, **_: (
             auto_augment.posterize(image, bits) if bits else image.point(lambda level: 0)
         )
@@ -96,7 +97,7 @@ class Loop:
         plain = create_transform(recipe.image_size, crop_pct=recipe.evaluation_crop, **statistic)
         self.loader = DataLoader(Transformed(training, transform), recipe.batch_size, shuffle=True, drop_last=True)
         self.test_loader = DataLoader(Transformed(held_out, plain), 256)
-        torch.manual_seed(run.seed)
+        seed_globally(run.seed)
         self.model = roadmap.build(
             run.experiment.design, dataset.classes, drop_path=recipe.drop_path, initialization=recipe.initialization
         ).to(memory_format=torch.channels_last)
@@ -168,7 +169,7 @@ def compare_accuracy(seeds: int, epochs: int) -> None:
 def compare_time(rounds: int, steps: int = 20) -> None:
     torch.set_num_threads(1)
     run = make_run(0, 300)
-    execution = load_study().execution
+    execution = replace(load_study().execution, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         setup = choose_setup(run.experiment.recipe, execution, 1, 1)
         engine = Training(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -169,7 +169,7 @@ class TrainingBatches:
         self.mix = Mixing(self.recipe, run.dataset.classes, run.seed) if self.recipe.mixes else None
         self.bad = BadImages(skip_bad)
 
-    def stream(self, epoch: int, step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def stream(self, epoch: int, step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         """From that step to the end of training, a part at a time.
 
         Gives images B x 3 x H x W and targets: classes B, or probabilities B x classes where images are mixed.

@@ -178,9 +178,10 @@ class Training:
         """Goes on where the newest checkpoint is, to the end."""
         self._restore()
         self._check_agreement()
-        self.stream = self.batches.stream(self.epoch, self.step)
-        while self.epoch < self.recipe.epochs:
-            self._train_epoch()
+        # Closed, so that its workers end before this process does.
+        with contextlib.closing(self.batches.stream(self.epoch, self.step)) as self.stream:
+            while self.epoch < self.recipe.epochs:
+                self._train_epoch()
         if self.world.rank != 0:
             return {}
         result = self._result()
@@ -357,14 +358,14 @@ class Training:
 
     def _first_not_finite(self) -> str:
         """The module that the step in flight broke down in: the step is taken again, and watched."""
-        stream = self.batches.stream(self.epoch, self.step)
         found: list[str | None] = []
-        for part in range(self.setup.accumulation):
-            images, _ = next(stream)
-            found.append(None if torch.isfinite(images).all() else "the images")
-            self._seed_part(part)
-            with self.setup.autocast():  # every part on every process: some modules wait for the others'
-                found.append(first_not_finite(self.model, functools.partial(self.model, images)))
+        with contextlib.closing(self.batches.stream(self.epoch, self.step)) as stream:
+            for part in range(self.setup.accumulation):
+                images, _ = next(stream)
+                found.append(None if torch.isfinite(images).all() else "the images")
+                self._seed_part(part)
+                with self.setup.autocast():  # every part on every process: some modules wait for the others'
+                    found.append(first_not_finite(self.model, functools.partial(self.model, images)))
         mine = next((name for name in found if name), None)
         return self.world.first_word(mine) or "the loss itself"
 

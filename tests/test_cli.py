@@ -246,7 +246,9 @@ def test_two_commands_at_once_share_the_work(tmp_path):
     arguments = ["run", "--steps", "recipe,gelu", *QUICK, "--set", "recipe.epochs=6"]
     processes = [roadmap_process(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
     told = [process.communicate(timeout=200) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told
+    codes = [process.returncode for process in processes]
+    assert 0 in codes and set(codes) <= {0, 1}, told  # who leaves runs to the other has not finished the study
+    assert 1 not in codes or "in training by another process" in str(told)
     assert "Traceback" not in str(told)
     assert len(list(tmp_path.rglob("result.json"))) == 2
     for log in tmp_path.rglob("log.txt"):
@@ -441,9 +443,9 @@ def test_what_can_not_be_had_here_is_one_sentence(tmp_path, setting, message):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_a_signal_to_all_processes_at_once_stops_with_the_state_saved(tmp_path, workers):
-    """As Slurm, a terminal and `timeout` send it: data workers are to outlive the step in flight."""
+@pytest.mark.parametrize(("workers", "saves_first"), [("0", True), ("2", True), ("2", False)])
+def test_a_signal_to_all_processes_at_once_stops_with_the_state_saved(tmp_path, workers, saves_first):
+    """As Slurm, a terminal and `timeout` send it: who serves a run is to outlive its step in flight."""
     command = ["run", "--steps", "recipe", *QUICK, "--set", "recipe.epochs=60", "--workers", workers]
     process = roadmap_process(*command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -453,10 +455,11 @@ def test_a_signal_to_all_processes_at_once_stops_with_the_state_saved(tmp_path, 
     while "epoch 1:" not in log():
         assert process.poll() is None
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGUSR2)
-    while "saved in epoch" not in log():
-        assert process.poll() is None
-        time.sleep(0.05)
+    if saves_first:
+        os.killpg(process.pid, signal.SIGUSR2)
+        while "saved in epoch" not in log():
+            assert process.poll() is None
+            time.sleep(0.05)
     os.killpg(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 143 and "stopped: 0 of 1 runs finished" in output

@@ -230,7 +230,7 @@ def test_a_checkpoint_of_another_network_is_refused(make_run, tmp_path):
     saved = torch.load(tmp_path / checkpoint.NAME, weights_only=True)
     saved["model"]["another.weight"] = saved["model"].pop(next(iter(saved["model"])))
     torch.save(saved, tmp_path / checkpoint.NAME)
-    with pytest.raises(ValueError, match="the checkpoint is not of this network .*; move the folder away"):
+    with pytest.raises(ValueError, match=r"the checkpoint is not of this network .*; move the folder away"):
         train(run, tmp_path)
 
 

@@ -9,7 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from roadmap.execution import Execution
 from roadmap.record import Run
@@ -103,7 +103,7 @@ def _printing_to_log(folder: Path, world: World, own_process: bool) -> Iterator[
         if told := world.first_word(busy):
             raise Busy(told)
         path = folder / "log.txt" if world.rank == 0 else Path(os.devnull)
-        log = stack.enter_context(path.open("a", buffering=1, encoding="utf-8", errors="backslashreplace"))
+        log = stack.enter_context(_open_log(path))
         if own_process:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
@@ -114,12 +114,14 @@ def _printing_to_log(folder: Path, world: World, own_process: bool) -> Iterator[
         except (Stopped, Diverged):
             raise
         except Exception:
-            with (
-                contextlib.suppress(OSError),
-                (folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as file,
-            ):
+            with contextlib.suppress(OSError), _open_log(folder / "log.txt") as file:
                 file.write(f"rank {world.rank}: " * (world.size > 1) + traceback.format_exc())
             raise
+
+
+def _open_log(path: Path) -> TextIO:
+    """Names of files may be in another encoding than ours."""
+    return path.open("a", buffering=1, encoding="utf-8", errors="backslashreplace")
 
 
 @contextlib.contextmanager

@@ -102,8 +102,9 @@ def _context() -> BaseContext:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["runner.launch.job"])
-    # They are for the launcher; in its imports the server would print a traceback, and a run does not hear them yet.
-    with handled(signal.SIG_IGN, signal.SIGINT, signal.SIGUSR2):
+    # They are for the launcher, also where all processes are signalled at once: it would take runs whose server is gone
+    # for ended.
+    with handled(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         forkserver.ensure_running()
     return context
 
@@ -163,11 +164,12 @@ def _stop(workers: list[_Worker]) -> None:
     """Asks the workers to save their state and end, and waits for it; asked once more, kills them."""
     impatient: list[int] = []
     with handled(lambda number, frame: impatient.append(number), signal.SIGINT, signal.SIGTERM):
-        for worker in workers:
-            worker.signal(signal.SIGTERM)
-        for process in (process for worker in workers for process in worker.processes):
-            while process.is_alive() and not impatient:
-                process.join(0.1)
+        processes = [process for worker in workers for process in worker.processes]
+        while (alive := [process for process in processes if process.is_alive()]) and not impatient:
+            for worker in workers:
+                worker.signal(signal.SIGTERM)  # again, since one that has just been started does not hear it yet
+            wait([process.sentinel for process in alive], timeout=0.5)
+        for process in processes:
             process.kill()
         for worker in workers:
             worker.end()
