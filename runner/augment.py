@@ -1,4 +1,4 @@
-"""What a recipe does to images: timm's own transforms, and a crop of whole batches where that gives the same."""
+"""What a recipe does to images: timm's own transforms, and for small images in memory crops of whole batches."""
 
 from __future__ import annotations
 

@@ -407,7 +407,7 @@ def _parallel(model: nn.Module, setup: Setup, world: World) -> nn.Module:
     """The model with its gradients averaged over all processes."""
     if world.size == 1:
         return model
-    devices = [world.local_rank] if setup.device == "cuda" else None
+    devices = [torch.cuda.current_device()] if setup.device == "cuda" else None  # as `World.joined` chose it
     return DistributedDataParallel(model, device_ids=devices)
 
 
