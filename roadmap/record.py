@@ -6,6 +6,7 @@ runs/<regime>/<rung>-s<seed>-<identity>/
     checkpoint.pt   all that resuming needs (the runner's)
     result.json     last, and only when the run is complete
     divergences.json  only where the loss was no number: when, and where training went on from, if it did
+    sessions.jsonl, place.json  each start, and how far training is (roadmap/sessions.py)
     log.txt         what a person would read
 """
 
@@ -197,16 +198,35 @@ def write_whole(path: Path, content: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def append_metrics(folder: Path, row: dict[str, Any]) -> None:
-    """Raises OSError with the path where the disk does not take it."""
-    path = folder / "metrics.jsonl"
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Adds a line of JSON to a file. Raises OSError with the path where the disk does not take it."""
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
             file.flush()
-            os.fsync(file.fileno())  # before the checkpoint that counts on it
+            os.fsync(file.fileno())  # before a checkpoint that counts on it
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def read_rows(path: Path) -> list[Any]:
+    """The values of a file of JSON lines, None for what is no JSON; a last line that was cut off is left out."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    return [_parsed(line) for line in lines if line.endswith("\n")]
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def append_metrics(folder: Path, row: dict[str, Any]) -> None:
+    append_row(folder / "metrics.jsonl", row)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -215,21 +235,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     Raises ForeignFolder with file and line where one is not the row of its epoch.
     """
     path = folder / "metrics.jsonl"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.endswith("\n"):
-            break
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
+    rows = read_rows(path)
+    for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict) or row.get("epoch") != number:
             raise ForeignFolder(f"{path}, line {number}: not the metrics of epoch {number}; move the folder away")
-        rows.append(row)
     return rows
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from roadmap.cluster import Cluster
 from roadmap.design import resnet
 from roadmap.execution import Execution
 from roadmap.plain import check_keys, choices, from_data, to_data
@@ -47,6 +48,7 @@ class Regime:
     title: str
     data: str  # the data set where none is given
     device: str  # what `roadmap cost` counts in where none is given
+    cluster: str  # the profile that jobs are submitted by where none is given
     start: Start
     published: str | None = None  # file of the paper's table below analysis/published/
     recipes: dict[str, dict[str, Any]] = field(default_factory=dict)  # what differs from the recipe of that name
@@ -134,6 +136,7 @@ class Study:
     data: dict[str, Dataset]
     execution: Execution
     devices: dict[str, Device]
+    clusters: dict[str, Cluster]
     plugins: tuple[str, ...] = ()  # Python files with users' own steps, relative to this file
 
     def regime(self, name: str) -> Regime:
@@ -150,6 +153,9 @@ class Study:
 
     def fidelity(self, name: str) -> Fidelity:
         return _lookup(self.fidelities, "fidelity", name)
+
+    def cluster(self, name: str) -> Cluster:
+        return _lookup(self.clusters, "cluster", name)
 
     def dataset(self, name: str) -> Dataset:
         return _lookup(self.data, "data set", name)
@@ -270,6 +276,8 @@ def parse_study(data: Any) -> Study:
         for step_name, variants in regime.variants.items():
             for i, written in enumerate(variants):
                 _check_variant(step_name, written, f"regimes.{name}.variants.{step_name}[{i}]")
+    for name, cluster in study.clusters.items():
+        changed(study.execution, cluster.execution, f"clusters.{name}.execution")
     for name, dataset in study.data.items():
         for recipe in study.recipes.values():
             changed(recipe, dataset.recipe, f"data.{name}.recipe")
@@ -301,9 +309,12 @@ def _check_names(study: Study) -> None:
             raise ValueError(f"regimes.{name}: not a name for a folder; letters, digits, '.', '+', '-' and '_' are")
         checks.append((f"regimes.{name}.data", regime.data, study.data))
         checks.append((f"regimes.{name}.device", regime.device, study.devices))
+        checks.append((f"regimes.{name}.cluster", regime.cluster, study.clusters))
         checks += [(f"regimes.{name}.recipes.{key}", key, study.recipes) for key in regime.recipes]
         checks += [(f"regimes.{name}.steps.{key}", key, STEPS) for key in regime.steps]
         checks += [(f"regimes.{name}.variants.{key}", key, STEPS) for key in regime.variants]
+    for name, cluster in study.clusters.items():
+        checks += [(f"clusters.{name}.device", cluster.device, study.devices)] if cluster.device else []
     for name, fidelity in study.fidelities.items():
         checks += [(f"fidelities.{name}.recipes.{key}", key, study.recipes) for key in fidelity.recipes]
         checks += [(f"fidelities.{name}.steps.{key}", key, STEPS) for key in fidelity.steps]

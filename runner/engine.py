@@ -37,6 +37,7 @@ from roadmap.record import (
     write_json,
     write_manifest,
 )
+from roadmap.sessions import Place, PlaceFile, append_session, read_place, read_sessions
 from runner import checkpoint
 from runner.data import EvaluationBatches, TrainingBatches
 from runner.device import Setup, choose_setup
@@ -44,7 +45,7 @@ from runner.diagnosis import first_not_finite, not_finite_weight
 from runner.distributed import ALONE, World
 from runner.evaluation import evaluate
 from runner.optim import learning_rate, make_optimizer
-from runner.provenance import circumstances, peak_memory
+from runner.provenance import circumstances, peak_memory, session
 from runner.randomness import seed_for, seed_globally
 from runner.request import Request
 from runner.sources import check_trainable, load_data
@@ -90,16 +91,20 @@ def train(
     print(f"computed on {setup}" + (f", begun on {stored}" if stored not in (None, setup) else ""))
     if how_far == "absent" and world.rank == 0:
         write_manifest(folder, run, **circumstances(setup))
-    divergences = read_divergences(folder)
+    divergences, retrying = read_divergences(folder), False
     while True:
         if is_diverged(divergences):
             _check_retry(execution, divergences)
             divergences = _retry(run, folder, divergences, world)
             print(f"retry from {divergences[-1].retried_from}: {divergences[-1]}")
         try:
-            return Training(run, folder, execution, setup, world, divergences, report, request).train()
+            training = Training(run, folder, execution, setup, world, divergences, report, request)
+            training.restore()
+            if not retrying and world.rank == 0:
+                training.record_session()
+            return training.train()
         except _NotFinite as error:
-            divergences = (*divergences, error.divergence)
+            divergences, retrying = (*divergences, error.divergence), True
             if world.rank == 0:
                 write_divergences(folder, divergences)
 
@@ -172,14 +177,17 @@ class Training:
         self.loss_sum = 0.0  # over the epoch's steps so far
         self.skipped = 0  # images of the epoch so far that could not be read
         self.seconds = 0.0  # spent in the epoch so far
+        self.place: PlaceFile | None = None  # rank 0's, while it trains
         self.saved_at = self.began = time.perf_counter()
 
     def train(self) -> dict[str, Any]:
-        """Goes on where the newest checkpoint is, to the end."""
-        self._restore()
+        """Trains to the end from where the state is."""
         self._check_agreement()
-        # Closed, so that its workers end before this process does.
-        with contextlib.closing(self.batches.stream(self.epoch, self.step)) as self.stream:
+        with contextlib.ExitStack() as stack:
+            if self.world.rank == 0:
+                self.place = stack.enter_context(contextlib.closing(PlaceFile(self.folder)))
+            # Closed, so that its workers end before this process does.
+            self.stream = stack.enter_context(contextlib.closing(self.batches.stream(self.epoch, self.step)))
             while self.epoch < self.recipe.epochs:
                 self._train_epoch()
         if self.world.rank != 0:
@@ -188,7 +196,13 @@ class Training:
         write_json(self.folder / "result.json", result)
         return result
 
-    def _restore(self) -> None:
+    def record_session(self) -> None:
+        """That training starts here, and what a session before had trained beyond it."""
+        here, before = Place(self.epoch, self.step, self.batches.steps), read_place(self.folder)
+        lost = max(0, before.total - here.total) if before else 0
+        append_session(self.folder, session(self.epoch, self.step, lost))
+
+    def restore(self) -> None:
         """Takes up the newest checkpoint of the folder, if there is one."""
         saved = checkpoint.load(self.folder, self.run.identity)
         if saved:
@@ -301,6 +315,8 @@ class Training:
         if self.ema:
             self.ema.update_parameters(self.model)
         self.step += 1
+        if self.place:
+            self.place.write(Place(self.epoch, self.step, self.batches.steps))
         self.loss_sum += loss
         self.skipped += skipped
         progress = {"epoch": self.epoch + 1, "step": self.step, "steps": self.batches.steps, "loss": loss}
@@ -374,6 +390,7 @@ class Training:
         rows = read_metrics(self.folder)
         accuracy = {key: value for key, value in rows[-1].items() if key.endswith(("top1", "top5", "test_loss"))}
         counted = cost(self.run.experiment.design, self.recipe.image_size, self.run.dataset.classes)
+        sessions = read_sessions(self.folder)
         return {
             "format": 1,
             "identity": self.run.identity,
@@ -383,6 +400,8 @@ class Training:
             "epochs": len(rows),
             "skipped_images": sum(row["skipped_images"] for row in rows),
             "divergences": to_data(self.divergences),  # that it was brought over
+            "restarts": len(sessions) - 1,
+            "lost_steps": sum(each.lost_steps for each in sessions),  # trained twice, since they had not been saved
             "seconds": sum(row["seconds"] for row in rows),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }

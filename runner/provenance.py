@@ -1,8 +1,9 @@
-"""What does not decide a run's result but belongs to its record: versions, machine, command."""
+"""What does not decide a run's result but belongs to its record: code, versions, machine, command."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import sys
 from dataclasses import asdict
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 
+from roadmap.sessions import Session
+from runner.code import code_state
 from runner.device import Setup
 
 LIBRARIES = ("roadmap-convnext", "torch", "torchvision", "timm", "pillow", "numpy", "scikit-learn")
@@ -20,6 +23,7 @@ def circumstances(setup: Setup) -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if setup.device == "cuda" else None
     return {
         "execution": asdict(setup),
+        "code": code_state(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
         "machine": {
             "host": platform.node(),
@@ -30,6 +34,12 @@ def circumstances(setup: Setup) -> dict[str, Any]:
         "command": sys.argv,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def session(epoch: int, step: int, lost_steps: int) -> Session:
+    """A start of training, here and now; a launcher names its job in the variable ROADMAP_JOB."""
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    return Session(started, platform.node(), os.environ.get("ROADMAP_JOB"), epoch, step, lost_steps)
 
 
 def _version(name: str) -> str | None:

@@ -1,0 +1,110 @@
+"""How jobs are submitted to a cluster, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from roadmap.execution import Execution, accumulation
+from roadmap.recipe import Recipe
+
+NAMED = 8  # layouts that a refusal names
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The processes that train a run, one a device."""
+
+    nodes: int
+    tasks_per_node: int
+
+    @property
+    def processes(self) -> int:
+        return self.nodes * self.tasks_per_node
+
+    def __str__(self) -> str:
+        return f"{self.nodes} x {self.tasks_per_node}"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A profile of `ablations.yaml`: what a job asks for. None of it is part of a run's identity."""
+
+    hours: float  # of a job at most; a run that needs more goes on in the next
+    nodes: int = 1
+    tasks_per_node: int | None = None  # None: one a GPU, or one where there are none
+    gpus_per_node: int = 0
+    cpus_per_task: int = 1
+    memory_gb: float | None = None  # of a node; None: as the cluster has it
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    device: str | None = None  # an entry of `devices`, for estimates; None: the regime's
+    save_seconds: int = 90  # before the end of its hours a job is asked to save its state
+    most_crashes: int = 3  # after which a job is not tried again
+    sbatch: dict[str, str | int | float | bool] = field(default_factory=dict)  # further options of sbatch
+    setup: tuple[str, ...] = ()  # lines of the shell, first in each job
+    execution: dict[str, Any] = field(default_factory=dict)  # what differs from the section `execution`
+
+    def __post_init__(self) -> None:
+        least = {"nodes": 1, "gpus_per_node": 0, "cpus_per_task": 1, "save_seconds": 0, "most_crashes": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least {value}")
+        if self.tasks_per_node is not None and self.tasks_per_node < 1:
+            raise ValueError(f"tasks_per_node is {self.tasks_per_node}, expected at least 1")
+        if self.gpus_per_node and self.tasks_per_node not in (None, self.gpus_per_node):
+            raise ValueError(
+                f"tasks_per_node is {self.tasks_per_node}, but a GPU has one: {self.gpus_per_node} are right"
+            )
+        if not 0 < self.hours < 10_000:
+            raise ValueError(f"hours is {self.hours:g}, expected more than 0")
+        if self.memory_gb is not None and self.memory_gb <= 0:
+            raise ValueError(f"memory_gb is {self.memory_gb:g}, expected more than 0")
+        if "processes" in self.execution:
+            raise ValueError("execution.processes is nodes x tasks_per_node here; leave it out")
+        for name, text in {"partition": self.partition, "account": self.account, "qos": self.qos}.items():
+            if text == "":
+                raise ValueError(f"{name} is empty; leave it out, or null")
+
+    @property
+    def full(self) -> Layout:
+        return Layout(self.nodes, self.tasks_per_node or self.gpus_per_node or 1)
+
+    def layout(self, recipe: Recipe, execution: Execution) -> Layout:
+        """The processes that train a run of that recipe.
+
+        All of them, but where `execution.device_batch` is a number and the batch too small for so many: then as few as
+        take that many images each. Raises ValueError with layouts that can make the batch, where this can't.
+        """
+        full, each = self.full, execution.device_batch
+        layout = full
+        if each != "auto" and recipe.batch_size < full.processes * each:
+            layout = _fewest(full, max(1, recipe.batch_size // each))
+        try:
+            accumulation(recipe, layout.processes, each)
+        except ValueError as error:
+            able = _able(full, recipe, execution)
+            raise ValueError(f"{full} processes (nodes x tasks a node): {error}. Layouts that can: {able}") from None
+        return layout
+
+
+def _fewest(full: Layout, processes: int) -> Layout:
+    if processes <= full.tasks_per_node:
+        return Layout(1, processes)
+    return Layout(processes // full.tasks_per_node, full.tasks_per_node)
+
+
+def _able(full: Layout, recipe: Recipe, execution: Execution) -> str:
+    """Layouts that can make the batch, those nearest to the wanted one first."""
+    able = []
+    for nodes in range(1, 2 * full.nodes + 1):
+        for tasks in range(1, full.tasks_per_node + 1):
+            try:
+                accumulation(recipe, nodes * tasks, execution.device_batch)
+            except ValueError:
+                continue
+            able.append(Layout(nodes, tasks))
+    near = sorted(able, key=lambda layout: (abs(layout.processes - full.processes), layout.nodes))
+    return ", ".join(map(str, near[:NAMED])) or "none of so few processes"
