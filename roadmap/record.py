@@ -16,8 +16,9 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,7 +65,7 @@ class Run:
     fidelity: str
     mixers: dict[str, str] = field(default_factory=dict)  # those of the design, with the hash of each one's code
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """A hash over everything that decides the result, every default written out.
 
@@ -87,10 +88,18 @@ class Run:
     def name(self) -> str:
         return f"{self.regime}/{self.rung}-s{self.seed}"
 
-    def folder(self, out: Path) -> Path:
-        """The folder of this run below `out`: the one that has its identity, under whatever rung, else a new one."""
-        existing = sorted(out.glob(f"*/*-{self.identity}"))
-        return existing[0] if existing else out / f"{self.name}-{self.identity}"
+    def folder(self, out: Path, existing: Mapping[str, Path] | None = None) -> Path:
+        """The folder of this run below `out`: the one that has its identity, under whatever rung, else a new one.
+
+        `existing` are the folders there are, by identity, for who asks for many.
+        """
+        found = (folders_below(out) if existing is None else existing).get(self.identity)
+        return found or out / f"{self.name}-{self.identity}"
+
+
+def folders_below(out: Path) -> dict[str, Path]:
+    """Every folder that is named as a run's, by the identity in its name."""
+    return {path.name.rpartition("-")[2]: path for path in sorted(out.glob("*/*-s*-*"), reverse=True)}
 
 
 def state(folder: Path, run: Run) -> State:

@@ -5,15 +5,22 @@ Torch is imported when they meet: who merely starts them has no use for it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+from roadmap.record import write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 T = TypeVar("T")
+ADDRESS = "address://"
+MEETING_SECONDS = 600  # tasks of one job may be started minutes apart
 
 
 @dataclass(frozen=True)
@@ -23,8 +30,9 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0  # on its machine: the number of its GPU
-    meeting: str = ""  # where they meet, as torch.distributed's init_method
+    meeting: str = ""  # where they meet: torch.distributed's init_method, or address:// and a file for rank 0's address
     cores: int | None = None  # that this process has for itself, where it is known
+    host: str = ""  # rank 0's, where the meeting is a file for its address
 
     @contextmanager
     def joined(self, device: str) -> Iterator[None]:
@@ -38,14 +46,37 @@ class World:
         if self.size > 1:
             backend = "nccl" if device == "cuda" else "gloo"
             try:
-                dist.init_process_group(backend, init_method=self.meeting, rank=self.rank, world_size=self.size)
-            except RuntimeError as error:
+                if self.meeting.startswith(ADDRESS):
+                    store = self._store(Path(self.meeting.removeprefix(ADDRESS)))
+                    dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size)
+                else:
+                    dist.init_process_group(backend, init_method=self.meeting, rank=self.rank, world_size=self.size)
+            except (RuntimeError, TimeoutError) as error:
                 reason = str(error).splitlines()[0]
                 raise ValueError(f"the {self.size} processes do not meet at {self.meeting}: {reason}") from None
         yield
         # Not after an error: the others may never come to it.
         if self.size > 1:
             dist.destroy_process_group()
+
+    def _store(self, address: Path) -> TCPStore:
+        """What they meet by: at a port that is free on rank 0's host, so that no two jobs ever share one.
+
+        Rank 0 leaves its address in a file that all can see.
+        """
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        if self.rank == 0:
+            store = TCPStore(self.host, 0, self.size, is_master=True, wait_for_workers=False)
+            write_whole(address, f"{self.host} {store.port}".encode())
+            return store
+        deadline = time.monotonic() + MEETING_SECONDS
+        while not address.exists():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"rank 0 left no address for {MEETING_SECONDS} s")
+            time.sleep(0.1)
+        host, port = address.read_text().split()
+        return TCPStore(host, int(port), self.size, is_master=False)
 
     def sum(self, numbers: Tensor) -> Tensor:
         """The sum over all processes, on each; in place."""

@@ -7,14 +7,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from roadmap.cli.options import Choice, add_study_options, choose
 from roadmap.cli.text import count, duration, table
 from roadmap.costs import Cost, cost
 from roadmap.design import comparable
 from roadmap.drawing import draw_block, draw_network, mark_changes
-from roadmap.plain import LARGEST, Difference, choices, differences, show, to_data
+from roadmap.estimates import Speed, speed_given, speed_measured, speed_of
+from roadmap.plain import LARGEST, Difference, differences, show, to_data
 from roadmap.recipe import Experiment
 from roadmap.rungs import Rung
 
@@ -50,9 +51,10 @@ def add_verbs(verbs: Any) -> None:
     parser = verbs.add_parser("cost", help="device-hours before anything is submitted")
     parser.add_argument("--seeds", type=int, help="runs of each rung")
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="devices that share the work")
-    parser.add_argument("--device", help="a device of ablations.yaml (default: the regime's)")
+    parser.add_argument("--device", help="a device of ablations.yaml (default: as runs measured it, else the regime's)")
     parser.add_argument("--throughput", type=float, metavar="MACS", help="multiply-adds a second of one device")
     add_study_options(parser, ablation=True)
+    parser.add_argument("--out", type=Path, help="folder of the runs that measured it")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(function=show_cost)
 
@@ -178,25 +180,16 @@ def _save(figure: Figure, path: Path) -> None:
         print(f"figure: {written}", file=sys.stderr)
 
 
-def device_hours(choice: Choice, rung: Rung, macs_per_second: float) -> float:
-    """Hours of one device for a run. A training step counts three forward passes: one, and two for the gradients."""
-    recipe, dataset = rung.experiment.recipe, choice.dataset
-    training = 3 * recipe.epochs * dataset.train_images
-    evaluation = recipe.epochs * dataset.test_images
-    return rung_cost(choice, rung).macs * (training + evaluation) / macs_per_second / 3600
-
-
-def device_speed(choice: Choice, device: str | None, throughput: float | None) -> tuple[float, str]:
-    """Multiply-adds a second, and where the figure comes from. Raises ValueError for an unknown device."""
+def speed(choice: Choice, out: Path, device: str | None = None, throughput: float | None = None) -> Speed:
+    """As given, else as the runs at hand measured it, else as the study has it. Raises ValueError for unknown names."""
     if throughput is not None:
-        if not 1 <= throughput < LARGEST * 1e6:
-            raise ValueError(f"--throughput {throughput:g} is not valid: multiply-adds a second, 1 or more, are")
-        return throughput, f"{throughput:g} multiply-adds a second, as given"
-    name = device or choice.study.regime(choice.regime).device
-    if name not in choice.study.devices:
-        raise ValueError(f"unknown device {name!r}; {choices(choice.study.devices, name)}; or give --throughput")
-    found = choice.study.devices[name]
-    return found.macs_per_second, f"{name}: {found.macs_per_second:.3g} multiply-adds a second ({found.source})"
+        return speed_given(throughput)
+    kind: Literal["cpu", "cuda"] | None = None
+    if choice.cluster:
+        kind = "cuda" if choice.cluster.gpus_per_node else "cpu"
+    measured = None if device else speed_measured(out, choice.regime, kind)
+    default = (choice.cluster.device if choice.cluster else None) or choice.study.regime(choice.regime).device
+    return measured or speed_of(choice.study, device or default)
 
 
 def distinct(rungs: Sequence[Rung]) -> list[Rung]:
@@ -213,10 +206,12 @@ def show_cost(options: argparse.Namespace) -> int:
     for name, value in (("--gpus", options.gpus), ("--seeds", seeds)):
         if not 1 <= value < LARGEST:
             raise ValueError(f"{name} {value} is not valid: 1 or more is")
-    speed, source = device_speed(choice, options.device, options.throughput)
+    found = speed(choice, options.out or Path(choice.study.defaults.out), options.device, options.throughput)
+    source = found.source
     rungs = choice.rungs(options.steps)
     new = distinct(rungs)
-    hours = {rung.name: device_hours(choice, rung, speed) * seeds if rung in new else 0.0 for rung in rungs}
+    each = {rung.name: found.device_hours(rung.experiment, choice.dataset) for rung in new}
+    hours = {rung.name: each.get(rung.name, 0.0) * seeds for rung in rungs}
     total = sum(hours.values())
     if options.json:
         record = {"device": source, "seeds": seeds, "device_hours": hours, "total_device_hours": total}

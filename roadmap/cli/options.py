@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from roadmap.cluster import Cluster
 from roadmap.execution import Execution
 from roadmap.folders import describe_folder
 from roadmap.ladders import find_rung, ladder
@@ -18,7 +19,7 @@ from roadmap.plugins import load_file
 from roadmap.recipe import Experiment
 from roadmap.record import Run
 from roadmap.rungs import Place, Rung
-from roadmap.study import Dataset, Study, load_study
+from roadmap.study import Dataset, Study, changed, load_study
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Choice:
     ablation: str
     settings: tuple[str, ...]  # --set, of the experiment
     execution: Execution
+    profile: str | None = None  # of the cluster that jobs are submitted to; None: runs are trained here
+    cluster: Cluster | None = None
 
     @property
     def study(self) -> Study:
@@ -120,12 +123,38 @@ def choose(options: argparse.Namespace) -> Choice:
     study, data, path = _with_data(study_of(options), options.data)
     regime, fidelity = options.regime or study.defaults.regime, options.fidelity or study.defaults.fidelity
     place = Place.of(regime, fidelity, data, study)
-    settings = {kind: [s for s in options.settings if s.startswith("execution.") is kind] for kind in (True, False)}
-    execution = replace(study.execution, data_path=path) if path else study.execution
-    if any(setting.startswith("execution.data_path") for setting in settings[True]):
+    execution_settings, cluster_settings, settings = _sorted(options.settings)
+    profile, cluster = _cluster(options, study, regime, cluster_settings)
+    execution = (
+        changed(study.execution, cluster.execution, f"clusters.{profile}.execution") if cluster else study.execution
+    )
+    execution = replace(execution, data_path=path) if path else execution
+    if any(setting.startswith("execution.data_path") for setting in execution_settings):
         raise ValueError("--set execution.data_path is --data NAME=PATH, which also says what the data is")
-    execution = with_settings(dict[str, Execution], {"execution": execution}, settings[True])["execution"]
-    return Choice(place, getattr(options, "ablation", "cumulative"), tuple(settings[False]), execution)
+    execution = with_settings(dict[str, Execution], {"execution": execution}, execution_settings)["execution"]
+    return Choice(place, getattr(options, "ablation", "cumulative"), settings, execution, profile, cluster)
+
+
+def _sorted(settings: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Those of the execution, of the cluster, and of the experiment."""
+    sections = [setting.partition(".")[0] for setting in settings]
+    kinds = [section if section in ("execution", "cluster") else "experiment" for section in sections]
+    return tuple(
+        tuple(setting for setting, found in zip(settings, kinds, strict=True) if found == kind)
+        for kind in ("execution", "cluster", "experiment")
+    )
+
+
+def _cluster(
+    options: argparse.Namespace, study: Study, regime: str, settings: Sequence[str]
+) -> tuple[str | None, Cluster | None]:
+    """The profile that jobs are submitted by, with its name; none where runs are trained here."""
+    if getattr(options, "on", "local") == "local":
+        if settings:
+            raise ValueError(f"--set {settings[0]} has no say without --on slurm")
+        return None, None
+    profile = options.cluster or study.regime(regime).cluster
+    return profile, with_settings(dict[str, Cluster], {"cluster": study.cluster(profile)}, settings)["cluster"]
 
 
 def _with_data(study: Study, written: str | None) -> tuple[Study, str | None, str | None]:

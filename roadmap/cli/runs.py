@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.designs import device_hours, device_speed
+from roadmap.cli.designs import speed
 from roadmap.cli.options import Choice, add_study_options, choose
 from roadmap.cli.text import count, duration, table
 from roadmap.execution import MOST_RETRIES, Execution
-from roadmap.record import Run, State, read_divergences, read_metrics, state
+from roadmap.record import Run, State, folders_below, read_divergences, read_metrics, state
 from roadmap.rungs import Rung
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 AGAIN = "--on-nan retry goes on from the last checkpoint, with the images in another order"
+SLURM_OPTIONS = ("cluster", "pack", "max_running")
 MOST_SEEDS = 10_000  # a slip of the hand, beyond any study
 
 
@@ -40,7 +41,13 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument(
         "--on-nan", choices=("stop", "retry"), help="what a diverged run does (execution.on_nan; default: stop)"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print every run and train none")
+    parser.add_argument("--on", choices=("local", "slurm"), default="local", help="this machine (default), or Slurm's")
+    parser.add_argument(
+        "--cluster", metavar="NAME", help="a profile of ablations.yaml for Slurm (default: the regime's)"
+    )
+    parser.add_argument("--pack", type=int, metavar="N", help="small runs that share a job of Slurm's")
+    parser.add_argument("--max-running", type=int, metavar="N", help="jobs that Slurm runs at a time")
+    parser.add_argument("--dry-run", action="store_true", help="print every run, or job, and start none")
     parser.set_defaults(function=run_rungs)
 
 
@@ -56,15 +63,18 @@ def plan_jobs(choice: Choice, steps: str, seeds: int, out: Path) -> list[Job]:
     from runner.sources import check_trainable
 
     jobs: dict[str, Job] = {}
+    existing = folders_below(out)
     for seed, rung in itertools.product(range(seeds), choice.rungs(steps)):
         run = choice.run(rung, seed)
         check_trainable(run)
-        folder = run.folder(out)
+        folder = run.folder(out, existing)
         jobs.setdefault(run.identity, Job(run, folder, state(folder, run)))  # two rungs may be one experiment
     return list(jobs.values())
 
 
 def run_rungs(options: argparse.Namespace) -> int:
+    if options.on == "local" and (unused := [name for name in SLURM_OPTIONS if getattr(options, name) is not None]):
+        raise ValueError(f"--{unused[0].replace('_', '-')} has no say without --on slurm")
     flags = ("processes", "workers", "on_nan")
     given = {name: getattr(options, name) for name in flags if getattr(options, name) is not None}
     options.settings += [f"execution.{name}={value}" for name, value in given.items()]
@@ -75,11 +85,18 @@ def run_rungs(options: argparse.Namespace) -> int:
         raise ValueError(f"--seeds {seeds} is not valid: 1 to {MOST_SEEDS} are")
     out = options.out or Path(defaults.out)
     jobs = plan_jobs(choice, options.steps, seeds, out)
-    if options.dry_run:
-        _print_plan(choice, options.steps, jobs)
-        return 0
     retry = choice.execution.on_nan == "retry"
     waiting = [job for job in jobs if job.state in ("absent", "begun") or (job.state == "diverged" and retry)]
+    if choice.cluster:
+        from roadmap.cli.submitting import submit_runs
+
+        _announce(choice, jobs, waiting)
+        prepare = functools.partial(_find_data, waiting, choice.execution)
+        conclude = functools.partial(_conclude, choice, options.steps, out.resolve())
+        return submit_runs(choice, options, waiting, out, prepare, conclude)
+    if options.dry_run:
+        _print_plan(choice, options.steps, jobs, out)
+        return 0
     failed = _train(choice, jobs, waiting, out)
     if failed is None:  # another process of the same training tells
         return 0
@@ -96,9 +113,9 @@ def run_rungs(options: argparse.Namespace) -> int:
     return 0 if set(left.values()) == {"finished"} else 1
 
 
-def _print_plan(choice: Choice, steps: str, jobs: list[Job]) -> None:
-    speed, source = device_speed(choice, None, None)
-    hours = {rung.name: device_hours(choice, rung, speed) for rung in choice.rungs(steps)}
+def _print_plan(choice: Choice, steps: str, jobs: list[Job], out: Path) -> None:
+    found = speed(choice, out)
+    hours = {rung.name: found.device_hours(rung.experiment, choice.dataset) for rung in choice.rungs(steps)}
     states = {"absent": "to train", "begun": "to go on", "diverged": "diverged", "finished": "finished"}
     rows = [
         [run.rung, str(run.seed), run.identity, states[job.state], f"{hours[run.rung]:.4g}", str(job.folder)]
@@ -109,7 +126,7 @@ def _print_plan(choice: Choice, steps: str, jobs: list[Job]) -> None:
     left = sum(hours[job.run.rung] for job in jobs if job.state != "finished")
     idle = [rung.name for rung in choice.rungs(steps) if rung.no_effect]
     print(f"\nno effect, so no run of their own: {', '.join(idle)}" if idle else "")
-    print(f"{left:.4g} device-hours to train. {source}. Nothing was started.")
+    print(f"{left:.4g} device-hours to train. {found.source}. Nothing was started.")
 
 
 def _announce(choice: Choice, jobs: list[Job], waiting: list[Job]) -> None:

@@ -38,6 +38,8 @@ def train_job(
 ) -> Ending:
     """Trains a run, and returns how it ended: finished, diverged, failed, stopped, or busy elsewhere.
 
+    A failure says in "again" whether the same once more may succeed: not where something has to be put right first.
+
     Rank 0 holds the folder and prints to its log. `tell` hears of steps, epochs and warnings. In a process of its own
     what libraries print below Python goes to the log too.
     """
@@ -67,11 +69,12 @@ def train_job(
     except Diverged as error:
         return "diverged", {"message": str(error)}
     except ValueError as error:
-        return "failed", {"message": str(error)}
+        return "failed", {"message": str(error), "again": False}
     except OSError as error:  # of a print to the log it has no name
-        return "failed", {"message": str(error) if error.filename else f"{error}: '{folder}/log.txt'"}
+        message = str(error) if error.filename else f"{error}: '{folder}/log.txt'"
+        return "failed", {"message": message, "again": True}
     except Exception as error:
-        return "failed", {"message": f"{type(error).__name__}: {error}"}
+        return "failed", {"message": f"{type(error).__name__}: {error}", "again": True}
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from roadmap.plugins import LOADED, load_file
 from roadmap.record import Run
 from runner.distributed import World
 from runner.launch.events import ENDINGS, Event
-from runner.launch.signals import Requests, handled
+from runner.launch.signals import Handler, Requests, handled
 from runner.machine import available_cores, available_gpus, default_processes
 from runner.request import Request
 
@@ -46,16 +46,24 @@ def _step_macs(run: Run) -> float:
 
 
 def run_all(
-    jobs: Sequence[tuple[Run, Path]], execution: Execution, report: Callable[[Event], None]
+    jobs: Sequence[tuple[Run, Path]],
+    execution: Execution,
+    report: Callable[[Event], None],
+    *,
+    side_by_side: tuple[int, int] | None = None,
+    on_sigusr2: Handler | None = None,
 ) -> list[tuple[Run, Path]]:
     """Trains every run in its folder; returns those that came to no result.
 
-    A run that fails, or that another process trains already, leaves the others alone. SIGUSR2 has every run save its
-    state. KeyboardInterrupt and SystemExit stop every run with its state saved, then go on to the caller; once more,
-    they end it without.
+    A run that fails, or that another process trains already, leaves the others alone. `side_by_side`: how many are
+    trained at once, and the threads of each; where nothing is said, what is worth it here. SIGUSR2 has every run save
+    its state, unless it has a handler here. KeyboardInterrupt and SystemExit stop every run with its state saved, then
+    go on to the caller; once more, they end it without.
     """
     processes = default_processes(execution, [run.experiment.recipe for run, _ in jobs])
-    workers, threads = parallelism([run for run, _ in jobs], available_cores(), processes, available_gpus(execution))
+    workers, threads = side_by_side or parallelism(
+        [run for run, _ in jobs], available_cores(), processes, available_gpus(execution)
+    )
     context = _context()
     waiting, failed = deque(jobs), []
     running: dict[Any, _Worker] = {}  # by each of their connections
@@ -65,7 +73,7 @@ def run_all(
             worker.signal(signal.SIGUSR2)
 
     try:
-        with handled(pass_on, signal.SIGUSR2):
+        with handled(on_sigusr2 or pass_on, signal.SIGUSR2):
             while waiting or running:
                 while waiting and len(set(running.values())) < workers:
                     worker = _Worker(context, *waiting.popleft(), execution, processes, threads)
@@ -141,7 +149,7 @@ class _Worker:
             if rank > 0 and self.processes[rank].exitcode == 0:
                 return None
             message = f"its process ended with status {self.processes[rank].exitcode}"
-            return Event(self.run, "failed", {"message": message})
+            return Event(self.run, "failed", {"message": message, "again": True})
         return Event(self.run, kind, detail)
 
     def signal(self, number: signal.Signals) -> None:
@@ -212,4 +220,4 @@ def _train(
             if world.rank == 0 or ending == "failed":
                 tell(ending, detail)
     except ValueError as error:  # the device is not there, or the processes did not find each other
-        tell("failed", {"message": str(error)})
+        tell("failed", {"message": str(error), "again": False})

@@ -1,0 +1,149 @@
+"""run --on slurm: what is submitted, and what it is expected to take."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from roadmap.cli.designs import speed
+from roadmap.cli.options import Choice
+from roadmap.cli.text import duration, table
+from roadmap.cluster import Layout
+from roadmap.record import Run
+
+if TYPE_CHECKING:
+    from roadmap.cli.runs import Job
+    from runner.launch.slurm.submit import Submitted, Wish
+
+FAILED = 1
+NEXT = """next:  roadmap status{out} --watch     what runs, waits and has ended
+       roadmap logs{out} RUN -f       what a run says
+       roadmap cancel{out} | retry{out}   all jobs | those that failed"""
+
+
+def submit_runs(
+    choice: Choice,
+    options: argparse.Namespace,
+    waiting: Sequence[Job],
+    out: Path,
+    prepare: Callable[[], object],
+    conclude: Callable[[], object],
+) -> int:
+    """Submits the runs that are waiting, and `conclude` behind them; or prints what that would be."""
+    from runner.launch.slurm.commands import SlurmError
+    from runner.launch.slurm.submit import submit
+
+    wish = _wish(choice, options)
+    members = [(job.run, job.folder) for job in waiting]
+    for run, _ in members:
+        wish.layout(run)
+    if options.dry_run:
+        _print_plan(choice, wish, members, out)
+        return 0
+    if not members:
+        conclude()
+        return 0
+    prepare()
+    try:
+        submitted = submit(members, out, wish, conclude, lambda text: print(text, flush=True))
+    except SlurmError as error:
+        print(f"roadmap run: {error}", file=sys.stderr)
+        return FAILED
+    _print_submitted(submitted, out, choice)
+    return 0
+
+
+def _wish(choice: Choice, options: argparse.Namespace) -> Wish:
+    """Raises ValueError for options that no submission can follow."""
+    from runner.launch.slurm.submit import Wish
+
+    assert choice.profile is not None and choice.cluster is not None
+    for name, value in (("--pack", options.pack), ("--max-running", options.max_running)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} {value} is not valid: 1 or more is")
+    if choice.execution.processes != "auto":
+        raise ValueError(
+            "execution.processes has no say on Slurm: there it is nodes x tasks a node of the cluster, "
+            "such as --set cluster.nodes=2"
+        )
+    return Wish(
+        choice.profile, choice.cluster, choice.execution, tuple(sys.argv), options.pack or 1, options.max_running
+    )
+
+
+def _print_submitted(submitted: Submitted, out: Path, choice: Choice) -> None:
+    if submitted.elsewhere:
+        print(f"{submitted.elsewhere} runs are in the queue already, and are not submitted twice")
+    runs = sum(len(job) for submission, _ in submitted.arrays for job in submission.jobs)
+    for submission, job_id in submitted.arrays:
+        layout, cluster = submission.layout, submission.cluster
+        what = f"{len(submission.jobs)} jobs" if len(submission.jobs) > 1 else "1 job"
+        print(f"submitted: {job_id}, {what} of {_what(layout, cluster.gpus_per_node)}, {cluster.hours:g} h at most")
+    if submitted.figure:
+        print(f"submitted: {submitted.figure}, the table and the figure of {out}, once all {runs} runs have ended")
+    else:
+        print("nothing else to submit")
+    shown = "" if str(out) == choice.study.defaults.out else f" --out {out}"
+    print(NEXT.format(out=shown))
+
+
+def _what(layout: Layout, gpus: int) -> str:
+    nodes = "1 node" if layout.nodes == 1 else f"{layout.nodes} nodes"
+    unit = "GPU" if gpus else "task"
+    return f"{nodes} with {layout.tasks_per_node} {unit}{'s' if layout.tasks_per_node > 1 else ''}"
+
+
+def _print_plan(choice: Choice, wish: Wish, members: Sequence[tuple[Run, Path]], out: Path) -> None:
+    """Every job, the batch script of each array, and what all take together."""
+    from runner.launch.slurm.submit import plan
+
+    limit, queued, note = _ask(out)
+    found = speed(choice, out)
+    arrays = list(plan([(run, folder) for run, folder in members if run.identity not in queued], wish, limit))
+    rows, device_hours, slow = [], 0.0, 0
+    for number, (layout, jobs) in enumerate(arrays, start=1):
+        for index, job in enumerate(jobs):
+            spent = sum(found.device_hours(run.experiment, choice.dataset) for run, _ in job)
+            hours = spent / (layout.processes * (1 if wish.cluster.gpus_per_node else wish.cluster.cpus_per_task))
+            device_hours, slow = device_hours + spent, slow + (hours > wish.cluster.hours)
+            place = f"{number}_{index}" if len(jobs) > 1 else str(number)
+            expected = duration(3600 * hours)
+            rows += [[place, run.rung, str(run.seed), run.identity, str(layout), expected] for run, _ in job]
+    if rows:
+        print(table(["job", "rung", "seed", "identity", "nodes x tasks", "expected time"], rows))
+    for number, (layout, jobs) in enumerate(arrays, start=1):
+        print(f"\n# the batch script of {number}; that of the figure's job, which follows, has one task and no GPU")
+        print(_script(wish, layout, jobs, out.resolve()))
+    print(f"\n{note}" if note else "")
+    if queued:
+        print(f"{len(queued)} runs are in the queue already")
+    if slow:
+        print(
+            f"{slow} jobs are expected to take more than the cluster's {wish.cluster.hours:g} h, and then to go on anew"
+        )
+    count = sum(len(jobs) for _, jobs in arrays)
+    print(f"{device_hours:.4g} device-hours in {count} jobs. {found.source}. Nothing was submitted.")
+
+
+def _script(wish: Wish, layout: Layout, jobs: Sequence[Sequence[tuple[Run, Path]]], out: Path) -> str:
+    """An array's batch script, with words for what a submission chooses."""
+    from runner.launch.slurm.submission import FOLDER, Entry, new_submission
+    from runner.launch.slurm.submit import script
+
+    entries = tuple(tuple(Entry.of(run, folder.resolve(), out) for run, folder in job) for job in jobs)
+    submission = new_submission(wish.command, wish.profile, wish.cluster, layout, entries)
+    return script(submission, out, out / FOLDER / "code" / "HASH", wish).replace(submission.name, "roadmap-NAME")
+
+
+def _ask(out: Path) -> tuple[int, set[str], str]:
+    """Slurm's limit of an array, the runs in its queue, and what is to be said where it does not answer."""
+    from runner.launch.slurm.commands import DEFAULT_ARRAY_LIMIT, SlurmError, array_limit
+    from runner.launch.slurm.submit import runs_in_queue
+
+    try:
+        return array_limit(), runs_in_queue(out), ""
+    except SlurmError as error:
+        return DEFAULT_ARRAY_LIMIT, set(), f"{error}; what is in its queue is not known here"

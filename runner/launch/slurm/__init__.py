@@ -1,0 +1,1 @@
+"""Runs as jobs of a Slurm cluster: submitted by submitit, kept going through preemption, time limits and crashes."""

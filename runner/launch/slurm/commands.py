@@ -1,0 +1,106 @@
+"""What is asked of Slurm, each by one call of its commands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+ANSWER_SECONDS = 20  # that a command may take; Slurm's own patience with a controller that is away is longer
+DEFAULT_ARRAY_LIMIT = 1001  # Slurm's, where a cluster sets none
+IDS_A_CALL = 1000
+
+
+class SlurmError(Exception):
+    """Slurm does not answer, or refuses; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A job in Slurm's queue: one of an array, or one by itself."""
+
+    name: str
+    index: int  # within its array; 0 of a job by itself
+    job_id: str  # as Slurm's commands take it, such as 12_3
+    state: str  # PENDING, RUNNING, COMPLETING, ...
+    reason: str  # why it waits
+    nodes: str
+
+
+def queue(names: Iterable[str]) -> list[Queued]:
+    """The jobs of those names that are not over. Raises SlurmError."""
+    wanted = list(names)
+    if not wanted:
+        return []
+    # Name, index, job, state, reason, nodes.
+    written = call("squeue", "--noheader", "--array", f"--name={','.join(wanted)}", "--format=%j|%K|%F|%T|%r|%N")
+    jobs = []
+    for line in written.splitlines():
+        name, task, job, state, reason, nodes = line.split("|")
+        alone = not task.isdigit()
+        jobs.append(Queued(name, 0 if alone else int(task), job if alone else f"{job}_{task}", state, reason, nodes))
+    return jobs
+
+
+def ended(names: Iterable[str], since: str) -> dict[tuple[str, int], str]:
+    """How jobs of those names ended that accounting knows: by name and index, such as TIMEOUT. Raises SlurmError.
+
+    `since`: a local time, YYYY-MM-DDTHH:MM:SS.
+    """
+    wanted = list(names)
+    if not wanted:
+        return {}
+    command = ("sacct", "--allusers", "--allocations", "--noheader", "--parsable2", "--format=JobName,JobID,State")
+    found = {}
+    for line in call(*command, f"--name={','.join(wanted)}", f"--starttime={since}").splitlines():
+        name, job_id, state = line.split("|")[:3]
+        if match := re.fullmatch(r"\d+(?:_(\d+))?", job_id):  # else a stretch of an array that has not begun
+            found[name, int(match[1] or 0)] = state.split()[0] if state else ""  # "CANCELLED by 1000"
+    return found
+
+
+def state_of(job_id: str) -> str:
+    """Of a job in the queue; empty where it is not there. Raises SlurmError."""
+    try:
+        return call("squeue", "--noheader", f"--job={job_id}", "--format=%T").strip()
+    except SlurmError as error:
+        if "Invalid job id" in str(error):  # it is over, and forgotten
+            return ""
+        raise
+
+
+def requeue(job_id: str) -> None:
+    """Has a running job begin again. Raises SlurmError."""
+    call("scontrol", "requeue", job_id)
+
+
+def cancel(job_ids: Sequence[str]) -> None:
+    """Raises SlurmError."""
+    for start in range(0, len(job_ids), IDS_A_CALL):
+        call("scancel", *job_ids[start : start + IDS_A_CALL])
+
+
+def cancel_named(names: Iterable[str]) -> None:
+    """Whatever has one of the names. Raises SlurmError."""
+    call("scancel", f"--name={','.join(names)}")
+
+
+def array_limit() -> int:
+    """Jobs that an array may have. Raises SlurmError."""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", call("scontrol", "show", "config"), flags=re.MULTILINE)
+    return max(1, int(found[1])) if found else DEFAULT_ARRAY_LIMIT
+
+
+def call(*command: str) -> str:
+    """What a command prints. Raises SlurmError."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+    except FileNotFoundError:
+        raise SlurmError(f"Slurm's command {command[0]} is not on this machine; submit from a login node") from None
+    except subprocess.TimeoutExpired:
+        raise SlurmError(f"Slurm does not answer: {command[0]} said nothing for {ANSWER_SECONDS} s") from None
+    if done.returncode:
+        said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
+        raise SlurmError(f"Slurm does not do it: {command[0]}: {said.removeprefix(command[0] + ': ')}")
+    return done.stdout

@@ -1,0 +1,128 @@
+"""What a job does: submitit calls it in each task of the job, every time that the job begins."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from roadmap.execution import Execution
+from roadmap.plugins import load_file
+from roadmap.record import Run
+from runner.distributed import ADDRESS, World
+from runner.launch.events import Event
+from runner.launch.signals import Requests, handled
+from runner.launch.slurm.submission import Failure, JobFiles
+
+BUSY_SECONDS = 300  # that another process may still hold a run: one of a node that Slurm took for dead
+# Both ask that the state is saved and training ends: the first comes before preemption and at the end of the hours, the
+# second where a job is cancelled, or preempted without the first. What follows is the batch script's to find out.
+STOPPING = (signal.SIGUSR2, signal.SIGTERM)
+
+
+class JobFailed(Exception):
+    """A run came to no result; the message says why."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """The runs of a job: one that all its tasks train together, or several that its one task trains side by side."""
+
+    runs: tuple[tuple[Run, Path], ...]
+    execution: Execution
+    plugins: tuple[Path, ...]
+    files: JobFiles
+    command: tuple[str, ...]  # that submitted it: the runs' records name it
+    cores: int  # of a task
+
+    def __call__(self) -> str:
+        """Returns how it ended: concluded, or stopped. Raises JobFailed; what it was is in the job's files before."""
+        sys.argv = list(self.command)
+        environment = submitit.JobEnvironment()
+        os.environ["ROADMAP_JOB"] = f"{environment.cluster} {environment.job_id}"
+        print(f"{environment}: {', '.join(run.name for run, _ in self.runs)}", flush=True)
+        try:
+            for plugin in self.plugins:
+                load_file(plugin)
+            return self._train_packed() if len(self.runs) > 1 else self._train_one(environment)
+        except JobFailed:
+            raise
+        except ValueError as error:  # something is to be put right first
+            self.files.fail(Failure(str(error), again=False))
+            raise JobFailed(str(error)) from error
+        except Exception as error:
+            self.files.fail(Failure(f"{type(error).__name__}: {error}", again=True))
+            raise
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        """For a signal that comes before training has begun: submitit has the job begin again with this."""
+        return submitit.helpers.DelayedSubmission(self)
+
+    def _train_one(self, environment: submitit.JobEnvironment) -> str:
+        from runner.device import chosen_device
+        from runner.launch.job import train_job
+
+        ((run, folder),) = self.runs
+        world, requests = self._world(environment), Requests()
+        deadline = time.monotonic() + BUSY_SECONDS
+        with requests.heard(*STOPPING), world.joined(chosen_device(self.execution)):
+            while True:
+                ending, detail = train_job(run, folder, self.execution, self.cores, world, _silent, requests)
+                enough = requests.stop or time.monotonic() > deadline
+                if ending != "busy" or any(world.said_by_all(enough)):  # of which every rank has the same word
+                    break
+                time.sleep(2)
+            if ending == "busy" and requests.stop:
+                return "stopped"
+            return self._concluded([(run, ending, detail)])
+
+    def _world(self, environment: submitit.JobEnvironment) -> World:
+        rank, size = environment.global_rank, environment.num_tasks
+        # Of this start of the job alone.
+        begun = f"{environment.job_id}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+        meeting = f"{ADDRESS}{self.files.folder}/{begun}.address" if size > 1 else ""
+        return World(rank, size, environment.local_rank, meeting, self.cores, environment.hostnames[0])
+
+    def _train_packed(self) -> str:
+        from runner.launch.local import run_all
+        from runner.machine import available_gpus
+
+        endings: list[tuple[Run, str, dict[str, Any]]] = []
+
+        def note(event: Event) -> None:
+            if event.kind in ("finished", "diverged", "failed", "stopped", "busy"):
+                endings.append((event.run, event.kind, event.detail))
+                print(f"{event.run.name}: {event.kind} {event.detail.get('message', '')}", flush=True)
+
+        def stop(number: int, frame: object) -> None:
+            raise SystemExit(0)
+
+        alone = replace(self.execution, processes=1)
+        # A GPU takes them all at once; a core takes one.
+        at_once = len(self.runs) if available_gpus(alone) else min(len(self.runs), self.cores)
+        side_by_side = (at_once, max(1, self.cores // at_once))
+        try:
+            with handled(stop, *STOPPING):
+                run_all(list(self.runs), alone, note, side_by_side=side_by_side, on_sigusr2=stop)
+        except SystemExit:
+            return "stopped"
+        return self._concluded(endings)
+
+    def _concluded(self, endings: list[tuple[Run, str, dict[str, Any]]]) -> str:
+        """How the job ended, by how its runs did. Raises JobFailed where one failed."""
+        for run, ending, detail in endings:
+            if ending in ("failed", "busy"):
+                message = detail.get("message", "it is in training by another process")
+                self.files.fail(Failure(f"{run.name}: {message}", again=detail.get("again", True)))
+                raise JobFailed(message)
+        return "stopped" if any(ending == "stopped" for _, ending, _ in endings) else "concluded"
+
+
+def _silent(kind: str, detail: dict[str, Any]) -> None:
+    pass
