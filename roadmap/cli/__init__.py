@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from roadmap.cli import designs, figures, runs
+from roadmap.cli import designs, figures, jobs, runs
 
 FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -26,6 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     designs.add_verbs(verbs)
     runs.add_verbs(verbs)
+    jobs.add_verbs(verbs)
     figures.add_verbs(verbs)
     return parser
 

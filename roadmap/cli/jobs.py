@@ -1,0 +1,350 @@
+"""status, logs, cancel and retry: what runs, what failed, and only that again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roadmap.cli.text import duration, table
+from roadmap.plain import choices
+from roadmap.study import load_study
+
+if TYPE_CHECKING:
+    from runner.launch.overview import Overview, Standing
+
+FAILED = 1
+WATCH_SECONDS = 5.0
+MOST_SEEDS = 6  # columns of the table; of more the counts are shown
+MOST_LINES = 20  # of a kind, below the table
+FOLLOW_SECONDS = 0.5
+
+
+def add_verbs(verbs: Any) -> None:
+    parser = verbs.add_parser("status", help="what runs, what waits, what has ended, and how")
+    _add_runs(parser, "*", "runs to show (default: all)")
+    parser.add_argument(
+        "--watch", action="store_true", help=f"again every {WATCH_SECONDS:g} s, until nothing runs or waits"
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(function=show_status)
+
+    parser = verbs.add_parser("logs", help="what a run says")
+    _add_runs(parser, None, "a run")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on as it grows, until the run has ended")
+    parser.set_defaults(function=show_logs)
+
+    parser = verbs.add_parser("cancel", help="take jobs out of Slurm, each with its state saved")
+    _add_runs(parser, "*", "runs to cancel (default: all, and the figure's job)")
+    parser.set_defaults(function=cancel_jobs)
+
+    parser = verbs.add_parser("retry", help="submit again what failed")
+    _add_runs(parser, "*", "runs to submit again (default: all that failed)")
+    parser.set_defaults(function=retry_runs)
+
+
+def _add_runs(parser: Any, number: str | None, what: str) -> None:
+    text = f"{what}: by rung, rung-sSEED, identity or folder"
+    parser.add_argument("runs" if number else "run", nargs=number, metavar="RUN", help=text)
+    parser.add_argument("--out", type=Path, help="folder of the runs")
+
+
+def _out(options: argparse.Namespace) -> Path:
+    out: Path = options.out or Path(load_study().defaults.out)
+    if not out.is_dir():
+        raise ValueError(f"{out}: no such folder of runs; --out names another")
+    return out.resolve()
+
+
+def chosen(standings: Sequence[Standing], names: Sequence[str]) -> list[Standing]:
+    """Those that a name means. Raises ValueError for one that means none."""
+    if not names:
+        return list(standings)
+    found: dict[str, Standing] = {}
+    for name in names:
+        means = [standing for standing in standings if name.rstrip("/") in _names(standing)]
+        if not means:
+            known = {standing.entry.rung for standing in standings} | {_short(standing) for standing in standings}
+            raise ValueError(f"no run is called {name!r}; {choices(sorted(known), name)}")
+        found |= {standing.entry.identity: standing for standing in means}
+    return list(found.values())
+
+
+def _short(standing: Standing) -> str:
+    return f"{standing.entry.rung}-s{standing.entry.seed}"
+
+
+def _names(standing: Standing) -> tuple[str, ...]:
+    entry, folder = standing.entry, standing.folder
+    folders = (folder.name, str(folder), entry.folder, f"{folder.parent.parent.name}/{entry.folder}")
+    job = (standing.job.job_id,) if standing.job else ()
+    return (entry.identity, entry.rung, _short(standing), standing.name, f"{entry.regime}/{entry.rung}", *folders, *job)
+
+
+def show_status(options: argparse.Namespace) -> int:
+    from runner.launch.overview import overlook
+
+    out = _out(options)
+    if not options.watch:
+        overview = overlook(out)
+        runs = chosen(overview.runs, options.runs)
+        print(
+            json.dumps([_record(standing) for standing in runs], indent=2)
+            if options.json
+            else status_text(overview, runs)
+        )
+        return 0
+    if options.json:
+        raise ValueError("--json has no say with --watch")
+    return _watch(out, options.runs)
+
+
+def _watch(out: Path, names: Sequence[str]) -> int:
+    """In a terminal in place; elsewhere below each other."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    from runner.launch.overview import overlook
+
+    def look() -> tuple[Text, bool]:
+        overview = overlook(out)
+        runs = chosen(overview.runs, names)
+        going = any(standing.kind in ("running", "queued", "submitted") for standing in runs) or bool(overview.figures)
+        return Text(time.strftime("%H:%M:%S\n") + status_text(overview, runs), no_wrap=True), going
+
+    console = Console(soft_wrap=True)
+    text, going = look()
+    with Live(text, console=console, auto_refresh=False, vertical_overflow="visible") as live:
+        while going:
+            time.sleep(WATCH_SECONDS)
+            text, going = look()
+            live.update(text, refresh=True)
+    return 0
+
+
+def status_text(overview: Overview, runs: Sequence[Standing]) -> str:
+    """A table of rungs by seeds for each regime, then what there is to say of each kind."""
+    from runner.launch.overview import KINDS
+
+    if not runs:
+        return "no runs yet"
+    parts = []
+    for regime in dict.fromkeys(standing.entry.regime for standing in runs):
+        parts.append(f"{regime}\n{_table([standing for standing in runs if standing.entry.regime == regime])}")
+    counts = Counter(standing.kind for standing in runs)
+    for kind, meaning in KINDS.items():
+        of_kind = [standing for standing in runs if standing.kind == kind]
+        if kind == "queued" and of_kind:
+            reasons = Counter(standing.detail for standing in of_kind)
+            parts.append(f"queued: {', '.join(f'{count} ({reason})' for reason, count in reasons.most_common())}")
+        elif kind != "finished" and of_kind:
+            lines = [f"  {_line(standing)}" for standing in of_kind[:MOST_LINES]]
+            lines += [f"  and {len(of_kind) - MOST_LINES} more"] if len(of_kind) > MOST_LINES else []
+            parts.append("\n".join([f"{kind} ({meaning}):", *lines]))
+    if overview.figures:
+        jobs = ", ".join(f"{job.job_id} ({job.state.lower()})" for job in overview.figures)
+        parts.append(f"the figure is drawn when all have ended, by job {jobs}")
+    lost, restarts = sum(standing.lost_steps for standing in runs), sum(standing.restarts for standing in runs)
+    total = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
+    spent = f"; {restarts} restarts, {lost} steps lost and done again" if restarts else ""
+    parts.append(f"{len(runs)} runs: {total}{spent}")
+    parts += [f"Slurm was not asked {each}" for each in overview.unanswered]
+    return "\n\n".join(parts)
+
+
+def _table(runs: Sequence[Standing]) -> str:
+    """Rows in the order of the ladder, as far as they stand on it."""
+    seeds = sorted({standing.entry.seed for standing in runs})
+    rungs = sorted(dict.fromkeys(standing.entry.rung for standing in runs), key=_ladder_order(runs[0].entry.regime))
+    rows = []
+    for rung in rungs:
+        of_rung = [standing for standing in runs if standing.entry.rung == rung]
+        if len(seeds) > MOST_SEEDS:
+            counts = Counter(standing.kind for standing in of_rung)
+            rows.append([rung, ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))])
+            continue
+        # Runs of other settings have the same rung and seed.
+        cells = {seed: [_cell(each) for each in of_rung if each.entry.seed == seed] for seed in seeds}
+        rows.append([rung, *(" | ".join(cells[seed]) for seed in seeds)])
+    header = ["rung", *([f"seed {seed}" for seed in seeds] if len(seeds) <= MOST_SEEDS else [f"{len(seeds)} seeds"])]
+    return table(header, rows)
+
+
+def _ladder_order(regime: str) -> Any:
+    from roadmap.ladders import ladder
+
+    study = load_study()
+    order: dict[str, int] = {}
+    if regime in study.regimes:
+        order = {rung.name: i for i, rung in enumerate(ladder(regime, study=study))}
+    return lambda rung: (order.get(rung, len(order)), rung)
+
+
+def _cell(standing: Standing) -> str:
+    if standing.kind == "finished":
+        return f"{standing.top1:.2f} %" if standing.top1 is not None else "finished"
+    if standing.kind in ("running", "stopped", "submitted") and standing.place:
+        return f"{standing.kind} {standing.epochs_done:.1f}/{standing.entry.epochs}"
+    return standing.kind
+
+
+def _line(standing: Standing) -> str:
+    """Of one run, all there is to say."""
+    parts = [f"{standing.name}:"]
+    if standing.kind in ("running", "submitted", "stopped"):
+        parts.append(_progress(standing))
+    if standing.detail:
+        parts.append(standing.detail if standing.kind != "stopped" else f"last: {standing.detail}")
+    if standing.restarts:
+        parts.append(f"{standing.restarts} restarts, {standing.lost_steps} steps lost")
+    if standing.job:
+        parts.append(f"job {standing.job.job_id}" + (f" on {standing.job.nodes}" if standing.job.nodes else ""))
+    return parts[0] + " " + ", ".join(filter(None, parts[1:]))
+
+
+def _progress(standing: Standing) -> str:
+    if standing.place is None:
+        return "starting" if standing.kind == "running" else ""
+    place, metrics = standing.place, standing.metrics
+    epoch = min(place.epoch + 1, standing.entry.epochs)
+    parts = [f"epoch {epoch} of {standing.entry.epochs}, step {place.step} of {place.steps}"]
+    if "top1" in metrics:
+        parts.append(f"top-1 {metrics['top1']:.2f} %")
+    if metrics.get("images_per_second"):
+        parts.append(f"{metrics['images_per_second']:.0f} images/s")
+    if standing.kind == "running" and standing.seconds_left is not None:
+        parts.append(f"{duration(standing.seconds_left)} left")
+    return ", ".join(parts)
+
+
+def _record(standing: Standing) -> dict[str, Any]:
+    entry, place = standing.entry, standing.place
+    return {
+        "regime": entry.regime,
+        "rung": entry.rung,
+        "seed": entry.seed,
+        "identity": entry.identity,
+        "folder": str(standing.folder),
+        "state": standing.kind,
+        "detail": standing.detail,
+        "job": standing.job.job_id if standing.job else None,
+        "epoch": place.epoch if place else None,
+        "step": place.step if place else None,
+        "epochs": entry.epochs,
+        "top1": standing.top1 if standing.top1 is not None else standing.metrics.get("top1"),
+        "images_per_second": standing.metrics.get("images_per_second"),
+        "seconds_left": standing.seconds_left if standing.kind == "running" else None,
+        "restarts": standing.restarts,
+        "lost_steps": standing.lost_steps,
+    }
+
+
+def show_logs(options: argparse.Namespace) -> int:
+    """The run's log; before it has one, what its job printed."""
+    from runner.launch.overview import overlook
+
+    out = _out(options)
+    means = chosen(overlook(out).runs, [options.run])
+    if len(means) > 1:
+        names = ", ".join(standing.folder.name for standing in means)
+        raise ValueError(f"{options.run!r} means {len(means)} runs: {names}; one is expected")
+    (standing,) = means
+    path = _log(standing, out)
+    if path is None and not (options.follow and _is_going(standing)):
+        raise ValueError(f"{standing.name} has said nothing yet: {standing.kind} {standing.detail}".rstrip())
+    shown: tuple[Path | None, int] = (path, 0)
+    asked = time.monotonic()
+    while True:
+        shown = _print_news(_log(standing, out), *shown)
+        if not (options.follow and _is_going(standing)):
+            return 0
+        time.sleep(FOLLOW_SECONDS)
+        if time.monotonic() - asked > WATCH_SECONDS:
+            standing = chosen(overlook(out).runs, [standing.entry.identity])[0]
+            asked = time.monotonic()
+
+
+def _print_news(path: Path | None, before: Path | None, position: int) -> tuple[Path | None, int]:
+    """Prints what a file has beyond a position, all of it where it is another; returns the file and its end."""
+    if path is None:
+        return before, position
+    with path.open("rb") as log:
+        log.seek(position if path == before else 0)
+        print(log.read().decode("utf-8", "replace"), end="", flush=True)
+        return path, log.tell()
+
+
+def _is_going(standing: Standing) -> bool:
+    return standing.kind in ("running", "queued", "submitted")
+
+
+def _log(standing: Standing, out: Path) -> Path | None:
+    """The run's own, else that of its job's first task."""
+    own = standing.folder / "log.txt"
+    if own.exists() or standing.submission is None:
+        return own if own.exists() else None
+    folder, index = standing.submission.folder(out), standing.index
+    array = len(standing.submission.jobs) > 1
+    return next(iter(sorted(folder.glob(f"*_{index}_0_log.out" if array else "*_0_log.out"))), None)
+
+
+def cancel_jobs(options: argparse.Namespace) -> int:
+    from runner.launch.overview import overlook
+    from runner.launch.slurm import commands
+
+    out = _out(options)
+    overview = overlook(out)
+    wanted = chosen(overview.runs, options.runs)
+    jobs = {standing.job.job_id for standing in wanted if standing.job}
+    for standing in overview.runs:  # that are packed with one of them
+        if standing.job and standing.job.job_id in jobs and standing not in wanted and _is_going(standing):
+            raise ValueError(f"job {standing.job.job_id} has {standing.name} too; name it as well, or leave both")
+    if not options.runs:
+        jobs |= {job.job_id for job in overview.figures}
+    if overview.unanswered and not jobs:
+        print(f"roadmap cancel: Slurm was not asked {overview.unanswered[0]}", file=sys.stderr)
+        return FAILED
+    try:
+        commands.cancel(sorted(jobs))
+    except commands.SlurmError as error:
+        print(f"roadmap cancel: {error}", file=sys.stderr)
+        return FAILED
+    print(f"cancelled: {', '.join(sorted(jobs))}" if jobs else "nothing of it is in Slurm's queue")
+    return 0
+
+
+def retry_runs(options: argparse.Namespace) -> int:
+    from runner.launch.overview import overlook
+    from runner.launch.slurm.again import submit_again
+    from runner.launch.slurm.commands import SlurmError
+
+    out = _out(options)
+    overview = overlook(out)
+    wanted = [standing for standing in chosen(overview.runs, options.runs) if options.runs or standing.kind == "failed"]
+    for standing in wanted:
+        if standing.kind not in ("failed", "cancelled", "stopped"):
+            hint = "; `roadmap run --on-nan retry` goes on with it" if standing.kind == "diverged" else ""
+            raise ValueError(f"{standing.name} is {standing.kind}: there is nothing to retry{hint}")
+        if standing.submission is None:
+            raise ValueError(f"{standing.name} was not submitted; `roadmap run` with its options goes on with it")
+    if not wanted:
+        print("no run has failed")
+        return 0
+    if overview.unanswered:
+        print(f"roadmap retry: Slurm was not asked {overview.unanswered[0]}", file=sys.stderr)
+        return FAILED
+    try:
+        for submitted in submit_again([(s.submission, s.index, s.entry) for s in wanted if s.submission], out):
+            runs = sum(len(job) for submission, _ in submitted.arrays for job in submission.jobs)
+            numbers = ", ".join(job_id for _, job_id in submitted.arrays)
+            print(f"submitted again: {runs} runs, {numbers}; the figure then: {submitted.figure}")
+    except SlurmError as error:
+        print(f"roadmap retry: {error}", file=sys.stderr)
+        return FAILED
+    return 0

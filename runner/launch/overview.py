@@ -1,0 +1,226 @@
+"""Where every run of a folder stands: by the run folders, and, for those that were submitted, by Slurm's word."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from roadmap.record import ForeignFolder, is_diverged, read_divergences, read_json
+from roadmap.sessions import Place, read_place, read_sessions
+from runner.launch.slurm import commands
+from runner.launch.slurm.submission import Entry, JobFiles, Submission, read_submissions
+
+Kind = Literal["finished", "running", "queued", "diverged", "failed", "cancelled", "stopped", "submitted"]
+KINDS: dict[Kind, str] = {  # with what each means, in the order in which they are told of
+    "running": "in training",
+    "queued": "waiting for Slurm",
+    "submitted": "submitted; how they are is Slurm's to say",
+    "stopped": "begun and not in training; `roadmap run` goes on with them",
+    "failed": "ended without a result",
+    "cancelled": "cancelled",
+    "diverged": "their loss was no number",
+    "finished": "finished",
+}
+PULSE_SECONDS = 60  # without a step or an epoch, after which a run that no job trains is not in training
+TAIL_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A run, and how it is."""
+
+    entry: Entry
+    folder: Path
+    kind: Kind
+    detail: str = ""  # why it waits, or why it ended
+    place: Place | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)  # of the last whole epoch
+    top1: float | None = None  # of the result
+    job: commands.Queued | None = None
+    submission: Submission | None = None  # the last that had it
+    index: int = 0  # of its job there
+    restarts: int = 0
+    lost_steps: int = 0
+    touched: float = 0.0  # when it last did a step, seconds of the clock
+
+    @property
+    def name(self) -> str:
+        return f"{self.entry.regime}/{self.entry.rung}-s{self.entry.seed}"
+
+    @property
+    def epochs_done(self) -> float:
+        if self.place is None:
+            return 0.0
+        return min(self.place.epoch + self.place.step / max(1, self.place.steps), float(self.entry.epochs))
+
+    @property
+    def seconds_left(self) -> float | None:
+        """By the pace of the last epoch; none before the first."""
+        pace = self.metrics.get("seconds")
+        return None if pace is None else pace * (self.entry.epochs - self.epochs_done)
+
+
+@dataclass(frozen=True)
+class Overview:
+    runs: list[Standing]
+    unanswered: list[str]  # what could not be asked, and why
+    figures: list[commands.Queued]  # the jobs in the queue that draw the figure
+
+
+@dataclass(frozen=True)
+class _Slurm:
+    """What Slurm said."""
+
+    queued: Mapping[tuple[str, int], commands.Queued]  # by the submission's name, and the index
+    ended: Mapping[tuple[str, int], str] | None  # None: not known
+    answered: bool
+
+
+def overlook(out: Path) -> Overview:
+    """Every run below `out`: of local ones and of jobs. Slurm is asked once for its queue, and once for what ended."""
+    submissions = read_submissions(out)
+    jobs = dict(_jobs(submissions))  # a later submission's word counts
+    entries = {entry.identity: entry for entry in (*_begun(out), *(entry for entry, _, _ in jobs.values()))}
+    before = {identity: _of_folder(entry, out / entry.folder) for identity, entry in entries.items()}
+    open_runs = [jobs[identity] for identity, standing in before.items() if not _is_over(standing) and identity in jobs]
+    slurm, unanswered = _ask_slurm(submissions, open_runs)
+    runs = [_with_job(standing, jobs.get(identity), slurm, out) for identity, standing in before.items()]
+    names = {submission.name for submission in submissions if not submission.jobs}
+    return Overview(runs, unanswered, [job for (name, _), job in slurm.queued.items() if name in names])
+
+
+def _jobs(submissions: list[Submission]) -> Iterator[tuple[str, tuple[Entry, Submission, int]]]:
+    for submission in submissions:
+        for index, entries in enumerate(submission.jobs):
+            for entry in entries:
+                yield entry.identity, (entry, submission, index)
+
+
+def _begun(out: Path) -> Iterator[Entry]:
+    """The runs that have a folder. What is no manifest is passed over."""
+    for path in sorted(out.glob("*/*/manifest.json")):
+        try:
+            manifest = read_json(path) or {}
+            run = manifest["run"]
+            # Not through the types: a thousand runs are to be told of at once.
+            place = (run["regime"], run["rung"], int(run["seed"]), int(run["experiment"]["recipe"]["epochs"]))
+            yield Entry(manifest["identity"], *place, str(path.parent.relative_to(out)))
+        except (ForeignFolder, KeyError, TypeError, ValueError):
+            continue
+
+
+def _of_folder(entry: Entry, folder: Path) -> Standing:
+    """By its folder alone."""
+    sessions = read_sessions(folder)
+    standing = Standing(
+        entry,
+        folder,
+        "stopped",
+        place=read_place(folder),
+        metrics=_last_metrics(folder),
+        restarts=max(0, len(sessions) - 1),
+        lost_steps=sum(each.lost_steps for each in sessions),
+        touched=max(_modified(folder / name) for name in ("place.json", "metrics.jsonl")),
+    )
+    try:
+        result = read_json(folder / "result.json")
+        divergences = read_divergences(folder)
+    except ForeignFolder as error:
+        return replace(standing, kind="failed", detail=str(error))
+    if result is not None:
+        return replace(standing, kind="finished", top1=result.get("top1"))
+    if is_diverged(divergences):
+        return replace(standing, kind="diverged", detail=str(divergences[-1]))
+    alive = time.time() - standing.touched < PULSE_SECONDS
+    return replace(standing, kind="running" if alive else "stopped", detail="" if alive else last_line(folder))
+
+
+def _is_over(standing: Standing) -> bool:
+    return standing.kind in ("finished", "diverged")
+
+
+def _ask_slurm(
+    submissions: list[Submission], open_runs: list[tuple[Entry, Submission, int]]
+) -> tuple[_Slurm, list[str]]:
+    unanswered: list[str] = []
+    names = {submission.name for _, submission, _ in open_runs}
+    figures = {submission.name for submission in submissions if not submission.jobs} if names else set()
+    queued: dict[tuple[str, int], commands.Queued] = {}
+    answered = True
+    try:
+        queued = {(job.name, job.index): job for job in commands.queue(sorted(names | figures))}
+    except commands.SlurmError as error:
+        answered = False
+        unanswered.append(f"what is in the queue: {error}")
+    gone = {submission.name: submission for _, submission, index in open_runs if (submission.name, index) not in queued}
+    ended: dict[tuple[str, int], str] | None = None
+    if gone and answered:  # where the controller is away the accounts would be old
+        first = min(submission.seconds for submission in gone.values())
+        try:
+            since = datetime.fromtimestamp(first - 60).strftime("%Y-%m-%dT%H:%M:%S")  # local time, as sacct takes it
+            ended = commands.ended(sorted(gone), since)
+        except commands.SlurmError as error:
+            unanswered.append(f"how jobs ended: {error}")
+    return _Slurm(queued, ended, answered), unanswered
+
+
+def _with_job(standing: Standing, job: tuple[Entry, Submission, int] | None, slurm: _Slurm, out: Path) -> Standing:
+    """What its job adds to what its folder says."""
+    if job is None:
+        return standing
+    _, submission, index = job
+    standing = replace(standing, submission=submission, index=index)
+    if _is_over(standing):
+        return standing
+    queued = slurm.queued.get((submission.name, index))
+    if queued:
+        waits = queued.state == "PENDING"
+        detail = queued.reason if waits else "" if queued.state == "RUNNING" else queued.state.lower()
+        return replace(standing, kind="queued" if waits else "running", job=queued, detail=detail)
+    if standing.kind == "running":  # by another's hand
+        return standing
+    failure = JobFiles(submission.folder(out), index).failure()
+    if failure:
+        return replace(standing, kind="failed", detail=failure.message)
+    if not slurm.answered:
+        return replace(standing, kind="submitted", detail=standing.detail)
+    state = (slurm.ended or {}).get((submission.name, index), "")
+    if state == "CANCELLED":
+        return replace(standing, kind="cancelled", detail="")
+    known = f"its job ended as {state}" if state else "its job is not in the queue any more"
+    return replace(standing, kind="failed", detail=": ".join(filter(None, (known, standing.detail))))
+
+
+def last_line(folder: Path) -> str:
+    """Of the run's log; empty where there is none."""
+    try:
+        with (folder / "log.txt").open("rb") as log:
+            size = log.seek(0, 2)
+            log.seek(max(0, size - TAIL_BYTES))
+            lines = log.read().decode("utf-8", "replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def _last_metrics(folder: Path) -> Mapping[str, Any]:
+    try:
+        with (folder / "metrics.jsonl").open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL_BYTES))
+            whole = [line for line in file.read().split(b"\n")[:-1] if line]
+        return json.loads(whole[-1]) if whole else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
