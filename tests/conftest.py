@@ -14,6 +14,7 @@ from roadmap.execution import Execution
 from roadmap.ladders import ladder
 from roadmap.record import Run
 from roadmap.study import load_study
+from tests.slurm import cluster, is_installed
 
 if TYPE_CHECKING:
     from runner.device import Setup
@@ -30,6 +31,21 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") == "true" and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def whole_slurm(tmp_path_factory):
+    if not is_installed():
+        pytest.skip("Slurm and its accounting are not installed, or this is not root's")
+    with cluster(tmp_path_factory.mktemp("slurm")) as found:
+        yield found
+
+
+@pytest.fixture
+def slurm(whole_slurm):
+    """A real cluster, with nothing in its queue."""
+    yield whole_slurm
+    whole_slurm.clear()
 
 
 @pytest.fixture

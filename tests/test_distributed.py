@@ -19,7 +19,6 @@ from roadmap.record import read_metrics
 from runner.distributed import World
 from runner.launch.member import _first_host, world_of_environment
 from tests.conftest import execution
-from tests.slurm import cluster, is_installed
 from tests.test_engine import train, weights
 from tests.test_resume import FORKSERVER
 
@@ -199,21 +198,15 @@ def test_the_first_of_slurms_nodes(nodes, first):
     assert _first_host(nodes) == first
 
 
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
-    if not is_installed():
-        pytest.skip("Slurm is not installed, or this is not root's")
-    with cluster(tmp_path_factory.mktemp("slurm")) as environment:
-        yield environment
-
-
 @pytest.mark.slow
 def test_two_tasks_of_slurm_on_two_nodes_give_the_same(slurm, tmp_path):
     """As two processes of the command's own, bit for bit; a batch script with as many tasks trains on its own."""
     srun = ["srun", "--nodes", "2", "--ntasks", "2", "--immediate=60", sys.executable]
-    started = roadmap("run", "--steps", "layer-norm", *QUICK, "--out", "srun", cwd=tmp_path, launcher=srun, env=slurm)
+    started = roadmap(
+        "run", "--steps", "layer-norm", *QUICK, "--out", "srun", cwd=tmp_path, launcher=srun, env=slurm.environment
+    )
     assert started.returncode == 0, started.stderr
-    own = roadmap("run", "--steps", "layer-norm", *QUICK, "--processes", "2", "--out", "own", cwd=tmp_path)
+    own = roadmap(*options, "--processes", "2", "--out", "own", cwd=tmp_path)
     assert own.returncode == 0, own.stderr
     (one,), (other,) = (list((tmp_path / name).glob("*/layer-norm-s0-*")) for name in ("srun", "own"))
     first, second = weights(one), weights(other)
@@ -223,7 +216,7 @@ def test_two_tasks_of_slurm_on_two_nodes_give_the_same(slurm, tmp_path):
     script = f"#!/bin/sh\n{sys.executable} -m roadmap run --steps layer-norm {' '.join(QUICK)} --out script\n"
     (tmp_path / "script.sh").write_text(script)
     sbatch = ["sbatch", "--wait", "--ntasks", "2", "--output", "script.log", "script.sh"]
-    subprocess.run(sbatch, cwd=tmp_path, env=slurm, check=True, capture_output=True, timeout=120)
+    subprocess.run(sbatch, cwd=tmp_path, env=slurm.environment, check=True, capture_output=True, timeout=120)
     (alone,) = (tmp_path / "script").glob("*/layer-norm-s0-*/manifest.json")
     assert json.loads(alone.read_text())["execution"]["processes"] == 1
 

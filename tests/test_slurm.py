@@ -1,0 +1,312 @@
+"""Jobs on a real Slurm cluster of two nodes: whatever becomes of them, every run ends once, as it would have here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from roadmap.record import read_json
+from roadmap.sessions import read_sessions
+from tests.conftest import ROOT
+from tests.slurm import NODES, until
+from tests.test_engine import assert_same
+
+pytestmark = pytest.mark.slow
+
+EPOCHS = 30
+LONG = ["--steps", "layer-norm", "--set", f"recipe.epochs={EPOCHS}"]  # seconds of training
+SHORT = ["--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0", "--set", "recipe.decay_epochs=1"]
+TWO_NODES = ["--set", "cluster.nodes=2"]
+
+
+def roadmap(*arguments, cwd, env=None, code=None):
+    """The command, as the module of this checkout or another."""
+    where = {} if code is None else {"PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}
+    command = [sys.executable, "-m", "roadmap", *arguments]
+    return subprocess.run(
+        command, cwd=cwd, env=(env or os.environ) | where, capture_output=True, text=True, timeout=600
+    )
+
+
+class Study:
+    """A folder from which runs are submitted."""
+
+    def __init__(self, slurm, folder):
+        self.slurm, self.folder, self.runs = slurm, folder, folder / "runs"
+
+    def roadmap(self, *arguments, status=0, **more):
+        done = roadmap(*arguments, cwd=self.folder, env=self.slurm.environment, **more)
+        assert done.returncode == status, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+    def submit(self, *options, **more):
+        return self.roadmap("run", "--on", "slurm", *options, **more)
+
+    def status(self):
+        return {record["rung"]: record for record in json.loads(self.roadmap("status", "--json"))}
+
+    def run_folders(self):
+        return sorted(path for path in self.runs.glob("pico/*") if path.is_dir())
+
+    def run_folder(self):
+        (folder,) = self.run_folders()
+        return folder
+
+    def wait_for_epoch(self, epoch):
+        """Of a single run."""
+
+        until(lambda: any(epoch_of(run) >= epoch for run in self.run_folders()), f"epoch {epoch}", seconds=120)
+
+    def assert_finished_as(self, other, runs=1):
+        """Each once, with the record of an undisturbed study elsewhere, and nothing left."""
+        assert self.slurm.queue() == []
+        assert len(self.run_folders()) == runs
+        for folder in self.run_folders():
+            (theirs,) = other.glob(f"pico/{folder.name}")
+            assert_same(folder, theirs)
+            assert (folder / "result.json").exists()
+        assert {record["state"] for record in self.status().values()} == {"finished"}
+        assert list(self.runs.glob("*.png")), "the figure was not drawn"
+
+
+@pytest.fixture
+def study(slurm, tmp_path):
+    return Study(slurm, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The same runs on this machine: by the number of processes."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    for processes in ("1", "2"):
+        done = roadmap("run", *LONG, "--processes", processes, "--out", processes, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_whole_study_with_two_ranks_on_two_nodes(study, tmp_path):
+    """Submitted with one command, which returns at once; the same as two processes here, bit for bit."""
+    told = study.submit("--steps", "all", *SHORT, *TWO_NODES)
+    assert "18 jobs of 2 nodes with 1 task" in told and "roadmap status" in told
+    again = study.submit("--steps", "all", *SHORT, *TWO_NODES)
+    assert "18 runs are in the queue already, and are not submitted twice" in again
+    study.slurm.wait_until_empty()
+    local = roadmap("run", "--steps", "all", *SHORT, "--processes", "2", "--out", "local", cwd=tmp_path)
+    assert local.returncode == 0, local.stderr
+    study.assert_finished_as(tmp_path / "local", runs=18)
+    for folder in study.run_folders():
+        (session,) = read_sessions(folder)
+        assert session.job.startswith("slurm ") and session.lost_steps == 0
+        manifest = read_json(folder / "manifest.json")
+        assert manifest["execution"]["processes"] == 2 and manifest["code"]["sources"]
+        assert "--on" in manifest["command"]
+    assert "nothing to train" in study.submit("--steps", "all", *SHORT, *TWO_NODES)
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_preempted_job_goes_on_where_it_was(study, undisturbed, nodes):
+    study.submit(*LONG, "--set", f"cluster.nodes={nodes}")
+    study.wait_for_epoch(3)
+    study.slurm.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
+    until(lambda: any(state == "PENDING" for _, state in study.slurm.queue()), "the job waits again")
+    assert study.status()["layer-norm"]["state"] == "queued"
+    study.slurm.wait_until_empty()
+    study.assert_finished_as(undisturbed / str(nodes))
+    first, second = read_sessions(study.run_folder())
+    assert (first.epoch, first.lost_steps) == (0, 0)
+    assert second.epoch >= 3 and second.lost_steps == 0  # the state was saved when it was asked for
+    assert read_json(study.run_folder() / "result.json")["restarts"] == 1
+
+
+def test_a_job_that_needs_more_than_its_hours_goes_on_in_another(study, undisturbed):
+    """A minute is what submitit would take for timed out at any signal."""
+    slow = ["--set", "cluster.hours=0.0167", "--set", "cluster.save_seconds=50"]  # Slurm may signal a minute early
+    study.submit(*LONG, *slow)
+    study.slurm.wait_until_empty()
+    study.assert_finished_as(undisturbed / "1")
+    sessions = read_sessions(study.run_folder())
+    assert len(sessions) >= 2 and sum(session.lost_steps for session in sessions) == 0
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_node_that_fails_takes_nothing_with_it(study, undisturbed, nodes):
+    study.submit(*LONG, "--set", f"cluster.nodes={nodes}")
+    study.wait_for_epoch(3)
+    job = study.status()["layer-norm"]["job"]
+    failed = NODES[1] if nodes == 2 else study.slurm.run("squeue", "-h", "-j", job, "-o", "%N").strip()
+    study.slurm.run("scontrol", "update", f"NodeName={failed}", "State=DOWN", "Reason=test")
+    until(lambda: (job, "RUNNING") not in study.slurm.queue(), "the job is off the node")
+    study.slurm.run("scontrol", "update", f"NodeName={failed}", "State=RESUME")
+    study.slurm.wait_until_empty()
+    study.assert_finished_as(undisturbed / str(nodes))
+    assert len(read_sessions(study.run_folder())) == 2
+
+
+def test_a_cancelled_job_keeps_its_state_and_does_not_come_back(study, undisturbed):
+    study.submit(*LONG)
+    study.wait_for_epoch(3)
+    foreign = study.slurm.run("sbatch", "--parsable", "-o", "/dev/null", "--wrap", "sleep 600").strip()
+    assert "cancelled: " in study.roadmap("cancel", "layer-norm")
+    until(lambda: len(study.slurm.queue()) == 1, "only the foreign job is left")
+    assert study.slurm.queue()[0][0] == foreign
+    study.slurm.run("scancel", foreign)
+    assert study.status()["layer-norm"]["state"] == "cancelled"
+    assert "no run has failed" in study.roadmap("retry")
+    assert "1 to go on where they were" in study.submit(*LONG)
+    study.slurm.wait_until_empty()
+    study.assert_finished_as(undisturbed / "1")
+    _, second = read_sessions(study.run_folder())
+    assert second.epoch >= 3 and second.lost_steps == 0
+
+
+def test_a_controller_that_is_away_while_jobs_run(study, undisturbed):
+    study.submit(*LONG)
+    study.wait_for_epoch(2)
+    study.slurm.stop_controller()
+    try:
+        told = study.roadmap("status")
+        assert "Slurm was not asked what is in the queue: " in told and f"of {EPOCHS}" in told
+        refused = study.submit("--steps", "gelu", *SHORT, status=1)
+        assert refused.startswith("pico on digits") and "roadmap run: Slurm does not" in refused
+        assert len(list((study.runs / "slurm").glob("roadmap-*"))) == 2  # of what was submitted before
+    finally:
+        study.slurm.start_controller()
+    study.slurm.wait_until_empty()
+    study.assert_finished_as(undisturbed / "1")
+
+
+def test_two_submissions_at_once(study, tmp_path):
+    """Every run is submitted once."""
+    command = [sys.executable, "-m", "roadmap", "run", "--on", "slurm", "--steps", "gelu,layer-norm", *SHORT]
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, env=study.slurm.environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    told = sorted(process.communicate(timeout=60)[0] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum("2 runs are in the queue already, and are not submitted twice" in text for text in told) == 1
+    study.slurm.wait_until_empty()
+    assert len(study.run_folders()) == 2
+    for folder in study.run_folders():
+        assert len(read_sessions(folder)) == 1
+
+
+def test_a_crash_is_tried_again_and_not_for_ever(study, undisturbed):
+    """A task that is killed begins again; what is killed each time has failed, and is retried when one says so."""
+    study.submit(*LONG, "--set", "cluster.most_crashes=1")
+    for kill in range(2):
+        study.wait_for_epoch(2 + 2 * kill)
+        until(lambda kill=kill: len(read_sessions(study.run_folder())) == kill + 1, "it is in training")
+        os.kill(_process(study.run_folder()), signal.SIGKILL)
+        until(lambda: _state(study) != "running", "the job has ended", seconds=90)
+        study.slurm.hasten()
+    until(lambda: _state(study) == "failed", "the run has failed")
+    assert "ended with status 137" in study.status()["layer-norm"]["detail"]
+    assert read_sessions(study.run_folder())[1].lost_steps >= 0
+    study.slurm.wait_until_empty()
+    assert "submitted again: 1 runs" in study.roadmap("retry")
+    study.slurm.wait_until_empty()
+    study.assert_finished_as(undisturbed / "1")
+    assert read_json(study.run_folder() / "result.json")["restarts"] == 2
+
+
+def _state(study):
+    return study.status()["layer-norm"]["state"]
+
+
+def _process(folder):
+    """That trains the run, by its log."""
+    return int((folder / "log.txt").read_text().rsplit(", process ", 1)[1].split()[0])
+
+
+def test_a_divergence_is_not_tried_again(study):
+    study.submit("--steps", "layer-norm", *SHORT, "--set", "recipe.learning_rate=1e14")
+    study.slurm.wait_until_empty()
+    record = study.status()["layer-norm"]
+    assert record["state"] == "diverged" and "the loss is " in record["detail"] and record["restarts"] == 0
+    assert "is diverged: there is nothing to retry" in study.roadmap("retry", "layer-norm", status=2)
+
+
+def test_one_tasks_failure_is_the_end_of_all_at_once_and_its_error_is_told(study, tmp_path):
+    plugin = tmp_path / "broken.py"
+    text = 'import os\nif os.environ.get("SLURM_PROCID") == "1" and os.environ.get("SLURM_STEP_NUM_TASKS") == "2":\n'
+    plugin.write_text(f'{text}    raise RuntimeError("the second task is broken")\n')
+    began = time.monotonic()
+    study.submit("--steps", "layer-norm", *SHORT, *TWO_NODES, "--plugin", "broken.py")
+    study.slurm.wait_until_empty(seconds=100)  # far below the minutes that tasks wait for each other
+    assert time.monotonic() - began < 100
+    record = study.status()["layer-norm"]
+    assert record["state"] == "failed" and "RuntimeError: the second task is broken" in record["detail"]
+
+
+def test_an_edit_after_the_submission_reaches_no_job(study, tmp_path):
+    code = tmp_path / "checkout"
+    for package in ("roadmap", "runner", "analysis"):
+        shutil.copytree(ROOT / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "ablations.yaml", code)
+    study.slurm.run("scontrol", "update", f"NodeName={','.join(NODES)}", "State=DRAIN", "Reason=test")
+    study.submit("--steps", "gelu", *SHORT, code=code)
+    shutil.rmtree(code)
+    study.slurm.run("scontrol", "update", f"NodeName={','.join(NODES)}", "State=RESUME")
+    study.slurm.wait_until_empty()
+    assert study.status()["gelu"]["state"] == "finished"
+    assert read_json(study.run_folder() / "manifest.json")["code"]["sources"]
+
+
+def test_small_runs_share_a_job(study, tmp_path):
+    told = study.submit("--steps", "gelu,layer-norm", "--seeds", "2", *SHORT, "--pack", "3")
+    assert "2 jobs of 1 node with 1 task" in told
+    study.slurm.wait_until_empty()
+    local = roadmap("run", "--steps", "gelu,layer-norm", "--seeds", "2", *SHORT, "--out", "local", cwd=tmp_path)
+    assert local.returncode == 0, local.stderr
+    study.assert_finished_as(tmp_path / "local", runs=4)
+
+
+def test_a_packed_job_that_is_preempted_goes_on(study, tmp_path):
+    more = ["--steps", "gelu,layer-norm", "--set", f"recipe.epochs={EPOCHS}", "--pack", "2"]
+    study.submit(*more, "--set", "cluster.cpus_per_task=2")
+    until(lambda: len(study.run_folders()) == 2, "both are in training")
+    until(lambda: all(epoch_of(run) >= 3 for run in study.run_folders()), "both are at it")
+    study.slurm.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
+    until(lambda: any(state == "PENDING" for _, state in study.slurm.queue()), "the job waits again")
+    study.slurm.wait_until_empty()
+    local = roadmap("run", *more[:4], "--out", "local", cwd=tmp_path)
+    assert local.returncode == 0, local.stderr
+    study.assert_finished_as(tmp_path / "local", runs=2)
+    for folder in study.run_folders():
+        _, second = read_sessions(folder)
+        assert second.epoch >= 3 and second.lost_steps == 0
+
+
+def test_five_thousand_runs_take_a_handful_of_calls(study, tmp_path):
+    """The limit of an array is the cluster's; and all is taken out again with one command."""
+    calls = tmp_path / "calls"
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    for name in ("sbatch", "squeue", "sacct", "scancel"):
+        wrapper = bin_folder / name
+        wrapper.write_text(f'#!/bin/sh\necho {name} >> {calls}\nexec {shutil.which(name)} "$@"\n')
+        wrapper.chmod(0o755)
+    study.slurm.run("scontrol", "update", f"NodeName={','.join(NODES)}", "State=DRAIN", "Reason=test")
+    path = {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
+    study.slurm = type(study.slurm)(study.slurm.folder, study.slurm.environment | path)
+    told = study.submit("--steps", "all", "--seeds", "278", *SHORT, "--max-running", "50")
+    assert told.count("submitted: ") == 4 and "all 5004 runs" in told
+    assert calls.read_text().split().count("sbatch") == 4
+    arrays = study.slurm.run("squeue", "-h", "-o", "%i %E").splitlines()
+    assert sum("%50]" in line for line in arrays) == 3
+    assert sum("afterany" in line for line in arrays) == 3  # the second behind the first, so that no more than 50 run
+    calls.unlink()
+    told = study.roadmap("status")
+    assert "5004 runs: 5004 queued" in told
+    assert len(calls.read_text().split()) <= 2
+    study.roadmap("cancel")
+    until(lambda: not study.slurm.queue(), "the queue is empty")
