@@ -202,9 +202,8 @@ def test_the_first_of_slurms_nodes(nodes, first):
 def test_two_tasks_of_slurm_on_two_nodes_give_the_same(slurm, tmp_path):
     """As two processes of the command's own, bit for bit; a batch script with as many tasks trains on its own."""
     srun = ["srun", "--nodes", "2", "--ntasks", "2", "--immediate=60", sys.executable]
-    started = roadmap(
-        "run", "--steps", "layer-norm", *QUICK, "--out", "srun", cwd=tmp_path, launcher=srun, env=slurm.environment
-    )
+    options = ["run", "--steps", "layer-norm", *QUICK]
+    started = roadmap(*options, "--out", "srun", cwd=tmp_path, launcher=srun, env=slurm.environment)
     assert started.returncode == 0, started.stderr
     own = roadmap(*options, "--processes", "2", "--out", "own", cwd=tmp_path)
     assert own.returncode == 0, own.stderr

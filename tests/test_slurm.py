@@ -28,11 +28,16 @@ TWO_NODES = ["--set", "cluster.nodes=2"]
 
 def roadmap(*arguments, cwd, env=None, code=None):
     """The command, as the module of this checkout or another."""
-    where = {} if code is None else {"PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}
+    environment = dict(env or os.environ)
+    environment |= {} if code is None else {"PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}
     command = [sys.executable, "-m", "roadmap", *arguments]
-    return subprocess.run(
-        command, cwd=cwd, env=(env or os.environ) | where, capture_output=True, text=True, timeout=600
-    )
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def epoch_of(run):
+    """That is in training, from 0; -1 before the first step."""
+    place = read_place(run)
+    return place.epoch if place else -1
 
 
 class Study:
