@@ -55,9 +55,7 @@ class Cluster:
         if self.tasks_per_node is not None and self.tasks_per_node < 1:
             raise ValueError(f"tasks_per_node is {self.tasks_per_node}, expected at least 1")
         if self.gpus_per_node and self.tasks_per_node not in (None, self.gpus_per_node):
-            raise ValueError(
-                f"tasks_per_node is {self.tasks_per_node}, but a GPU has one: {self.gpus_per_node} are right"
-            )
+            raise ValueError(f"tasks_per_node is {self.tasks_per_node}, expected one a GPU: {self.gpus_per_node}")
         if not 0 < self.hours < 10_000:
             raise ValueError(f"hours is {self.hours:g}, expected more than 0")
         if self.memory_gb is not None and self.memory_gb <= 0:

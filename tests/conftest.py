@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,11 +35,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def whole_slurm(tmp_path_factory):
+def whole_slurm():
     if not is_installed():
         pytest.skip("Slurm and its accounting are not installed, or this is not root's")
-    with cluster(tmp_path_factory.mktemp("slurm")) as found:
-        yield found
+    # Not below pytest's own folder, which other users may not pass through.
+    with tempfile.TemporaryDirectory(prefix="roadmap-slurm-", ignore_cleanup_errors=True) as folder:
+        with cluster(Path(folder)) as found:
+            yield found
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ class Cluster:
             if state == "PENDING":
                 self.run("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
 
-    def wait_until_empty(self, seconds: float = 600) -> None:
+    def wait_until_empty(self, seconds: float = 300) -> None:
         def empty() -> bool:
             self.hasten()
             return not self.queue()
@@ -141,10 +141,7 @@ def until(holds, what: str, seconds: float = 60, every: float = 0.2) -> None:
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
     """Starts the cluster, with its files in a folder."""
-    folder.chmod(0o755)
-    for parent in folder.parents[:3]:  # the database's own user passes through
-        with suppress(PermissionError):
-            parent.chmod(parent.stat().st_mode | 0o011)
+    folder.chmod(0o755)  # the database's own user passes through
     host = socket.gethostname().split(".")[0]
     hosts = Path("/etc/hosts")
     if f" {' '.join(NODES)}" not in hosts.read_text():
@@ -198,16 +195,16 @@ def _configure(folder: Path, host: str) -> None:
 
 def _start_store(folder: Path) -> subprocess.Popen[bytes]:
     """MariaDB, for the accounts."""
-    data, log = folder / "store", (folder / "store.log").open("wb")
+    data = folder / "store"
     data.mkdir()
     shutil.chown(data, "mysql", "mysql")
     install = ["mariadb-install-db", "--user=mysql", f"--datadir={data}", "--auth-root-authentication-method=normal"]
-    subprocess.run(install, stdout=log, stderr=log, check=True)
+    subprocess.run(install, capture_output=True, check=True)
     socket_path = f"--socket={data}/socket"
     where = [f"--datadir={data}", socket_path, f"--port={STORE_PORT}", "--bind-address=127.0.0.1"]
-    store = subprocess.Popen(
-        ["mariadbd", "--no-defaults", "--user=mysql", *where, "--innodb-buffer-pool-size=64M"], stdout=log, stderr=log
-    )
+    server = ["mariadbd", "--no-defaults", "--user=mysql", *where, "--innodb-buffer-pool-size=64M"]
+    with (folder / "store.log").open("wb") as log:
+        store = subprocess.Popen(server, stdout=log, stderr=log)
     client = ["--no-defaults", "--user=root", socket_path]
     ping = ["mariadb-admin", *client, "ping"]
     until(lambda: subprocess.run(ping, capture_output=True).returncode == 0, "the database answers")

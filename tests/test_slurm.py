@@ -13,7 +13,7 @@ import time
 import pytest
 
 from roadmap.record import read_json
-from roadmap.sessions import read_sessions
+from roadmap.sessions import read_place, read_sessions
 from tests.conftest import ROOT
 from tests.slurm import NODES, until
 from tests.test_engine import assert_same
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 EPOCHS = 30
 LONG = ["--steps", "layer-norm", "--set", f"recipe.epochs={EPOCHS}"]  # seconds of training
-SHORT = ["--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0", "--set", "recipe.decay_epochs=1"]
+SHORT = ["--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0"]
 TWO_NODES = ["--set", "cluster.nodes=2"]
 
 
@@ -64,6 +64,10 @@ class Study:
     def run_folder(self):
         (folder,) = self.run_folders()
         return folder
+
+    def processes(self):
+        """Of its jobs, on this machine."""
+        return subprocess.run(["pgrep", "-f", str(self.runs / "slurm")], capture_output=True, text=True).stdout.split()
 
     def wait_for_epoch(self, epoch):
         """Of a single run."""
@@ -121,8 +125,7 @@ def test_a_preempted_job_goes_on_where_it_was(study, undisturbed, nodes):
     study.submit(*LONG, "--set", f"cluster.nodes={nodes}")
     study.wait_for_epoch(3)
     study.slurm.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
-    until(lambda: any(state == "PENDING" for _, state in study.slurm.queue()), "the job waits again")
-    assert study.status()["layer-norm"]["state"] == "queued"
+    until(lambda: _state(study) == "queued", "the job waits again")
     study.slurm.wait_until_empty()
     study.assert_finished_as(undisturbed / str(nodes))
     first, second = read_sessions(study.run_folder())
@@ -131,12 +134,14 @@ def test_a_preempted_job_goes_on_where_it_was(study, undisturbed, nodes):
     assert read_json(study.run_folder() / "result.json")["restarts"] == 1
 
 
-def test_a_job_that_needs_more_than_its_hours_goes_on_in_another(study, undisturbed):
-    """A minute is what submitit would take for timed out at any signal."""
-    slow = ["--set", "cluster.hours=0.0167", "--set", "cluster.save_seconds=50"]  # Slurm may signal a minute early
-    study.submit(*LONG, *slow)
-    study.slurm.wait_until_empty()
-    study.assert_finished_as(undisturbed / "1")
+def test_a_job_that_needs_more_than_its_hours_goes_on_in_another(study, tmp_path):
+    """Two minutes, of which submitit would take any signal for a time-out; Slurm may signal a minute early."""
+    longer = [*LONG[:2], "--set", "recipe.epochs=200"]
+    study.submit(*longer, "--set", "cluster.hours=0.033", "--set", "cluster.save_seconds=60")
+    study.slurm.wait_until_empty(seconds=600)
+    local = roadmap("run", *longer, "--out", "local", cwd=tmp_path)
+    assert local.returncode == 0, local.stderr
+    study.assert_finished_as(tmp_path / "local")
     sessions = read_sessions(study.run_folder())
     assert len(sessions) >= 2 and sum(session.lost_steps for session in sessions) == 0
 
@@ -149,7 +154,9 @@ def test_a_node_that_fails_takes_nothing_with_it(study, undisturbed, nodes):
     failed = NODES[1] if nodes == 2 else study.slurm.run("squeue", "-h", "-j", job, "-o", "%N").strip()
     study.slurm.run("scontrol", "update", f"NodeName={failed}", "State=DOWN", "Reason=test")
     until(lambda: (job, "RUNNING") not in study.slurm.queue(), "the job is off the node")
-    study.slurm.run("scontrol", "update", f"NodeName={failed}", "State=RESUME")
+    # Else Slurm would find them there, and hold the job.
+    until(lambda: not study.processes(), "its processes have ended")
+    study.slurm.run("scontrol", "update", f"NodeName={failed}", "State=RESUME", check=False)
     study.slurm.wait_until_empty()
     study.assert_finished_as(undisturbed / str(nodes))
     assert len(read_sessions(study.run_folder())) == 2
@@ -281,7 +288,7 @@ def test_a_packed_job_that_is_preempted_goes_on(study, tmp_path):
     until(lambda: len(study.run_folders()) == 2, "both are in training")
     until(lambda: all(epoch_of(run) >= 3 for run in study.run_folders()), "both are at it")
     study.slurm.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
-    until(lambda: any(state == "PENDING" for _, state in study.slurm.queue()), "the job waits again")
+    until(lambda: _state(study) == "queued", "the job waits again")
     study.slurm.wait_until_empty()
     local = roadmap("run", *more[:4], "--out", "local", cwd=tmp_path)
     assert local.returncode == 0, local.stderr

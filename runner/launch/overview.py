@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +26,7 @@ KINDS: dict[Kind, str] = {  # with what each means, in the order in which they a
     "finished": "finished",
 }
 PULSE_SECONDS = 60  # without a step or an epoch, after which a run that no job trains is not in training
+SLACK_SECONDS = 10  # between clocks
 TAIL_BYTES = 4096
 
 
@@ -77,7 +77,7 @@ class _Slurm:
     """What Slurm said."""
 
     queued: Mapping[tuple[str, int], commands.Queued]  # by the submission's name, and the index
-    ended: Mapping[tuple[str, int], str] | None  # None: not known
+    ended: Mapping[tuple[str, int], commands.Ended]
     answered: bool
 
 
@@ -158,12 +158,11 @@ def _ask_slurm(
         answered = False
         unanswered.append(f"what is in the queue: {error}")
     gone = {submission.name: submission for _, submission, index in open_runs if (submission.name, index) not in queued}
-    ended: dict[tuple[str, int], str] | None = None
+    ended: dict[tuple[str, int], commands.Ended] = {}
     if gone and answered:  # where the controller is away the accounts would be old
         first = min(submission.seconds for submission in gone.values())
         try:
-            since = datetime.fromtimestamp(first - 60).strftime("%Y-%m-%dT%H:%M:%S")  # local time, as sacct takes it
-            ended = commands.ended(sorted(gone), since)
+            ended = commands.ended(sorted(gone), first - SLACK_SECONDS)
         except commands.SlurmError as error:
             unanswered.append(f"how jobs ended: {error}")
     return _Slurm(queued, ended, answered), unanswered
@@ -182,18 +181,20 @@ def _with_job(standing: Standing, job: tuple[Entry, Submission, int] | None, slu
         waits = queued.state == "PENDING"
         detail = queued.reason if waits else "" if queued.state == "RUNNING" else queued.state.lower()
         return replace(standing, kind="queued" if waits else "running", job=queued, detail=detail)
-    if standing.kind == "running":  # by another's hand
+    files, gone = JobFiles(submission.folder(out), index), slurm.ended.get((submission.name, index))
+    failure = files.failure()
+    moment = max(files.failed_at() if failure else 0.0, gone.at if gone else 0.0)
+    if standing.kind == "running" and (not moment or standing.touched > moment + SLACK_SECONDS):  # by another's hand
         return standing
-    failure = JobFiles(submission.folder(out), index).failure()
     if failure:
         return replace(standing, kind="failed", detail=failure.message)
     if not slurm.answered:
-        return replace(standing, kind="submitted", detail=standing.detail)
-    state = (slurm.ended or {}).get((submission.name, index), "")
-    if state == "CANCELLED":
+        return replace(standing, kind="submitted")
+    if gone and gone.state == "CANCELLED":
         return replace(standing, kind="cancelled", detail="")
-    known = f"its job ended as {state}" if state else "its job is not in the queue any more"
-    return replace(standing, kind="failed", detail=": ".join(filter(None, (known, standing.detail))))
+    known = f"its job ended as {gone.state}" if gone else "its job is not in the queue any more"
+    last = last_line(standing.folder)
+    return replace(standing, kind="failed", detail=f"{known}; last: {last}" if last else known)
 
 
 def last_line(folder: Path) -> str:

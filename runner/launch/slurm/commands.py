@@ -6,10 +6,12 @@ import re
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 ANSWER_SECONDS = 20  # that a command may take; Slurm's own patience with a controller that is away is longer
 DEFAULT_ARRAY_LIMIT = 1001  # Slurm's, where a cluster sets none
 IDS_A_CALL = 1000
+TIME = "%Y-%m-%dT%H:%M:%S"  # local, as Slurm's commands take and give it
 
 
 class SlurmError(Exception):
@@ -43,20 +45,31 @@ def queue(names: Iterable[str]) -> list[Queued]:
     return jobs
 
 
-def ended(names: Iterable[str], since: str) -> dict[tuple[str, int], str]:
-    """How jobs of those names ended that accounting knows: by name and index, such as TIMEOUT. Raises SlurmError.
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended, and when."""
 
-    `since`: a local time, YYYY-MM-DDTHH:MM:SS.
+    state: str  # such as TIMEOUT
+    at: float  # seconds of the clock
+
+
+def ended(names: Iterable[str], since: float) -> dict[tuple[str, int], Ended]:
+    """The jobs of those names that ended, by name and index, as far as accounting knows. Raises SlurmError.
+
+    `since`: seconds of the clock.
     """
     wanted = list(names)
     if not wanted:
         return {}
-    command = ("sacct", "--allusers", "--allocations", "--noheader", "--parsable2", "--format=JobName,JobID,State")
+    command = ("sacct", "--allusers", "--allocations", "--noheader", "--parsable2", "--format=JobName,JobID,State,End")
+    start = datetime.fromtimestamp(since).strftime(TIME)
     found = {}
-    for line in call(*command, f"--name={','.join(wanted)}", f"--starttime={since}").splitlines():
-        name, job_id, state = line.split("|")[:3]
-        if match := re.fullmatch(r"\d+(?:_(\d+))?", job_id):  # else a stretch of an array that has not begun
-            found[name, int(match[1] or 0)] = state.split()[0] if state else ""  # "CANCELLED by 1000"
+    for line in call(*command, f"--name={','.join(wanted)}", f"--starttime={start}").splitlines():
+        name, job_id, state, end = line.split("|")
+        match = re.fullmatch(r"\d+(?:_(\d+))?", job_id)  # else a stretch of an array that has not begun
+        if match and end != "Unknown":
+            moment = datetime.strptime(end, TIME).timestamp()
+            found[name, int(match[1] or 0)] = Ended(state.split()[0], moment)  # "CANCELLED by 1000"
     return found
 
 

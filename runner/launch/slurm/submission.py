@@ -154,6 +154,10 @@ class JobFiles:
         content = read_json(self._failure)
         return from_data(Failure, content) if content else None
 
+    def failed_at(self) -> float:
+        """Seconds of the clock."""
+        return self._failure.stat().st_mtime
+
     def forget_failure(self) -> None:
         self._failure.unlink(missing_ok=True)
 

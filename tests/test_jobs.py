@@ -1,0 +1,558 @@
+"""Jobs without a cluster: what a job does, by submitit's local executor; what is submitted, to a played Slurm."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+import signal
+import time
+
+import pytest
+import submitit
+from hypothesis import given
+from hypothesis import strategies as st
+
+from roadmap.cli import main
+from roadmap.cluster import Cluster, Layout
+from roadmap.execution import Execution
+from roadmap.record import ForeignFolder, read_json, write_divergences, write_json
+from roadmap.sessions import Place, PlaceFile, Session, append_session, read_place, read_sessions
+from roadmap.study import changed, load_study
+from runner.launch.job import exclusive
+from runner.launch.overview import overlook
+from runner.launch.slurm import after, commands
+from runner.launch.slurm.submission import Attempts, Entry, Failure, JobFiles, new_submission, read_submissions
+from runner.launch.slurm.submit import Wish, plan
+from runner.launch.slurm.task import Task
+from tests.conftest import execution
+from tests.slurm import until
+from tests.test_engine import assert_same, train
+
+CPU = Cluster(hours=1)
+
+
+def submitted(out, *jobs, cluster=CPU, name=None):
+    """The record of a submission of jobs, each a tuple of runs with their folders."""
+    entries = tuple(tuple(Entry.of(run, folder, out) for run, folder in job) for job in jobs)
+    made = new_submission(("roadmap", "run"), "cpu", cluster, Layout(1, 1), entries)
+    made = dataclasses.replace(made, name=name or made.name)
+    made.write(out)
+    return made
+
+
+def task(out, *members, **how):
+    """A job's task with its files, as it is submitted."""
+    made = submitted(out, members)
+    return Task(tuple(members), execution(**how), (), JobFiles(made.folder(out), 0), ("roadmap", "run"), 1)
+
+
+def local(folder, task, tasks=1):
+    executor = submitit.LocalExecutor(folder)
+    executor.update_parameters(tasks_per_node=tasks, timeout_min=5)
+    return executor.submit(task)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_a_job_trains_as_this_machine_does(make_run, tmp_path, tasks):
+    """Its tasks find each other by an address that the first leaves."""
+    run, out = make_run("layer-norm"), tmp_path / "runs"
+    job = local(tmp_path / "jobs", task(out, (run, run.folder(out))), tasks)
+    assert job.results() == ["concluded"] * tasks
+    if tasks == 1:
+        train(run, tmp_path / "here")
+        assert_same(run.folder(out), tmp_path / "here")
+    assert read_json(run.folder(out) / "manifest.json")["execution"]["processes"] == tasks
+    (session,) = read_sessions(run.folder(out))
+    assert session.job == f"local {job.job_id}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_job_that_is_signalled_saves_its_state_and_ends(make_run, tmp_path, number, packed):
+    out = tmp_path / "runs"
+    runs = [make_run("layer-norm", epochs=200), make_run("gelu", epochs=200)][: 1 + packed]
+    members = [(run, run.folder(out)) for run in runs]
+    job = local(tmp_path / "jobs", task(out, *members))
+    until(lambda: all((read_place(folder) or Place(0, 0, 1)).epoch >= 1 for _, folder in members), "they are at it")
+    job._process.send_signal(number) if number == signal.SIGTERM else job._interrupt()
+    assert job.result() == "stopped"
+    for _, folder in members:
+        assert (folder / "checkpoint.pt").exists() and not (folder / "result.json").exists()
+        assert "stopped in epoch" in (folder / "log.txt").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("what", "again"), [("foreign", False), ("unwritable", True)])
+def test_a_job_says_whether_the_same_again_may_succeed(make_run, tmp_path, what, again):
+    run, out = make_run("layer-norm"), tmp_path / "runs"
+    folder = run.folder(out)
+    folder.mkdir(parents=True)
+    if what == "foreign":
+        write_json(folder / "result.json", {})
+    else:
+        (folder / "metrics.jsonl").mkdir()
+    made = task(out, (run, folder))
+    job = local(tmp_path / "jobs", made)
+    with pytest.raises(submitit.core.utils.FailedJobError, match="JobFailed"):
+        job.result()
+    failure = made.files.failure()
+    assert failure.again is again and str(folder) in failure.message
+
+
+@pytest.mark.slow
+def test_a_job_waits_for_a_process_that_is_about_to_end(make_run, tmp_path):
+    """Such as one on a node that Slurm took for dead."""
+    run, out = make_run("layer-norm"), tmp_path / "runs"
+    with exclusive(run.folder(out)):
+        job = local(tmp_path / "jobs", task(out, (run, run.folder(out))))
+        until(lambda: "pico/layer-norm" in (job.stdout() or ""), "the job has begun")
+        time.sleep(3)
+        assert not (run.folder(out) / "manifest.json").exists()
+    assert job.result() == "concluded"
+
+
+def test_the_first_failure_of_a_job_counts(tmp_path):
+    files = JobFiles(tmp_path, 3)
+    assert files.failure() is None and files.attempts() == Attempts()
+    files.fail(Failure("the first", again=True))
+    files.fail(Failure("for want of the first", again=False))
+    assert files.failure() == Failure("the first", again=True)
+    files.forget_failure()
+    assert files.failure() is None
+
+
+class Requeued(Exception):
+    pass
+
+
+@pytest.fixture
+def ended(make_run, tmp_path, monkeypatch):
+    """A job whose tasks have ended: `ended(status)` is its batch script's last line."""
+    run = make_run("gelu")
+    folder = run.folder(tmp_path)
+    folder.mkdir(parents=True)
+    made = submitted(tmp_path, ((run, folder),), cluster=Cluster(hours=1, most_crashes=2))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(commands, "state_of", lambda job_id: "RUNNING")
+
+    def requeue(job_id):
+        raise Requeued(job_id)
+
+    monkeypatch.setattr(commands, "requeue", requeue)
+
+    class Ended:
+        def __init__(self):
+            self.folder, self.files = folder, JobFiles(made.folder(tmp_path), 0)
+
+        def __call__(self, status):
+            return after.main(made.folder(tmp_path), 0, status)
+
+        def step(self, step):
+            file = PlaceFile(folder)
+            file.write(Place(0, step, 100))
+            file.close()
+
+    return Ended()
+
+
+def test_a_job_is_over_when_its_runs_are(ended):
+    write_json(ended.folder / "result.json", {"top1": 1.0})
+    assert ended(0) == 0 and ended(137) == 0  # whatever came after the result
+
+
+def test_a_diverged_job_has_failed(ended):
+    from roadmap.record import Divergence
+
+    write_divergences(ended.folder, [Divergence(1, 1, 0.1, "nan", "head")])
+    assert ended(0) == 1
+
+
+def test_a_stopped_job_begins_again_as_long_as_it_gets_on(ended):
+    for step in range(20):
+        ended.step(step + 1)
+        with pytest.raises(Requeued, match="7"):
+            ended(0)
+    assert ended.files.attempts() == Attempts(requeued=20, steps=20)
+    for _ in range(after.MOST_IDLE - 1):
+        with pytest.raises(Requeued):
+            ended(0)
+    assert ended(0) == 1
+    assert "before a step was done; the cluster's hours, 1, less save_seconds, 90" in ended.files.failure().message
+
+
+@pytest.mark.parametrize("how", ["told", "killed"])
+def test_a_crashed_job_begins_again_twice(ended, how):
+    for _ in range(2):
+        if how == "told":
+            ended.files.fail(Failure("OSError: no space", again=True))
+        with pytest.raises(Requeued):
+            ended(1 if how == "told" else 137)
+        assert ended.files.failure() is None
+    if how == "told":
+        ended.files.fail(Failure("OSError: no space", again=True))
+    assert ended(137) == 137
+    assert ("no space" if how == "told" else "status 137; killed") in ended.files.failure().message
+    assert ended.files.attempts().crashes == 2
+
+
+def test_what_has_to_be_put_right_first_is_not_tried_again(ended):
+    ended.files.fail(Failure("no such data set", again=False))
+    assert ended(1) == 1 and ended.files.attempts() == Attempts()
+
+
+@pytest.mark.parametrize("status", [0, 137])
+def test_a_job_that_slurm_ends_is_left_to_it(ended, monkeypatch, status):
+    monkeypatch.setattr(commands, "state_of", lambda job_id: "CANCELLED")
+    assert ended(status) == (status or 1) and ended.files.failure() is None
+
+
+def test_a_task_that_was_signalled_before_it_could_hear_is_no_crash(ended):
+    with pytest.raises(Requeued):
+        ended(140)
+    assert ended.files.attempts().crashes == 0
+
+
+RUNS = st.lists(st.sampled_from([64, 128, 256, 512]), max_size=60)
+
+
+@given(RUNS, st.integers(1, 5), st.integers(1, 9))
+def test_every_run_is_in_one_job_of_one_array(batches, pack, limit):
+    """With others that want the same, as many as may."""
+    study = load_study()
+    recipe = study.recipes["modern"]
+    from roadmap.ladders import ladder
+    from roadmap.record import Run
+
+    experiment = ladder("pico", "gelu")[0].experiment
+    members = []
+    for seed, batch in enumerate(batches):
+        of_batch = dataclasses.replace(experiment, recipe=dataclasses.replace(recipe, batch_size=batch))
+        members.append((Run("pico", "gelu", of_batch, "digits", study.dataset("digits"), seed, "paper"), None))
+    cluster = Cluster(hours=1, nodes=2, tasks_per_node=2 if pack == 1 else 1)
+    nodes = cluster if pack == 1 else dataclasses.replace(cluster, nodes=1)
+    how = changed(study.execution, {"device_batch": 64 if pack == 1 else "auto"}, "test")
+    wish = Wish("test", nodes, how, (), pack)
+    arrays = list(plan(members, wish, limit))
+    planned = [member for _, jobs in arrays for job in jobs for member in job]
+    assert sorted(run.seed for run, _ in planned) == list(range(len(batches)))
+    for layout, jobs in arrays:
+        assert 1 <= len(jobs) <= limit and all(1 <= len(job) <= pack for job in jobs)
+        assert {wish.layout(run) for job in jobs for run, _ in job} == {layout}
+    layouts = {wish.layout(run) for run, _ in members}
+    needed = {layout: sum(wish.layout(run) == layout for run, _ in members) for layout in layouts}
+    assert len(arrays) == sum(math.ceil(math.ceil(count / pack) / limit) for count in needed.values())
+
+
+PAPER = load_study().cluster("paper")
+
+
+def paper(**more) -> tuple[Cluster, Execution]:
+    execution = changed(load_study().execution, PAPER.execution, "test")
+    return dataclasses.replace(PAPER, **more), execution
+
+
+def test_the_papers_layout_makes_its_batch_and_a_smaller_batch_takes_fewer():
+    cluster, how = paper()
+    assert (cluster.nodes, cluster.gpus_per_node, cluster.cpus_per_task, how.device_batch) == (4, 8, 10, 128)
+    recipes = load_study().recipes
+    assert cluster.layout(recipes["modern"], how) == Layout(4, 8)
+    assert cluster.layout(recipes["classic"], how) == Layout(1, 2)
+    assert cluster.layout(dataclasses.replace(recipes["classic"], batch_size=2048), how) == Layout(2, 8)
+
+
+def test_a_layout_that_cannot_make_the_batch_names_those_that_can():
+    cluster, how = paper(nodes=3)
+    with pytest.raises(ValueError, match=r"3 x 8 processes .* can't be shared by 24 .* can: 2 x 8, 4 x 4, 4 x 8"):
+        cluster.layout(load_study().recipes["modern"], how)
+
+
+@given(st.integers(1, 6), st.integers(1, 8), st.sampled_from([256, 1024, 4096]), st.sampled_from([32, 128, "auto"]))
+def test_the_layouts_that_are_named_can(nodes, gpus, batch, each):
+    from roadmap.execution import accumulation
+
+    recipe = dataclasses.replace(load_study().recipes["modern"], batch_size=batch)
+    how = dataclasses.replace(load_study().execution, device_batch=each)
+    cluster = dataclasses.replace(PAPER, nodes=nodes, gpus_per_node=gpus)
+    try:
+        layout = cluster.layout(recipe, how)
+    except ValueError as error:
+        named = str(error).rsplit(": ", 1)[1]
+        assert named.split(", ")
+        for text in named.split(", ") if " x " in named else []:
+            other = Layout(*map(int, text.split(" x ")))
+            accumulation(recipe, other.processes, each)
+    else:
+        assert layout.nodes <= nodes and layout.tasks_per_node <= gpus
+        accumulation(recipe, layout.processes, each)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"nodes": 0}, "nodes is 0, expected at least 1"),
+        ({"hours": 0.0}, "hours is 0, expected more than 0"),
+        ({"gpus_per_node": 4, "tasks_per_node": 2}, "tasks_per_node is 2, expected one a GPU: 4"),
+        ({"execution": {"processes": 3}}, "execution.processes is nodes x tasks_per_node here"),
+        ({"partition": ""}, "partition is empty"),
+    ],
+)
+def test_a_profile_that_cannot_be_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(CPU, **changes)
+
+
+@pytest.fixture
+def played(tmp_path, monkeypatch):
+    """A Slurm that notes its calls, and answers with what is put into files of its commands' names."""
+    folder = tmp_path / "played"
+    folder.mkdir()
+    script = """#!/bin/sh
+echo "{name} $*" >> {folder}/calls
+[ -e {folder}/{name}.fails ] && cat {folder}/{name}.fails >&2 && exit 1
+{extra}
+cat {folder}/{name}.out 2>/dev/null || true
+"""
+    number = """n=$(grep -c ^sbatch {folder}/calls)
+[ -e {folder}/sbatch.fails.$n ] && echo 'sbatch: error: refused' >&2 && exit 1
+echo Submitted batch job $n
+"""
+    for name in ("sbatch", "squeue", "sacct", "scancel", "scontrol", "srun"):
+        extra = number.format(folder=folder) if name == "sbatch" else ""
+        (folder / name).write_text(script.format(name=name, folder=folder, extra=extra))
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    monkeypatch.chdir(tmp_path)
+    (folder / "scontrol.out").write_text("MaxArraySize            = 10\n")
+
+    class Played:
+        def answer(self, name, text):
+            (folder / f"{name}.out").write_text(text)
+
+        def fail(self, name, text):
+            (folder / f"{name}.fails").write_text(text)
+
+        def calls(self, name=""):
+            written = (folder / "calls").read_text().splitlines() if (folder / "calls").exists() else []
+            return [call for call in written if call.startswith(name)]
+
+    return Played()
+
+
+RUN = ["run", "--on", "slurm", "--steps", "gelu,layer-norm", "--seeds", "6"]
+
+
+def test_a_submission_is_split_at_the_clusters_limit(played, tmp_path, capsys):
+    assert main(RUN) == 0
+    told = capsys.readouterr().out
+    assert "submitted: 1, 10 jobs of 1 node with 1 task, 1 h at most" in told and "submitted: 2, 2 jobs" in told
+    assert "submitted: 3, the table and the figure of runs, once all 12 runs have ended" in told
+    scripts = [path.read_text() for path in sorted((tmp_path / "runs/slurm").glob("*/*_submission.sh"))]
+    assert sum("--array=0-9%10" in text for text in scripts) == 1
+    assert sum("--dependency=afterany:1:2" in text for text in scripts) == 1
+    assert all("#SBATCH --requeue" in text for text in scripts)
+
+
+def test_what_slurm_refuses_half_way_is_taken_back(played, tmp_path, capsys):
+    (tmp_path / "played/sbatch.fails.2").touch()
+    assert main(RUN) == 1
+    assert "sbatch: error: refused; nothing was submitted" in capsys.readouterr().err
+    (cancelled,) = played.calls("scancel")
+    assert cancelled.count("roadmap-") == 2 and read_submissions(tmp_path / "runs") == []
+
+
+def test_what_slurm_may_have_taken_keeps_its_record(played, tmp_path, capsys):
+    """Where it does not even answer to being told to forget it: the next submission finds it by its name."""
+    (tmp_path / "played/sbatch.fails.2").touch()
+    played.fail("scancel", "scancel: error: no controller")
+    assert main(RUN) == 1
+    assert "is not submitted twice" in capsys.readouterr().err
+    first, second = sorted(read_submissions(tmp_path / "runs"), key=lambda each: -len(each.jobs))
+    (tmp_path / "played/sbatch.fails.2").unlink()
+    played.answer("squeue", "".join(f"{first.name}|{i}|1|PENDING|Priority|\n" for i in range(10)))
+    assert main(RUN) == 0
+    assert "10 runs are in the queue already" in capsys.readouterr().out and len(second.jobs) == 2
+
+
+def test_nothing_is_written_where_slurm_is_away(played, tmp_path, capsys):
+    played.fail("scontrol", "slurm_load_ctl_conf error: Unable to contact slurm controller (connect failure)")
+    assert main(RUN) == 1
+    assert "Unable to contact slurm controller" in capsys.readouterr().err
+    assert read_submissions(tmp_path / "runs") == [] and played.calls("sbatch") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--on", "local", "--pack", "2"], "--pack has no say without --on slurm"),
+        (["--on", "local", "--max-running", "2"], "--max-running has no say without --on slurm"),
+        (["--on", "local", "--set", "cluster.nodes=2"], "--set cluster.nodes=2 has no say without --on slurm"),
+        (["--on", "slurm", "--cluster", "papr"], "unknown cluster 'papr'; .*paper"),
+        (["--on", "slurm", "--pack", "0"], "--pack 0 is not valid: 1 or more is"),
+        (["--on", "slurm", "--processes", "2"], "execution.processes has no say on Slurm"),
+        (["--on", "slurm", "--pack", "2", "--set", "cluster.nodes=2"], "--pack 2 is for runs of one process"),
+        (["--on", "slurm", "--set", "cluster.nodes=3"], "clusters.cpu: pico/.*can't be shared by 3.*: 2 x 1, 4 x 1"),
+        (["--on", "slurm", "--set", "cluster.hours=soon"], "cluster.hours"),
+    ],
+)
+def test_options_that_no_submission_can_follow(played, options, message, capsys):
+    import re
+
+    assert main(["run", *options]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert played.calls("sbatch") == []
+
+
+def test_a_dry_run_prints_jobs_scripts_and_hours_and_submits_nothing(played, tmp_path, capsys):
+    assert main([*RUN, "--dry-run", "--pack", "5", "--set", "cluster.sbatch={reservation: mine}"]) == 0
+    told = capsys.readouterr().out
+    assert "1_2  layer-norm" in told and "#SBATCH --reservation=mine" in told and "#SBATCH --array=0-2%3" in told
+    assert "device-hours in 3 jobs" in told and "Nothing was submitted" in told
+    assert played.calls("sbatch") == [] and not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_works_where_there_is_no_slurm(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert main(["run", "--on", "slurm", "--regime", "resnet-50", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "#SBATCH --nodes=4" in told and "#SBATCH --gpus-per-node=8" in told and "#SBATCH --gpus-per-node=2" in told
+    assert "is not on this machine" in told
+
+
+@pytest.mark.slow
+def test_what_runs_measured_is_what_further_ones_are_expected_to_take(played, tmp_path, make_run, capsys):
+    run = make_run("gelu")
+    train(run, run.folder(tmp_path / "runs"))
+    assert main([*RUN, "--dry-run"]) == 0
+    assert "measured by 1 runs in runs on CPU cores" in capsys.readouterr().out
+    for options in (["--throughput", "1e9"], ["--device", "v100"]):
+        assert main(["cost", *options]) == 0
+        assert "measured" not in capsys.readouterr().out
+
+
+def begin(run, folder, **manifest):
+    folder.mkdir(parents=True)
+    from roadmap.plain import to_data
+
+    write_json(folder / "manifest.json", {"format": 2, "identity": run.identity, "run": to_data(run), **manifest})
+
+
+ACCOUNTS = """{name}|5_3|CANCELLED by 0|2026-01-01T00:00:00
+{name}|5_4|OUT_OF_MEMORY|2026-01-01T00:00:00
+{name}|5_[7-9]|PENDING|Unknown
+"""
+
+
+def test_status_of_every_kind_by_one_question_each(played, tmp_path, make_run, capsys):
+    out = tmp_path / "runs"
+    names = ("gelu", "layer-norm", "width", "recipe", "pico", "depthwise")
+    runs = [make_run(rung) for rung in names]
+    members = [(run, run.folder(out)) for run in runs]
+    made = submitted(out, *[(member,) for member in members])
+    begin(*members[0])
+    (members[0][1] / "metrics.jsonl").write_text(
+        json.dumps({"epoch": 1, "top1": 50.0, "images_per_second": 800.0, "seconds": 3.0}) + "\n"
+    )
+    append_session(members[0][1], Session("2026-01-01T00:00:00+00:00", "a", "slurm 5_0", 0, 0, 0))
+    append_session(members[0][1], Session("2026-01-01T00:00:00+00:00", "a", "slurm 5_0", 1, 0, 7))
+    file = PlaceFile(members[0][1])
+    file.write(Place(1, 2, 5))
+    file.close()
+    begin(*members[5])
+    write_json(members[5][1] / "result.json", {"top1": 91.5})
+    JobFiles(made.folder(out), 2).fail(Failure("the disk is full", again=True))
+    played.answer("squeue", f"{made.name}|0|5|RUNNING|None|n1\n{made.name}|1|5|PENDING|Priority|\n")
+    played.answer("sacct", ACCOUNTS.format(name=made.name))
+    assert main(["status"]) == 0
+    told = capsys.readouterr().out
+    line = "pico/gelu-s0: epoch 2 of 2, step 2 of 5, top-1 50.00 %, 800 images/s, 2s left, "
+    line += "1 restarts, 7 steps lost, job 5_0 on n1"
+    assert line in told
+    assert "queued: 1 (Priority)" in told and "pico/width-s0: the disk is full" in told
+    assert "pico/pico-s0: its job ended as OUT_OF_MEMORY" in told and "91.50 %" in told
+    assert "6 runs: 1 running, 1 queued, 2 failed, 1 cancelled, 1 finished" in told
+    assert len(played.calls()) == 2
+    assert main(["status", "gelu", "--json"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert record["state"] == "running" and record["lost_steps"] == 7 and record["seconds_left"] == pytest.approx(1.8)
+
+
+def test_status_by_the_folders_alone(played, tmp_path, make_run, capsys):
+    out = tmp_path / "runs"
+    run = make_run("gelu")
+    submitted(out, ((run, run.folder(out)),))
+    begin(run, run.folder(out))
+    played.fail("squeue", "slurm_load_jobs error: Unable to contact slurm controller")
+    assert main(["status"]) == 0
+    told = capsys.readouterr().out
+    assert "1 submitted" in told and "Slurm was not asked what is in the queue: " in told
+    played.answer("sacct", "")
+    (tmp_path / "played/squeue.fails").unlink()
+    played.fail("sacct", "sacct: error: Slurm accounting storage is disabled")
+    assert main(["status"]) == 0
+    told = capsys.readouterr().out
+    assert "its job is not in the queue any more" in told and "accounting storage is disabled" in told
+
+
+def test_cancel_touches_the_studys_jobs_alone(played, tmp_path, make_run, capsys):
+    out = tmp_path / "runs"
+    runs = [make_run("gelu"), make_run("width"), make_run("recipe")]
+    members = [(run, run.folder(out)) for run in runs]
+    made = submitted(out, (members[0],), (members[1], members[2]))
+    figure = submitted(out, name="roadmap-figure-1")
+    played.answer(
+        "squeue",
+        f"{made.name}|0|5|RUNNING|None|n1\n{made.name}|1|5|RUNNING|None|n1\n{figure.name}|N/A|6|PENDING|Dependency|\n",
+    )
+    assert main(["cancel", "width"]) == 2
+    assert "job 5_1 has pico/recipe-s0 too" in capsys.readouterr().err
+    assert main(["cancel", "gelu"]) == 0 and played.calls("scancel") == ["scancel 5_0"]
+    assert main(["cancel", "gelo"]) == 2 and "did you mean" in capsys.readouterr().err
+    assert main(["cancel"]) == 0 and played.calls("scancel")[-1] == "scancel 5_0 5_1 6"
+
+
+def test_logs_are_the_runs_or_its_jobs(played, tmp_path, make_run, capsys):
+    out = tmp_path / "runs"
+    run = make_run("gelu")
+    made = submitted(out, ((run, run.folder(out)),))
+    assert main(["logs", "gelu"]) == 2
+    assert "has said nothing yet" in capsys.readouterr().err
+    (made.folder(out) / "5_0_log.out").write_text("no module named torch\n")
+    assert main(["logs", "gelu"]) == 0 and capsys.readouterr().out == "no module named torch\n"
+    begin(run, run.folder(out))
+    (run.folder(out) / "log.txt").write_text("epoch 1\n")
+    assert main(["logs", "gelu-s0", "-f"]) == 0 and capsys.readouterr().out == "epoch 1\n"
+    assert main(["status", "--out", "nowhere"]) == 2
+    assert "nowhere: no such folder of runs" in capsys.readouterr().err
+
+
+def test_retry_submits_what_failed_alone(played, tmp_path, capsys):
+    """As it was submitted, and the figure behind it."""
+    assert main([*RUN[:4], "gelu,layer-norm", "--set", "recipe.epochs=3"]) == 0
+    out = tmp_path / "runs"
+    capsys.readouterr()
+    (made,) = [each for each in read_submissions(out) if each.jobs]
+    JobFiles(made.folder(out), 1).fail(Failure("the disk was full", again=True))
+    played.answer("squeue", f"{made.name}|0|1|RUNNING|None|n1\n")
+    assert main(["retry"]) == 0
+    assert "submitted again: 1 runs, 3; the figure then: 4" in capsys.readouterr().out
+    new = max(read_submissions(out), key=lambda each: (bool(each.jobs), len(each.jobs) == 1))
+    assert [entry.rung for job in new.jobs for entry in job] == ["layer-norm"]
+    assert "afterany:3:1" in (next(new.folder(out).parent.glob("*/4_submission.sh"))).read_text()
+    assert main(["retry", "gelu"]) == 2 and "is running: there is nothing to retry" in capsys.readouterr().err
+
+
+def test_a_damaged_record_is_named(played, tmp_path, capsys):
+    made = submitted(tmp_path / "runs")
+    path = made.folder(tmp_path / "runs") / "submission.json"
+    path.write_text("{")
+    assert main(["status"]) == 2
+    assert str(path) in capsys.readouterr().err
+    with pytest.raises(ForeignFolder):
+        overlook(tmp_path / "runs")
+    shutil.rmtree(path.parent)
+    assert main(["status"]) == 0 and "no runs yet" in capsys.readouterr().out
