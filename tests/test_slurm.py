@@ -65,9 +65,10 @@ class Study:
         (folder,) = self.run_folders()
         return folder
 
-    def processes(self):
-        """Of its jobs, on this machine."""
-        return subprocess.run(["pgrep", "-f", str(self.runs / "slurm")], capture_output=True, text=True).stdout.split()
+    def processes(self, job):
+        """Of a job, and Slurm's own that watch over them."""
+        pattern = rf"{self.runs}/slurm|slurmstepd: \[{job}\."
+        return subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True).stdout.split()
 
     def wait_for_epoch(self, epoch):
         """Of a single run."""
@@ -154,8 +155,8 @@ def test_a_node_that_fails_takes_nothing_with_it(study, undisturbed, nodes):
     failed = NODES[1] if nodes == 2 else study.slurm.run("squeue", "-h", "-j", job, "-o", "%N").strip()
     study.slurm.run("scontrol", "update", f"NodeName={failed}", "State=DOWN", "Reason=test")
     until(lambda: (job, "RUNNING") not in study.slurm.queue(), "the job is off the node")
-    # Else Slurm would find them there, and hold the job.
-    until(lambda: not study.processes(), "its processes have ended")
+    # Else Slurm would find what is left of it there, and hold the job.
+    until(lambda: not study.processes(job), "its processes have ended")
     study.slurm.run("scontrol", "update", f"NodeName={failed}", "State=RESUME", check=False)
     study.slurm.wait_until_empty()
     study.assert_finished_as(undisturbed / str(nodes))
