@@ -6,9 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from roadmap.execution import Execution, accumulation
+from roadmap.plain import choices, from_data
 from roadmap.recipe import Recipe
 
 NAMED = 8  # layouts that a refusal names
+FIGURE_KEYS = ("partition", "account", "qos", "constraint", "memory_gb", "sbatch", "setup")
+FIGURE_MEMORY_GB = 4
+# Options of sbatch that follow from other keys of a profile, or from what is submitted.
+OWNED = set("partition account qos constraint nodes ntasks ntasks-per-node gpus-per-node cpus-per-task mem".split())
+OWNED |= set("time signal array dependency job-name output error open-mode".split())
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Cluster:
     save_seconds: int = 90  # before the end of its hours a job is asked to save its state
     most_crashes: int = 3  # after which a job is not tried again
     sbatch: dict[str, str | int | float | bool] = field(default_factory=dict)  # further options of sbatch
+    figure: dict[str, Any] = field(default_factory=dict)  # what differs for the job that draws the figure
     setup: tuple[str, ...] = ()  # lines of the shell, first in each job
     execution: dict[str, Any] = field(default_factory=dict)  # what differs from the section `execution`
 
@@ -60,11 +67,23 @@ class Cluster:
             raise ValueError(f"hours is {self.hours:g}, expected more than 0")
         if self.memory_gb is not None and self.memory_gb <= 0:
             raise ValueError(f"memory_gb is {self.memory_gb:g}, expected more than 0")
+        for key in self.sbatch:
+            if key.replace("_", "-") in OWNED:
+                raise ValueError(f"sbatch.{key}: it has a key of its own in the profile, or is chosen for each job")
+        unknown = sorted(self.figure.keys() - FIGURE_KEYS)
+        if unknown:
+            raise ValueError(f"figure.{unknown[0]}: unknown; {choices(FIGURE_KEYS, unknown[0])}")
         if "processes" in self.execution:
             raise ValueError("execution.processes is nodes x tasks_per_node here; leave it out")
         for name, text in {"partition": self.partition, "account": self.account, "qos": self.qos}.items():
             if text == "":
                 raise ValueError(f"{name} is empty; leave it out, or null")
+
+    def for_figure(self) -> Cluster:
+        """For the job that draws the figure: small, on no GPU, and with none of `sbatch`, which may ask for more."""
+        own = {"memory_gb": FIGURE_MEMORY_GB, "constraint": None, "sbatch": {}, **self.figure}
+        small: Cluster = from_data(Cluster, {"hours": 1.0, **{key: getattr(self, key) for key in FIGURE_KEYS}, **own})
+        return small
 
     @property
     def full(self) -> Layout:
@@ -89,9 +108,11 @@ class Cluster:
 
 
 def _fewest(full: Layout, processes: int) -> Layout:
-    if processes <= full.tasks_per_node:
-        return Layout(1, processes)
-    return Layout(processes // full.tasks_per_node, full.tasks_per_node)
+    """So many on as few nodes as it takes; all of them where no layout has so many."""
+    for nodes in range(1, full.nodes + 1):
+        if processes % nodes == 0 and processes // nodes <= full.tasks_per_node:
+            return Layout(nodes, processes // nodes)
+    return full
 
 
 def _able(full: Layout, recipe: Recipe, execution: Execution) -> str:

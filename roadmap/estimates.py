@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from roadmap.costs import cost
 from roadmap.design import Design
@@ -18,6 +17,7 @@ from roadmap.study import Dataset, Study
 NEWEST = 100  # runs that are looked at
 # Of a training step: one forward pass, and two as much for the gradients.
 PASSES = 3
+CPU = "CPU cores"
 
 
 @dataclass(frozen=True)
@@ -57,29 +57,44 @@ def speed_of(study: Study, device: str) -> Speed:
     )
 
 
-def speed_measured(out: Path, regime: str, kind: Literal["cpu", "cuda"] | None = None) -> Speed | None:
-    """What the newest runs of a regime came to, on devices of a kind where one is given; None where there is none."""
+def speed_measured(out: Path, regime: str, device: str | None = None) -> Speed | None:
+    """What the newest runs of a regime came to; None where there is none.
+
+    On the device of that name of the study, or where none is given on that of the newest run.
+    """
     newest = sorted((out / regime).glob("*/metrics.jsonl"), key=lambda path: path.stat().st_mtime)[-NEWEST:]
-    seen: dict[tuple[Design, int], list[float]] = {}
-    machines: set[str] = set()
-    for path in newest:
-        try:
-            manifest = read_json(path.parent / "manifest.json") or {}
-            run, execution = read_run(manifest, path.parent), manifest["execution"]
-            rates = [row["images_per_second"] for row in read_metrics(path.parent) if row["images_per_second"]]
-            devices = execution["processes"] * (1 if execution["device"] == "cuda" else execution["threads"])
-        except (ForeignFolder, KeyError, OSError):
-            continue
-        if not rates or kind not in (None, execution["device"]):
-            continue
-        design, size = run.experiment.design, run.experiment.recipe.image_size
-        macs = cost(design, size, run.dataset.classes).macs
-        seen.setdefault((design, size), []).append(PASSES * macs * statistics.median(rates) / devices)
-        machines.add(manifest.get("machine", {}).get("gpu") or "CPU cores")
-    if not seen:
+    measured = [found for path in newest if (found := _measured(path.parent))]
+    machines = [machine for machine, _, _ in measured if device is None or _is_called(machine, device)]
+    if not machines:
         return None
-    measured = {key: statistics.median(speeds) for key, speeds in seen.items()}
-    median = statistics.median(measured.values())
-    runs = sum(map(len, seen.values()))
-    source = f"{median:.3g} multiply-adds a second, measured by {runs} runs in {out} on {', '.join(sorted(machines))}"
-    return Speed(median, source, measured)
+    seen: dict[tuple[Design, int], list[float]] = {}
+    for machine, network, macs_per_second in measured:
+        if machine == machines[-1]:
+            seen.setdefault(network, []).append(macs_per_second)
+    medians = {network: statistics.median(speeds) for network, speeds in seen.items()}
+    median = statistics.median(medians.values())
+    count = sum(map(len, seen.values()))
+    runs = "1 run" if count == 1 else f"{count} runs"
+    return Speed(median, f"{median:.3g} multiply-adds a second, measured by {runs} in {out} on {machines[-1]}", medians)
+
+
+def _measured(folder: Path) -> tuple[str, tuple[Design, int], float] | None:
+    """The kind of device, the network, and the multiply-adds a second of one device; None where a run tells no such."""
+    try:
+        manifest = read_json(folder / "manifest.json") or {}
+        run, execution = read_run(manifest, folder), manifest["execution"]
+        rates = [row["images_per_second"] for row in read_metrics(folder) if row["images_per_second"]]
+        gpu = manifest["machine"]["gpu"]
+        devices = execution["processes"] * (1 if gpu else execution["threads"])
+    except (ForeignFolder, KeyError, OSError):
+        return None
+    if not rates:
+        return None
+    design, size = run.experiment.design, run.experiment.recipe.image_size
+    macs = cost(design, size, run.dataset.classes).macs
+    return gpu or CPU, (design, size), PASSES * macs * statistics.median(rates) / devices
+
+
+def _is_called(machine: str, device: str) -> bool:
+    """Whether a device of the study is of that kind: `v100` is in `Tesla V100-SXM2-16GB`."""
+    return device.startswith("cpu") if machine == CPU else device.lower() in machine.lower()

@@ -25,14 +25,16 @@ def code_state() -> dict[str, Any]:
 
 
 def _sources() -> list[Path]:
-    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    files = (path for package in PACKAGES for path in (ROOT / package).rglob("*"))
+    return sorted(path for path in files if path.is_file() and "__pycache__" not in path.parts)
 
 
-def _hash_of(files: Sequence[Path]) -> str:
+def _hash_of(files: Sequence[Path], *more: str) -> str:
     digest = hashlib.sha256()
     for path in files:
         name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
         digest.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
+    digest.update("\0".join(more).encode())
     return digest.hexdigest()[:12]
 
 
@@ -54,16 +56,18 @@ def snapshot(folder: Path, plugins: Sequence[Path] = ()) -> tuple[Path, tuple[Pa
 
     Returns the folder that stands for the packages' own in PYTHONPATH, and the copies of the plugins.
     """
-    target = folder / _hash_of([*_sources(), study_path(), *plugins])
+    state = code_state()
+    target = folder / _hash_of([*_sources(), study_path(), *plugins], str(state))
     copies = tuple(target / "plugins" / str(i) / path.name for i, path in enumerate(plugins))
     if not target.exists():
         aside = folder / f"new-{os.getpid()}"
+        shutil.rmtree(aside, ignore_errors=True)  # of a process of that number that was killed
         for package in PACKAGES:
             shutil.copytree(ROOT / package, aside / package, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(study_path(), aside / "roadmap" / study_path().name)
         for path, copy in zip(plugins, copies, strict=True):
             (aside / copy.relative_to(target)).parent.mkdir(parents=True)
             shutil.copy(path, aside / copy.relative_to(target))
-        write_json(aside / STATE_FILE, code_state())
+        write_json(aside / STATE_FILE, state)
         aside.rename(target)
     return target, copies

@@ -23,6 +23,10 @@ ADDRESS = "address://"
 MEETING_SECONDS = 600  # tasks of one job may be started minutes apart
 
 
+class Apart(ValueError):
+    """The processes of a run did not come together; once more they may."""
+
+
 @dataclass(frozen=True)
 class World:
     """One process among those that train a run, one a device. Alone, where nothing else is said."""
@@ -36,7 +40,7 @@ class World:
 
     @contextmanager
     def joined(self, device: str) -> Iterator[None]:
-        """In touch with the others, over NCCL from GPUs and gloo from CPUs. Raises ValueError where they don't meet."""
+        """In touch with the others, over NCCL from GPUs and gloo from CPUs. Raises Apart where they don't meet."""
         import torch
         from torch import distributed as dist
 
@@ -53,7 +57,7 @@ class World:
                     dist.init_process_group(backend, init_method=self.meeting, rank=self.rank, world_size=self.size)
             except (RuntimeError, TimeoutError) as error:
                 reason = str(error).splitlines()[0]
-                raise ValueError(f"the {self.size} processes do not meet at {self.meeting}: {reason}") from None
+                raise Apart(f"the {self.size} processes do not meet at {self.meeting}: {reason}") from None
         yield
         # Not after an error: the others may never come to it.
         if self.size > 1:

@@ -32,6 +32,7 @@ from roadmap.record import (
     read_divergences,
     read_json,
     read_metrics,
+    read_result,
     state,
     write_divergences,
     write_json,
@@ -42,7 +43,7 @@ from runner import checkpoint
 from runner.data import EvaluationBatches, TrainingBatches
 from runner.device import Setup, choose_setup
 from runner.diagnosis import first_not_finite, not_finite_weight
-from runner.distributed import ALONE, World
+from runner.distributed import ALONE, Apart, World
 from runner.evaluation import evaluate
 from runner.optim import learning_rate, make_optimizer
 from runner.provenance import circumstances, peak_memory, session
@@ -82,6 +83,8 @@ def train(
     something asked for can't be had.
     """
     how_far = state(folder, run)
+    if world.said_by_all(how_far)[0] == "finished":  # by rank 0's word
+        return read_result(folder, run) or {}
     check_trainable(run)
     manifest = read_json(folder / "manifest.json") or {}
     where = f"{folder}/manifest.json: execution"
@@ -186,6 +189,7 @@ class Training:
         with contextlib.ExitStack() as stack:
             if self.world.rank == 0:
                 self.place = stack.enter_context(contextlib.closing(PlaceFile(self.folder)))
+                self.place.write(Place(self.epoch, self.step, self.batches.steps))
             # Closed, so that its workers end before this process does.
             self.stream = stack.enter_context(contextlib.closing(self.batches.stream(self.epoch, self.step)))
             while self.epoch < self.recipe.epochs:
@@ -227,12 +231,12 @@ class Training:
         self.loss_sum, self.skipped, self.seconds = saved["loss_sum"], saved["skipped"], saved["seconds"]
 
     def _check_agreement(self) -> None:
-        """Every process found on its disk what the others found. Raises ValueError where they did not."""
+        """Every process found on its disk what the others found. Raises Apart where they did not."""
         mine = (self.run.identity, self.setup, self.batches.retries, self.epoch, self.step)
         found = self.world.said_by_all(mine)
         for rank, other in enumerate(found):
             if other != found[0]:
-                raise ValueError(f"{self.folder}: rank {rank} found {other}, rank 0 {found[0]}; start them again")
+                raise Apart(f"{self.folder}: rank {rank} found {other}, rank 0 {found[0]}; start them again")
 
     def _check_weights(self) -> None:
         """A checkpoint never has weights that are not finite."""

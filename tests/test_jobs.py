@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import getpass
 import json
 import math
 import shutil
 import signal
 import time
+from contextlib import suppress
 
 import pytest
 import submitit
@@ -17,14 +19,22 @@ from hypothesis import strategies as st
 from roadmap.cli import main
 from roadmap.cluster import Cluster, Layout
 from roadmap.execution import Execution
-from roadmap.record import ForeignFolder, read_json, write_divergences, write_json
+from roadmap.record import Divergence, ForeignFolder, read_json, write_divergences, write_json
 from roadmap.sessions import Place, PlaceFile, Session, append_session, read_place, read_sessions
 from roadmap.study import changed, load_study
 from runner.launch.job import exclusive
-from runner.launch.overview import overlook
+from runner.launch.overview import survey
 from runner.launch.slurm import after, commands
-from runner.launch.slurm.submission import Attempts, Entry, Failure, JobFiles, new_submission, read_submissions
-from runner.launch.slurm.submit import Wish, plan
+from runner.launch.slurm.submission import (
+    Attempts,
+    Entry,
+    Failure,
+    JobFiles,
+    Submission,
+    SubmitOptions,
+    read_submissions,
+)
+from runner.launch.slurm.submit import plan
 from runner.launch.slurm.task import Task
 from tests.conftest import execution
 from tests.slurm import until
@@ -33,10 +43,11 @@ from tests.test_engine import assert_same, train
 CPU = Cluster(hours=1)
 
 
-def submitted(out, *jobs, cluster=CPU, name=None):
+def submitted(out, *jobs, cluster=CPU, name=None, **how):
     """The record of a submission of jobs, each a tuple of runs with their folders."""
     entries = tuple(tuple(Entry.of(run, folder, out) for run, folder in job) for job in jobs)
-    made = new_submission(("roadmap", "run"), "cpu", cluster, Layout(1, 1), entries)
+    options = SubmitOptions("cpu", cluster, execution(**how), ("roadmap", "run"))
+    made = Submission.new(options, Layout(1, 1), entries)
     made = dataclasses.replace(made, name=name or made.name)
     made.write(out)
     return made
@@ -44,8 +55,8 @@ def submitted(out, *jobs, cluster=CPU, name=None):
 
 def task(out, *members, **how):
     """A job's task with its files, as it is submitted."""
-    made = submitted(out, members)
-    return Task(tuple(members), execution(**how), (), JobFiles(made.folder(out), 0), ("roadmap", "run"), 1)
+    made = submitted(out, members, **how)
+    return Task(tuple(members), made.options, (), JobFiles(made.folder(out), 0))
 
 
 def local(folder, task, tasks=1):
@@ -78,7 +89,8 @@ def test_a_job_that_is_signalled_saves_its_state_and_ends(make_run, tmp_path, nu
     members = [(run, run.folder(out)) for run in runs]
     job = local(tmp_path / "jobs", task(out, *members))
     until(lambda: all((read_place(folder) or Place(0, 0, 1)).epoch >= 1 for _, folder in members), "they are at it")
-    job._process.send_signal(number) if number == signal.SIGTERM else job._interrupt()
+    for _ in range(2):  # Slurm, and srun behind it, may say it twice
+        job._process.send_signal(number) if number == signal.SIGTERM else job._interrupt()
     assert job.result() == "stopped"
     for _, folder in members:
         assert (folder / "checkpoint.pt").exists() and not (folder / "result.json").exists()
@@ -165,8 +177,6 @@ def test_a_job_is_over_when_its_runs_are(ended):
 
 
 def test_a_diverged_job_has_failed(ended):
-    from roadmap.record import Divergence
-
     write_divergences(ended.folder, [Divergence(1, 1, 0.1, "nan", "head")])
     assert ended(0) == 1
 
@@ -176,7 +186,7 @@ def test_a_stopped_job_begins_again_as_long_as_it_gets_on(ended):
         ended.step(step + 1)
         with pytest.raises(Requeued, match="7"):
             ended(0)
-    assert ended.files.attempts() == Attempts(requeued=20, steps=20)
+    assert ended.files.attempts() == Attempts(steps=20)
     for _ in range(after.MOST_IDLE - 1):
         with pytest.raises(Requeued):
             ended(0)
@@ -204,9 +214,37 @@ def test_what_has_to_be_put_right_first_is_not_tried_again(ended):
     assert ended(1) == 1 and ended.files.attempts() == Attempts()
 
 
+def test_a_run_that_is_to_be_retried_is_not_over_by_its_divergence(ended, make_run, tmp_path):
+    write_divergences(ended.folder, [Divergence(1, 1, 0.1, "nan", "head")])
+    path = ended.files.folder / "submission.json"
+    record = read_json(path)
+    record["options"]["execution"]["on_nan"] = "retry"
+    write_json(path, record)
+    with pytest.raises(Requeued):
+        ended(0)
+    write_divergences(ended.folder, [Divergence(1, 1, 0.1, "nan", "head")] * 4)
+    assert ended(0) == 1
+
+
+def test_a_task_that_was_killed_is_told_of_behind_its_partners_word(ended):
+    for _ in range(3):
+        ended.files.fail(Failure("RuntimeError: Connection closed by peer", again=True))
+        with suppress(Requeued):
+            ended(137)
+    assert "closed by peer; a task was killed, perhaps for want of memory" in ended.files.failure().message
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "SIGNALING", "STOPPED"])
+def test_what_slurm_has_not_decided_begins_again(ended, monkeypatch, state):
+    monkeypatch.setattr(commands, "state_of", lambda job_id: state)
+    with pytest.raises(Requeued):
+        ended(0)
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "COMPLETING", "TIMEOUT", "PENDING", ""])
 @pytest.mark.parametrize("status", [0, 137])
-def test_a_job_that_slurm_ends_is_left_to_it(ended, monkeypatch, status):
-    monkeypatch.setattr(commands, "state_of", lambda job_id: "CANCELLED")
+def test_a_job_that_slurm_ends_is_left_to_it(ended, monkeypatch, state, status):
+    monkeypatch.setattr(commands, "state_of", lambda job_id: state)
     assert ended(status) == (status or 1) and ended.files.failure() is None
 
 
@@ -235,15 +273,15 @@ def test_every_run_is_in_one_job_of_one_array(batches, pack, limit):
     cluster = Cluster(hours=1, nodes=2, tasks_per_node=2 if pack == 1 else 1)
     nodes = cluster if pack == 1 else dataclasses.replace(cluster, nodes=1)
     how = changed(study.execution, {"device_batch": 64 if pack == 1 else "auto"}, "test")
-    wish = Wish("test", nodes, how, (), pack)
-    arrays = list(plan(members, wish, limit))
+    how = SubmitOptions("test", nodes, how, (), pack)
+    arrays = list(plan(members, how, limit))
     planned = [member for _, jobs in arrays for job in jobs for member in job]
     assert sorted(run.seed for run, _ in planned) == list(range(len(batches)))
     for layout, jobs in arrays:
         assert 1 <= len(jobs) <= limit and all(1 <= len(job) <= pack for job in jobs)
-        assert {wish.layout(run) for job in jobs for run, _ in job} == {layout}
-    layouts = {wish.layout(run) for run, _ in members}
-    needed = {layout: sum(wish.layout(run) == layout for run, _ in members) for layout in layouts}
+        assert {how.layout(run) for job in jobs for run, _ in job} == {layout}
+    layouts = {how.layout(run) for run, _ in members}
+    needed = {layout: sum(how.layout(run) == layout for run, _ in members) for layout in layouts}
     assert len(arrays) == sum(math.ceil(math.ceil(count / pack) / limit) for count in needed.values())
 
 
@@ -298,6 +336,8 @@ def test_the_layouts_that_are_named_can(nodes, gpus, batch, each):
         ({"gpus_per_node": 4, "tasks_per_node": 2}, "tasks_per_node is 2, expected one a GPU: 4"),
         ({"execution": {"processes": 3}}, "execution.processes is nodes x tasks_per_node here"),
         ({"partition": ""}, "partition is empty"),
+        ({"sbatch": {"cpus_per_task": 4}}, "sbatch.cpus_per_task: it has a key of its own"),
+        ({"figure": {"gpus": 1}}, "figure.gpus: unknown; .*partition"),
     ],
 )
 def test_a_profile_that_cannot_be_is_refused(changes, message):
@@ -374,7 +414,7 @@ def test_what_slurm_may_have_taken_keeps_its_record(played, tmp_path, capsys):
     (tmp_path / "played/sbatch.fails.2").unlink()
     played.answer("squeue", "".join(f"{first.name}|{i}|1|PENDING|Priority|\n" for i in range(10)))
     assert main(RUN) == 0
-    assert "10 runs are in the queue already" in capsys.readouterr().out and len(second.jobs) == 2
+    assert "10 runs are in the queue already or have ended" in capsys.readouterr().out and len(second.jobs) == 2
 
 
 def test_nothing_is_written_where_slurm_is_away(played, tmp_path, capsys):
@@ -428,7 +468,7 @@ def test_what_runs_measured_is_what_further_ones_are_expected_to_take(played, tm
     run = make_run("gelu")
     train(run, run.folder(tmp_path / "runs"))
     assert main([*RUN, "--dry-run"]) == 0
-    assert "measured by 1 runs in runs on CPU cores" in capsys.readouterr().out
+    assert "measured by 1 run in runs on CPU cores" in capsys.readouterr().out
     for options in (["--throughput", "1e9"], ["--device", "v100"]):
         assert main(["cost", *options]) == 0
         assert "measured" not in capsys.readouterr().out
@@ -479,6 +519,67 @@ def test_status_of_every_kind_by_one_question_each(played, tmp_path, make_run, c
     assert main(["status", "gelu", "--json"]) == 0
     (record,) = json.loads(capsys.readouterr().out)
     assert record["state"] == "running" and record["lost_steps"] == 7 and record["seconds_left"] == pytest.approx(1.8)
+
+
+def test_a_run_that_waits_to_be_retried_is_queued(played, tmp_path, make_run, capsys):
+    out = tmp_path / "runs"
+    run = make_run("gelu")
+    made = submitted(out, ((run, run.folder(out)),), on_nan="retry")
+    begin(run, run.folder(out))
+    write_divergences(run.folder(out), [Divergence(1, 1, 0.1, "nan", "head")])
+    played.answer("squeue", f"{made.name}|N/A|5|PENDING|Priority|\n")
+    assert main(["status"]) == 0 and "1 queued" in capsys.readouterr().out
+    played.answer("squeue", "")
+    assert main(["status"]) == 0 and "1 diverged" in capsys.readouterr().out
+
+
+def test_a_figure_that_was_not_drawn_is_told_of(played, tmp_path, make_run, capsys):
+    out = tmp_path / "runs"
+    run = make_run("gelu")
+    submitted(out, ((run, run.folder(out)),))
+    figure = submitted(out, name="roadmap-figure-1")
+    JobFiles(figure.folder(out), 0).fail(Failure("OSError: no space", again=False))
+    assert main(["status"]) == 0 and "the figure was not drawn: OSError: no space" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("user", ["root", "someone else"])
+def test_jobs_that_a_cluster_hides_are_not_submitted_twice(played, tmp_path, make_run, capsys, user):
+    out = tmp_path / "runs"
+    run = make_run("gelu")
+    made = submitted(out, ((run, run.folder(out)),))
+    path = made.folder(out) / "submission.json"
+    write_json(path, read_json(path) | {"user": getpass.getuser() if user == "root" else user})
+    played.answer("scontrol", "MaxArraySize            = 10\nPrivateData             = accounts,jobs\n")
+    assert main(RUN) == (0 if user == "root" else 2)
+    if user != "root":
+        assert "someone else submitted runs into it that have not ended" in capsys.readouterr().err
+
+
+def test_a_folder_that_slurm_would_misread_is_refused(played, capsys):
+    assert main([*RUN, "--out", "50%a"]) == 2
+    assert "50%a' has a '%', which Slurm would misread" in capsys.readouterr().err
+
+
+def test_every_key_of_a_profile_is_in_the_script(played, capsys):
+    keys = (
+        "partition=gpu account=vision qos=high constraint=v100 memory_gb=1.5 cpus_per_task=10 nodes=2 gpus_per_node=2"
+    )
+    settings = [f"--set=cluster.{key}" for key in keys.split()]
+    more = ["--set=cluster.setup=[module load cuda]", "--set=cluster.sbatch={exclusive: true, nice: false}"]
+    assert main(["run", "--on", "slurm", "--steps", "gelu", "--dry-run", "--cluster", "cpu", *settings, *more]) == 0
+    told = capsys.readouterr().out.splitlines()
+    expected = "partition=gpu account=vision qos=high constraint=v100 mem=1536MB cpus-per-task=10 nodes=2"
+    for option in [*expected.split(), "gpus-per-node=2", "ntasks-per-node=2", "time=60", "exclusive"]:
+        assert f"#SBATCH --{option}" in told
+    assert "module load cuda" in told and not any("nice" in line for line in told)
+
+
+def test_the_figures_job_is_small(played, tmp_path):
+    options = ["--set=cluster.gpus_per_node=2", "--set=cluster.sbatch={exclusive: true}", "--set=cluster.partition=gpu"]
+    assert main([*RUN, *options, "--set=cluster.figure={partition: cpu}"]) == 0
+    (script,) = (tmp_path / "runs" / "slurm").glob("roadmap-figure-*/*_submission.sh")
+    text = script.read_text()
+    assert "--partition=cpu" in text and "--mem=4096MB" in text and "exclusive" not in text and "gpus" not in text
 
 
 def test_status_by_the_folders_alone(played, tmp_path, make_run, capsys):
@@ -540,7 +641,7 @@ def test_retry_submits_what_failed_alone(played, tmp_path, capsys):
     played.answer("squeue", f"{made.name}|0|1|RUNNING|None|n1\n")
     assert main(["retry"]) == 0
     assert "submitted again: 1 runs, 3; the figure then: 4" in capsys.readouterr().out
-    new = max(read_submissions(out), key=lambda each: (bool(each.jobs), len(each.jobs) == 1))
+    (new,) = (each for each in read_submissions(out) if each.jobs and each.name != made.name)
     assert [entry.rung for job in new.jobs for entry in job] == ["layer-norm"]
     assert "afterany:3:1" in (next(new.folder(out).parent.glob("*/4_submission.sh"))).read_text()
     assert main(["retry", "gelu"]) == 2 and "is running: there is nothing to retry" in capsys.readouterr().err
@@ -553,6 +654,6 @@ def test_a_damaged_record_is_named(played, tmp_path, capsys):
     assert main(["status"]) == 2
     assert str(path) in capsys.readouterr().err
     with pytest.raises(ForeignFolder):
-        overlook(tmp_path / "runs")
+        survey(tmp_path / "runs")
     shutil.rmtree(path.parent)
     assert main(["status"]) == 0 and "no runs yet" in capsys.readouterr().out

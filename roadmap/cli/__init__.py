@@ -10,8 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from roadmap.cli import designs, figures, jobs, runs
-
-FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
+from roadmap.cli.text import BAD_USAGE, INTERRUPTED
 
 
 class Parser(argparse.ArgumentParser):

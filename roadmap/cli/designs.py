@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.options import Choice, add_study_options, choose
 from roadmap.cli.text import count, duration, table
@@ -181,14 +181,14 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def speed(choice: Choice, out: Path, device: str | None = None, throughput: float | None = None) -> Speed:
-    """As given, else as the runs at hand measured it, else as the study has it. Raises ValueError for unknown names."""
+    """As given, else as the runs at hand measured it, else as the study has it. Raises ValueError for unknown names.
+
+    On a cluster it is that of the profile's device; here that of whatever the newest runs were trained on.
+    """
     if throughput is not None:
         return speed_given(throughput)
-    kind: Literal["cpu", "cuda"] | None = None
-    if choice.cluster:
-        kind = "cuda" if choice.cluster.gpus_per_node else "cpu"
-    measured = None if device else speed_measured(out, choice.regime, kind)
-    default = (choice.cluster.device if choice.cluster else None) or choice.study.regime(choice.regime).device
+    default = (choice.cluster and choice.cluster.device) or choice.study.regime(choice.regime).device
+    measured = None if device else speed_measured(out, choice.regime, default if choice.cluster else None)
     return measured or speed_of(choice.study, device or default)
 
 

@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.text import duration, table
+from roadmap.cli.text import FAILED, duration, table
 from roadmap.plain import choices
 from roadmap.study import load_study
 
 if TYPE_CHECKING:
     from runner.launch.overview import Overview, Standing
 
-FAILED = 1
 WATCH_SECONDS = 5.0
 MOST_SEEDS = 6  # columns of the table; of more the counts are shown
 MOST_LINES = 20  # of a kind, below the table
@@ -87,11 +86,11 @@ def _names(standing: Standing) -> tuple[str, ...]:
 
 
 def show_status(options: argparse.Namespace) -> int:
-    from runner.launch.overview import overlook
+    from runner.launch.overview import survey
 
     out = _out(options)
     if not options.watch:
-        overview = overlook(out)
+        overview = survey(out)
         runs = chosen(overview.runs, options.runs)
         print(
             json.dumps([_record(standing) for standing in runs], indent=2)
@@ -110,12 +109,12 @@ def _watch(out: Path, names: Sequence[str]) -> int:
     from rich.live import Live
     from rich.text import Text
 
-    from runner.launch.overview import overlook
+    from runner.launch.overview import survey
 
     def look() -> tuple[Text, bool]:
-        overview = overlook(out)
+        overview = survey(out)
         runs = chosen(overview.runs, names)
-        going = any(standing.kind in ("running", "queued", "submitted") for standing in runs) or bool(overview.figures)
+        going = any(standing.is_going for standing in runs) or bool(overview.figures)
         return Text(time.strftime("%H:%M:%S\n") + status_text(overview, runs), no_wrap=True), going
 
     console = Console(soft_wrap=True)
@@ -150,6 +149,8 @@ def status_text(overview: Overview, runs: Sequence[Standing]) -> str:
     if overview.figures:
         jobs = ", ".join(f"{job.job_id} ({job.state.lower()})" for job in overview.figures)
         parts.append(f"the figure is drawn when all have ended, by job {jobs}")
+    if overview.figure_failed:
+        parts.append(f"the figure was not drawn: {overview.figure_failed}")
     lost, restarts = sum(standing.lost_steps for standing in runs), sum(standing.restarts for standing in runs)
     total = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
     spent = f"; {restarts} restarts, {lost} steps lost and done again" if restarts else ""
@@ -247,26 +248,26 @@ def _record(standing: Standing) -> dict[str, Any]:
 
 def show_logs(options: argparse.Namespace) -> int:
     """The run's log; before it has one, what its job printed."""
-    from runner.launch.overview import overlook
+    from runner.launch.overview import survey
 
     out = _out(options)
-    means = chosen(overlook(out).runs, [options.run])
+    means = chosen(survey(out).runs, [options.run])
     if len(means) > 1:
         names = ", ".join(standing.folder.name for standing in means)
         raise ValueError(f"{options.run!r} means {len(means)} runs: {names}; one is expected")
     (standing,) = means
     path = _log(standing, out)
-    if path is None and not (options.follow and _is_going(standing)):
+    if path is None and not (options.follow and standing.is_going):
         raise ValueError(f"{standing.name} has said nothing yet: {standing.kind} {standing.detail}".rstrip())
     shown: tuple[Path | None, int] = (path, 0)
     asked = time.monotonic()
     while True:
         shown = _print_news(_log(standing, out), *shown)
-        if not (options.follow and _is_going(standing)):
+        if not (options.follow and standing.is_going):
             return 0
         time.sleep(FOLLOW_SECONDS)
         if time.monotonic() - asked > WATCH_SECONDS:
-            standing = chosen(overlook(out).runs, [standing.entry.identity])[0]
+            standing = chosen(survey(out).runs, [standing.entry.identity])[0]
             asked = time.monotonic()
 
 
@@ -280,30 +281,24 @@ def _print_news(path: Path | None, before: Path | None, position: int) -> tuple[
         return path, log.tell()
 
 
-def _is_going(standing: Standing) -> bool:
-    return standing.kind in ("running", "queued", "submitted")
-
-
 def _log(standing: Standing, out: Path) -> Path | None:
     """The run's own, else that of its job's first task."""
     own = standing.folder / "log.txt"
     if own.exists() or standing.submission is None:
         return own if own.exists() else None
-    folder, index = standing.submission.folder(out), standing.index
-    array = len(standing.submission.jobs) > 1
-    return next(iter(sorted(folder.glob(f"*_{index}_0_log.out" if array else "*_0_log.out"))), None)
+    return standing.submission.log(standing.index, out)
 
 
 def cancel_jobs(options: argparse.Namespace) -> int:
-    from runner.launch.overview import overlook
+    from runner.launch.overview import survey
     from runner.launch.slurm import commands
 
     out = _out(options)
-    overview = overlook(out)
+    overview = survey(out)
     wanted = chosen(overview.runs, options.runs)
     jobs = {standing.job.job_id for standing in wanted if standing.job}
     for standing in overview.runs:  # that are packed with one of them
-        if standing.job and standing.job.job_id in jobs and standing not in wanted and _is_going(standing):
+        if standing.job and standing.job.job_id in jobs and standing not in wanted and standing.is_going:
             raise ValueError(f"job {standing.job.job_id} has {standing.name} too; name it as well, or leave both")
     if not options.runs:
         jobs |= {job.job_id for job in overview.figures}
@@ -320,19 +315,23 @@ def cancel_jobs(options: argparse.Namespace) -> int:
 
 
 def retry_runs(options: argparse.Namespace) -> int:
-    from runner.launch.overview import overlook
-    from runner.launch.slurm.again import submit_again
+    from runner.launch.overview import survey
+    from runner.launch.slurm.again import can_be_submitted_again, submit_again
     from runner.launch.slurm.commands import SlurmError
 
     out = _out(options)
-    overview = overlook(out)
+    overview = survey(out)
     wanted = [standing for standing in chosen(overview.runs, options.runs) if options.runs or standing.kind == "failed"]
     for standing in wanted:
         if standing.kind not in ("failed", "cancelled", "stopped"):
             hint = "; `roadmap run --on-nan retry` goes on with it" if standing.kind == "diverged" else ""
             raise ValueError(f"{standing.name} is {standing.kind}: there is nothing to retry{hint}")
-        if standing.submission is None:
-            raise ValueError(f"{standing.name} was not submitted; `roadmap run` with its options goes on with it")
+    lost = [(each.submission, each.index, each.entry) for each in wanted if each.submission]
+    able = [each for each in lost if can_be_submitted_again(each, out)]
+    for standing in wanted:
+        if standing.entry not in [entry for _, _, entry in able]:
+            missing = f"{standing.name}: what was submitted is not here; `roadmap run` with its options goes on with it"
+            print(missing, file=sys.stderr)
     if not wanted:
         print("no run has failed")
         return 0
@@ -340,11 +339,11 @@ def retry_runs(options: argparse.Namespace) -> int:
         print(f"roadmap retry: Slurm was not asked {overview.unanswered[0]}", file=sys.stderr)
         return FAILED
     try:
-        for submitted in submit_again([(s.submission, s.index, s.entry) for s in wanted if s.submission], out):
+        for submitted in submit_again(able, out):
             runs = sum(len(job) for submission, _ in submitted.arrays for job in submission.jobs)
             numbers = ", ".join(job_id for _, job_id in submitted.arrays)
             print(f"submitted again: {runs} runs, {numbers}; the figure then: {submitted.figure}")
     except SlurmError as error:
         print(f"roadmap retry: {error}", file=sys.stderr)
         return FAILED
-    return 0
+    return 0 if len(able) == len(wanted) else FAILED

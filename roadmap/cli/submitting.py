@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from roadmap.cli.designs import speed
 from roadmap.cli.options import Choice
-from roadmap.cli.text import duration, table
+from roadmap.cli.text import FAILED, duration, table
 from roadmap.cluster import Layout
 from roadmap.record import Run
 
 if TYPE_CHECKING:
     from roadmap.cli.runs import Job
-    from runner.launch.slurm.submit import Submitted, Wish
+    from runner.launch.slurm.submission import SubmitOptions
+    from runner.launch.slurm.submit import Submitted
 
-FAILED = 1
 NEXT = """next:  roadmap status{out} --watch     what runs, waits and has ended
        roadmap logs{out} RUN -f       what a run says
        roadmap cancel{out} | retry{out}   all jobs | those that failed"""
@@ -36,19 +36,19 @@ def submit_runs(
     from runner.launch.slurm.commands import SlurmError
     from runner.launch.slurm.submit import submit
 
-    wish = _wish(choice, options)
+    how = _how(choice, options)
     members = [(job.run, job.folder) for job in waiting]
     for run, _ in members:
-        wish.layout(run)
+        how.layout(run)
     if options.dry_run:
-        _print_plan(choice, wish, members, out)
+        _print_plan(choice, how, members, out)
         return 0
     if not members:
         conclude()
         return 0
     prepare()
     try:
-        submitted = submit(members, out, wish, conclude, lambda text: print(text, flush=True))
+        submitted = submit(members, out, how, conclude, lambda text: print(text, flush=True))
     except SlurmError as error:
         print(f"roadmap run: {error}", file=sys.stderr)
         return FAILED
@@ -56,9 +56,9 @@ def submit_runs(
     return 0
 
 
-def _wish(choice: Choice, options: argparse.Namespace) -> Wish:
+def _how(choice: Choice, options: argparse.Namespace) -> SubmitOptions:
     """Raises ValueError for options that no submission can follow."""
-    from runner.launch.slurm.submit import Wish
+    from runner.launch.slurm.submission import SubmitOptions
 
     assert choice.profile is not None and choice.cluster is not None
     for name, value in (("--pack", options.pack), ("--max-running", options.max_running)):
@@ -69,17 +69,17 @@ def _wish(choice: Choice, options: argparse.Namespace) -> Wish:
             "execution.processes has no say on Slurm: there it is nodes x tasks a node of the cluster, "
             "such as --set cluster.nodes=2"
         )
-    return Wish(
+    return SubmitOptions(
         choice.profile, choice.cluster, choice.execution, tuple(sys.argv), options.pack or 1, options.max_running
     )
 
 
 def _print_submitted(submitted: Submitted, out: Path, choice: Choice) -> None:
     if submitted.elsewhere:
-        print(f"{submitted.elsewhere} runs are in the queue already, and are not submitted twice")
+        print(f"{submitted.elsewhere} runs are in the queue already or have ended, and are not submitted twice")
     runs = sum(len(job) for submission, _ in submitted.arrays for job in submission.jobs)
     for submission, job_id in submitted.arrays:
-        layout, cluster = submission.layout, submission.cluster
+        layout, cluster = submission.layout, submission.options.cluster
         what = f"{len(submission.jobs)} jobs" if len(submission.jobs) > 1 else "1 job"
         print(f"submitted: {job_id}, {what} of {_what(layout, cluster.gpus_per_node)}, {cluster.hours:g} h at most")
     if submitted.figure:
@@ -96,19 +96,19 @@ def _what(layout: Layout, gpus: int) -> str:
     return f"{nodes} with {layout.tasks_per_node} {unit}{'s' if layout.tasks_per_node > 1 else ''}"
 
 
-def _print_plan(choice: Choice, wish: Wish, members: Sequence[tuple[Run, Path]], out: Path) -> None:
+def _print_plan(choice: Choice, how: SubmitOptions, members: Sequence[tuple[Run, Path]], out: Path) -> None:
     """Every job, the batch script of each array, and what all take together."""
     from runner.launch.slurm.submit import plan
 
     limit, queued, note = _ask(out)
     found = speed(choice, out)
-    arrays = list(plan([(run, folder) for run, folder in members if run.identity not in queued], wish, limit))
+    arrays = list(plan([(run, folder) for run, folder in members if run.identity not in queued], how, limit))
     rows, device_hours, slow = [], 0.0, 0
     for number, (layout, jobs) in enumerate(arrays, start=1):
         for index, job in enumerate(jobs):
             spent = sum(found.device_hours(run.experiment, choice.dataset) for run, _ in job)
-            hours = spent / (layout.processes * (1 if wish.cluster.gpus_per_node else wish.cluster.cpus_per_task))
-            device_hours, slow = device_hours + spent, slow + (hours > wish.cluster.hours)
+            hours = spent / (layout.processes * (1 if how.cluster.gpus_per_node else how.cluster.cpus_per_task))
+            device_hours, slow = device_hours + spent, slow + (hours > how.cluster.hours)
             place = f"{number}_{index}" if len(jobs) > 1 else str(number)
             expected = duration(3600 * hours)
             rows += [[place, run.rung, str(run.seed), run.identity, str(layout), expected] for run, _ in job]
@@ -116,34 +116,34 @@ def _print_plan(choice: Choice, wish: Wish, members: Sequence[tuple[Run, Path]],
         print(table(["job", "rung", "seed", "identity", "nodes x tasks", "expected time"], rows))
     for number, (layout, jobs) in enumerate(arrays, start=1):
         print(f"\n# the batch script of {number}; that of the figure's job, which follows, has one task and no GPU")
-        print(_script(wish, layout, jobs, out.resolve()))
+        print(_script(how, layout, jobs, out.resolve()))
     print(f"\n{note}" if note else "")
     if queued:
         print(f"{len(queued)} runs are in the queue already")
     if slow:
         print(
-            f"{slow} jobs are expected to take more than the cluster's {wish.cluster.hours:g} h, and then to go on anew"
+            f"{slow} jobs are expected to take more than the cluster's {how.cluster.hours:g} h, and then to go on anew"
         )
     count = sum(len(jobs) for _, jobs in arrays)
     print(f"{device_hours:.4g} device-hours in {count} jobs. {found.source}. Nothing was submitted.")
 
 
-def _script(wish: Wish, layout: Layout, jobs: Sequence[Sequence[tuple[Run, Path]]], out: Path) -> str:
+def _script(how: SubmitOptions, layout: Layout, jobs: Sequence[Sequence[tuple[Run, Path]]], out: Path) -> str:
     """An array's batch script, with words for what a submission chooses."""
-    from runner.launch.slurm.submission import FOLDER, Entry, new_submission
-    from runner.launch.slurm.submit import script
+    from runner.launch.slurm.script import script
+    from runner.launch.slurm.submission import FOLDER, Submission
+    from runner.launch.slurm.submit import entries
 
-    entries = tuple(tuple(Entry.of(run, folder.resolve(), out) for run, folder in job) for job in jobs)
-    submission = new_submission(wish.command, wish.profile, wish.cluster, layout, entries)
-    return script(submission, out, out / FOLDER / "code" / "HASH", wish).replace(submission.name, "roadmap-NAME")
+    submission = Submission.new(how, layout, entries(jobs, out))
+    return script(submission, out, out / FOLDER / "code" / "HASH").replace(submission.name, "roadmap-NAME")
 
 
 def _ask(out: Path) -> tuple[int, set[str], str]:
     """Slurm's limit of an array, the runs in its queue, and what is to be said where it does not answer."""
-    from runner.launch.slurm.commands import DEFAULT_ARRAY_LIMIT, SlurmError, array_limit
-    from runner.launch.slurm.submit import runs_in_queue
+    from runner.launch.slurm.commands import DEFAULT_ARRAY_LIMIT, SlurmError, limits
+    from runner.launch.slurm.submit import Queue
 
     try:
-        return array_limit(), runs_in_queue(out), ""
+        return limits().array, set(Queue.ask(out).runs), ""
     except SlurmError as error:
         return DEFAULT_ARRAY_LIMIT, set(), f"{error}; what is in its queue is not known here"

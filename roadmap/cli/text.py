@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
+
 
 def count(number: float) -> str:
     """4149000000 as 4.15 G, to three digits or so."""

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from roadmap.execution import Execution
 from roadmap.record import Run
-from runner.distributed import World
+from runner.distributed import Apart, World
 from runner.engine import Diverged, Report, Stopped, train
 from runner.request import Request
 
@@ -69,7 +69,7 @@ def train_job(
     except Diverged as error:
         return "diverged", {"message": str(error)}
     except ValueError as error:
-        return "failed", {"message": str(error), "again": False}
+        return "failed", {"message": str(error), "again": isinstance(error, Apart)}
     except OSError as error:  # of a print to the log it has no name
         message = str(error) if error.filename else f"{error}: '{folder}/log.txt'"
         return "failed", {"message": message, "again": True}

@@ -21,7 +21,7 @@ from roadmap.costs import cost
 from roadmap.execution import Execution
 from roadmap.plugins import LOADED, load_file
 from roadmap.record import Run
-from runner.distributed import World
+from runner.distributed import Apart, World
 from runner.launch.events import ENDINGS, Event
 from runner.launch.signals import Handler, Requests, handled
 from runner.machine import available_cores, available_gpus, default_processes
@@ -52,13 +52,14 @@ def run_all(
     *,
     side_by_side: tuple[int, int] | None = None,
     on_sigusr2: Handler | None = None,
+    patient: bool = False,
 ) -> list[tuple[Run, Path]]:
     """Trains every run in its folder; returns those that came to no result.
 
     A run that fails, or that another process trains already, leaves the others alone. `side_by_side`: how many are
     trained at once, and the threads of each; where nothing is said, what is worth it here. SIGUSR2 has every run save
     its state, unless it has a handler here. KeyboardInterrupt and SystemExit stop every run with its state saved, then
-    go on to the caller; once more, they end it without.
+    go on to the caller; once more, unless `patient`, they end it without.
     """
     processes = default_processes(execution, [run.experiment.recipe for run, _ in jobs])
     workers, threads = side_by_side or parallelism(
@@ -89,7 +90,7 @@ def run_all(
                         if event:
                             report(event)
     finally:
-        _stop(list(set(running.values())))
+        _stop(list(set(running.values())), patient)
     return failed
 
 
@@ -168,12 +169,12 @@ class _Worker:
             self.meeting.cleanup()
 
 
-def _stop(workers: list[_Worker]) -> None:
-    """Asks the workers to save their state and end, and waits for it; asked once more, kills them."""
+def _stop(workers: list[_Worker], patient: bool) -> None:
+    """Asks the workers to save their state and end, and waits for it; asked once more, kills them, unless patient."""
     impatient: list[int] = []
     with handled(lambda number, frame: impatient.append(number), signal.SIGINT, signal.SIGTERM):
         processes = [process for worker in workers for process in worker.processes]
-        while (alive := [process for process in processes if process.is_alive()]) and not impatient:
+        while (alive := [process for process in processes if process.is_alive()]) and (patient or not impatient):
             for worker in workers:
                 worker.signal(signal.SIGTERM)  # again, since one that has just been started does not hear it yet
             wait([process.sentinel for process in alive], timeout=0.5)
@@ -220,4 +221,4 @@ def _train(
             if world.rank == 0 or ending == "failed":
                 tell(ending, detail)
     except ValueError as error:  # the device is not there, or the processes did not find each other
-        tell("failed", {"message": str(error), "again": False})
+        tell("failed", {"message": str(error), "again": isinstance(error, Apart)})

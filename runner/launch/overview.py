@@ -64,12 +64,17 @@ class Standing:
         pace = self.metrics.get("seconds")
         return None if pace is None else pace * (self.entry.epochs - self.epochs_done)
 
+    @property
+    def is_going(self) -> bool:
+        return self.kind in ("running", "queued", "submitted")
+
 
 @dataclass(frozen=True)
 class Overview:
     runs: list[Standing]
     unanswered: list[str]  # what could not be asked, and why
     figures: list[commands.Queued]  # the jobs in the queue that draw the figure
+    figure_failed: str | None  # why the last of them drew none
 
 
 @dataclass(frozen=True)
@@ -77,21 +82,25 @@ class _Slurm:
     """What Slurm said."""
 
     queued: Mapping[tuple[str, int], commands.Queued]  # by the submission's name, and the index
-    ended: Mapping[tuple[str, int], commands.Ended]
+    ended: Mapping[tuple[str, int], commands.Past]
     answered: bool
 
 
-def overlook(out: Path) -> Overview:
+def survey(out: Path) -> Overview:
     """Every run below `out`: of local ones and of jobs. Slurm is asked once for its queue, and once for what ended."""
     submissions = read_submissions(out)
     jobs = dict(_jobs(submissions))  # a later submission's word counts
     entries = {entry.identity: entry for entry in (*_begun(out), *(entry for entry, _, _ in jobs.values()))}
     before = {identity: _of_folder(entry, out / entry.folder) for identity, entry in entries.items()}
-    open_runs = [jobs[identity] for identity, standing in before.items() if not _is_over(standing) and identity in jobs]
+    # A run that diverged may be in the queue to be retried.
+    open_runs = [jobs[identity] for identity, each in before.items() if each.kind != "finished" and identity in jobs]
     slurm, unanswered = _ask_slurm(submissions, open_runs)
     runs = [_with_job(standing, jobs.get(identity), slurm, out) for identity, standing in before.items()]
-    names = {submission.name for submission in submissions if not submission.jobs}
-    return Overview(runs, unanswered, [job for (name, _), job in slurm.queued.items() if name in names])
+    drawing = [submission for submission in submissions if not submission.jobs]
+    names = {submission.name for submission in drawing}
+    queued = [job for (name, _), job in slurm.queued.items() if name in names]
+    failure = JobFiles(drawing[-1].folder(out), 0).failure() if drawing and not queued else None
+    return Overview(runs, unanswered, queued, failure.message if failure else None)
 
 
 def _jobs(submissions: list[Submission]) -> Iterator[tuple[str, tuple[Entry, Submission, int]]]:
@@ -140,10 +149,6 @@ def _of_folder(entry: Entry, folder: Path) -> Standing:
     return replace(standing, kind="running" if alive else "stopped", detail="" if alive else last_line(folder))
 
 
-def _is_over(standing: Standing) -> bool:
-    return standing.kind in ("finished", "diverged")
-
-
 def _ask_slurm(
     submissions: list[Submission], open_runs: list[tuple[Entry, Submission, int]]
 ) -> tuple[_Slurm, list[str]]:
@@ -158,7 +163,7 @@ def _ask_slurm(
         answered = False
         unanswered.append(f"what is in the queue: {error}")
     gone = {submission.name: submission for _, submission, index in open_runs if (submission.name, index) not in queued}
-    ended: dict[tuple[str, int], commands.Ended] = {}
+    ended: dict[tuple[str, int], commands.Past] = {}
     if gone and answered:  # where the controller is away the accounts would be old
         first = min(submission.seconds for submission in gone.values())
         try:
@@ -174,13 +179,17 @@ def _with_job(standing: Standing, job: tuple[Entry, Submission, int] | None, slu
         return standing
     _, submission, index = job
     standing = replace(standing, submission=submission, index=index)
-    if _is_over(standing):
+    if standing.kind == "finished":
         return standing
     queued = slurm.queued.get((submission.name, index))
     if queued:
         waits = queued.state == "PENDING"
         detail = queued.reason if waits else "" if queued.state == "RUNNING" else queued.state.lower()
         return replace(standing, kind="queued" if waits else "running", job=queued, detail=detail)
+    now = _of_folder(standing.entry, standing.folder)  # once more: it may have ended while Slurm was asked
+    standing = replace(now, submission=submission, index=index)
+    if standing.kind in ("finished", "diverged"):
+        return standing
     files, gone = JobFiles(submission.folder(out), index), slurm.ended.get((submission.name, index))
     failure = files.failure()
     moment = max(files.failed_at() if failure else 0.0, gone.at if gone else 0.0)
@@ -199,25 +208,26 @@ def _with_job(standing: Standing, job: tuple[Entry, Submission, int] | None, slu
 
 def last_line(folder: Path) -> str:
     """Of the run's log; empty where there is none."""
-    try:
-        with (folder / "log.txt").open("rb") as log:
-            size = log.seek(0, 2)
-            log.seek(max(0, size - TAIL_BYTES))
-            lines = log.read().decode("utf-8", "replace").split("\n")
-    except OSError:
-        return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return next(iter(reversed(_tail(folder / "log.txt"))), "")
 
 
 def _last_metrics(folder: Path) -> Mapping[str, Any]:
+    lines = _tail(folder / "metrics.jsonl")
     try:
-        with (folder / "metrics.jsonl").open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - TAIL_BYTES))
-            whole = [line for line in file.read().split(b"\n")[:-1] if line]
-        return json.loads(whole[-1]) if whole else {}
-    except (OSError, ValueError):
+        return json.loads(lines[-1]) if lines else {}
+    except ValueError:
         return {}
+
+
+def _tail(path: Path) -> list[str]:
+    """The last whole lines of a file that say something; none where there is no such file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
+            lines = file.read().decode("utf-8", "replace").split("\n")[:-1]
+    except OSError:
+        return []
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _modified(path: Path) -> float:

@@ -2,51 +2,54 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from submitit.core.utils import DelayedSubmission
 
+from roadmap.plain import to_data
 from roadmap.plugins import load_file
-from runner.launch.slurm.submission import Entry, Submission, read_submissions
-from runner.launch.slurm.submit import Member, Submitted, Wish, submit
+from runner.launch.slurm.submission import Entry, Submission, SubmitOptions, read_submissions
+from runner.launch.slurm.submit import Member, Submitted, submit
 
-Ended = tuple[Submission, int, Entry]  # a run, with the submission that had it and the index of its job there
+Lost = tuple[Submission, int, Entry]  # a run, with the submission that had it and the index of its job there
 
 
-def submit_again(ended: Sequence[Ended], out: Path) -> Iterator[Submitted]:
-    """Submits runs anew: by the same profile, with the code as it is now, and the figure behind them.
+def can_be_submitted_again(lost: Lost, out: Path) -> bool:
+    """Whether what was submitted is still there."""
+    submission, index, _ = lost
+    return submission.pickle(index, out) is not None and _figure(submission.options, out) is not None
 
-    Raises ValueError where what was submitted is not there any more, SlurmError where Slurm does not take it.
+
+def submit_again(lost: Sequence[Lost], out: Path) -> Iterator[Submitted]:
+    """Submits runs anew: with the options of before, the code as it is now, and the figure behind them.
+
+    Raises SlurmError where Slurm does not take it.
     """
-    alike: dict[tuple[str, ...], list[Ended]] = {}
-    for each in ended:
-        alike.setdefault((each[0].profile, *each[0].command), []).append(each)
+    alike: dict[str, list[Lost]] = {}
+    for each in lost:
+        alike.setdefault(json.dumps(to_data(each[0].options)), []).append(each)
     for group in alike.values():
-        members: dict[str, Member] = {}
+        options = group[0][0].options
+        members: list[Member] = []
         for submission, index, entry in group:
-            task = _submitted(submission, index, out)
-            members |= {run.identity: (run, folder) for run, folder in task.runs if run.identity == entry.identity}
-        last = max((submission for submission, _, _ in group), key=lambda submission: submission.submitted)
-        for plugin in task.plugins:
-            load_file(plugin)
-        wish = Wish(last.profile, last.cluster, task.execution, last.command, max(map(len, last.jobs)))
-        yield submit(list(members.values()), out, wish, _conclusion(last, out), lambda text: None)
+            task = _load(submission.pickle(index, out))
+            members += [(run, folder) for run, folder in task.runs if run.identity == entry.identity]
+            for plugin in task.plugins:
+                load_file(plugin)
+        figure = _load(_figure(options, out))
+        yield submit(members, out, options, figure.conclude)
 
 
-def _submitted(submission: Submission, index: int, out: Path) -> Any:
-    """What submitit kept of a job."""
-    array = len(submission.jobs) > 1
-    found = sorted(submission.folder(out).glob(f"*_{index}_submitted.pkl" if array else "*_submitted.pkl"))
-    if not found:
-        raise ValueError(f"{submission.folder(out)}: what was submitted is not there; `roadmap run` submits it anew")
-    return DelayedSubmission.load(found[-1]).function
+def _figure(options: SubmitOptions, out: Path) -> Path | None:
+    """What the last figure's job of the same command was to do."""
+    figures = [each for each in read_submissions(out) if not each.jobs and each.options.command == options.command]
+    found = [path for each in figures if (path := each.pickle(0, out))]
+    return found[-1] if found else None
 
 
-def _conclusion(submission: Submission, out: Path) -> Any:
-    """What the figure's job of the same command does."""
-    figures = [each for each in read_submissions(out) if not each.jobs and each.command == submission.command]
-    if not figures:
-        raise ValueError(f"{out}: the record of the figure's job is gone; `roadmap run` submits what is missing anew")
-    return _submitted(figures[-1], 0, out).conclude
+def _load(path: Path | None) -> Any:
+    assert path is not None  # it was looked for before
+    return DelayedSubmission.load(path).function

@@ -46,14 +46,14 @@ def queue(names: Iterable[str]) -> list[Queued]:
 
 
 @dataclass(frozen=True)
-class Ended:
+class Past:
     """How a job ended, and when."""
 
     state: str  # such as TIMEOUT
     at: float  # seconds of the clock
 
 
-def ended(names: Iterable[str], since: float) -> dict[tuple[str, int], Ended]:
+def ended(names: Iterable[str], since: float) -> dict[tuple[str, int], Past]:
     """The jobs of those names that ended, by name and index, as far as accounting knows. Raises SlurmError.
 
     `since`: seconds of the clock.
@@ -69,7 +69,7 @@ def ended(names: Iterable[str], since: float) -> dict[tuple[str, int], Ended]:
         match = re.fullmatch(r"\d+(?:_(\d+))?", job_id)  # else a stretch of an array that has not begun
         if match and end != "Unknown":
             moment = datetime.strptime(end, TIME).timestamp()
-            found[name, int(match[1] or 0)] = Ended(state.split()[0], moment)  # "CANCELLED by 1000"
+            found[name, int(match[1] or 0)] = Past(state.split()[0], moment)  # "CANCELLED by 1000"
     return found
 
 
@@ -99,10 +99,20 @@ def cancel_named(names: Iterable[str]) -> None:
     call("scancel", f"--name={','.join(names)}")
 
 
-def array_limit() -> int:
-    """Jobs that an array may have. Raises SlurmError."""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", call("scontrol", "show", "config"), flags=re.MULTILINE)
-    return max(1, int(found[1])) if found else DEFAULT_ARRAY_LIMIT
+@dataclass(frozen=True)
+class Limits:
+    """What a cluster allows."""
+
+    array: int  # jobs of an array
+    hides_jobs: bool  # of others
+
+
+def limits() -> Limits:
+    """Raises SlurmError."""
+    written = call("scontrol", "show", "config")
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", written, flags=re.MULTILINE)
+    private = re.search(r"^PrivateData\s*=.*\bjobs\b", written, flags=re.MULTILINE)
+    return Limits(max(1, int(found[1])) if found else DEFAULT_ARRAY_LIMIT, private is not None)
 
 
 def call(*command: str) -> str:

@@ -11,18 +11,21 @@ import contextlib
 import fcntl
 import getpass
 import json
+import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from roadmap.cluster import Cluster, Layout
+from roadmap.execution import Execution
 from roadmap.plain import from_data, to_data
-from roadmap.record import Run, read_json, write_json
+from roadmap.record import ForeignFolder, Run, read_json, write_json
 
-FOLDER = "slurm"  # below the folder of runs
+FOLDER, RECORD = "slurm", "submission.json"  # below the folder of runs, and below that of a submission
 PREFIX = "roadmap-"
 LOCK_SECONDS = 300  # that another submission into the same folder is waited for
 
@@ -45,47 +48,80 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class SubmitOptions:
+    """How runs are submitted."""
+
+    profile: str  # of ablations.yaml
+    cluster: Cluster
+    execution: Execution
+    command: tuple[str, ...]  # that submits them
+    pack: int = 1  # runs of a job
+    most_running: int | None = None  # jobs at a time
+
+    def layout(self, run: Run) -> Layout:
+        """Raises ValueError for a layout that can't train the run, with those that can."""
+        try:
+            layout = self.cluster.layout(run.experiment.recipe, self.execution)
+        except ValueError as error:
+            raise ValueError(f"clusters.{self.profile}: {run.name}: {error}") from None
+        if self.pack > 1 and layout.processes > 1:
+            raise ValueError(
+                f"--pack {self.pack} is for runs of one process, but clusters.{self.profile} gives {run.name} "
+                f"{layout} (nodes x tasks a node)"
+            )
+        return layout
+
+
+@dataclass(frozen=True)
 class Submission:
     """An array of jobs, or one job by itself; without runs, the job that draws the figure after the others."""
 
     name: str
     submitted: str  # ISO 8601, UTC
     user: str
-    command: tuple[str, ...]
-    profile: str  # of ablations.yaml
-    cluster: Cluster
+    options: SubmitOptions
     layout: Layout
-    jobs: tuple[tuple[Entry, ...], ...] = field(default=())  # the runs of each, by index
+    jobs: tuple[tuple[Entry, ...], ...] = ()  # the runs of each, by index
+
+    @staticmethod
+    def new(options: SubmitOptions, layout: Layout, jobs: tuple[tuple[Entry, ...], ...] = ()) -> Submission:
+        name = PREFIX + ("figure-" if not jobs else "") + secrets.token_hex(4)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return Submission(name, now, getpass.getuser(), options, layout, jobs)
 
     def folder(self, out: Path) -> Path:
         return out / FOLDER / self.name
 
     def write(self, out: Path) -> None:
         self.folder(out).mkdir(parents=True)
-        write_json(self.folder(out) / "submission.json", to_data(self))
+        write_json(self.folder(out) / RECORD, to_data(self))
+
+    def remove(self, out: Path) -> None:
+        """The record first: without it the rest means nothing."""
+        (self.folder(out) / RECORD).unlink()
+        shutil.rmtree(self.folder(out), ignore_errors=True)
 
     @property
     def seconds(self) -> float:
         """When it was submitted, in seconds of the system's clock."""
         return datetime.fromisoformat(self.submitted).timestamp()
 
+    def log(self, index: int, out: Path) -> Path | None:
+        """What the first task of a job printed, where it has begun."""
+        return self._newest(f"*_{index}_0_log.out" if len(self.jobs) > 1 else "*_0_log.out", out)
 
-def new_submission(
-    command: tuple[str, ...],
-    profile: str,
-    cluster: Cluster,
-    layout: Layout,
-    jobs: tuple[tuple[Entry, ...], ...] = (),
-) -> Submission:
-    name = PREFIX + ("figure-" if not jobs else "") + secrets.token_hex(4)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Submission(name, now, getpass.getuser(), command, profile, cluster, layout, jobs)
+    def pickle(self, index: int, out: Path) -> Path | None:
+        """What submitit keeps of a job."""
+        return self._newest(f"*_{index}_submitted.pkl" if len(self.jobs) > 1 else "*_submitted.pkl", out)
+
+    def _newest(self, pattern: str, out: Path) -> Path | None:
+        return max(self.folder(out).glob(pattern), key=lambda path: path.stat().st_mtime, default=None)
 
 
 def read_submissions(out: Path) -> list[Submission]:
     """All of a folder of runs, oldest first. Raises ValueError with the file where one can't be read."""
     found = []
-    for path in (out / FOLDER).glob(f"{PREFIX}*/submission.json"):
+    for path in (out / FOLDER).glob(f"{PREFIX}*/{RECORD}"):
         content = read_json(path)
         try:
             found.append(from_data(Submission, content))
@@ -109,6 +145,9 @@ def submitting(out: Path) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise ValueError(f"another submission holds {path}; wait for it to end") from None
                 time.sleep(0.2)
+        # Another machine may remember the folder as it was: a change of one's own makes it look again.
+        (path.parent / f"look-{os.getpid()}").touch()
+        (path.parent / f"look-{os.getpid()}").unlink()
         yield
 
 
@@ -124,7 +163,6 @@ class Failure:
 class Attempts:
     """What a job has behind it."""
 
-    requeued: int = 0
     crashes: int = 0
     idle: int = 0  # times in a row that it was stopped without a step more than before
     steps: int = 0  # of its runs, when it was last stopped
@@ -147,12 +185,22 @@ class JobFiles:
 
     def fail(self, failure: Failure) -> None:
         """The first failure of the job's tasks is the one that counts: others fail for want of the first."""
-        with contextlib.suppress(FileExistsError), self._failure.open("x", encoding="utf-8") as file:
-            file.write(json.dumps(to_data(failure)))
+        aside = self._failure.with_name(f"{self._failure.name}.{secrets.token_hex(4)}")
+        aside.write_text(json.dumps(to_data(failure)), encoding="utf-8")
+        try:
+            os.link(aside, self._failure)  # whole or not at all, and not over another
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            os.replace(aside, self._failure)
+        aside.unlink(missing_ok=True)
 
     def failure(self) -> Failure | None:
-        content = read_json(self._failure)
-        return from_data(Failure, content) if content else None
+        try:
+            content = read_json(self._failure)
+            return from_data(Failure, content) if content else None
+        except (ForeignFolder, ValueError) as error:
+            return Failure(f"it failed, and why can't be read ({error})", again=True)
 
     def failed_at(self) -> float:
         """Seconds of the clock."""

@@ -1,78 +1,39 @@
-"""Submitting a study: arrays of jobs with equal resources, and a job that draws the figure after them."""
+"""Submitting a study: arrays of jobs with equal layouts, and a job that draws the figure after them."""
 
 from __future__ import annotations
 
 import contextlib
-import io
-import math
-import shlex
-import shutil
-import sys
+import getpass
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
-from submitit.slurm.slurm import _make_sbatch_string
 
-from roadmap.cluster import Cluster, Layout
-from roadmap.execution import Execution
+from roadmap.cluster import Layout
 from roadmap.plugins import LOADED, load_file
 from roadmap.record import Run, state
 from runner.code import snapshot
+from runner.launch.signals import handled
 from runner.launch.slurm import commands
+from runner.launch.slurm.script import sbatch
 from runner.launch.slurm.submission import (
     FOLDER,
     Entry,
+    Failure,
     JobFiles,
     Submission,
-    new_submission,
+    SubmitOptions,
     read_submissions,
     submitting,
 )
 from runner.launch.slurm.task import Task
 
 REFUSALS = (commands.SlurmError, FailedJobError, FailedSubmissionError)
-FIGURE_MINUTES = 30  # submitit takes a job of ten minutes or less for timed out whenever it is signalled
+MISREAD = "%:\n"  # in paths, by sbatch and by PYTHONPATH
 Member = tuple[Run, Path]  # a run and its folder
-
-
-@dataclass(frozen=True)
-class Wish:
-    """How runs are to be submitted."""
-
-    profile: str  # its name in ablations.yaml
-    cluster: Cluster
-    execution: Execution
-    command: tuple[str, ...]
-    pack: int = 1  # runs of a job
-    most_running: int | None = None  # jobs at a time
-
-    def layout(self, run: Run) -> Layout:
-        """Raises ValueError for a layout that can't train the run, with those that can."""
-        try:
-            layout = self.cluster.layout(run.experiment.recipe, self.execution)
-        except ValueError as error:
-            raise ValueError(f"clusters.{self.profile}: {run.name}: {error}") from None
-        if self.pack > 1 and layout.processes > 1:
-            raise ValueError(
-                f"--pack {self.pack} is for runs of one process, but clusters.{self.profile} gives {run.name} "
-                f"{layout} (nodes x tasks a node)"
-            )
-        return layout
-
-
-def plan(members: Iterable[Member], wish: Wish, limit: int) -> Iterator[tuple[Layout, list[list[Member]]]]:
-    """The arrays to submit: of each the layout, and of each of its jobs the runs. `limit` is the jobs of an array."""
-    alike: dict[Layout, list[Member]] = {}
-    for run, folder in members:
-        alike.setdefault(wish.layout(run), []).append((run, folder))
-    for layout, group in alike.items():
-        jobs = [group[start : start + wish.pack] for start in range(0, len(group), wish.pack)]
-        for start in range(0, len(jobs), limit):
-            yield layout, jobs[start : start + limit]
 
 
 @dataclass(frozen=True)
@@ -84,183 +45,126 @@ class Submitted:
     figure: str | None  # the job that draws the figure
 
 
+def plan(members: Iterable[Member], options: SubmitOptions, limit: int) -> Iterator[tuple[Layout, list[list[Member]]]]:
+    """The arrays to submit: of each the layout, and of each of its jobs the runs. `limit` is the jobs of an array."""
+    alike: dict[Layout, list[Member]] = {}
+    for run, folder in members:
+        alike.setdefault(options.layout(run), []).append((run, folder))
+    for layout, group in alike.items():
+        jobs = [group[start : start + options.pack] for start in range(0, len(group), options.pack)]
+        for start in range(0, len(jobs), limit):
+            yield layout, jobs[start : start + limit]
+
+
 def submit(
-    members: Sequence[Member], out: Path, wish: Wish, conclude: Callable[[], object], told: Callable[[str], None]
+    members: Sequence[Member],
+    out: Path,
+    options: SubmitOptions,
+    conclude: Callable[[], object],
+    told: Callable[[str], None] = lambda text: None,
 ) -> Submitted:
     """Submits what is not in the queue already, all of it or nothing, and `conclude` for when all have ended.
 
-    `told` hears what is being done. Raises SlurmError where Slurm does not take it, with nothing left in its queue.
+    `told` hears how it goes. Raises ValueError for a folder that Slurm can't be told of, and SlurmError where Slurm
+    does not take it, with nothing left in its queue.
     """
     out = out.resolve()
-    with submitting(out):
-        before = read_submissions(out)
-        limit = commands.array_limit()
-        queued = commands.queue(each.name for each in before)
-        waiting = _identities(before, queued)
-        new = [member for member in members if _is_to_do(*member, waiting)]
+    _check_path(out)
+    with submitting(out), handled(signal.SIG_IGN, signal.SIGHUP):  # no half of it where a connection breaks
+        limit, queue = commands.limits().array, Queue.ask(out)
+        new = [member for member in members if queue.lacks(*member)]
         if not new:
             return Submitted([], len(members), None)
         code, plugins = snapshot(out / FOLDER / "code", LOADED)
         arrays: list[tuple[Submission, str]] = []
-        written: list[Submission] = []
-        try:
-            for layout, jobs in plan(new, wish, limit):
-                entries = tuple(tuple(Entry.of(run, folder.resolve(), out) for run, folder in job) for job in jobs)
-                submission = new_submission(wish.command, wish.profile, wish.cluster, layout, entries)
-                submission.write(out)
-                written.append(submission)
-                tasks = [_task(submission, i, job, out, wish, plugins) for i, job in enumerate(jobs)]
-                after = [arrays[-1][1]] if wish.most_running and arrays else []  # so that no more run in all
-                job_id = _sbatch(submission, out, tasks, code, wish, after)
-                arrays.append((submission, job_id))
-                told(f"job {job_id}: {len(jobs)} jobs")
-            others = _numbers(before, queued)
-            figure = new_submission(wish.command, wish.profile, wish.cluster, Layout(1, 1))
-            figure.write(out)
-            written.append(figure)
-            drawn = _sbatch_figure(figure, out, Figure(plugins, conclude), code, [*(i for _, i in arrays), *others])
-        except BaseException as error:
-            left = _take_back(written, out)
-            if isinstance(error, REFUSALS):
-                raise commands.SlurmError(f"{_in_one_sentence(error)}; {left}") from None
-            raise
+        with _all_or_nothing(out) as record:
+            for layout, jobs in plan(new, options, limit):
+                submission = record(Submission.new(options, layout, entries(jobs, out)))
+                tasks = [_task(submission, i, job, out, plugins) for i, job in enumerate(jobs)]
+                after = [arrays[-1][1]] if options.most_running and arrays else []  # so that no more run in all
+                arrays.append((submission, sbatch(submission, out, tasks, code, after)))
+                told(f"job {arrays[-1][1]}: {len(jobs)} jobs")
+            figure = record(Submission.new(options, Layout(1, 1)))
+            task = Figure(plugins, conclude, JobFiles(figure.folder(out), 0))
+            drawn = sbatch(figure, out, [task], code, [*(number for _, number in arrays), *queue.numbers])
         return Submitted(arrays, len(members) - len(new), drawn)
 
 
-def runs_in_queue(out: Path) -> set[str]:
-    """The identities of the runs that wait or are in training. Raises SlurmError."""
-    submissions = read_submissions(out)
-    return _identities(submissions, commands.queue(each.name for each in submissions))
+def _check_path(out: Path) -> None:
+    for character in MISREAD:
+        if character in str(out):
+            raise ValueError(f"{str(out)!r} has a {character!r}, which Slurm would misread; choose another --out")
 
 
-def _identities(submissions: Sequence[Submission], queued: Sequence[commands.Queued]) -> set[str]:
-    """The runs of the jobs in the queue."""
-    by_name = {submission.name: submission for submission in submissions}
-    return {
-        entry.identity
-        for job in queued
-        for entry in (by_name[job.name].jobs[job.index] if by_name[job.name].jobs else ())
-    }
+def entries(jobs: Sequence[Sequence[Member]], out: Path) -> tuple[tuple[Entry, ...], ...]:
+    """What is put on record of the runs of jobs."""
+    return tuple(tuple(Entry.of(run, folder.resolve(), out) for run, folder in job) for job in jobs)
 
 
-def _numbers(submissions: Sequence[Submission], queued: Sequence[commands.Queued]) -> set[str]:
-    """Of the arrays of runs in the queue."""
-    figures = {submission.name for submission in submissions if not submission.jobs}
-    return {job.job_id.split("_")[0] for job in queued if job.name not in figures}
-
-
-def _is_to_do(run: Run, folder: Path, waiting: set[str]) -> bool:
-    # Once more under the lock: it may have ended since it was looked for in the queue.
-    return run.identity not in waiting and state(folder, run) != "finished"
-
-
-def _task(
-    submission: Submission, index: int, job: Sequence[Member], out: Path, wish: Wish, plugins: tuple[Path, ...]
-) -> Task:
+def _task(submission: Submission, index: int, job: Sequence[Member], out: Path, plugins: tuple[Path, ...]) -> Task:
     members = tuple((run, folder.resolve()) for run, folder in job)
-    files = JobFiles(submission.folder(out), index)
-    return Task(members, wish.execution, plugins, files, wish.command, wish.cluster.cpus_per_task)
-
-
-def parameters(submission: Submission, folder: Path, code: Path, wish: Wish, after: Sequence[str]) -> dict[str, Any]:
-    """What submitit is told of an array."""
-    cluster, layout = submission.cluster, submission.layout
-    python = f"{shlex.quote(sys.executable)} -m runner.launch.slurm.after"
-    return {
-        **_whole_cluster(submission, code),
-        "time": max(1, math.ceil(cluster.hours * 60)),
-        "nodes": layout.nodes,
-        "ntasks_per_node": layout.tasks_per_node,
-        "cpus_per_task": cluster.cpus_per_task,
-        "gpus_per_node": layout.tasks_per_node if cluster.gpus_per_node else None,
-        "mem": f"{math.ceil(cluster.memory_gb * 1024)}MB" if cluster.memory_gb else None,
-        "signal_delay_s": cluster.save_seconds,
-        "array_parallelism": wish.most_running or len(submission.jobs),
-        "dependency": f"afterany:{':'.join(after)}" if after else None,
-        # Slurm does not hand a job's CPUs a task down to its steps; one failed task is the end of all.
-        "srun_args": [f"--cpus-per-task={cluster.cpus_per_task}", "--kill-on-bad-exit=1"],
-        "teardown": ["status=$?", f'{python} {shlex.quote(str(folder))} "${{SLURM_ARRAY_TASK_ID:-0}}" "$status"'],
-    }
-
-
-def _whole_cluster(submission: Submission, code: Path) -> dict[str, Any]:
-    """What every job of a profile is told."""
-    cluster = submission.cluster
-    path = shlex.quote(str(code))
-    return {
-        "job_name": submission.name,
-        "partition": cluster.partition,
-        "account": cluster.account,
-        "qos": cluster.qos,
-        "constraint": cluster.constraint,
-        "stderr_to_stdout": True,
-        "additional_parameters": {"requeue": True, **cluster.sbatch},
-        "setup": [
-            *cluster.setup,
-            f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}} PYTHONSAFEPATH=1",
-            "trap : TERM  # the tasks hear it; what follows them is to find out what it meant",
-        ],
-    }
-
-
-def script(submission: Submission, out: Path, code: Path, wish: Wish) -> str:
-    """The batch script of an array, as `submit` gives it to sbatch."""
-    folder = submission.folder(out)
-    count = len(submission.jobs)
-    command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
-    told = {key: value for key, value in parameters(submission, folder, code, wish, []).items() if value is not None}
-    text: str = _make_sbatch_string(command, folder, map_count=count if count > 1 else None, **told)
-    return text
-
-
-def _sbatch(
-    submission: Submission, out: Path, tasks: Sequence[Task], code: Path, wish: Wish, after: Sequence[str]
-) -> str:
-    """Submits an array; returns its number."""
-    folder = submission.folder(out)
-    executor = _executor(folder, parameters(submission, folder, code, wish, after))
-    with _quiet():
-        return executor.submit_array(tasks)[0].job_id.split("_")[0]
-
-
-def _sbatch_figure(submission: Submission, out: Path, figure: Figure, code: Path, after: Sequence[str]) -> str:
-    """Submits what follows when all have ended, whatever became of them; returns its number."""
-    dependency = f"afterany:{':'.join(after)}"
-    told = {"time": FIGURE_MINUTES, "nodes": 1, "ntasks_per_node": 1, "cpus_per_task": 1, "dependency": dependency}
-    executor = _executor(submission.folder(out), {**_whole_cluster(submission, code), **told})
-    with _quiet():
-        return executor.submit(figure).job_id
-
-
-def _quiet() -> contextlib.AbstractContextManager[object]:
-    """Submitit prints what sbatch says to errors, and raises it too."""
-    return contextlib.redirect_stderr(io.StringIO())
-
-
-def _executor(folder: Path, told: dict[str, Any]) -> submitit.SlurmExecutor:
-    try:
-        # Whether a job begins again is not submitit's to decide: its own rule takes every short job for timed out.
-        executor = submitit.SlurmExecutor(folder, max_num_timeout=sys.maxsize)
-    except RuntimeError:
-        raise commands.SlurmError("Slurm's command srun is not on this machine; submit from a login node") from None
-    executor.update_parameters(**{key: value for key, value in told.items() if value is not None})
-    return executor
+    return Task(members, submission.options, plugins, JobFiles(submission.folder(out), index))
 
 
 @dataclass(frozen=True)
-class Figure:
-    """What a follow-up job does."""
+class Queue:
+    """What of a folder of runs is in Slurm's queue."""
 
-    plugins: tuple[Path, ...]
-    conclude: Callable[[], object]
+    runs: frozenset[str]  # identities
+    numbers: frozenset[str]  # of arrays
 
-    def __call__(self) -> None:
-        for plugin in self.plugins:
-            load_file(plugin)
-        self.conclude()
+    @staticmethod
+    def ask(out: Path) -> Queue:
+        """Raises SlurmError, and ValueError where Slurm hides jobs that someone else submitted."""
+        submissions = {submission.name: submission for submission in read_submissions(out)}
+        jobs = [job for job in commands.queue(submissions) if submissions[job.name].jobs]
+        seen = {job.name for job in jobs}
+        _check_hidden([each for each in submissions.values() if each.jobs and each.name not in seen], out)
+        runs = (entry.identity for job in jobs for entry in submissions[job.name].jobs[job.index])
+        return Queue(frozenset(runs), frozenset(job.job_id.split("_")[0] for job in jobs))
 
-    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        return submitit.helpers.DelayedSubmission(self)
+    def lacks(self, run: Run, folder: Path) -> bool:
+        """Whether it is to be submitted: it may have ended since it was looked for in the queue."""
+        return run.identity not in self.runs and state(folder, run) != "finished"
+
+
+def _check_hidden(unseen: Sequence[Submission], out: Path) -> None:
+    """Where Slurm shows one's own jobs alone, others' may be in the queue."""
+    own = getpass.getuser()
+    for submission in unseen:
+        if submission.user != own and not _is_over(submission, out) and commands.limits().hides_jobs:
+            raise ValueError(
+                f"{out}: {submission.user} submitted runs into it that have not ended, and this cluster does not show "
+                f"whether they are in its queue; leave them to {submission.user}, or choose another --out"
+            )
+
+
+def _is_over(submission: Submission, out: Path) -> bool:
+    """Each of its jobs has its results, or has failed."""
+    return all(
+        all((out / entry.folder / "result.json").exists() for entry in job)
+        or JobFiles(submission.folder(out), index).failure()
+        for index, job in enumerate(submission.jobs)
+    )
+
+
+@contextlib.contextmanager
+def _all_or_nothing(out: Path) -> Iterator[Callable[[Submission], Submission]]:
+    """Puts submissions on record, and takes all of them back where something fails. Raises SlurmError."""
+    written: list[Submission] = []
+
+    def record(submission: Submission) -> Submission:
+        submission.write(out)
+        written.append(submission)
+        return submission
+
+    try:
+        yield record
+    except BaseException as error:
+        left = _take_back(written, out)
+        if isinstance(error, REFUSALS):
+            raise commands.SlurmError(f"{_last_line(error)}; {left}") from None
+        raise
 
 
 def _take_back(written: Sequence[Submission], out: Path) -> str:
@@ -274,10 +178,31 @@ def _take_back(written: Sequence[Submission], out: Path) -> str:
     except commands.SlurmError:
         return f"what Slurm may have taken has a name in {out / FOLDER}, and is not submitted twice"
     for submission in written:
-        shutil.rmtree(submission.folder(out))
+        submission.remove(out)
     return "nothing was submitted"
 
 
-def _in_one_sentence(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a follow-up job does."""
+
+    plugins: tuple[Path, ...]
+    conclude: Callable[[], object]
+    files: JobFiles
+
+    def __call__(self) -> None:
+        try:
+            for plugin in self.plugins:
+                load_file(plugin)
+            self.conclude()
+        except Exception as error:
+            self.files.fail(Failure(f"{type(error).__name__}: {error}", again=False))
+            raise
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        return submitit.helpers.DelayedSubmission(self)

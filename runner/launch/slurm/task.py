@@ -12,17 +12,17 @@ from typing import Any
 
 import submitit
 
-from roadmap.execution import Execution
 from roadmap.plugins import load_file
-from roadmap.record import Run
-from runner.distributed import ADDRESS, World
+from roadmap.record import Run, state
+from runner.distributed import ADDRESS, Apart, World
 from runner.launch.events import Event
 from runner.launch.signals import Requests, handled
-from runner.launch.slurm.submission import Failure, JobFiles
+from runner.launch.slurm.submission import Failure, JobFiles, SubmitOptions
 
 BUSY_SECONDS = 300  # that another process may still hold a run: one of a node that Slurm took for dead
 # Both ask that the state is saved and training ends: the first comes before preemption and at the end of the hours, the
-# second where a job is cancelled, or preempted without the first. What follows is the batch script's to find out.
+# second where a job is cancelled, or preempted without the first. What follows is the batch script's to find out;
+# before and after training submitit's own handlers have the signals, and the first has the job begin again.
 STOPPING = (signal.SIGUSR2, signal.SIGTERM)
 
 
@@ -35,15 +35,13 @@ class Task:
     """The runs of a job: one that all its tasks train together, or several that its one task trains side by side."""
 
     runs: tuple[tuple[Run, Path], ...]
-    execution: Execution
+    options: SubmitOptions
     plugins: tuple[Path, ...]
     files: JobFiles
-    command: tuple[str, ...]  # that submitted it: the runs' records name it
-    cores: int  # of a task
 
     def __call__(self) -> str:
         """Returns how it ended: concluded, or stopped. Raises JobFailed; what it was is in the job's files before."""
-        sys.argv = list(self.command)
+        sys.argv = list(self.options.command)  # the runs' records name it
         environment = submitit.JobEnvironment()
         os.environ["ROADMAP_JOB"] = f"{environment.cluster} {environment.job_id}"
         print(f"{environment}: {', '.join(run.name for run, _ in self.runs)}", flush=True)
@@ -53,8 +51,8 @@ class Task:
             return self._train_packed() if len(self.runs) > 1 else self._train_one(environment)
         except JobFailed:
             raise
-        except ValueError as error:  # something is to be put right first
-            self.files.fail(Failure(str(error), again=False))
+        except ValueError as error:  # something is to be put right first, unless the tasks just missed each other
+            self.files.fail(Failure(str(error), again=isinstance(error, Apart)))
             raise JobFailed(str(error)) from error
         except Exception as error:
             self.files.fail(Failure(f"{type(error).__name__}: {error}", again=True))
@@ -69,25 +67,26 @@ class Task:
         from runner.launch.job import train_job
 
         ((run, folder),) = self.runs
-        world, requests = self._world(environment), Requests()
+        world, requests, cores = self._world(environment), Requests(), self.options.cluster.cpus_per_task
+        execution = self.options.execution
         deadline = time.monotonic() + BUSY_SECONDS
-        with requests.heard(*STOPPING), world.joined(chosen_device(self.execution)):
+        with requests.heard(*STOPPING), world.joined(chosen_device(execution)):
             while True:
-                ending, detail = train_job(run, folder, self.execution, self.cores, world, _silent, requests)
-                enough = requests.stop or time.monotonic() > deadline
-                if ending != "busy" or any(world.said_by_all(enough)):  # of which every rank has the same word
-                    break
+                ending, detail = train_job(run, folder, execution, cores, world, _silent, requests)
+                if ending != "busy":  # of which every rank has the same word
+                    return self._concluded([(run, ending, detail)])
+                if any(world.said_by_all(requests.stop)):
+                    return "stopped"
+                if any(world.said_by_all(time.monotonic() > deadline)):
+                    return self._concluded([(run, ending, detail)])
                 time.sleep(2)
-            if ending == "busy" and requests.stop:
-                return "stopped"
-            return self._concluded([(run, ending, detail)])
 
     def _world(self, environment: submitit.JobEnvironment) -> World:
         rank, size = environment.global_rank, environment.num_tasks
         # Of this start of the job alone.
         begun = f"{environment.job_id}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
         meeting = f"{ADDRESS}{self.files.folder}/{begun}.address" if size > 1 else ""
-        return World(rank, size, environment.local_rank, meeting, self.cores, environment.hostnames[0])
+        return World(rank, size, environment.local_rank, meeting, None, environment.hostnames[0])
 
     def _train_packed(self) -> str:
         from runner.launch.local import run_all
@@ -100,16 +99,21 @@ class Task:
                 endings.append((event.run, event.kind, event.detail))
                 print(f"{event.run.name}: {event.kind} {event.detail.get('message', '')}", flush=True)
 
-        def stop(number: int, frame: object) -> None:
-            raise SystemExit(0)
+        stopping: list[int] = []
 
-        alone = replace(self.execution, processes=1)
+        def stop(number: int, frame: object) -> None:
+            stopping.append(number)
+            if len(stopping) == 1:  # more do not hasten it: Slurm ends what takes too long
+                raise SystemExit(0)
+
+        alone, cores = replace(self.options.execution, processes=1), self.options.cluster.cpus_per_task
+        left = [(run, folder) for run, folder in self.runs if state(folder, run) != "finished"]
         # A GPU takes them all at once; a core takes one.
-        at_once = len(self.runs) if available_gpus(alone) else min(len(self.runs), self.cores)
-        side_by_side = (at_once, max(1, self.cores // at_once))
+        at_once = max(1, len(left) if available_gpus(alone) else min(len(left), cores))
+        side_by_side = (at_once, max(1, cores // at_once))
         try:
             with handled(stop, *STOPPING):
-                run_all(list(self.runs), alone, note, side_by_side=side_by_side, on_sigusr2=stop)
+                run_all(left, alone, note, side_by_side=side_by_side, on_sigusr2=stop, patient=True)
         except SystemExit:
             return "stopped"
         return self._concluded(endings)
