@@ -77,7 +77,7 @@ class Study:
     def assert_finished_as(self, other, runs=1, crashes=0):
         """Each once, with the record of an undisturbed study elsewhere, and nothing left, no process either."""
         assert self.slurm.queue() == []
-        until(lambda: not left_behind(), "no process is left")
+        until(lambda: not left_behind(self.slurm), "no process is left")
         assert len(self.run_folders()) == runs
         for folder in self.run_folders():
             (theirs,) = other.glob(f"pico/{folder.name}")
@@ -90,12 +90,13 @@ class Study:
         assert sum(each["crashes"] for each in attempts) == crashes
 
 
-def left_behind():
-    """Processes of jobs on this machine."""
+def left_behind(slurm):
+    """Processes of the cluster's jobs."""
+    marks = {b"SUBMITIT_EXECUTOR=slurm", f"SLURM_CONF={slurm.environment['SLURM_CONF']}".encode()}
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):
-            if b"SUBMITIT_EXECUTOR=slurm" in path.read_bytes():
+            if marks <= set(path.read_bytes().split(b"\0")):
                 found.append(path.parent.name)
     return found
 
@@ -189,9 +190,7 @@ def test_a_node_that_fails_takes_nothing_with_it(study, undisturbed, nodes):
     until(lambda: (job, "RUNNING") not in study.slurm.queue(), "the job is off the node")
     # Else Slurm would find what is left of it there, and hold the job.
     watchers = ["pgrep", "-f", rf"slurmstepd: \[{job}\."]
-    until(
-        lambda: not left_behind() and subprocess.run(watchers, capture_output=True).returncode, "nothing is left of it"
-    )
+    until(lambda: subprocess.run(watchers, capture_output=True).returncode == 1, "nothing is left of it")
     study.slurm.run("scontrol", "update", f"NodeName={failed}", "State=RESUME", check=False)
     study.slurm.wait_until_empty()
     study.assert_finished_as(undisturbed / str(nodes))
@@ -293,7 +292,7 @@ def test_one_tasks_failure_is_the_end_of_all_at_once_and_its_error_is_told(study
     plugin.write_text(f'{text}    raise RuntimeError("the second task is broken")\n')
     study.submit("--steps", "layer-norm", *SHORT, *TWO_NODES, "--plugin", "broken.py")
     study.slurm.wait_until_empty(seconds=MEETING_SECONDS / 2)  # not when the first gives the other up
-    until(lambda: not left_behind(), "no process is left")
+    until(lambda: not left_behind(study.slurm), "no process is left")
     record = study.status()["layer-norm"]
     assert record["state"] == "failed" and "RuntimeError: the second task is broken" in record["detail"]
 
