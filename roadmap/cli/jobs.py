@@ -6,21 +6,19 @@ import argparse
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.text import FAILED, duration, table
+from roadmap.cli.status import status_text
+from roadmap.cli.text import FAILED
 from roadmap.plain import choices
 from roadmap.study import load_study
 
 if TYPE_CHECKING:
-    from runner.launch.overview import Overview, Standing
+    from runner.launch.overview import Standing
 
 WATCH_SECONDS = 5.0
-MOST_SEEDS = 6  # columns of the table; of more the counts are shown
-MOST_LINES = 20  # of a kind, below the table
 FOLLOW_SECONDS = 0.5
 
 
@@ -125,103 +123,6 @@ def _watch(out: Path, names: Sequence[str]) -> int:
             text, going = look()
             live.update(text, refresh=True)
     return 0
-
-
-def status_text(overview: Overview, runs: Sequence[Standing]) -> str:
-    """A table of rungs by seeds for each regime, then what there is to say of each kind."""
-    from runner.launch.overview import KINDS
-
-    if not runs:
-        return "no runs yet"
-    parts = []
-    for regime in dict.fromkeys(standing.entry.regime for standing in runs):
-        parts.append(f"{regime}\n{_table([standing for standing in runs if standing.entry.regime == regime])}")
-    counts = Counter(standing.kind for standing in runs)
-    for kind, meaning in KINDS.items():
-        of_kind = [standing for standing in runs if standing.kind == kind]
-        if kind == "queued" and of_kind:
-            reasons = Counter(standing.detail for standing in of_kind)
-            parts.append(f"queued: {', '.join(f'{count} ({reason})' for reason, count in reasons.most_common())}")
-        elif kind != "finished" and of_kind:
-            lines = [f"  {_line(standing)}" for standing in of_kind[:MOST_LINES]]
-            lines += [f"  and {len(of_kind) - MOST_LINES} more"] if len(of_kind) > MOST_LINES else []
-            parts.append("\n".join([f"{kind} ({meaning}):", *lines]))
-    if overview.figures:
-        jobs = ", ".join(f"{job.job_id} ({job.state.lower()})" for job in overview.figures)
-        parts.append(f"the figure is drawn when all have ended, by job {jobs}")
-    if overview.figure_failed:
-        parts.append(f"the figure was not drawn: {overview.figure_failed}")
-    lost, restarts = sum(standing.lost_steps for standing in runs), sum(standing.restarts for standing in runs)
-    total = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
-    spent = f"; {restarts} restarts, {lost} steps lost and done again" if restarts else ""
-    parts.append(f"{len(runs)} runs: {total}{spent}")
-    parts += [f"Slurm was not asked {each}" for each in overview.unanswered]
-    return "\n\n".join(parts)
-
-
-def _table(runs: Sequence[Standing]) -> str:
-    """Rows in the order of the ladder, as far as they stand on it."""
-    seeds = sorted({standing.entry.seed for standing in runs})
-    rungs = sorted(dict.fromkeys(standing.entry.rung for standing in runs), key=_ladder_order(runs[0].entry.regime))
-    rows = []
-    for rung in rungs:
-        of_rung = [standing for standing in runs if standing.entry.rung == rung]
-        if len(seeds) > MOST_SEEDS:
-            counts = Counter(standing.kind for standing in of_rung)
-            rows.append([rung, ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))])
-            continue
-        # Runs of other settings have the same rung and seed.
-        cells = {seed: [_cell(each) for each in of_rung if each.entry.seed == seed] for seed in seeds}
-        rows.append([rung, *(" | ".join(cells[seed]) for seed in seeds)])
-    header = ["rung", *([f"seed {seed}" for seed in seeds] if len(seeds) <= MOST_SEEDS else [f"{len(seeds)} seeds"])]
-    return table(header, rows)
-
-
-def _ladder_order(regime: str) -> Any:
-    from roadmap.ladders import ladder
-
-    study = load_study()
-    order: dict[str, int] = {}
-    if regime in study.regimes:
-        order = {rung.name: i for i, rung in enumerate(ladder(regime, study=study))}
-    return lambda rung: (order.get(rung, len(order)), rung)
-
-
-def _cell(standing: Standing) -> str:
-    if standing.kind == "finished":
-        return f"{standing.top1:.2f} %" if standing.top1 is not None else "finished"
-    if standing.kind in ("running", "stopped", "submitted") and standing.place:
-        return f"{standing.kind} {standing.epochs_done:.1f}/{standing.entry.epochs}"
-    return standing.kind
-
-
-def _line(standing: Standing) -> str:
-    """Of one run, all there is to say."""
-    parts = [f"{standing.name}:"]
-    if standing.kind in ("running", "submitted", "stopped"):
-        parts.append(_progress(standing))
-    if standing.detail:
-        parts.append(standing.detail if standing.kind != "stopped" else f"last: {standing.detail}")
-    if standing.restarts:
-        parts.append(f"{standing.restarts} restarts, {standing.lost_steps} steps lost")
-    if standing.job:
-        parts.append(f"job {standing.job.job_id}" + (f" on {standing.job.nodes}" if standing.job.nodes else ""))
-    return parts[0] + " " + ", ".join(filter(None, parts[1:]))
-
-
-def _progress(standing: Standing) -> str:
-    if standing.place is None:
-        return "starting" if standing.kind == "running" else ""
-    place, metrics = standing.place, standing.metrics
-    epoch = min(place.epoch + 1, standing.entry.epochs)
-    parts = [f"epoch {epoch} of {standing.entry.epochs}, step {place.step} of {place.steps}"]
-    if "top1" in metrics:
-        parts.append(f"top-1 {metrics['top1']:.2f} %")
-    if metrics.get("images_per_second"):
-        parts.append(f"{metrics['images_per_second']:.0f} images/s")
-    if standing.kind == "running" and standing.seconds_left is not None:
-        parts.append(f"{duration(standing.seconds_left)} left")
-    return ", ".join(parts)
 
 
 def _record(standing: Standing) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def run_rungs(options: argparse.Namespace) -> int:
         _announce(choice, jobs, waiting)
         prepare = functools.partial(_find_data, waiting, choice.execution)
         conclude = functools.partial(_conclude, choice, options.steps, out.resolve())
-        return submit_runs(choice, options, waiting, out, prepare, conclude)
+        return submit_runs(choice, options, [(job.run, job.folder) for job in waiting], out, prepare, conclude)
     if options.dry_run:
         _print_plan(choice, options.steps, jobs, out)
         return 0

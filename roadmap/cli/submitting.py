@@ -15,7 +15,6 @@ from roadmap.cluster import Layout
 from roadmap.record import Run
 
 if TYPE_CHECKING:
-    from roadmap.cli.runs import Job
     from runner.launch.slurm.submission import SubmitOptions
     from runner.launch.slurm.submit import Submitted
 
@@ -27,17 +26,16 @@ NEXT = """next:  roadmap status{out} --watch     what runs, waits and has ended
 def submit_runs(
     choice: Choice,
     options: argparse.Namespace,
-    waiting: Sequence[Job],
+    members: Sequence[tuple[Run, Path]],
     out: Path,
     prepare: Callable[[], object],
     conclude: Callable[[], object],
 ) -> int:
-    """Submits the runs that are waiting, and `conclude` behind them; or prints what that would be."""
+    """Submits runs, each with its folder, and `conclude` behind them; or prints what that would be."""
     from runner.launch.slurm.commands import SlurmError
     from runner.launch.slurm.submit import submit
 
     how = _how(choice, options)
-    members = [(job.run, job.folder) for job in waiting]
     for run, _ in members:
         how.layout(run)
     if options.dry_run:
@@ -48,7 +46,7 @@ def submit_runs(
         return 0
     prepare()
     try:
-        submitted = submit(members, out, how, conclude, lambda text: print(text, flush=True))
+        submitted = submit(members, out, how, conclude)
     except SlurmError as error:
         print(f"roadmap run: {error}", file=sys.stderr)
         return FAILED

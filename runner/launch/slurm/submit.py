@@ -61,12 +61,11 @@ def submit(
     out: Path,
     options: SubmitOptions,
     conclude: Callable[[], object],
-    told: Callable[[str], None] = lambda text: None,
 ) -> Submitted:
     """Submits what is not in the queue already, all of it or nothing, and `conclude` for when all have ended.
 
-    `told` hears how it goes. Raises ValueError for a folder that Slurm can't be told of, and SlurmError where Slurm
-    does not take it, with nothing left in its queue.
+    Raises ValueError for a folder that Slurm can't be told of, and SlurmError where Slurm does not take it, with
+    nothing left in its queue.
     """
     out = out.resolve()
     _check_path(out)
@@ -83,7 +82,6 @@ def submit(
                 tasks = [_task(submission, i, job, out, plugins) for i, job in enumerate(jobs)]
                 after = [arrays[-1][1]] if options.most_running and arrays else []  # so that no more run in all
                 arrays.append((submission, sbatch(submission, out, tasks, code, after)))
-                told(f"job {arrays[-1][1]}: {len(jobs)} jobs")
             figure = record(Submission.new(options, Layout(1, 1)))
             task = Figure(plugins, conclude, JobFiles(figure.folder(out), 0))
             drawn = sbatch(figure, out, [task], code, [*(number for _, number in arrays), *queue.numbers])

@@ -1,0 +1,121 @@
+"""How the runs of a folder are, in words: a table of rungs by seeds, then what there is to say of each kind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from roadmap.cli.text import duration, table
+from roadmap.study import load_study
+
+if TYPE_CHECKING:
+    from runner.launch.overview import Overview, Standing
+
+MOST_SEEDS = 6  # columns of the table; of more the counts are shown
+MOST_LINES = 20  # of a kind, below the table
+
+
+def status_text(overview: Overview, runs: Sequence[Standing]) -> str:
+    """A table of rungs by seeds for each regime, then what there is to say of each kind of run."""
+    from runner.launch.overview import KINDS
+
+    if not runs:
+        return "no runs yet"
+    runs = _in_order(runs)
+    regimes = dict.fromkeys(standing.entry.regime for standing in runs)
+    parts = [f"{regime}\n{_table([each for each in runs if each.entry.regime == regime])}" for regime in regimes]
+    for kind, meaning in KINDS.items():
+        parts += _of_kind(f"{kind} ({meaning})", [standing for standing in runs if standing.kind == kind])
+    if overview.figures:
+        jobs = ", ".join(f"{job.job_id} ({job.state.lower()})" for job in overview.figures)
+        parts.append(f"the figure is drawn when all have ended, by job {jobs}")
+    if overview.figure_failed:
+        parts.append(f"the figure was not drawn: {overview.figure_failed}")
+    counts = Counter[str](standing.kind for standing in runs)
+    parts.append(f"{len(runs)} runs: {_counted(counts, list(KINDS))}{_lost(runs)}")
+    return "\n\n".join([*parts, *(f"Slurm was not asked {each}" for each in overview.unanswered)])
+
+
+def _in_order(runs: Sequence[Standing]) -> list[Standing]:
+    """That of the ladder, as far as they stand on it."""
+    from roadmap.ladders import ladder
+
+    study = load_study()
+    names = [rung.name for name in study.regimes for rung in ladder(name, study=study)]
+    order = {name: i for i, name in reversed(list(enumerate(names)))}
+    return sorted(runs, key=lambda each: (order.get(each.entry.rung, len(order)), each.entry.rung, each.entry.seed))
+
+
+def _of_kind(what: str, runs: Sequence[Standing]) -> list[str]:
+    """A line for each, but of those that wait the reasons, and nothing of those that are finished."""
+    if not runs or runs[0].kind == "finished":
+        return []
+    if runs[0].kind == "queued":
+        reasons = Counter(standing.detail for standing in runs)
+        return [f"queued: {', '.join(f'{count} ({reason})' for reason, count in reasons.most_common())}"]
+    lines = [f"  {_line(standing)}" for standing in runs[:MOST_LINES]]
+    more = [f"  and {len(runs) - MOST_LINES} more"] if len(runs) > MOST_LINES else []
+    return ["\n".join([f"{what}:", *lines, *more])]
+
+
+def _counted(counts: Mapping[str, int], kinds: Sequence[str]) -> str:
+    return ", ".join(f"{counts[kind]} {kind}" for kind in kinds if counts.get(kind))
+
+
+def _lost(runs: Sequence[Standing]) -> str:
+    restarts, lost = sum(each.restarts for each in runs), sum(each.lost_steps for each in runs)
+    return f"; {restarts} restarts, {lost} steps lost and done again" if restarts else ""
+
+
+def _table(runs: Sequence[Standing]) -> str:
+    """Rungs by seeds, or where those are many, what became of them all."""
+    seeds = sorted({standing.entry.seed for standing in runs})
+    rows = []
+    for rung in dict.fromkeys(standing.entry.rung for standing in runs):
+        of_rung = [standing for standing in runs if standing.entry.rung == rung]
+        if len(seeds) > MOST_SEEDS:
+            counts = Counter[str](standing.kind for standing in of_rung)
+            rows.append([rung, _counted(counts, sorted(counts))])
+        else:  # runs of several settings may have the same rung and seed
+            cells = [[_cell(each) for each in of_rung if each.entry.seed == seed] for seed in seeds]
+            rows.append([rung, *(" | ".join(cell) for cell in cells)])
+    header = [f"seed {seed}" for seed in seeds] if len(seeds) <= MOST_SEEDS else [f"{len(seeds)} seeds"]
+    return table(["rung", *header], rows)
+
+
+def _cell(standing: Standing) -> str:
+    if standing.kind == "finished":
+        return f"{standing.top1:.2f} %" if standing.top1 is not None else "finished"
+    if standing.kind in ("running", "stopped", "submitted") and standing.place:
+        return f"{standing.kind} {standing.epochs_done:.1f}/{standing.entry.epochs}"
+    return standing.kind
+
+
+def _line(standing: Standing) -> str:
+    """Of one run, all there is to say."""
+    parts = [f"{standing.name}:"]
+    if standing.kind in ("running", "submitted", "stopped"):
+        parts.append(_progress(standing))
+    if standing.detail:
+        parts.append(standing.detail if standing.kind != "stopped" else f"last: {standing.detail}")
+    if standing.restarts:
+        parts.append(f"{standing.restarts} restarts, {standing.lost_steps} steps lost")
+    if standing.job:
+        parts.append(f"job {standing.job.job_id}" + (f" on {standing.job.nodes}" if standing.job.nodes else ""))
+    return parts[0] + " " + ", ".join(filter(None, parts[1:]))
+
+
+def _progress(standing: Standing) -> str:
+    if standing.place is None:
+        return "starting" if standing.kind == "running" else ""
+    place, metrics = standing.place, standing.metrics
+    epoch = min(place.epoch + 1, standing.entry.epochs)
+    parts = [f"epoch {epoch} of {standing.entry.epochs}, step {place.step} of {place.steps}"]
+    if "top1" in metrics:
+        parts.append(f"top-1 {metrics['top1']:.2f} %")
+    if metrics.get("images_per_second"):
+        parts.append(f"{metrics['images_per_second']:.0f} images/s")
+    if standing.kind == "running" and standing.seconds_left is not None:
+        parts.append(f"{duration(standing.seconds_left)} left")
+    return ", ".join(parts)
