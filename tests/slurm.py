@@ -47,7 +47,7 @@ PreemptType=preempt/partition_prio
 SlurmctldParameters=preempt_send_user_signal
 SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0
 SlurmdParameters=config_overrides
-ReturnToService=2
+ReturnToService=1
 KillWait=5
 MinJobAge=3600
 MpiDefault=none
