@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ FIGURE_KEYS = ("partition", "account", "qos", "constraint", "memory_gb", "sbatch
 FIGURE_MEMORY_GB = 4
 # Options of sbatch that follow from other keys of a profile, or from what is submitted.
 OWNED = set("partition account qos constraint nodes ntasks ntasks-per-node gpus-per-node cpus-per-task mem".split())
-OWNED |= set("time signal array dependency job-name output error open-mode".split())
+OWNED |= set("time signal array dependency job-name output error open-mode chdir requeue no-requeue".split())
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,18 @@ class Cluster:
         for key in self.sbatch:
             if key.replace("_", "-") in OWNED:
                 raise ValueError(f"sbatch.{key}: it has a key of its own in the profile, or is chosen for each job")
+            if not re.fullmatch(r"[a-z][a-z_-]+", key):
+                raise ValueError(f"sbatch.{key}: not an option's long name without its dashes, such as reservation")
         unknown = sorted(self.figure.keys() - FIGURE_KEYS)
         if unknown:
             raise ValueError(f"figure.{unknown[0]}: unknown; {choices(FIGURE_KEYS, unknown[0])}")
+        if self.figure:
+            try:
+                self.for_figure()
+            except ValueError as error:
+                raise ValueError(f"figure: {error}") from None
+        if self.save_seconds >= self.hours * 3600:
+            raise ValueError(f"save_seconds is {self.save_seconds}, but hours has {self.hours * 3600:g} seconds in all")
         if "processes" in self.execution:
             raise ValueError("execution.processes is nodes x tasks_per_node here; leave it out")
         for name, text in {"partition": self.partition, "account": self.account, "qos": self.qos}.items():
@@ -126,4 +136,4 @@ def _able(full: Layout, recipe: Recipe, execution: Execution) -> str:
                 continue
             able.append(Layout(nodes, tasks))
     near = sorted(able, key=lambda layout: (abs(layout.processes - full.processes), layout.nodes))
-    return ", ".join(map(str, near[:NAMED])) or "none of so few processes"
+    return ", ".join(map(str, near[:NAMED])) or "none with this device_batch"

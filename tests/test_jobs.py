@@ -8,6 +8,8 @@ import json
 import math
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
 
@@ -22,10 +24,11 @@ from roadmap.execution import Execution
 from roadmap.record import Divergence, ForeignFolder, read_json, write_divergences, write_json
 from roadmap.sessions import Place, PlaceFile, Session, append_session, read_place, read_sessions
 from roadmap.study import changed, load_study
-from runner.launch.job import exclusive
+from runner.launch.lock import exclusive, is_held
 from runner.launch.overview import survey
 from runner.launch.slurm import after, commands
 from runner.launch.slurm.submission import (
+    MOST_IDLE,
     Attempts,
     Entry,
     Failure,
@@ -187,7 +190,7 @@ def test_a_stopped_job_begins_again_as_long_as_it_gets_on(ended):
         with pytest.raises(Requeued, match="7"):
             ended(0)
     assert ended.files.attempts() == Attempts(steps=20)
-    for _ in range(after.MOST_IDLE - 1):
+    for _ in range(MOST_IDLE - 1):
         with pytest.raises(Requeued):
             ended(0)
     assert ended(0) == 1
@@ -338,6 +341,9 @@ def test_the_layouts_that_are_named_can(nodes, gpus, batch, each):
         ({"partition": ""}, "partition is empty"),
         ({"sbatch": {"cpus_per_task": 4}}, "sbatch.cpus_per_task: it has a key of its own"),
         ({"figure": {"gpus": 1}}, "figure.gpus: unknown; .*partition"),
+        ({"figure": {"memory_gb": -1}}, "figure: memory_gb is -1"),
+        ({"sbatch": {"--reservation": "x"}}, "sbatch.--reservation: not an option's long name"),
+        ({"save_seconds": 3600}, "save_seconds is 3600, but hours has 3600 seconds in all"),
     ],
 )
 def test_a_profile_that_cannot_be_is_refused(changes, message):
@@ -389,7 +395,7 @@ def test_a_submission_is_split_at_the_clusters_limit(played, tmp_path, capsys):
     assert main(RUN) == 0
     told = capsys.readouterr().out
     assert "submitted: 1, 10 jobs of 1 node with 1 task, 1 h at most" in told and "submitted: 2, 2 jobs" in told
-    assert "submitted: 3, the table and the figure of runs, once all 12 runs have ended" in told
+    assert "submitted: 3, the table and the figure of runs, once 12 runs have ended" in told
     scripts = [path.read_text() for path in sorted((tmp_path / "runs/slurm").glob("*/*_submission.sh"))]
     assert sum("--array=0-9%10" in text for text in scripts) == 1
     assert sum("--dependency=afterany:1:2" in text for text in scripts) == 1
@@ -400,8 +406,8 @@ def test_what_slurm_refuses_half_way_is_taken_back(played, tmp_path, capsys):
     (tmp_path / "played/sbatch.fails.2").touch()
     assert main(RUN) == 1
     assert "sbatch: error: refused; nothing was submitted" in capsys.readouterr().err
-    (cancelled,) = played.calls("scancel")
-    assert cancelled.count("roadmap-") == 2 and read_submissions(tmp_path / "runs") == []
+    assert len(played.calls("scancel --name=roadmap-")) == 2  # one by one: of several names at once it takes none
+    assert read_submissions(tmp_path / "runs") == []
 
 
 def test_what_slurm_may_have_taken_keeps_its_record(played, tmp_path, capsys):
@@ -414,7 +420,7 @@ def test_what_slurm_may_have_taken_keeps_its_record(played, tmp_path, capsys):
     (tmp_path / "played/sbatch.fails.2").unlink()
     played.answer("squeue", "".join(f"{first.name}|{i}|1|PENDING|Priority|\n" for i in range(10)))
     assert main(RUN) == 0
-    assert "10 runs are in the queue already or have ended" in capsys.readouterr().out and len(second.jobs) == 2
+    assert "not submitted twice: 10 runs" in capsys.readouterr().out and len(second.jobs) == 2
 
 
 def test_nothing_is_written_where_slurm_is_away(played, tmp_path, capsys):
@@ -510,7 +516,7 @@ def test_status_of_every_kind_by_one_question_each(played, tmp_path, make_run, c
     assert main(["status"]) == 0
     told = capsys.readouterr().out
     line = "pico/gelu-s0: epoch 2 of 2, step 2 of 5, top-1 50.00 %, 800 images/s, 2s left, "
-    line += "1 restarts, 7 steps lost, job 5_0 on n1"
+    line += "1 restart, 7 steps lost, job 5_0 on n1"
     assert line in told
     assert "queued: 1 (Priority)" in told and "pico/width-s0: the disk is full" in told
     assert "pico/pico-s0: its job ended as OUT_OF_MEMORY" in told and "91.50 %" in told
@@ -612,8 +618,70 @@ def test_cancel_touches_the_studys_jobs_alone(played, tmp_path, make_run, capsys
     assert main(["cancel", "width"]) == 2
     assert "job 5_1 has pico/recipe-s0 too" in capsys.readouterr().err
     assert main(["cancel", "gelu"]) == 0 and played.calls("scancel") == ["scancel 5_0"]
-    assert main(["cancel", "gelo"]) == 2 and "did you mean" in capsys.readouterr().err
+    assert main(["cancel", "gelo"]) == 2 and "gelu" in capsys.readouterr().err
     assert main(["cancel"]) == 0 and played.calls("scancel")[-1] == "scancel 5_0 5_1 6"
+
+
+def test_what_stays_in_the_queue_keeps_its_record(played, tmp_path, capsys):
+    """Whatever scancel says: it has been seen to do nothing without a word."""
+    (tmp_path / "played/sbatch.fails.2").touch()
+    played.answer("squeue", "roadmap-0|N/A|1|PENDING|Priority|\n")
+    (tmp_path / "runs/slurm").mkdir(parents=True)
+    submitted(tmp_path / "runs", name="roadmap-0")
+    assert main(RUN) == 1
+    assert "is not submitted twice" in capsys.readouterr().err and len(read_submissions(tmp_path / "runs")) == 3
+
+
+def test_cancelled_is_cancelled_without_accounting_too(played, tmp_path, make_run, capsys):
+    out = tmp_path / "runs"
+    runs = [make_run("gelu"), make_run("width"), make_run("recipe"), make_run("pico")]
+    made = submitted(out, *[((run, run.folder(out)),) for run in runs])
+    played.answer("squeue", f"{made.name}|0|5|PENDING|Priority|\n")
+    played.fail("sacct", "sacct: error: Slurm accounting storage is disabled")
+    assert main(["cancel", "5_0"]) == 0
+    played.answer("squeue", "")
+    assert main(["status", "gelu"]) == 0 and "1 run: 1 cancelled" in capsys.readouterr().out
+    (tmp_path / "played/sacct.fails").unlink()
+    stretch = (
+        f"{made.name}|5_[1,3%4]|CANCELLED by 0|2026-01-01T00:00:00\n{made.name}|5_2|REQUEUED|2026-01-01T00:00:00\n"
+    )
+    played.answer("sacct", stretch)  # of jobs that never began
+    assert main(["status"]) == 0
+    told = capsys.readouterr().out
+    assert "4 runs: 1 failed, 3 cancelled" in told and "its job is not in the queue any more" in told
+
+
+def test_a_run_that_is_held_is_running_whoever_trains_it(played, tmp_path, make_run, capsys):
+    out = tmp_path / "runs"
+    run = make_run("gelu")
+    begin(run, run.folder(out))
+    assert not is_held(run.folder(out))
+    code = "import sys, time; from pathlib import Path; from runner.launch.lock import exclusive\n"
+    code += "with exclusive(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", code, str(run.folder(out))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        holder.stdout.readline()
+        assert main(["status"]) == 0 and "1 run: 1 running" in capsys.readouterr().out
+        holder.kill()
+    assert main(["status"]) == 0 and "1 run: 1 stopped" in capsys.readouterr().out
+
+
+def test_verbs_that_need_the_queue_say_that_it_is_not_known(played, tmp_path, make_run, capsys):
+    run = make_run("gelu")
+    submitted(tmp_path / "runs", ((run, run.folder(tmp_path / "runs")),))
+    played.fail("squeue", "slurm_load_jobs error: Unable to contact slurm controller")
+    for verb in ("cancel", "retry"):
+        assert main([verb]) == 1
+        assert f"roadmap {verb}: Slurm was not asked what is in the queue" in capsys.readouterr().err
+
+
+def test_a_job_that_is_stopped_again_and_again_as_it_begins_has_failed(make_run, tmp_path):
+    """By a signal that is submitit's still."""
+    run = make_run("gelu")
+    made = task(tmp_path, (run, run.folder(tmp_path)))
+    for _ in range(MOST_IDLE - 1):
+        assert made.checkpoint() is not None
+    assert made.checkpoint() is None and "before a step was done" in made.files.failure().message
 
 
 def test_logs_are_the_runs_or_its_jobs(played, tmp_path, make_run, capsys):
@@ -640,7 +708,7 @@ def test_retry_submits_what_failed_alone(played, tmp_path, capsys):
     JobFiles(made.folder(out), 1).fail(Failure("the disk was full", again=True))
     played.answer("squeue", f"{made.name}|0|1|RUNNING|None|n1\n")
     assert main(["retry"]) == 0
-    assert "submitted again: 1 runs, 3; the figure then: 4" in capsys.readouterr().out
+    assert "submitted again: 1 run, 3; the figure then: 4" in capsys.readouterr().out
     (new,) = (each for each in read_submissions(out) if each.jobs and each.name != made.name)
     assert [entry.rung for job in new.jobs for entry in job] == ["layer-norm"]
     assert "afterany:3:1" in (next(new.folder(out).parent.glob("*/4_submission.sh"))).read_text()

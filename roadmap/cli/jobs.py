@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.status import status_text
-from roadmap.cli.text import FAILED
+from roadmap.cli.text import FAILED, many
 from roadmap.plain import choices
 from roadmap.study import load_study
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS = 5.0
 FOLLOW_SECONDS = 0.5
+MOST_NUMBERS = 20  # of jobs or runs, in one line
 
 
 def add_verbs(verbs: Any) -> None:
@@ -66,8 +67,8 @@ def chosen(standings: Sequence[Standing], names: Sequence[str]) -> list[Standing
     for name in names:
         means = [standing for standing in standings if name.rstrip("/") in _names(standing)]
         if not means:
-            known = {standing.entry.rung for standing in standings} | {_short(standing) for standing in standings}
-            raise ValueError(f"no run is called {name!r}; {choices(sorted(known), name)}")
+            rungs = sorted({standing.entry.rung for standing in standings})
+            raise ValueError(f"no run is called {name!r}; {choices(rungs, name)}, or one's seed, such as gelu-s0")
         found |= {standing.entry.identity: standing for standing in means}
     return list(found.values())
 
@@ -79,7 +80,7 @@ def _short(standing: Standing) -> str:
 def _names(standing: Standing) -> tuple[str, ...]:
     entry, folder = standing.entry, standing.folder
     folders = (folder.name, str(folder), entry.folder, f"{folder.parent.parent.name}/{entry.folder}")
-    job = (standing.job.job_id,) if standing.job else ()
+    job = (standing.job.job_id, standing.job.job_id.split("_")[0]) if standing.job else ()
     return (entry.identity, entry.rung, _short(standing), standing.name, f"{entry.regime}/{entry.rung}", *folders, *job)
 
 
@@ -90,11 +91,10 @@ def show_status(options: argparse.Namespace) -> int:
     if not options.watch:
         overview = survey(out)
         runs = chosen(overview.runs, options.runs)
-        print(
-            json.dumps([_record(standing) for standing in runs], indent=2)
-            if options.json
-            else status_text(overview, runs)
-        )
+        if options.json:
+            print(json.dumps([_record(standing) for standing in runs], indent=2))
+        else:
+            print(status_text(overview, runs))
         return 0
     if options.json:
         raise ValueError("--json has no say with --watch")
@@ -113,9 +113,9 @@ def _watch(out: Path, names: Sequence[str]) -> int:
         overview = survey(out)
         runs = chosen(overview.runs, names)
         going = any(standing.is_going for standing in runs) or bool(overview.figures)
-        return Text(time.strftime("%H:%M:%S\n") + status_text(overview, runs), no_wrap=True), going
+        return Text(time.strftime("%H:%M:%S\n") + status_text(overview, runs)), going
 
-    console = Console(soft_wrap=True)
+    console = Console()
     text, going = look()
     with Live(text, console=console, auto_refresh=False, vertical_overflow="visible") as live:
         while going:
@@ -159,7 +159,8 @@ def show_logs(options: argparse.Namespace) -> int:
     (standing,) = means
     path = _log(standing, out)
     if path is None and not (options.follow and standing.is_going):
-        raise ValueError(f"{standing.name} has said nothing yet: {standing.kind} {standing.detail}".rstrip())
+        why = f" ({standing.detail})" if standing.detail else ""
+        raise ValueError(f"{standing.name} has said nothing yet: it is {standing.kind}{why}")
     shown: tuple[Path | None, int] = (path, 0)
     asked = time.monotonic()
     while True:
@@ -193,58 +194,69 @@ def _log(standing: Standing, out: Path) -> Path | None:
 def cancel_jobs(options: argparse.Namespace) -> int:
     from runner.launch.overview import survey
     from runner.launch.slurm import commands
+    from runner.launch.slurm.submission import JobFiles
 
     out = _out(options)
     overview = survey(out)
-    wanted = chosen(overview.runs, options.runs)
+    if not overview.knows_queue:
+        return _failed("cancel", f"Slurm was not asked {overview.unanswered[0]}")
+    wanted = [standing for standing in chosen(overview.runs, options.runs) if standing.job]
     jobs = {standing.job.job_id for standing in wanted if standing.job}
     for standing in overview.runs:  # that are packed with one of them
-        if standing.job and standing.job.job_id in jobs and standing not in wanted and standing.is_going:
+        if standing.job and standing.job.job_id in jobs and standing not in wanted:
             raise ValueError(f"job {standing.job.job_id} has {standing.name} too; name it as well, or leave both")
-    if not options.runs:
-        jobs |= {job.job_id for job in overview.figures}
-    if overview.unanswered and not jobs:
-        print(f"roadmap cancel: Slurm was not asked {overview.unanswered[0]}", file=sys.stderr)
-        return FAILED
+    figures = set() if options.runs else {job.job_id for job in overview.figures}
+    if not jobs | figures:
+        print("nothing of it is in Slurm's queue")
+        return 0
     try:
-        commands.cancel(sorted(jobs))
+        commands.cancel(sorted(jobs | figures))
     except commands.SlurmError as error:
-        print(f"roadmap cancel: {error}", file=sys.stderr)
-        return FAILED
-    print(f"cancelled: {', '.join(sorted(jobs))}" if jobs else "nothing of it is in Slurm's queue")
+        return _failed("cancel", str(error))
+    for standing in wanted:
+        if standing.submission:
+            JobFiles(standing.submission.folder(out), standing.index).cancel()
+    shown = sorted(jobs)[:MOST_NUMBERS] + (["..."] if len(jobs) > MOST_NUMBERS else [])
+    figure = ", and the figure's job" if figures else ""
+    print(f"cancelled: {many(len(wanted), 'run')}" + (f" ({', '.join(shown)})" if shown else "") + figure)
     return 0
 
 
 def retry_runs(options: argparse.Namespace) -> int:
     from runner.launch.overview import survey
-    from runner.launch.slurm.again import can_be_submitted_again, submit_again
+    from runner.launch.slurm.again import still_there, submit_again
     from runner.launch.slurm.commands import SlurmError
 
     out = _out(options)
     overview = survey(out)
+    if not overview.knows_queue:
+        return _failed("retry", f"Slurm was not asked {overview.unanswered[0]}")
     wanted = [standing for standing in chosen(overview.runs, options.runs) if options.runs or standing.kind == "failed"]
     for standing in wanted:
         if standing.kind not in ("failed", "cancelled", "stopped"):
             hint = "; `roadmap run --on-nan retry` goes on with it" if standing.kind == "diverged" else ""
             raise ValueError(f"{standing.name} is {standing.kind}: there is nothing to retry{hint}")
-    lost = [(each.submission, each.index, each.entry) for each in wanted if each.submission]
-    able = [each for each in lost if can_be_submitted_again(each, out)]
-    for standing in wanted:
-        if standing.entry not in [entry for _, _, entry in able]:
-            missing = f"{standing.name}: what was submitted is not here; `roadmap run` with its options goes on with it"
-            print(missing, file=sys.stderr)
     if not wanted:
         print("no run has failed")
         return 0
-    if overview.unanswered:
-        print(f"roadmap retry: Slurm was not asked {overview.unanswered[0]}", file=sys.stderr)
-        return FAILED
+    lost = [(each.submission, each.index, each.entry) for each in wanted if each.submission]
+    able = still_there(lost, out)
     try:
         for submitted in submit_again(able, out):
             runs = sum(len(job) for submission, _ in submitted.arrays for job in submission.jobs)
             numbers = ", ".join(job_id for _, job_id in submitted.arrays)
-            print(f"submitted again: {runs} runs, {numbers}; the figure then: {submitted.figure}")
+            print(f"submitted again: {many(runs, 'run')}, {numbers}; the figure then: {submitted.figure}")
     except SlurmError as error:
-        print(f"roadmap retry: {error}", file=sys.stderr)
-        return FAILED
-    return 0 if len(able) == len(wanted) else FAILED
+        return _failed("retry", str(error))
+    if len(able) == len(wanted):
+        return 0
+    again = {entry.identity for _, _, entry in able}
+    names = [standing.name for standing in wanted if standing.entry.identity not in again]
+    some = ", ".join(names[:MOST_NUMBERS]) + (", ..." if len(names) > MOST_NUMBERS else "")
+    what = f"of {many(len(names), 'run')} ({some}) there is nothing to submit again here"
+    return _failed("retry", f"{what}; `roadmap run` with the options of before goes on with them")
+
+
+def _failed(verb: str, why: str) -> int:
+    print(f"roadmap {verb}: {why}", file=sys.stderr)
+    return FAILED

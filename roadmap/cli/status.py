@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
-from roadmap.cli.text import duration, table
+from roadmap.cli.text import duration, many, table
 from roadmap.study import load_study
 
 if TYPE_CHECKING:
@@ -23,17 +24,19 @@ def status_text(overview: Overview, runs: Sequence[Standing]) -> str:
     if not runs:
         return "no runs yet"
     runs = _in_order(runs)
+    names = Counter(standing.name for standing in runs)
+    shared = {name for name, count in names.items() if count > 1}  # by runs of several settings
     regimes = dict.fromkeys(standing.entry.regime for standing in runs)
     parts = [f"{regime}\n{_table([each for each in runs if each.entry.regime == regime])}" for regime in regimes]
     for kind, meaning in KINDS.items():
-        parts += _of_kind(f"{kind} ({meaning})", [standing for standing in runs if standing.kind == kind])
+        parts += _of_kind(f"{kind} ({meaning})", [standing for standing in runs if standing.kind == kind], shared)
     if overview.figures:
         jobs = ", ".join(f"{job.job_id} ({job.state.lower()})" for job in overview.figures)
         parts.append(f"the figure is drawn when all have ended, by job {jobs}")
     if overview.figure_failed:
         parts.append(f"the figure was not drawn: {overview.figure_failed}")
     counts = Counter[str](standing.kind for standing in runs)
-    parts.append(f"{len(runs)} runs: {_counted(counts, list(KINDS))}{_lost(runs)}")
+    parts.append(f"{many(len(runs), 'run')}: {_counted(counts, list(KINDS))}{_lost(runs)}")
     return "\n\n".join([*parts, *(f"Slurm was not asked {each}" for each in overview.unanswered)])
 
 
@@ -47,14 +50,14 @@ def _in_order(runs: Sequence[Standing]) -> list[Standing]:
     return sorted(runs, key=lambda each: (order.get(each.entry.rung, len(order)), each.entry.rung, each.entry.seed))
 
 
-def _of_kind(what: str, runs: Sequence[Standing]) -> list[str]:
+def _of_kind(what: str, runs: Sequence[Standing], shared: AbstractSet[str]) -> list[str]:
     """A line for each, but of those that wait the reasons, and nothing of those that are finished."""
     if not runs or runs[0].kind == "finished":
         return []
     if runs[0].kind == "queued":
         reasons = Counter(standing.detail for standing in runs)
         return [f"queued: {', '.join(f'{count} ({reason})' for reason, count in reasons.most_common())}"]
-    lines = [f"  {_line(standing)}" for standing in runs[:MOST_LINES]]
+    lines = [f"  {_line(standing, shared)}" for standing in runs[:MOST_LINES]]
     more = [f"  and {len(runs) - MOST_LINES} more"] if len(runs) > MOST_LINES else []
     return ["\n".join([f"{what}:", *lines, *more])]
 
@@ -65,7 +68,7 @@ def _counted(counts: Mapping[str, int], kinds: Sequence[str]) -> str:
 
 def _lost(runs: Sequence[Standing]) -> str:
     restarts, lost = sum(each.restarts for each in runs), sum(each.lost_steps for each in runs)
-    return f"; {restarts} restarts, {lost} steps lost and done again" if restarts else ""
+    return f"; {many(restarts, 'restart')}, {many(lost, 'step')} lost and done again" if restarts else ""
 
 
 def _table(runs: Sequence[Standing]) -> str:
@@ -92,18 +95,20 @@ def _cell(standing: Standing) -> str:
     return standing.kind
 
 
-def _line(standing: Standing) -> str:
+def _line(standing: Standing, shared: AbstractSet[str]) -> str:
     """Of one run, all there is to say."""
-    parts = [f"{standing.name}:"]
+    parts: list[str] = []
     if standing.kind in ("running", "submitted", "stopped"):
         parts.append(_progress(standing))
     if standing.detail:
         parts.append(standing.detail if standing.kind != "stopped" else f"last: {standing.detail}")
     if standing.restarts:
-        parts.append(f"{standing.restarts} restarts, {standing.lost_steps} steps lost")
+        parts.append(f"{many(standing.restarts, 'restart')}, {many(standing.lost_steps, 'step')} lost")
     if standing.job:
         parts.append(f"job {standing.job.job_id}" + (f" on {standing.job.nodes}" if standing.job.nodes else ""))
-    return parts[0] + " " + ", ".join(filter(None, parts[1:]))
+    name = f"{standing.name} ({standing.entry.identity})" if standing.name in shared else standing.name
+    said = ", ".join(filter(None, parts))
+    return f"{name}: {said}" if said else name
 
 
 def _progress(standing: Standing) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roadmap.cli.designs import speed
 from roadmap.cli.options import Choice
-from roadmap.cli.text import FAILED, duration, table
+from roadmap.cli.text import FAILED, duration, many, table
 from roadmap.cluster import Layout
 from roadmap.record import Run
 
@@ -33,8 +35,9 @@ def submit_runs(
 ) -> int:
     """Submits runs, each with its folder, and `conclude` behind them; or prints what that would be."""
     from runner.launch.slurm.commands import SlurmError
-    from runner.launch.slurm.submit import submit
+    from runner.launch.slurm.submit import check_path, submit
 
+    check_path(out.resolve())
     how = _how(choice, options)
     for run, _ in members:
         how.layout(run)
@@ -50,6 +53,12 @@ def submit_runs(
     except SlurmError as error:
         print(f"roadmap run: {error}", file=sys.stderr)
         return FAILED
+    except (KeyboardInterrupt, SystemExit) as error:
+        print(
+            f"\nroadmap run: stopped; {'; '.join(getattr(error, '__notes__', ['nothing was submitted']))}",
+            file=sys.stderr,
+        )
+        raise
     _print_submitted(submitted, out, choice)
     return 0
 
@@ -67,24 +76,26 @@ def _how(choice: Choice, options: argparse.Namespace) -> SubmitOptions:
             "execution.processes has no say on Slurm: there it is nodes x tasks a node of the cluster, "
             "such as --set cluster.nodes=2"
         )
-    return SubmitOptions(
-        choice.profile, choice.cluster, choice.execution, tuple(sys.argv), options.pack or 1, options.max_running
-    )
+    execution, path = choice.execution, choice.execution.data_path
+    execution = replace(execution, data_path=str(Path(path).resolve()) if path else None)  # wherever it is retried from
+    pack, command = options.pack or 1, tuple(sys.argv)
+    return SubmitOptions(choice.profile, choice.cluster, execution, command, pack, options.max_running)
 
 
 def _print_submitted(submitted: Submitted, out: Path, choice: Choice) -> None:
     if submitted.elsewhere:
-        print(f"{submitted.elsewhere} runs are in the queue already or have ended, and are not submitted twice")
+        elsewhere = many(submitted.elsewhere, "run")
+        print(f"in the queue already, or ended by now, and not submitted twice: {elsewhere}")
     runs = sum(len(job) for submission, _ in submitted.arrays for job in submission.jobs)
     for submission, job_id in submitted.arrays:
         layout, cluster = submission.layout, submission.options.cluster
-        what = f"{len(submission.jobs)} jobs" if len(submission.jobs) > 1 else "1 job"
+        what = many(len(submission.jobs), "job")
         print(f"submitted: {job_id}, {what} of {_what(layout, cluster.gpus_per_node)}, {cluster.hours:g} h at most")
     if submitted.figure:
-        print(f"submitted: {submitted.figure}, the table and the figure of {out}, once all {runs} runs have ended")
+        print(f"submitted: {submitted.figure}, the table and the figure of {out}, once {many(runs, 'run')} have ended")
     else:
         print("nothing else to submit")
-    shown = "" if str(out) == choice.study.defaults.out else f" --out {out}"
+    shown = "" if str(out) == choice.study.defaults.out else f" --out {shlex.quote(str(out))}"
     print(NEXT.format(out=shown))
 
 
@@ -111,19 +122,19 @@ def _print_plan(choice: Choice, how: SubmitOptions, members: Sequence[tuple[Run,
             expected = duration(3600 * hours)
             rows += [[place, run.rung, str(run.seed), run.identity, str(layout), expected] for run, _ in job]
     if rows:
-        print(table(["job", "rung", "seed", "identity", "nodes x tasks", "expected time"], rows))
+        print(table(["array_job", "rung", "seed", "identity", "nodes x tasks", "expected time"], rows))
     for number, (layout, jobs) in enumerate(arrays, start=1):
         print(f"\n# the batch script of {number}; that of the figure's job, which follows, has one task and no GPU")
         print(_script(how, layout, jobs, out.resolve()))
     print(f"\n{note}" if note else "")
     if queued:
-        print(f"{len(queued)} runs are in the queue already")
+        print(f"in the queue already: {many(len(queued), 'run')}")
     if slow:
         print(
             f"{slow} jobs are expected to take more than the cluster's {how.cluster.hours:g} h, and then to go on anew"
         )
     count = sum(len(jobs) for _, jobs in arrays)
-    print(f"{device_hours:.4g} device-hours in {count} jobs. {found.source}. Nothing was submitted.")
+    print(f"{device_hours:.4g} device-hours in {many(count, 'job')}. {found.source}. Nothing was submitted.")
 
 
 def _script(how: SubmitOptions, layout: Layout, jobs: Sequence[Sequence[tuple[Run, Path]]], out: Path) -> str:

@@ -15,6 +15,11 @@ def count(number: float) -> str:
     return f"{number:g}"
 
 
+def many(number: int, noun: str) -> str:
+    """1 run, 2 runs."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def duration(seconds: float) -> str:
     """3725 seconds as 1h02m."""
     seconds = round(seconds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import traceback
 import warnings
@@ -15,14 +14,11 @@ from roadmap.execution import Execution
 from roadmap.record import Run
 from runner.distributed import Apart, World
 from runner.engine import Diverged, Report, Stopped, train
+from runner.launch.lock import Busy, exclusive
 from runner.request import Request
 
 # How a run ends, and what there is to say of it.
 Ending = tuple[str, dict[str, Any]]
-
-
-class Busy(ValueError):
-    """Another process trains in the folder."""
 
 
 def train_job(
@@ -75,19 +71,6 @@ def train_job(
         return "failed", {"message": message, "again": True}
     except Exception as error:
         return "failed", {"message": f"{type(error).__name__}: {error}", "again": True}
-
-
-@contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Makes the folder and holds it against a second process. Raises Busy where another has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as lock:
-        try:
-            # The system lets go of it when the process ends, even if workers that it forked live on for seconds.
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise Busy(f"{folder} is in training by another process; wait for it or stop it") from None
-        yield
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal
 
 from roadmap.record import ForeignFolder, is_diverged, read_divergences, read_json
 from roadmap.sessions import Place, read_place, read_sessions
+from runner.launch.lock import is_held
 from runner.launch.slurm import commands
 from runner.launch.slurm.submission import Entry, JobFiles, Submission, read_submissions
 
@@ -21,11 +21,10 @@ KINDS: dict[Kind, str] = {  # with what each means, in the order in which they a
     "submitted": "submitted; how they are is Slurm's to say",
     "stopped": "begun and not in training; `roadmap run` goes on with them",
     "failed": "ended without a result",
-    "cancelled": "cancelled",
+    "cancelled": "`roadmap run` goes on with them",
     "diverged": "their loss was no number",
     "finished": "finished",
 }
-PULSE_SECONDS = 60  # without a step or an epoch, after which a run that no job trains is not in training
 SLACK_SECONDS = 10  # between clocks
 TAIL_BYTES = 4096
 
@@ -46,7 +45,6 @@ class Standing:
     index: int = 0  # of its job there
     restarts: int = 0
     lost_steps: int = 0
-    touched: float = 0.0  # when it last did a step, seconds of the clock
 
     @property
     def name(self) -> str:
@@ -75,6 +73,7 @@ class Overview:
     unanswered: list[str]  # what could not be asked, and why
     figures: list[commands.Queued]  # the jobs in the queue that draw the figure
     figure_failed: str | None  # why the last of them drew none
+    knows_queue: bool  # whether Slurm told what is in it
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def survey(out: Path) -> Overview:
     names = {submission.name for submission in drawing}
     queued = [job for (name, _), job in slurm.queued.items() if name in names]
     failure = JobFiles(drawing[-1].folder(out), 0).failure() if drawing and not queued else None
-    return Overview(runs, unanswered, queued, failure.message if failure else None)
+    return Overview(runs, unanswered, queued, failure.message if failure else None, slurm.answered)
 
 
 def _jobs(submissions: list[Submission]) -> Iterator[tuple[str, tuple[Entry, Submission, int]]]:
@@ -134,7 +133,6 @@ def _of_folder(entry: Entry, folder: Path) -> Standing:
         metrics=_last_metrics(folder),
         restarts=max(0, len(sessions) - 1),
         lost_steps=sum(each.lost_steps for each in sessions),
-        touched=max(_modified(folder / name) for name in ("place.json", "metrics.jsonl")),
     )
     try:
         result = read_json(folder / "result.json")
@@ -145,8 +143,8 @@ def _of_folder(entry: Entry, folder: Path) -> Standing:
         return replace(standing, kind="finished", top1=result.get("top1"))
     if is_diverged(divergences):
         return replace(standing, kind="diverged", detail=str(divergences[-1]))
-    alive = time.time() - standing.touched < PULSE_SECONDS
-    return replace(standing, kind="running" if alive else "stopped", detail="" if alive else last_line(folder))
+    held = is_held(folder)
+    return replace(standing, kind="running" if held else "stopped", detail="" if held else last_line(folder))
 
 
 def _ask_slurm(
@@ -188,22 +186,18 @@ def _with_job(standing: Standing, job: tuple[Entry, Submission, int] | None, slu
         return replace(standing, kind="queued" if waits else "running", job=queued, detail=detail)
     now = _of_folder(standing.entry, standing.folder)  # once more: it may have ended while Slurm was asked
     standing = replace(now, submission=submission, index=index)
-    if standing.kind in ("finished", "diverged"):
+    if standing.kind in ("finished", "diverged", "running"):  # running, by another's hand
         return standing
     files, gone = JobFiles(submission.folder(out), index), slurm.ended.get((submission.name, index))
     failure = files.failure()
-    moment = max(files.failed_at() if failure else 0.0, gone.at if gone else 0.0)
-    if standing.kind == "running" and (not moment or standing.touched > moment + SLACK_SECONDS):  # by another's hand
-        return standing
+    if files.is_cancelled() or (gone and gone.state == "CANCELLED" and not failure):
+        return replace(standing, kind="cancelled")
     if failure:
         return replace(standing, kind="failed", detail=failure.message)
     if not slurm.answered:
         return replace(standing, kind="submitted")
-    if gone and gone.state == "CANCELLED":
-        return replace(standing, kind="cancelled", detail="")
     known = f"its job ended as {gone.state}" if gone else "its job is not in the queue any more"
-    last = last_line(standing.folder)
-    return replace(standing, kind="failed", detail=f"{known}; last: {last}" if last else known)
+    return replace(standing, kind="failed", detail=f"{known}; last: {standing.detail}" if standing.detail else known)
 
 
 def last_line(folder: Path) -> str:
@@ -228,10 +222,3 @@ def _tail(path: Path) -> list[str]:
     except OSError:
         return []
     return [line.strip() for line in lines if line.strip()]
-
-
-def _modified(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0

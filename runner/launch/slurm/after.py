@@ -19,14 +19,13 @@ from roadmap.plain import from_data
 from roadmap.record import is_diverged, read_divergences, read_json
 from roadmap.sessions import read_place
 from runner.launch.slurm import commands
-from runner.launch.slurm.submission import Attempts, Entry, Failure, JobFiles, Submission
+from runner.launch.slurm.submission import Attempts, Entry, Failure, JobFiles, Submission, one_more_stop
 
 ASKED = (140, 143, 12, 15)  # as which srun reports tasks that SIGUSR2 or SIGTERM ended before they could hear it
 KILLED = (137, 9)
 PARTNER_GONE = r"(?i)closed by peer|reset by peer|socket|NCCL|gloo"  # what a task says when another is
 # States in which Slurm has decided what becomes of a job; of all others, such as SIGNALING, that is still open.
 DECIDED = "CANCELLED COMPLETING COMPLETED DEADLINE FAILED NODE_FAIL PENDING PREEMPTED REQUEUED REQUEUE_FED REQUEUE_HOLD"
-MOST_IDLE = 5  # stops in a row without a step between them: on a busy cluster a job may be preempted as it begins
 PATIENCE_SECONDS = 900  # with a controller that is away
 
 
@@ -73,16 +72,13 @@ def _steps(run: Path) -> int:
 
 def _next(before: Attempts, failure: Failure | None, steps: int, submission: Submission) -> Attempts | Failure:
     """What the job has behind it when it begins again, or why it does not."""
-    cluster, after = submission.options.cluster, replace(before, steps=steps)
-    if failure is not None:
-        after = replace(after, crashes=before.crashes + 1)
-        again = failure.again and after.crashes <= cluster.most_crashes
-        return after if again else failure
-    after = replace(after, idle=before.idle + 1 if steps <= before.steps else 0)
-    if after.idle < MOST_IDLE:
-        return after
-    limit = f"the cluster's hours, {cluster.hours:g}, less save_seconds, {cluster.save_seconds}, may be too few"
-    return Failure(f"stopped {MOST_IDLE} times in a row before a step was done; {limit}", again=False)
+    cluster = submission.options.cluster
+    if failure is None:
+        return one_more_stop(before, steps, cluster)
+    crashes = before.crashes + 1
+    return (
+        replace(before, steps=steps, crashes=crashes) if failure.again and crashes <= cluster.most_crashes else failure
+    )
 
 
 def _hint(status: int) -> str:

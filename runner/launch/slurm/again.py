@@ -11,16 +11,16 @@ from submitit.core.utils import DelayedSubmission
 
 from roadmap.plain import to_data
 from roadmap.plugins import load_file
-from runner.launch.slurm.submission import Entry, Submission, SubmitOptions, read_submissions
+from runner.launch.slurm.submission import Entry, Submission, read_submissions
 from runner.launch.slurm.submit import Member, Submitted, submit
 
 Lost = tuple[Submission, int, Entry]  # a run, with the submission that had it and the index of its job there
 
 
-def can_be_submitted_again(lost: Lost, out: Path) -> bool:
-    """Whether what was submitted is still there."""
-    submission, index, _ = lost
-    return submission.pickle(index, out) is not None and _figure(submission.options, out) is not None
+def still_there(lost: Sequence[Lost], out: Path) -> list[Lost]:
+    """Those of which what was submitted is there, and what was to be drawn of them."""
+    figures = _figures(out)
+    return [each for each in lost if each[0].pickle(each[1], out) and each[0].options.command in figures]
 
 
 def submit_again(lost: Sequence[Lost], out: Path) -> Iterator[Submitted]:
@@ -28,6 +28,7 @@ def submit_again(lost: Sequence[Lost], out: Path) -> Iterator[Submitted]:
 
     Raises SlurmError where Slurm does not take it.
     """
+    figures = _figures(out)
     alike: dict[str, list[Lost]] = {}
     for each in lost:
         alike.setdefault(json.dumps(to_data(each[0].options)), []).append(each)
@@ -39,15 +40,13 @@ def submit_again(lost: Sequence[Lost], out: Path) -> Iterator[Submitted]:
             members += [(run, folder) for run, folder in task.runs if run.identity == entry.identity]
             for plugin in task.plugins:
                 load_file(plugin)
-        figure = _load(_figure(options, out))
-        yield submit(members, out, options, figure.conclude)
+        yield submit(members, out, options, _load(figures[options.command]).conclude)
 
 
-def _figure(options: SubmitOptions, out: Path) -> Path | None:
-    """What the last figure's job of the same command was to do."""
-    figures = [each for each in read_submissions(out) if not each.jobs and each.options.command == options.command]
-    found = [path for each in figures if (path := each.pickle(0, out))]
-    return found[-1] if found else None
+def _figures(out: Path) -> dict[tuple[str, ...], Path]:
+    """What the last figure's job of each command was to do."""
+    figures = [each for each in read_submissions(out) if not each.jobs]
+    return {each.options.command: path for each in figures if (path := each.pickle(0, out))}
 
 
 def _load(path: Path | None) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 ANSWER_SECONDS = 20  # that a command may take; Slurm's own patience with a controller that is away is longer
+UNDECIDED = ("PENDING", "RUNNING", "REQUEUED", "RESIZING", "SUSPENDED")  # that are no end, whatever sacct calls it
 DEFAULT_ARRAY_LIMIT = 1001  # Slurm's, where a cluster sets none
 IDS_A_CALL = 1000
 TIME = "%Y-%m-%dT%H:%M:%S"  # local, as Slurm's commands take and give it
@@ -63,14 +64,21 @@ def ended(names: Iterable[str], since: float) -> dict[tuple[str, int], Past]:
         return {}
     command = ("sacct", "--allusers", "--allocations", "--noheader", "--parsable2", "--format=JobName,JobID,State,End")
     start = datetime.fromtimestamp(since).strftime(TIME)
-    found = {}
+    found: dict[tuple[str, int], Past] = {}
     for line in call(*command, f"--name={','.join(wanted)}", f"--starttime={start}").splitlines():
         name, job_id, state, end = line.split("|")
-        match = re.fullmatch(r"\d+(?:_(\d+))?", job_id)  # else a stretch of an array that has not begun
-        if match and end != "Unknown":
-            moment = datetime.strptime(end, TIME).timestamp()
-            found[name, int(match[1] or 0)] = Past(state.split()[0], moment)  # "CANCELLED by 1000"
+        if end != "Unknown" and state not in UNDECIDED:
+            past = Past(state.split()[0], datetime.strptime(end, TIME).timestamp())  # "CANCELLED by 1000"
+            found |= dict.fromkeys(((name, index) for index in _indices(job_id)), past)
     return found
+
+
+def _indices(job_id: str) -> list[int]:
+    """Of 12_3, 12_[4,6-8%2] (jobs of an array that never began), or 12, which is by itself."""
+    _, _, within = job_id.partition("_")
+    stretches = within.strip("[]").partition("%")[0].split(",") if within else ["0"]
+    bounds = [stretch.partition("-") for stretch in stretches]
+    return [index for first, _, last in bounds for index in range(int(first), int(last or first) + 1)]
 
 
 def state_of(job_id: str) -> str:
@@ -94,9 +102,13 @@ def cancel(job_ids: Sequence[str]) -> None:
         call("scancel", *job_ids[start : start + IDS_A_CALL])
 
 
-def cancel_named(names: Iterable[str]) -> None:
-    """Whatever has one of the names. Raises SlurmError."""
-    call("scancel", f"--name={','.join(names)}")
+def cancel_named(names: Sequence[str]) -> None:
+    """Whatever has one of the names. Raises SlurmError, also where some of it stays in the queue."""
+    for name in names:  # of several at once scancel takes none, without a word
+        call("scancel", f"--name={name}")
+    left = [job for job in queue(names) if job.state != "COMPLETING"]
+    if left:
+        raise SlurmError(f"{left[0].job_id} does not leave Slurm's queue")
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def _of_runs(submission: Submission, out: Path, code: Path) -> dict[str, Any]:
         "setup": [
             *_setup(cluster, code),
             "trap : TERM  # the tasks hear it; what follows them is to find out what it meant",
-            f'rm -f {folder}/"{index}".failure.json  # of a start before this one',
+            f'rm -f {folder}/"{index}".failure.json {folder}/"{index}".cancelled  # of a start before this one',
         ],
         "teardown": ["status=$?", f'{after} {folder} "{index}" "$status"'],
     }

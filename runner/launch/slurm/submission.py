@@ -16,7 +16,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from roadmap.record import ForeignFolder, Run, read_json, write_json
 
 FOLDER, RECORD = "slurm", "submission.json"  # below the folder of runs, and below that of a submission
 PREFIX = "roadmap-"
+MOST_IDLE = 5  # stops in a row without a step between them: on a busy cluster a job may be preempted as it begins
 LOCK_SECONDS = 300  # that another submission into the same folder is waited for
 
 
@@ -168,6 +169,15 @@ class Attempts:
     steps: int = 0  # of its runs, when it was last stopped
 
 
+def one_more_stop(attempts: Attempts, steps: int, cluster: Cluster) -> Attempts | Failure:
+    """What a job has behind it that was stopped and begins again, or why it does not: it gets nowhere."""
+    idle = attempts.idle + 1 if steps <= attempts.steps else 0
+    if idle < MOST_IDLE:
+        return replace(attempts, idle=idle, steps=steps)
+    limit = f"the cluster's hours, {cluster.hours:g}, less save_seconds, {cluster.save_seconds}, may be too few"
+    return Failure(f"stopped {MOST_IDLE} times in a row before a step was done; {limit}", again=False)
+
+
 @dataclass(frozen=True)
 class JobFiles:
     """The files of one job of a submission."""
@@ -202,12 +212,15 @@ class JobFiles:
         except (ForeignFolder, ValueError) as error:
             return Failure(f"it failed, and why can't be read ({error})", again=True)
 
-    def failed_at(self) -> float:
-        """Seconds of the clock."""
-        return self._failure.stat().st_mtime
-
     def forget_failure(self) -> None:
         self._failure.unlink(missing_ok=True)
+
+    def cancel(self) -> None:
+        """On record that someone wanted it out of the queue: Slurm's accounts may not be there, or be late."""
+        (self.folder / f"{self.index}.cancelled").touch()
+
+    def is_cancelled(self) -> bool:
+        return (self.folder / f"{self.index}.cancelled").exists()
 
     def attempts(self) -> Attempts:
         content = read_json(self._attempts)

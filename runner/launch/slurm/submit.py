@@ -68,7 +68,7 @@ def submit(
     nothing left in its queue.
     """
     out = out.resolve()
-    _check_path(out)
+    check_path(out)
     with submitting(out), handled(signal.SIG_IGN, signal.SIGHUP):  # no half of it where a connection breaks
         limit, queue = commands.limits().array, Queue.ask(out)
         new = [member for member in members if queue.lacks(*member)]
@@ -88,7 +88,8 @@ def submit(
         return Submitted(arrays, len(members) - len(new), drawn)
 
 
-def _check_path(out: Path) -> None:
+def check_path(out: Path) -> None:
+    """Raises ValueError for a folder that Slurm can't be told of."""
     for character in MISREAD:
         if character in str(out):
             raise ValueError(f"{str(out)!r} has a {character!r}, which Slurm would misread; choose another --out")
@@ -160,6 +161,7 @@ def _all_or_nothing(out: Path) -> Iterator[Callable[[Submission], Submission]]:
         yield record
     except BaseException as error:
         left = _take_back(written, out)
+        error.add_note(left)  # for who was interrupted
         if isinstance(error, REFUSALS):
             raise commands.SlurmError(f"{_last_line(error)}; {left}") from None
         raise
@@ -171,8 +173,7 @@ def _take_back(written: Sequence[Submission], out: Path) -> str:
     Where Slurm does not even answer to that, the records stay: they tell the next submission what may be in the queue.
     """
     try:
-        if written:
-            commands.cancel_named(submission.name for submission in written)
+        commands.cancel_named([submission.name for submission in written])
     except commands.SlurmError:
         return f"what Slurm may have taken has a name in {out / FOLDER}, and is not submitted twice"
     for submission in written:
@@ -182,7 +183,8 @@ def _take_back(written: Sequence[Submission], out: Path) -> str:
 
 def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    errors = [line for line in lines if "error" in line]
+    return (errors or lines or [type(error).__name__])[-1]
 
 
 @dataclass(frozen=True)

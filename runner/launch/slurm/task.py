@@ -17,7 +17,7 @@ from roadmap.record import Run, state
 from runner.distributed import ADDRESS, Apart, World
 from runner.launch.events import Event
 from runner.launch.signals import Requests, handled
-from runner.launch.slurm.submission import Failure, JobFiles, SubmitOptions
+from runner.launch.slurm.submission import Failure, JobFiles, SubmitOptions, one_more_stop
 
 BUSY_SECONDS = 300  # that another process may still hold a run: one of a node that Slurm took for dead
 # Both ask that the state is saved and training ends: the first comes before preemption and at the end of the hours, the
@@ -58,8 +58,14 @@ class Task:
             self.files.fail(Failure(f"{type(error).__name__}: {error}", again=True))
             raise
 
-    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """For a signal that comes before training has begun: submitit has the job begin again with this."""
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
+        """For a signal that comes before training has begun: submitit has the job begin again with this, or end."""
+        before = self.files.attempts()
+        after = one_more_stop(before, before.steps, self.options.cluster)
+        if isinstance(after, Failure):
+            self.files.fail(after)
+            return None
+        self.files.write_attempts(after)
         return submitit.helpers.DelayedSubmission(self)
 
     def _train_one(self, environment: submitit.JobEnvironment) -> str:
@@ -123,7 +129,8 @@ class Task:
         for run, ending, detail in endings:
             if ending in ("failed", "busy"):
                 message = detail.get("message", "it is in training by another process")
-                self.files.fail(Failure(f"{run.name}: {message}", again=detail.get("again", True)))
+                told = f"{run.name}: {message}" if len(self.runs) > 1 else message
+                self.files.fail(Failure(told, again=detail.get("again", True)))
                 raise JobFailed(message)
         return "stopped" if any(ending == "stopped" for _, ending, _ in endings) else "concluded"
 
