@@ -643,7 +643,7 @@ def test_cancelled_is_cancelled_without_accounting_too(played, tmp_path, make_ru
     assert main(["status", "gelu"]) == 0 and "1 run: 1 cancelled" in capsys.readouterr().out
     (tmp_path / "played/sacct.fails").unlink()
     stretch = (
-        f"{made.name}|5_[1,3%4]|CANCELLED by 0|2026-01-01T00:00:00\n{made.name}|5_2|REQUEUED|2026-01-01T00:00:00\n"
+        f"{made.name}|5_[1,3,...%4]|CANCELLED by 0|2026-01-01T00:00:00\n{made.name}|5_2|REQUEUED|2026-01-01T00:00:00\n"
     )
     played.answer("sacct", stretch)  # of jobs that never began
     assert main(["status"]) == 0

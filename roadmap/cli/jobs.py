@@ -216,9 +216,10 @@ def cancel_jobs(options: argparse.Namespace) -> int:
     for standing in wanted:
         if standing.submission:
             JobFiles(standing.submission.folder(out), standing.index).cancel()
-    shown = sorted(jobs)[:MOST_NUMBERS] + (["..."] if len(jobs) > MOST_NUMBERS else [])
+    numbers = sorted({job.split("_")[0] for job in jobs}, key=int)
+    of = f", of {', '.join(numbers)}" if numbers else ""
     figure = ", and the figure's job" if figures else ""
-    print(f"cancelled: {many(len(wanted), 'run')}" + (f" ({', '.join(shown)})" if shown else "") + figure)
+    print(f"cancelled: {many(len(wanted), 'run')}{of}{figure}")
     return 0
 
 

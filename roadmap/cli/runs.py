@@ -84,6 +84,8 @@ def run_rungs(options: argparse.Namespace) -> int:
     if not 1 <= seeds <= MOST_SEEDS:
         raise ValueError(f"--seeds {seeds} is not valid: 1 to {MOST_SEEDS} are")
     out = options.out or Path(defaults.out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; a folder is expected, or a name that nothing has yet")
     jobs = plan_jobs(choice, options.steps, seeds, out)
     retry = choice.execution.on_nan == "retry"
     waiting = [job for job in jobs if job.state in ("absent", "begun") or (job.state == "diverged" and retry)]

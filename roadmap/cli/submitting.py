@@ -54,10 +54,8 @@ def submit_runs(
         print(f"roadmap run: {error}", file=sys.stderr)
         return FAILED
     except (KeyboardInterrupt, SystemExit) as error:
-        print(
-            f"\nroadmap run: stopped; {'; '.join(getattr(error, '__notes__', ['nothing was submitted']))}",
-            file=sys.stderr,
-        )
+        left = "; ".join(getattr(error, "__notes__", ["nothing was submitted"]))
+        print(f"\nroadmap run: stopped; {left}", file=sys.stderr)
         raise
     _print_submitted(submitted, out, choice)
     return 0

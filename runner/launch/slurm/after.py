@@ -76,9 +76,8 @@ def _next(before: Attempts, failure: Failure | None, steps: int, submission: Sub
     if failure is None:
         return one_more_stop(before, steps, cluster)
     crashes = before.crashes + 1
-    return (
-        replace(before, steps=steps, crashes=crashes) if failure.again and crashes <= cluster.most_crashes else failure
-    )
+    again = failure.again and crashes <= cluster.most_crashes
+    return replace(before, steps=steps, crashes=crashes) if again else failure
 
 
 def _hint(status: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -77,8 +78,8 @@ def _indices(job_id: str) -> list[int]:
     """Of 12_3, 12_[4,6-8%2] (jobs of an array that never began), or 12, which is by itself."""
     _, _, within = job_id.partition("_")
     stretches = within.strip("[]").partition("%")[0].split(",") if within else ["0"]
-    bounds = [stretch.partition("-") for stretch in stretches]
-    return [index for first, _, last in bounds for index in range(int(first), int(last or first) + 1)]
+    bounds = [match for stretch in stretches if (match := re.fullmatch(r"(\d+)(?:-(\d+))?", stretch))]
+    return [index for match in bounds for index in range(int(match[1]), int(match[2] or match[1]) + 1)]
 
 
 def state_of(job_id: str) -> str:
@@ -130,7 +131,9 @@ def limits() -> Limits:
 def call(*command: str) -> str:
     """What a command prints. Raises SlurmError."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+        # The jobs of an array whole, however many stretches they are.
+        environment = os.environ | {"SLURM_BITSTR_LEN": "0"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=ANSWER_SECONDS)
     except FileNotFoundError:
         raise SlurmError(f"Slurm's command {command[0]} is not on this machine; submit from a login node") from None
     except subprocess.TimeoutExpired:
