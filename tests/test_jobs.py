@@ -539,6 +539,22 @@ def test_a_run_that_waits_to_be_retried_is_queued(played, tmp_path, make_run, ca
     assert main(["status"]) == 0 and "1 diverged" in capsys.readouterr().out
 
 
+def test_a_figure_that_is_still_to_be_drawn_is_told_of(played, tmp_path, make_run, capsys):
+    """Also when every run has ended: whoever watches waits for it."""
+    out = tmp_path / "runs"
+    run = make_run("gelu")
+    submitted(out, ((run, run.folder(out)),))
+    begin(run, run.folder(out))
+    write_json(run.folder(out) / "result.json", {"top1": 91.5})
+    figure = submitted(out, name="roadmap-figure-1")
+    played.answer("squeue", f"{figure.name}|N/A|6|PENDING|Dependency|\n")
+    assert main(["status"]) == 0 and "when all have ended, by job 6 (pending)" in capsys.readouterr().out
+    (figure.folder(out) / "6_0_result.pkl").touch()
+    before = len(played.calls())
+    assert main(["status"]) == 0 and "pending" not in capsys.readouterr().out
+    assert len(played.calls()) == before  # there is nothing to ask of Slurm
+
+
 def test_a_figure_that_was_not_drawn_is_told_of(played, tmp_path, make_run, capsys):
     out = tmp_path / "runs"
     run = make_run("gelu")

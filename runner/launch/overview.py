@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -93,9 +94,9 @@ def survey(out: Path) -> Overview:
     before = {identity: _of_folder(entry, out / entry.folder) for identity, entry in entries.items()}
     # A run that diverged may be in the queue to be retried.
     open_runs = [jobs[identity] for identity, each in before.items() if each.kind != "finished" and identity in jobs]
-    slurm, unanswered = _ask_slurm(submissions, open_runs)
-    runs = [_with_job(standing, jobs.get(identity), slurm, out) for identity, standing in before.items()]
     drawing = [submission for submission in submissions if not submission.jobs]
+    slurm, unanswered = _ask_slurm(open_runs, {each.name for each in drawing if not each.has_ended(out)})
+    runs = [_with_job(standing, jobs.get(identity), slurm, out) for identity, standing in before.items()]
     names = {submission.name for submission in drawing}
     queued = [job for (name, _), job in slurm.queued.items() if name in names]
     failure = JobFiles(drawing[-1].folder(out), 0).failure() if drawing and not queued else None
@@ -147,12 +148,10 @@ def _of_folder(entry: Entry, folder: Path) -> Standing:
     return replace(standing, kind="running" if held else "stopped", detail="" if held else last_line(folder))
 
 
-def _ask_slurm(
-    submissions: list[Submission], open_runs: list[tuple[Entry, Submission, int]]
-) -> tuple[_Slurm, list[str]]:
+def _ask_slurm(open_runs: list[tuple[Entry, Submission, int]], figures: AbstractSet[str]) -> tuple[_Slurm, list[str]]:
+    """What becomes of runs, and of the jobs of those names; and what could not be asked."""
     unanswered: list[str] = []
     names = {submission.name for _, submission, _ in open_runs}
-    figures = {submission.name for submission in submissions if not submission.jobs} if names else set()
     queued: dict[tuple[str, int], commands.Queued] = {}
     answered = True
     try:

@@ -115,6 +115,10 @@ class Submission:
         """What submitit keeps of a job."""
         return self._newest(f"*_{index}_submitted.pkl" if len(self.jobs) > 1 else "*_submitted.pkl", out)
 
+    def has_ended(self, out: Path) -> bool:
+        """Of a job by itself: whether it has come to its end, well or not."""
+        return self._newest("*_0_result.pkl", out) is not None
+
     def _newest(self, pattern: str, out: Path) -> Path | None:
         return max(self.folder(out).glob(pattern), key=lambda path: path.stat().st_mtime, default=None)
 
