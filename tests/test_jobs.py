@@ -535,6 +535,8 @@ def test_a_run_that_waits_to_be_retried_is_queued(played, tmp_path, make_run, ca
     write_divergences(run.folder(out), [Divergence(1, 1, 0.1, "nan", "head")])
     played.answer("squeue", f"{made.name}|N/A|5|PENDING|Priority|\n")
     assert main(["status"]) == 0 and "1 queued" in capsys.readouterr().out
+    played.answer("squeue", f"{made.name}|N/A|5|PENDING|launch failed requeued held|\n")
+    assert main(["status"]) == 0 and "held ones begin when `scontrol release`" in capsys.readouterr().out
     played.answer("squeue", "")
     assert main(["status"]) == 0 and "1 diverged" in capsys.readouterr().out
 

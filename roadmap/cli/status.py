@@ -56,7 +56,8 @@ def _of_kind(what: str, runs: Sequence[Standing], shared: AbstractSet[str]) -> l
         return []
     if runs[0].kind == "queued":
         reasons = Counter(standing.detail for standing in runs)
-        return [f"queued: {', '.join(f'{count} ({reason})' for reason, count in reasons.most_common())}"]
+        held = "; held ones begin when `scontrol release` lets them go" if "held" in " ".join(reasons).lower() else ""
+        return [f"queued: {', '.join(f'{count} ({reason})' for reason, count in reasons.most_common())}{held}"]
     lines = [f"  {_line(standing, shared)}" for standing in runs[:MOST_LINES]]
     more = [f"  and {len(runs) - MOST_LINES} more"] if len(runs) > MOST_LINES else []
     return ["\n".join([f"{what}:", *lines, *more])]
