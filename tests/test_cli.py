@@ -210,7 +210,7 @@ def test_run_trains_draws_and_then_trains_nothing(tmp_path):
 
     # One value changed is another run beside them.
     other = roadmap("run", "--steps", "gelu", *QUICK, "--set", "recipe.drop_path=0.2")
-    assert other.returncode == 0 and "1 runs, 0 finished already" in other.stdout
+    assert other.returncode == 0 and "1 run, 0 finished already" in other.stdout
     assert len(list(tmp_path.glob("runs/pico/*/result.json"))) == 3
 
     # The figure is of the study as it is set, and says so where there is none.

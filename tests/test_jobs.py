@@ -395,7 +395,7 @@ def test_a_submission_is_split_at_the_clusters_limit(played, tmp_path, capsys):
     assert main(RUN) == 0
     told = capsys.readouterr().out
     assert "submitted: 1, 10 jobs of 1 node with 1 task, 1 h at most" in told and "submitted: 2, 2 jobs" in told
-    assert "submitted: 3, the table and the figure of runs, once 12 runs have ended" in told
+    assert "submitted: 3, the table and the figure of runs, when all have ended (12 runs)" in told
     scripts = [path.read_text() for path in sorted((tmp_path / "runs/slurm").glob("*/*_submission.sh"))]
     assert sum("--array=0-9%10" in text for text in scripts) == 1
     assert sum("--dependency=afterany:1:2" in text for text in scripts) == 1
@@ -577,6 +577,10 @@ def test_jobs_that_a_cluster_hides_are_not_submitted_twice(played, tmp_path, mak
     assert main(RUN) == (0 if user == "root" else 2)
     if user != "root":
         assert "someone else submitted runs into it that have not ended" in capsys.readouterr().err
+        assert main(["status"]) == 0
+        assert "pico/gelu-s0: by someone else, whose job is not seen in the queue" in capsys.readouterr().out
+        JobFiles(made.folder(out), 0).cancel()
+        assert main(RUN) == 0
 
 
 def test_a_folder_that_slurm_would_misread_is_refused(played, capsys):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.designs import speed
 from roadmap.cli.options import Choice, add_study_options, choose
-from roadmap.cli.text import count, duration, table
+from roadmap.cli.text import count, duration, many, table
 from roadmap.execution import MOST_RETRIES, Execution
 from roadmap.record import Run, State, folders_below, read_divergences, read_metrics, state
 from roadmap.rungs import Rung
@@ -133,7 +133,7 @@ def _print_plan(choice: Choice, steps: str, jobs: list[Job], out: Path) -> None:
 
 def _announce(choice: Choice, jobs: list[Job], waiting: list[Job]) -> None:
     finished, begun = (sum(job.state == kind for job in jobs) for kind in ("finished", "begun"))
-    print(f"{choice.regime} on {choice.place.data}: {len(jobs)} runs, {finished} finished already", end="")
+    print(f"{choice.regime} on {choice.place.data}: {many(len(jobs), 'run')}, {finished} finished already", end="")
     print(f", {begun} to go on where they were" if begun else "", end="")
     print("; nothing to train" if not waiting else "", flush=True)
 

@@ -90,7 +90,9 @@ def _print_submitted(submitted: Submitted, out: Path, choice: Choice) -> None:
         what = many(len(submission.jobs), "job")
         print(f"submitted: {job_id}, {what} of {_what(layout, cluster.gpus_per_node)}, {cluster.hours:g} h at most")
     if submitted.figure:
-        print(f"submitted: {submitted.figure}, the table and the figure of {out}, once {many(runs, 'run')} have ended")
+        print(
+            f"submitted: {submitted.figure}, the table and the figure of {out}, when all have ended ({many(runs, 'run')})"
+        )
     else:
         print("nothing else to submit")
     shown = "" if str(out) == choice.study.defaults.out else f" --out {shlex.quote(str(out))}"

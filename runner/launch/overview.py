@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -195,6 +196,8 @@ def _with_job(standing: Standing, job: tuple[Entry, Submission, int] | None, slu
         return replace(standing, kind="failed", detail=failure.message)
     if not slurm.answered:
         return replace(standing, kind="submitted")
+    if not gone and submission.user != getpass.getuser():  # a cluster may not show others' jobs
+        return replace(standing, kind="submitted", detail=f"by {submission.user}, whose job is not seen in the queue")
     known = f"its job ended as {gone.state}" if gone else "its job is not in the queue any more"
     return replace(standing, kind="failed", detail=f"{known}; last: {standing.detail}" if standing.detail else known)
 

@@ -139,12 +139,13 @@ def _check_hidden(unseen: Sequence[Submission], out: Path) -> None:
 
 
 def _is_over(submission: Submission, out: Path) -> bool:
-    """Each of its jobs has its results, or has failed."""
-    return all(
-        all((out / entry.folder / "result.json").exists() for entry in job)
-        or JobFiles(submission.folder(out), index).failure()
-        for index, job in enumerate(submission.jobs)
-    )
+    """Each of its jobs has its results, has failed, or was cancelled."""
+    for index, job in enumerate(submission.jobs):
+        files = JobFiles(submission.folder(out), index)
+        finished = all((out / entry.folder / "result.json").exists() for entry in job)
+        if not (finished or files.failure() or files.is_cancelled()):
+            return False
+    return True
 
 
 @contextlib.contextmanager
