@@ -6,12 +6,14 @@ import dataclasses
 import getpass
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import submitit
@@ -56,9 +58,9 @@ def submitted(out, *jobs, cluster=CPU, name=None, **how):
     return made
 
 
-def task(out, *members, **how):
+def task(out, *members, cluster=CPU, **how):
     """A job's task with its files, as it is submitted."""
-    made = submitted(out, members, **how)
+    made = submitted(out, members, cluster=cluster, **how)
     return Task(tuple(members), made.options, (), JobFiles(made.folder(out), 0))
 
 
@@ -90,14 +92,20 @@ def test_a_job_that_is_signalled_saves_its_state_and_ends(make_run, tmp_path, nu
     out = tmp_path / "runs"
     runs = [make_run("layer-norm", epochs=200), make_run("gelu", epochs=200)][: 1 + packed]
     members = [(run, run.folder(out)) for run in runs]
-    job = local(tmp_path / "jobs", task(out, *members))
+    job = local(tmp_path / "jobs", task(out, *members, cluster=Cluster(hours=1, cpus_per_task=2)))
     until(lambda: all((read_place(folder) or Place(0, 0, 1)).epoch >= 1 for _, folder in members), "they are at it")
     for _ in range(2):  # Slurm, and srun behind it, may say it twice
-        job._process.send_signal(number) if number == signal.SIGTERM else job._interrupt()
+        os.kill(_first_task(job), number)
     assert job.result() == "stopped"
     for _, folder in members:
         assert (folder / "checkpoint.pt").exists() and not (folder / "result.json").exists()
         assert "stopped in epoch" in (folder / "log.txt").read_text()
+
+
+def _first_task(job):
+    """The process that submitit's stand-in for Slurm started."""
+    started = job._process.pid
+    return int(Path(f"/proc/{started}/task/{started}/children").read_text().split()[0])
 
 
 @pytest.mark.slow

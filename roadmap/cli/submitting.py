@@ -90,9 +90,8 @@ def _print_submitted(submitted: Submitted, out: Path, choice: Choice) -> None:
         what = many(len(submission.jobs), "job")
         print(f"submitted: {job_id}, {what} of {_what(layout, cluster.gpus_per_node)}, {cluster.hours:g} h at most")
     if submitted.figure:
-        print(
-            f"submitted: {submitted.figure}, the table and the figure of {out}, when all have ended ({many(runs, 'run')})"
-        )
+        what = f"the table and the figure of {out}, when all have ended ({many(runs, 'run')})"
+        print(f"submitted: {submitted.figure}, {what}")
     else:
         print("nothing else to submit")
     shown = "" if str(out) == choice.study.defaults.out else f" --out {shlex.quote(str(out))}"
