@@ -221,20 +221,24 @@ def test_a_cancelled_job_keeps_its_state_and_does_not_come_back(study, undisturb
     assert second.epoch >= 3 and second.lost_steps == 0
 
 
-def test_a_controller_that_is_away_while_jobs_run(study, undisturbed):
-    study.submit(*LONG)
+def test_a_controller_that_is_away_while_jobs_run(study, tmp_path):
+    """Long enough for Slurm's commands to give it up, which takes them ten seconds."""
+    longer = [*LONG[:2], "--set", "recipe.epochs=120"]
+    study.submit(*longer)
     study.wait_for_epoch(2)
     study.slurm.stop_controller()
     try:
         told = study.roadmap("status")
-        assert "Slurm was not asked what is in the queue: " in told and f"of {EPOCHS}" in told
+        assert "Slurm was not asked what is in the queue: " in told and "of 120" in told
         refused = study.submit("--steps", "gelu", *SHORT, status=1)
         assert refused.startswith("pico on digits") and "roadmap run: Slurm does not" in refused
         assert len(list((study.runs / "slurm").glob("roadmap-*"))) == 2  # of what was submitted before
     finally:
         study.slurm.start_controller()
     study.slurm.wait_until_empty()
-    study.assert_finished_as(undisturbed / "1")
+    local = roadmap("run", *longer, "--out", "local", cwd=tmp_path)
+    assert local.returncode == 0, local.stderr
+    study.assert_finished_as(tmp_path / "local")
 
 
 def test_two_submissions_at_once(study, undisturbed, tmp_path):
