@@ -32,7 +32,7 @@ def timed(*command: str, cwd: Path, slurm: Cluster) -> float:
 def submission(slurm: Cluster, folder: Path) -> tuple[float, float]:
     """Seconds of ours, and of sbatch with the same scripts."""
     ours = timed(*SUBMIT, "--seeds", "278", cwd=folder, slurm=slurm)
-    scripts = [path for path in (folder / "runs" / "slurm").glob("roadmap-*/*_submission.sh") if path.is_symlink()]
+    scripts = sorted((folder / "runs" / "slurm").glob("roadmap-*/*_submission.sh"))
     empty(slurm)
     bare = sum(timed("sbatch", str(script), cwd=folder, slurm=slurm) for script in scripts)
     empty(slurm)
