@@ -110,9 +110,14 @@ class Cluster:
         return [(job, state) for job, state in (line.split() for line in lines)]
 
     def hasten(self) -> None:
-        """Lets requeued jobs begin that Slurm would keep waiting for two minutes."""
-        for job, state in self.queue():
-            if state == "PENDING":
+        """Lets requeued jobs begin that Slurm would keep waiting for two minutes, once nothing is left of them.
+
+        What Slurm still ends of a job's first start would take the second one with it.
+        """
+        for line in self.run("squeue", "--noheader", "--array", "--states=PENDING", "--format=%i %A").splitlines():
+            job, number = line.split()
+            watcher = ["pgrep", "--full", rf"slurmstepd: \[{number}\."]
+            if subprocess.run(watcher, capture_output=True).returncode == 1:
                 self.run("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
 
     def wait_until_empty(self, seconds: float = 300) -> None:
