@@ -113,13 +113,14 @@ class Cluster:
     def hasten(self) -> None:
         """Lets requeued jobs begin that Slurm would keep waiting for two minutes, but not at once.
 
-        Within a second of its first start's end a node takes the second for that, and Slurm kills the job ("Job credential
-        revoked").
+        Within a second of its first start's end a node takes the second for that, and Slurm kills the job.
         """
         now = time.monotonic()
-        for job in self.run("squeue", "--noheader", "--array", "--states=PENDING", "--format=%i").split():
+        pending = self.run("squeue", "--noheader", "--array", "--states=PENDING", "--format=%i").split()
+        for job in self.waiting.keys() - set(pending):
+            del self.waiting[job]
+        for job in pending:
             if now - self.waiting.setdefault(job, now) > 3:
-                del self.waiting[job]
                 self.run("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
 
     def wait_until_empty(self, seconds: float = 300) -> None:
