@@ -152,6 +152,7 @@ def _ask(out: Path) -> tuple[int, set[str], str]:
     from runner.launch.slurm.submit import Queue
 
     try:
-        return limits().array, set(Queue.ask(out).runs), ""
+        found = limits()
+        return found.array, set(Queue.ask(out, found).runs), ""
     except SlurmError as error:
         return DEFAULT_ARRAY_LIMIT, set(), f"{error}; what is in its queue is not known here"

@@ -83,7 +83,7 @@ class _Slurm:
     """What Slurm said."""
 
     queued: Mapping[tuple[str, int], commands.Queued]  # by the submission's name, and the index
-    ended: Mapping[tuple[str, int], commands.Past]
+    ended: Mapping[tuple[str, int], str]
     answered: bool
 
 
@@ -161,7 +161,7 @@ def _ask_slurm(open_runs: list[tuple[Entry, Submission, int]], figures: Abstract
         answered = False
         unanswered.append(f"what is in the queue: {error}")
     gone = {submission.name: submission for _, submission, index in open_runs if (submission.name, index) not in queued}
-    ended: dict[tuple[str, int], commands.Past] = {}
+    ended: dict[tuple[str, int], str] = {}
     if gone and answered:  # where the controller is away the accounts would be old
         first = min(submission.seconds for submission in gone.values())
         try:
@@ -190,7 +190,7 @@ def _with_job(standing: Standing, job: tuple[Entry, Submission, int] | None, slu
         return standing
     files, gone = JobFiles(submission.folder(out), index), slurm.ended.get((submission.name, index))
     failure = files.failure()
-    if files.is_cancelled() or (gone and gone.state == "CANCELLED" and not failure):
+    if files.is_cancelled() or (gone and gone == "CANCELLED" and not failure):
         return replace(standing, kind="cancelled")
     if failure:
         return replace(standing, kind="failed", detail=failure.message)
@@ -198,7 +198,7 @@ def _with_job(standing: Standing, job: tuple[Entry, Submission, int] | None, slu
         return replace(standing, kind="submitted")
     if not gone and submission.user != getpass.getuser():  # a cluster may not show others' jobs
         return replace(standing, kind="submitted", detail=f"by {submission.user}, whose job is not seen in the queue")
-    known = f"its job ended as {gone.state}" if gone else "its job is not in the queue any more"
+    known = f"its job ended as {gone}" if gone else "its job is not in the queue any more"
     return replace(standing, kind="failed", detail=f"{known}; last: {standing.detail}" if standing.detail else known)
 
 

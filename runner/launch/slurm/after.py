@@ -25,7 +25,8 @@ ASKED = (140, 143, 12, 15)  # as which srun reports tasks that SIGUSR2 or SIGTER
 KILLED = (137, 9)
 PARTNER_GONE = r"(?i)closed by peer|reset by peer|socket|NCCL|gloo"  # what a task says when another is
 # States in which Slurm has decided what becomes of a job; of all others, such as SIGNALING, that is still open.
-DECIDED = "CANCELLED COMPLETING COMPLETED DEADLINE FAILED NODE_FAIL PENDING PREEMPTED REQUEUED REQUEUE_FED REQUEUE_HOLD"
+DECIDED = set("CANCELLED COMPLETING COMPLETED DEADLINE FAILED NODE_FAIL PENDING PREEMPTED".split())
+DECIDED |= {"REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "TIMEOUT", ""}  # "": not in the queue
 PATIENCE_SECONDS = 900  # with a controller that is away
 
 
@@ -92,7 +93,7 @@ def _job_id() -> str:
 def _is_decided(job_id: str) -> bool:
     """Cancelled, out of time, or to begin again by Slurm's own will."""
     try:
-        return commands.state_of(job_id) in ("", "TIMEOUT", *DECIDED.split())
+        return commands.state_of(job_id) in DECIDED
     except commands.SlurmError:  # a controller that is away decides nothing
         return False
 

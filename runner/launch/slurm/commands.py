@@ -13,7 +13,6 @@ ANSWER_SECONDS = 20  # that a command may take; Slurm's own patience with a cont
 UNDECIDED = ("PENDING", "RUNNING", "REQUEUED", "RESIZING", "SUSPENDED")  # that are no end, whatever sacct calls it
 DEFAULT_ARRAY_LIMIT = 1001  # Slurm's, where a cluster sets none
 IDS_A_CALL = 1000
-TIME = "%Y-%m-%dT%H:%M:%S"  # local, as Slurm's commands take and give it
 
 
 class SlurmError(Exception):
@@ -47,16 +46,8 @@ def queue(names: Iterable[str]) -> list[Queued]:
     return jobs
 
 
-@dataclass(frozen=True)
-class Past:
-    """How a job ended, and when."""
-
-    state: str  # such as TIMEOUT
-    at: float  # seconds of the clock
-
-
-def ended(names: Iterable[str], since: float) -> dict[tuple[str, int], Past]:
-    """The jobs of those names that ended, by name and index, as far as accounting knows. Raises SlurmError.
+def ended(names: Iterable[str], since: float) -> dict[tuple[str, int], str]:
+    """How jobs of those names ended, by name and index, such as TIMEOUT, as far as accounting knows. Raises SlurmError.
 
     `since`: seconds of the clock.
     """
@@ -64,13 +55,13 @@ def ended(names: Iterable[str], since: float) -> dict[tuple[str, int], Past]:
     if not wanted:
         return {}
     command = ("sacct", "--allusers", "--allocations", "--noheader", "--parsable2", "--format=JobName,JobID,State,End")
-    start = datetime.fromtimestamp(since).strftime(TIME)
-    found: dict[tuple[str, int], Past] = {}
+    start = datetime.fromtimestamp(since).strftime("%Y-%m-%dT%H:%M:%S")  # local, as sacct takes it
+    found: dict[tuple[str, int], str] = {}
     for line in call(*command, f"--name={','.join(wanted)}", f"--starttime={start}").splitlines():
         name, job_id, state, end = line.split("|")
         if end != "Unknown" and state not in UNDECIDED:
-            past = Past(state.split()[0], datetime.strptime(end, TIME).timestamp())  # "CANCELLED by 1000"
-            found |= dict.fromkeys(((name, index) for index in _indices(job_id)), past)
+            word = state.split()[0]  # of "CANCELLED by 1000"
+            found |= dict.fromkeys(((name, index) for index in _indices(job_id)), word)
     return found
 
 

@@ -1,7 +1,7 @@
 """What was submitted, on record: <out>/slurm/<name>/ for each array of jobs, which has the same name in Slurm.
 
 submission.json   written before sbatch is called: by its name Slurm says what became of it
-INDEX.attempts.json, INDEX.failure.json   of a job: how often it began again, and why it ended without a result
+INDEX.attempts.json, INDEX.failure.json, INDEX.cancelled   of a job: what it has behind it, and why it has no result
 code below <out>/slurm/code/, and submitit's own files
 """
 

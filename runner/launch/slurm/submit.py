@@ -70,14 +70,15 @@ def submit(
     out = out.resolve()
     check_path(out)
     with submitting(out), handled(signal.SIG_IGN, signal.SIGHUP):  # no half of it where a connection breaks
-        limit, queue = commands.limits().array, Queue.ask(out)
+        limits = commands.limits()
+        queue = Queue.ask(out, limits)
         new = [member for member in members if queue.lacks(*member)]
         if not new:
             return Submitted([], len(members), None)
         code, plugins = snapshot(out / FOLDER / "code", LOADED)
         arrays: list[tuple[Submission, str]] = []
         with _all_or_nothing(out) as record:
-            for layout, jobs in plan(new, options, limit):
+            for layout, jobs in plan(new, options, limits.array):
                 submission = record(Submission.new(options, layout, entries(jobs, out)))
                 tasks = [_task(submission, i, job, out, plugins) for i, job in enumerate(jobs)]
                 after = [arrays[-1][1]] if options.most_running and arrays else []  # so that no more run in all
@@ -113,12 +114,13 @@ class Queue:
     numbers: frozenset[str]  # of arrays
 
     @staticmethod
-    def ask(out: Path) -> Queue:
+    def ask(out: Path, limits: commands.Limits) -> Queue:
         """Raises SlurmError, and ValueError where Slurm hides jobs that someone else submitted."""
         submissions = {submission.name: submission for submission in read_submissions(out)}
         jobs = [job for job in commands.queue(submissions) if submissions[job.name].jobs]
         seen = {job.name for job in jobs}
-        _check_hidden([each for each in submissions.values() if each.jobs and each.name not in seen], out)
+        if limits.hides_jobs:
+            _check_hidden([each for each in submissions.values() if each.jobs and each.name not in seen], out)
         runs = (entry.identity for job in jobs for entry in submissions[job.name].jobs[job.index])
         return Queue(frozenset(runs), frozenset(job.job_id.split("_")[0] for job in jobs))
 
@@ -128,10 +130,10 @@ class Queue:
 
 
 def _check_hidden(unseen: Sequence[Submission], out: Path) -> None:
-    """Where Slurm shows one's own jobs alone, others' may be in the queue."""
+    """Slurm shows one's own jobs alone: others' may be in the queue. Raises ValueError for such."""
     own = getpass.getuser()
     for submission in unseen:
-        if submission.user != own and not _is_over(submission, out) and commands.limits().hides_jobs:
+        if submission.user != own and not _is_over(submission, out):
             raise ValueError(
                 f"{out}: {submission.user} submitted runs into it that have not ended, and this cluster does not show "
                 f"whether they are in its queue; leave them to {submission.user}, or choose another --out"

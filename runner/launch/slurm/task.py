@@ -15,7 +15,7 @@ import submitit
 from roadmap.plugins import load_file
 from roadmap.record import Run, state
 from runner.distributed import ADDRESS, Apart, World
-from runner.launch.events import Event
+from runner.launch.events import ENDINGS, Event
 from runner.launch.signals import Requests, handled
 from runner.launch.slurm.submission import Failure, JobFiles, SubmitOptions, one_more_stop
 
@@ -101,7 +101,7 @@ class Task:
         endings: list[tuple[Run, str, dict[str, Any]]] = []
 
         def note(event: Event) -> None:
-            if event.kind in ("finished", "diverged", "failed", "stopped", "busy"):
+            if event.kind in ENDINGS:
                 endings.append((event.run, event.kind, event.detail))
                 print(f"{event.run.name}: {event.kind} {event.detail.get('message', '')}", flush=True)
 
