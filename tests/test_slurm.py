@@ -162,6 +162,17 @@ def test_a_preempted_job_goes_on_where_it_was(study, undisturbed, layout):
     assert read_json(study.run_folder() / "result.json")["restarts"] == 1
 
 
+def test_a_job_that_is_told_by_sigterm_alone_goes_on_too(study, undisturbed):
+    """As where a cluster preempts without the signal that was asked for."""
+    study.submit(*LONG)
+    study.wait_for_epoch(3)
+    study.slurm.run("scancel", "--signal=TERM", study.status()["layer-norm"]["job"])
+    until(lambda: _state(study) == "queued", "the job waits again")
+    study.slurm.wait_until_empty()
+    study.assert_finished_as(undisturbed / "1")
+    assert [session.lost_steps for session in read_sessions(study.run_folder())] == [0, 0]
+
+
 def test_a_job_that_needs_more_than_its_hours_goes_on_in_another(study, tmp_path):
     """Two minutes, of which submitit would take any signal for a time-out; Slurm may signal a minute early."""
     longer = [*LONG[:2], "--set", "recipe.epochs=200"]
