@@ -50,8 +50,8 @@ def draw_roadmap(series: Sequence[Series]) -> Figure:
     if not 1 <= len(series) <= 2:
         raise ValueError(f"the figure takes one regime or two, not {len(series)}: choose with --regime")
     rows = _rows(series)
-    bars = [bar for row in rows for bar in row if bar and bar.top1 is not None]
-    values = [(bar.top1 or 0) + sign * (bar.std or 0) for bar in bars for sign in (-1, 1)]
+    bars = [bar for row in rows for bar in row if bar and bar.value is not None]
+    values = [(bar.value or 0) + sign * (bar.std or 0) for bar in bars for sign in (-1, 1)]
     if not values and any(bar.diverged for row in rows for bar in row if bar):
         values = [0.0, 100.0]
     if not values:
@@ -71,7 +71,7 @@ def draw_roadmap(series: Sequence[Series]) -> Figure:
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.xaxis.tick_top()
         axes.xaxis.set_label_position("top")
-        axes.set_xlabel("top-1 accuracy (%)")
+        axes.set_xlabel(series[0].metric.title)
         axes.spines[["right", "bottom"]].set_visible(False)
         _add_legend(axes, series, rows, colours)
         # Drawn now, while the style holds.
@@ -81,7 +81,7 @@ def draw_roadmap(series: Sequence[Series]) -> Figure:
 
 def _add_legend(axes: Axes, series: Sequence[Series], rows: list[list[Bar | None]], colours: Mapping[str, str]) -> None:
     fronts = [row[0] for row in rows if row[0]]
-    drawn = dict.fromkeys(colours[bar.group] for bar in fronts if bar.top1 is not None or bar.diverged)
+    drawn = dict.fromkeys(colours[bar.group] for bar in fronts if bar.value is not None or bar.diverged)
     swatch = tuple(Patch(facecolor=colour) for colour in list(drawn)[-3:])
     keys: list[tuple[Any, str]] = [(swatch, series[0].title)]
     keys += [(Patch(facecolor=BEHIND, edgecolor=BEHIND_EDGE), behind.title) for behind in series[1:]]
@@ -129,7 +129,7 @@ def _colours(series: Sequence[Series], rows: list[list[Bar | None]]) -> dict[str
 
 def _draw_row(axes: Axes, y: int, row: list[Bar | None], low: float, colours: dict[str, str]) -> None:
     for behind in row[1:]:
-        if behind and behind.top1 is not None:
+        if behind and behind.value is not None:
             _draw_bar(axes, y, behind, low, BEHIND, height=0.86)
         elif behind and behind.diverged:
             at = axes.get_yaxis_transform()
@@ -137,28 +137,28 @@ def _draw_row(axes: Axes, y: int, row: list[Bar | None], low: float, colours: di
     front = row[0]
     if front is None:
         return
-    if front.top1 is None:
+    if front.value is None:
         said, colour = ("diverged", DIVERGED) if front.diverged else ("no finished run", "#777777")
         axes.text(low, y, f"  {said}", va="center", color=colour, style="italic")
         return
     _draw_bar(axes, y, front, low, colours[front.group], height=0.58)
     if front.diverged:
-        right = (front.top1 + (front.std or 0), y)
+        right = (front.value + (front.std or 0), y)
         said = f"{front.diverged} diverged"
         axes.annotate(said, right, (4, 0), textcoords="offset points", va="center", color=DIVERGED, style="italic")
 
 
 def _draw_bar(axes: Axes, y: int, bar: Bar, low: float, colour: str, height: float) -> None:
-    assert bar.top1 is not None
+    assert bar.value is not None
     hatch = None if bar.adopted else HATCH
     face = colour if bar.adopted else "white"
     edge = BEHIND_EDGE if colour == BEHIND else colour
-    axes.barh(y, bar.top1 - low, height, left=low, color=face, edgecolor=edge, hatch=hatch, linewidth=0.8)
+    axes.barh(y, bar.value - low, height, left=low, color=face, edgecolor=edge, hatch=hatch, linewidth=0.8)
     if bar.std is not None:
-        axes.errorbar(bar.top1, y, xerr=bar.std, color="#222222", capsize=2, linewidth=0.8)
+        axes.errorbar(bar.value, y, xerr=bar.std, color="#222222", capsize=2, linewidth=0.8)
     axes.annotate(
-        _one_decimal(bar.top1) + (", no effect" if bar.no_effect else ""),
-        (bar.top1 - (bar.std or 0), y),
+        _one_decimal(bar.value) + (", no effect" if bar.no_effect else ""),
+        (bar.value - (bar.std or 0), y),
         (-4, 0),
         textcoords="offset points",
         ha="right",

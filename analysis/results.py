@@ -1,20 +1,24 @@
-"""Finished runs and published tables, collected rung by rung."""
+"""What became of each rung: its runs, and the published figures beside them."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pandas as pd
+
+from analysis.metrics import TOP1, Metric
 from analysis.published import Published, published_rungs
+from analysis.statistics import Judgement, Sample, Values, judge
 from roadmap.costs import Cost, cost
 from roadmap.ladders import ladder
 from roadmap.plain import choices
-from roadmap.record import Run, find_runs, is_diverged, read_divergences, read_result
+from roadmap.record import Run
 from roadmap.rungs import Rung
 from roadmap.study import Study
+
+PUBLISHED_SEEDS = 3  # of each row of the paper's Tables 10 and 11 that has a deviation
 
 
 @dataclass(frozen=True)
@@ -24,52 +28,82 @@ class Result:
     rung: Rung
     run: Run  # of any seed
     cost: Cost
-    seeds: dict[int, dict[str, Any]]  # result.json of each
+    seeds: dict[int, dict[str, Any]] = field(default_factory=dict)  # of each finished run, its row of the collection
     diverged_seeds: tuple[int, ...] = ()  # those that ended in a loss that was no finite number
 
-    @property
-    def mean(self) -> float | None:
-        """Mean top-1 over the seeds, percent."""
-        return statistics.fmean(self._top1) if self.seeds else None
+    def values(self, metric: Metric = TOP1) -> dict[int, float]:
+        """By seed, of the runs that have it."""
+        return {seed: float(row[metric.column]) for seed, row in self.seeds.items() if pd.notna(row[metric.column])}
 
-    @property
-    def ema_mean(self) -> float | None:
-        """Mean top-1 of the averaged weights, percent; none where none were averaged."""
-        averaged = [float(row["ema_top1"]) for row in self.seeds.values() if "ema_top1" in row]
-        return statistics.fmean(averaged) if averaged else None
+    def sample(self, metric: Metric = TOP1) -> Sample | None:
+        values = list(self.values(metric).values())
+        return Sample.of(values) if values else None
 
-    @property
-    def std(self) -> float | None:
-        """Standard deviation of top-1 over the seeds, percent; none of a single seed."""
-        return statistics.stdev(self._top1) if len(self.seeds) > 1 else None
+    def total(self, column: str) -> float:
+        """The sum over the seeds of a column of the collection."""
+        return float(sum(row[column] for row in self.seeds.values() if pd.notna(row[column])))
 
-    @property
-    def _top1(self) -> list[float]:
-        return [float(row["top1"]) for row in self.seeds.values()]
-
-    @property
-    def seconds(self) -> float:
-        """Training time of all seeds."""
-        return sum(float(row["seconds"]) for row in self.seeds.values())
+    def median(self, column: str) -> float | None:
+        """The median over the seeds of a column of the collection; none where no run has it."""
+        found = pd.Series([row[column] for row in self.seeds.values()], dtype=float).median()
+        return None if pd.isna(found) else float(found)
 
 
-def collect(rungs: Sequence[tuple[Rung, Run]], out: Path) -> list[Result]:
-    """For each rung and a run of it, the finished runs below `out` that are the same but for the seed."""
-    finished: dict[str, dict[int, dict[str, Any]]] = {}
-    diverged: dict[str, list[int]] = {}
-    for run, folder in find_runs(out):
-        result, identity = read_result(folder, run), replace(run, seed=0).identity
-        if result is not None:
-            finished.setdefault(identity, {})[run.seed] = result
-        elif is_diverged(read_divergences(folder)):
-            diverged.setdefault(identity, []).append(run.seed)
+def results_of(rungs: Sequence[tuple[Rung, Run]], table: pd.DataFrame) -> list[Result]:
+    """For each rung and a run of it, what `table` (of `collect`) has of runs that are the same but for the seed."""
+    told = table[table["state"].isin(["finished", "diverged"])]
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for row in told.to_dict("records"):
+        runs.setdefault(row["experiment"], []).append({str(key): value for key, value in row.items()})
     results = []
     for rung, run in rungs:
         counted = cost(run.experiment.design, run.experiment.recipe.image_size, run.dataset.classes)
-        identity = replace(run, seed=0).identity
-        seeds = dict(sorted(finished.get(identity, {}).items()))
-        results.append(Result(rung, run, counted, seeds, tuple(sorted(diverged.get(identity, ())))))
+        rows = sorted(runs.get(replace(run, seed=0).identity, []), key=lambda row: row["seed"])
+        seeds = {int(row["seed"]): row for row in rows if row["state"] == "finished"}
+        diverged = tuple(int(row["seed"]) for row in rows if row["state"] == "diverged")
+        results.append(Result(rung, run, counted, seeds, diverged))
     return results
+
+
+def judge_results(results: Sequence[Result], metric: Metric = TOP1) -> dict[str, Judgement]:
+    """Each rung against the one before, corrected for their number."""
+    return judge(
+        [(result.rung.name, result.rung.parent, result.values(metric)) for result in results],
+        higher_is_better=metric.higher_is_better,
+    )
+
+
+def published_sample(row: Published) -> Sample:
+    """A row of the paper's tables; of unknown number where no deviation is printed."""
+    return Sample(PUBLISHED_SEEDS if row.top1_std is not None else 1, row.top1_mean, row.top1_std)
+
+
+def judge_published(study: Study, regime: str) -> dict[str, Judgement]:
+    """The paper's own table, judged by its printed means and deviations."""
+    rows = published_table(study, regime)
+    named: list[tuple[str, str | None, Values]] = [
+        (rung.name, rung.parent, published_sample(rows[rung.name]))
+        for rung in ladder(regime, study=study)
+        if rung.name in rows
+    ]
+    return judge(named)
+
+
+def published_table(study: Study, regime: str) -> dict[str, Published]:
+    """Raises ValueError for a regime that is not in the paper."""
+    rows = published_rungs(study.regime(regime).published)
+    if not rows:
+        known = ", ".join(study.published_regimes())
+        raise ValueError(f"the paper has no table of regime {regime!r}; it has: {known}")
+    return rows
+
+
+def published_of(study: Study, result: Result) -> Published | None:
+    """The paper's row of a rung, where its runs are on the data that the paper's are."""
+    regime = study.regime(result.run.regime)
+    if result.run.data != regime.data:
+        return None
+    return published_rungs(regime.published).get(result.rung.name)
 
 
 @dataclass(frozen=True)
@@ -80,8 +114,8 @@ class Bar:
     title: str
     group: str
     adopted: bool
-    top1: float | None  # percent; none where no run has finished
-    std: float | None  # percent
+    value: float | None  # in the metric's unit; none where no run has finished
+    std: float | None
     macs: float
     no_effect: bool = False  # its step changes nothing where it stands
     diverged: int = 0  # runs that ended in a loss that was no finite number
@@ -95,12 +129,13 @@ class Series:
     title: str
     bars: tuple[Bar, ...]
     groups: tuple[str, ...]  # of the study, in order
+    metric: Metric = TOP1
 
 
 REFERENCE = "Reference"  # the group of the systems that the rungs are held against
 
 
-def series_of_runs(study: Study, results: Sequence[Result], label: str = "") -> Series:
+def series_of_runs(study: Study, results: Sequence[Result], label: str = "", metric: Metric = TOP1) -> Series:
     """The bars of a study's own runs; on the regime's own data the published references last.
 
     `label` says what differs from the regime as it stands in the study.
@@ -109,13 +144,14 @@ def series_of_runs(study: Study, results: Sequence[Result], label: str = "") -> 
     regime = study.regime(first.regime)
 
     def bar(result: Result) -> Bar:
-        rung = result.rung
-        found = (result.mean, result.std, result.cost.macs)
-        return Bar(rung.name, rung.title, rung.group, rung.adopted, *found, rung.no_effect, len(result.diverged_seeds))
+        rung, sample = result.rung, result.sample(metric)
+        mean, std = (sample.mean, sample.std) if sample else (None, None)
+        counts = (result.cost.macs, rung.no_effect, len(result.diverged_seeds))
+        return Bar(rung.name, rung.title, rung.group, rung.adopted, mean, std, *counts)
 
-    references = _references(study, first.regime) if first.data == regime.data else []
+    references = _references(study, first.regime) if metric == TOP1 and first.data == regime.data else []
     title = f"{regime.title} on {first.data}" + (f", {label}" if label else "")
-    return Series(first.regime, title, (*map(bar, results), *references), study.groups)
+    return Series(first.regime, title, (*map(bar, results), *references), study.groups, metric)
 
 
 def _references(study: Study, regime: str) -> list[Bar]:
@@ -139,10 +175,7 @@ def published_series(study: Study, regime: str) -> Series:
 
     Multiply-adds are the networks' own, as in the paper's Figure 2: its Table 10 misprints two.
     """
-    rows = published_rungs(study.regime(regime).published)
-    if not rows:
-        known = ", ".join(study.published_regimes())
-        raise ValueError(f"the paper has no table of regime {regime!r}; it has: {known}")
+    rows = published_table(study, regime)
     bars = []
     for rung in ladder(regime, study=study):
         if row := rows.get(rung.name):

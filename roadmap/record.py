@@ -16,9 +16,10 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,12 +78,9 @@ class Run:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def _decisive(self) -> dict[str, Any]:
-        # Through the types, so that a width of 1 and of 1.0 are one.
-        plain = replace(self.experiment, design=simplest(self.experiment.design))
-        experiment = to_data(from_data(Experiment, to_data(plain)))
         data = self.dataset.content or self.data  # a folder is what it holds, whatever it is called
         named = {"data": data, "seed": self.seed, "fidelity": self.fidelity, "mixers": self.mixers}
-        return {"experiment": experiment, **named}
+        return {"experiment": _canonical(self.experiment), **named}
 
     @property
     def name(self) -> str:
@@ -95,6 +93,15 @@ class Run:
         """
         found = (folders_below(out) if existing is None else existing).get(self.identity)
         return found or out / f"{self.name}-{self.identity}"
+
+
+@lru_cache(maxsize=4096)  # many runs differ in their seed alone
+def _canonical(experiment: Experiment) -> dict[str, Any]:
+    """An experiment as plain data, the same for all that mean the same. Not to be changed: it is kept."""
+    plain = replace(experiment, design=simplest(experiment.design))
+    # Through the types, so that a width of 1 and of 1.0 are one.
+    canonical: dict[str, Any] = to_data(from_data(Experiment, to_data(plain)))
+    return canonical
 
 
 def folders_below(out: Path) -> dict[str, Path]:
@@ -161,10 +168,19 @@ def read_run(manifest: dict[str, Any], folder: Path) -> Run:
     if manifest.get("format") != FORMAT:
         found = manifest.get("format")
         raise ForeignFolder(f"{folder}/manifest.json has format {found!r}; this version reads {FORMAT}")
+    data = manifest.get("run")
     try:
-        run: Run = from_data(Run, manifest.get("run"), "run")
+        if not isinstance(data, dict):
+            raise ValueError(f"run: {data!r} is not a mapping")
+        run = _run_of(json.dumps({**data, "seed": 0}))
+        return replace(run, seed=from_data(int, data.get("seed"), "run.seed"))
     except ValueError as error:
         raise ForeignFolder(f"{folder}/manifest.json: {error}") from None
+
+
+@lru_cache(maxsize=4096)  # many manifests differ in their seed alone
+def _run_of(text: str) -> Run:
+    run: Run = from_data(Run, json.loads(text), "run")
     return run
 
 
@@ -251,6 +267,19 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a run's epochs come to: the last one's accuracies and losses, never the best's, which would choose on the
+    test set; the pace, and the memory.
+    """
+    rates = [row["images_per_second"] for row in rows if row.get("images_per_second")]
+    return {
+        **{key: value for key, value in rows[-1].items() if key.endswith(("top1", "top5", "loss"))},
+        "images_per_second": statistics.median(rates) if rates else None,  # in training
+        "peak_memory_bytes": max((row.get("peak_memory_bytes") or 0 for row in rows), default=0) or None,
+        "seconds": sum(row["seconds"] for row in rows),
+    }
+
+
 def keep_metrics(folder: Path, epochs: int) -> None:
     """Keeps the rows of the first `epochs` epochs: those behind them will be trained again.
 
@@ -261,14 +290,3 @@ def keep_metrics(folder: Path, epochs: int) -> None:
         path = folder / "metrics.jsonl"
         raise ForeignFolder(f"{path} has {len(rows)} of the checkpoint's {epochs} epochs; move the folder away")
     write_whole(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows[:epochs]).encode())
-
-
-def find_runs(out: Path) -> Iterator[tuple[Run, Path]]:
-    """Every run below `out` with its folder. Folders that hold none, or another version's, are passed over."""
-    for manifest_path in sorted(out.glob("*/*/manifest.json")):
-        try:
-            manifest = read_json(manifest_path)
-            if manifest is not None:
-                yield read_run(manifest, manifest_path.parent), manifest_path.parent
-        except ForeignFolder:
-            continue

@@ -34,6 +34,7 @@ from roadmap.record import (
     read_metrics,
     read_result,
     state,
+    summary,
     write_divergences,
     write_json,
     write_manifest,
@@ -390,15 +391,14 @@ class Training:
         return self.world.first_word(mine) or "the loss itself"
 
     def _result(self) -> dict[str, Any]:
-        """The last epoch's accuracy, never the best's, which would choose on the test set, and what the run took."""
+        """What the run came to, and what it took."""
         rows = read_metrics(self.folder)
-        accuracy = {key: value for key, value in rows[-1].items() if key.endswith(("top1", "top5", "test_loss"))}
         counted = cost(self.run.experiment.design, self.recipe.image_size, self.run.dataset.classes)
         sessions = read_sessions(self.folder)
         return {
             "format": 1,
             "identity": self.run.identity,
-            **accuracy,
+            **summary(rows),
             "parameters": counted.parameters,
             "macs": counted.macs,
             "epochs": len(rows),
@@ -406,7 +406,6 @@ class Training:
             "divergences": to_data(self.divergences),  # that it was brought over
             "restarts": len(sessions) - 1,
             "lost_steps": sum(each.lost_steps for each in sessions),  # trained twice, since they had not been saved
-            "seconds": sum(row["seconds"] for row in rows),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 

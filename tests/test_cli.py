@@ -326,7 +326,14 @@ def test_an_interrupted_study_goes_on_and_ends_as_an_undisturbed_one(tmp_path, m
         for path in (tmp_path / study).glob("runs/pico/*/result.json"):
             result = json.loads(path.read_text())
             assert result["restarts"] <= (study == "broken")
-            own = ("seconds", "finished", "restarts", "lost_steps")  # what the interruption took
+            own = (
+                "seconds",
+                "finished",
+                "restarts",
+                "lost_steps",
+                "images_per_second",
+                "peak_memory_bytes",
+            )  # what the interruption took
             records.setdefault(path.parent.name, []).append({k: v for k, v in result.items() if k not in own})
             assert len(read_metrics(path.parent)) == 8
     assert len(records) == 2 and all(first == second for first, second in records.values())

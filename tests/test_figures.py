@@ -8,8 +8,10 @@ import pytest
 from matplotlib.patches import Rectangle
 
 import roadmap
+from analysis.collection import collect
 from analysis.figures import draw_roadmap, save_figure
-from analysis.results import Bar, Series, collect, published_series, series_of_runs
+from analysis.results import Bar, Series, published_series, results_of, series_of_runs
+from analysis.statistics import Sample
 from roadmap.record import Divergence, write_divergences, write_json, write_manifest
 from roadmap.study import load_study
 
@@ -104,16 +106,18 @@ def test_runs_are_collected_by_what_they_are(make_run, tmp_path):
     (tmp_path / "pico" / "foreign").mkdir()
     (tmp_path / "pico" / "foreign" / "manifest.json").write_text("[]")
     runs = [make_run("gelu"), make_run("recipe")]
-    gelu, recipe = collect([(make_rung(run), run) for run in runs], tmp_path)
-    assert (gelu.mean, gelu.std, sorted(gelu.seeds)) == (92.0, 2.0, [0, 1, 2])
-    assert (recipe.mean, recipe.std, recipe.seeds) == (None, None, {})
+    gelu, recipe = results_of([(make_rung(run), run) for run in runs], collect(tmp_path))
+    assert gelu.sample() == Sample(3, 92.0, 2.0) and sorted(gelu.seeds) == [0, 1, 2]
+    assert recipe.sample() is None and recipe.seeds == {}
 
 
 def test_the_figure_of_runs_shows_spread_and_what_is_missing(make_run, tmp_path):
     for seed, top1 in ((0, 90.0), (1, 92.0)):
         finish(make_run("gelu", seed=seed), tmp_path, top1)
     runs = [make_run("recipe"), make_run("gelu")]
-    series = series_of_runs(load_study(), collect([(make_rung(run), run) for run in runs], tmp_path), "quick")
+    series = series_of_runs(
+        load_study(), results_of([(make_rung(run), run) for run in runs], collect(tmp_path)), "quick"
+    )
     assert series.title == "ResNet-pico on digits, quick"
     figure = draw_roadmap([series])
     assert bars(figure) == [(1, 91.0, False)]
@@ -137,10 +141,10 @@ def test_published_references_stand_at_the_end_of_a_papers_regime(make_run, tmp_
     from dataclasses import replace
 
     run = replace(make_run("gelu"), regime="resnet-50", data="imagenet")
-    series = series_of_runs(load_study(), collect([finish(run, tmp_path, 80.0)], tmp_path))
+    series = series_of_runs(load_study(), results_of([finish(run, tmp_path, 80.0)], collect(tmp_path)))
     assert [bar.title for bar in series.bars] == ["ReLU → GELU", "Swin-T"]
     digits = replace(run, data="digits")
-    series = series_of_runs(load_study(), collect([finish(digits, tmp_path, 80.0)], tmp_path))
+    series = series_of_runs(load_study(), results_of([finish(digits, tmp_path, 80.0)], collect(tmp_path)))
     assert [bar.title for bar in series.bars] == ["ReLU → GELU"]
 
 
@@ -164,7 +168,7 @@ def test_diverged_runs_are_shown_as_such(make_run, tmp_path):
             result = {"identity": run.identity, "top1": 91.0, "seconds": 1.0}
             write_json(folder / "result.json", result)
     runs = [replace(make_run(rung.name), experiment=rung.experiment) for rung in rungs]
-    results = collect(list(zip(rungs, runs, strict=True)), tmp_path)
+    results = results_of(list(zip(rungs, runs, strict=True)), collect(tmp_path))
     assert [result.diverged_seeds for result in results] == [(0,), (1,)]
     figure = draw_roadmap([series_of_runs(load_study(), results)])
     shown = texts(figure)

@@ -13,9 +13,10 @@ from roadmap.record import (
     ForeignFolder,
     Run,
     append_metrics,
-    find_runs,
     keep_metrics,
+    read_json,
     read_metrics,
+    read_run,
     state,
     write_json,
     write_manifest,
@@ -88,7 +89,7 @@ def test_a_manifest_gives_the_run_back(make_run, tmp_path):
     assert folder == tmp_path / "pico" / f"gelu-s0-{run.identity}"
     assert state(folder, run) == "absent"
     write_manifest(folder, run, note="here")
-    assert list(find_runs(tmp_path)) == [(run, folder)]
+    assert read_run(read_json(folder / "manifest.json"), folder) == run
     assert state(folder, run) == "begun"
     write_json(folder / "result.json", {"identity": run.identity, "top1": 1, "seconds": 2})
     assert state(folder, run) == "finished"

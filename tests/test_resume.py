@@ -133,7 +133,14 @@ def test_killed_at_twenty_moments_a_run_ends_as_if_undisturbed(make_run, tmp_pat
     assert moments >= 5
     assert_same(tmp_path / "whole", tmp_path / "killed")
     results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "killed")]
-    own = ("seconds", "finished", "restarts", "lost_steps")  # what the interruptions took
+    own = (
+        "seconds",
+        "finished",
+        "restarts",
+        "lost_steps",
+        "images_per_second",
+        "peak_memory_bytes",
+    )  # what the interruptions took
     assert len({json.dumps({k: v for k, v in result.items() if k not in own}) for result in results}) == 1
 
 

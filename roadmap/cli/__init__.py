@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from roadmap.cli import designs, figures, jobs, runs
+from roadmap.cli import designs, figures, jobs, runs, tables
 from roadmap.cli.text import BAD_USAGE, INTERRUPTED
 
 
@@ -27,6 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     runs.add_verbs(verbs)
     jobs.add_verbs(verbs)
     figures.add_verbs(verbs)
+    tables.add_verbs(verbs)
     return parser
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.designs import speed
 from roadmap.cli.options import Choice, add_study_options, choose
-from roadmap.cli.text import count, duration, many, table
+from roadmap.cli.text import many, table
 from roadmap.execution import MOST_RETRIES, Execution
 from roadmap.record import Run, State, folders_below, read_divergences, read_metrics, state
 from roadmap.rungs import Rung
@@ -184,22 +184,27 @@ def _find_data(waiting: list[Job], execution: Execution) -> None:
 
 def _conclude(choice: Choice, steps: str, out: Path) -> None:
     """The table of the chosen rungs, and the figure of all rungs that have finished runs of these settings."""
+    from analysis.collection import collect
     from analysis.figures import draw_roadmap, save_figure
-    from analysis.results import collect, series_of_runs
+    from analysis.results import results_of, series_of_runs
+    from analysis.tables import remarks, rendered, study_table
 
-    def results_of(rungs: Sequence[Rung]) -> list[Result]:
+    runs, chosen = collect(out), choice.rungs(steps)
+
+    def results(rungs: Sequence[Rung]) -> list[Result]:
         unique = {rung.name: rung for rung in rungs}.values()
-        return collect([(rung, choice.run(rung)) for rung in unique], out)
+        return results_of([(rung, choice.run(rung)) for rung in unique], runs)
 
-    chosen = choice.rungs(steps)
-    results = drawn = results_of(chosen)
-    print("\n" + results_table(results) + "\n")
+    drawn = results(chosen)
+    found = study_table(choice.study, drawn)
+    shown = rendered(found)
+    print("\n" + table(list(shown.columns), shown.to_numpy().tolist()) + "\n")
     if steps != "all":
         with contextlib.suppress(ValueError):  # settings may fit the chosen rungs alone
             names = {rung.name for rung in chosen}
-            drawn = [each for each in results_of((*choice.rungs(), *chosen)) if each.seeds or each.rung.name in names]
-    if all(len(result.seeds) <= 1 for result in drawn):
-        print("One seed can't tell a change from noise; --seeds 3 shows the spread.\n")
+            drawn = [each for each in results((*choice.rungs(), *chosen)) if each.seeds or each.rung.name in names]
+    for remark in remarks(found):
+        print(remark + "\n")
     if not any(result.seeds or result.diverged_seeds for result in drawn):
         print("no run has finished: no figure", file=sys.stderr)
         return
@@ -207,21 +212,3 @@ def _conclude(choice: Choice, steps: str, out: Path) -> None:
     name = "-".join(["roadmap", choice.regime, *re.findall(r"[\w.]+", choice.label)])
     for path in save_figure(figure, [out / f"{name}{suffix}" for suffix in (".png", ".svg")]):
         print(f"figure: {path}")
-
-
-def results_table(results: Sequence[Result]) -> str:
-    """Accuracy of each rung, the change against its parent, that of averaged weights, and what it took."""
-    means = {result.rung.name: result.mean for result in results}
-    rows, has_ema = [], any(result.ema_mean is not None for result in results)
-    for result in results:
-        rung, mean, before = result.rung, result.mean, means.get(result.rung.parent or "")
-        change = f"{mean - before:+.2f}" if mean is not None and before is not None else ""
-        spread = f" ±{result.std:.2f}" if result.std is not None else ""
-        accuracy = f"{mean:.2f}{spread}" if mean is not None else "diverged" if result.diverged_seeds else "-"
-        accuracy += f", {len(result.diverged_seeds)} diverged" if result.diverged_seeds and mean is not None else ""
-        took = duration(result.seconds) if result.seeds else ""
-        counts = [count(result.cost.parameters), count(result.cost.macs), str(len(result.seeds))]
-        averaged = [f"{result.ema_mean:.2f}" if result.ema_mean is not None else ""] if has_ema else []
-        rows.append([rung.name, *counts, accuracy, "no effect" if rung.no_effect else change, *averaged, took])
-    header = ["rung", "parameters", "MACs", "seeds", "top-1 %", "change", *(["EMA top-1 %"] if has_ema else []), "time"]
-    return table(header, rows)

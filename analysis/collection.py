@@ -1,0 +1,246 @@
+"""Run folders as one tidy table: a row a run.
+
+What is read of a folder is kept in `.collected.jsonl` beside the regimes' folders, a line a run, so that another
+collection reads only what is new. The file may be removed at any time: the run folders are the truth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from roadmap.estimates import CPU
+from roadmap.record import (
+    FORMAT,
+    ForeignFolder,
+    Run,
+    is_diverged,
+    read_divergences,
+    read_json,
+    read_metrics,
+    read_result,
+    read_rows,
+    read_run,
+    summary,
+    write_whole,
+)
+
+CACHE, HEAD = ".collected.jsonl", {"format": 1, "runs": FORMAT}
+
+# The columns, with their meaning. Numbers are of finished runs alone, but for `epochs`.
+COLUMNS = {
+    "regime": "of the study",
+    "rung": "that it was trained as",
+    "seed": "",
+    "state": "finished, begun, diverged, or foreign: no run of this version",
+    "why": "it is not finished",
+    "top1": "of the last epoch, percent",
+    "top5": "percent",
+    "test_loss": "cross entropy",
+    "train_loss": "cross entropy over the last epoch, augmented",
+    "ema_top1": "of the averaged weights, percent",
+    "ema_top5": "percent",
+    "ema_test_loss": "cross entropy",
+    "parameters": "",
+    "macs": "multiply-adds of one image",
+    "epochs": "that are done",
+    "seconds": "of training, evaluation included",
+    "device_hours": "hours of a GPU, or of a core of a CPU",
+    "images_per_second": "in training, over all devices; median of the epochs",
+    "peak_memory_bytes": "of the device, or of the process on a CPU",
+    "skipped_images": "that could not be read",
+    "restarts": "after the first start",
+    "lost_steps": "that were trained twice",
+    "data": "the data set",
+    "fidelity": "",
+    "device": "its kind",
+    "devices": "GPUs, or cores of a CPU",
+    "host": "that began it",
+    "torch": "its version",
+    "commit": "of the code",
+    "modified": "whether the code was other than the commit's",
+    "started": "UTC",
+    "finished": "UTC",
+    "experiment": "the identity of the run with seed 0: the same for all seeds",
+    "identity": "",
+    "folder": "below the folder of runs",
+}
+RESULT_COLUMNS = (
+    *("top1", "top5", "test_loss", "train_loss", "ema_top1", "ema_top5", "ema_test_loss", "parameters", "macs"),
+    *("epochs", "seconds", "images_per_second", "peak_memory_bytes", "skipped_images", "restarts", "lost_steps"),
+    "finished",
+)
+TEXTS = (
+    *("regime", "rung", "state", "why", "data", "fidelity", "device", "host", "torch", "commit"),
+    *("started", "finished", "experiment", "identity", "folder"),
+)
+
+Row = dict[str, Any]
+
+
+def collect(out: Path) -> pd.DataFrame:
+    """Every folder below `out` that is a run's, or stands where one would: a row each, with COLUMNS.
+
+    Those that are not finished say why; nothing is dropped. Raises ValueError where there is no such folder.
+    """
+    if not out.is_dir():
+        raise ValueError(f"{out}: no finished run, since there is no such folder (`roadmap run` makes it)")
+    known = _read_cache(out)
+    rows, new = [], []
+    for folder in _folders(out):
+        stamp, (before, row) = _stamp(folder), known.get(folder.relative_to(out).as_posix(), (None, None))
+        if row is None or stamp is None or before != stamp:
+            row = _row(folder, out)
+            if row["state"] == "finished":
+                new.append([stamp, row])
+        rows.append(row)
+    _add_to_cache(out, new, anew=len(known) > 2 * len(rows))
+    return _table(rows)
+
+
+def _folders(out: Path) -> Iterator[Path]:
+    """All folders below those of the regimes, in order. Hidden ones are others' business."""
+    with os.scandir(out) as regimes:
+        names = sorted(each.name for each in regimes if each.is_dir() and not each.name.startswith("."))
+    for regime in names:
+        with os.scandir(out / regime) as entries:
+            found = sorted(each.name for each in entries if each.is_dir() and not each.name.startswith("."))
+        yield from (out / regime / name for name in found)
+
+
+def _stamp(folder: Path) -> list[int] | None:
+    """That changes where a finished run's files do; none of a run that is not finished."""
+    try:
+        files = [os.stat(folder / "result.json"), os.stat(folder / "manifest.json")]
+    except OSError:
+        return None
+    return [number for file in files for number in (file.st_mtime_ns, file.st_size)]
+
+
+def _read_cache(out: Path) -> dict[str, tuple[list[int], Row]]:
+    """By folder. Later lines count; what is no line of this version is passed over."""
+    try:
+        lines = read_rows(out / CACHE)
+    except (OSError, ValueError):  # not even text
+        return {}
+    if lines[:1] != [HEAD]:
+        return {}
+    found = (line for line in lines[1:] if isinstance(line, list) and len(line) == 2 and isinstance(line[1], dict))
+    return {row["folder"]: (stamp, row) for stamp, row in found if "folder" in row and "state" in row}
+
+
+def _add_to_cache(out: Path, new: list[list[Any]], *, anew: bool) -> None:
+    """A folder that can't be written is read anew each time."""
+    path, lines = out / CACHE, "".join(json.dumps(line) + "\n" for line in new)
+    with contextlib.suppress(OSError):
+        if anew:
+            path.unlink()
+        elif new and _is_whole(path):
+            with path.open("a", encoding="utf-8") as file:
+                file.write(lines)
+        elif new:
+            write_whole(path, (json.dumps(HEAD) + "\n" + lines).encode())
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether there is a file of this version, whole to its last line."""
+    with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
+        head = json.loads(file.readline())
+        file.seek(-1, os.SEEK_END)
+        return bool(head == HEAD and file.read() == b"\n")
+    return False
+
+
+def _row(folder: Path, out: Path) -> Row:
+    row: Row = {"regime": folder.parent.name, "folder": folder.relative_to(out).as_posix()}
+    try:
+        manifest = read_json(folder / "manifest.json")
+        if manifest is None:
+            return row | {"state": "foreign", "why": "no manifest.json"}
+        run = _checked_run(manifest, folder)
+        row |= _of_manifest(run, manifest)
+        result = read_result(folder, run)
+        if result is not None:
+            return row | _of_result(folder, result, row["devices"])
+        epochs = len(read_metrics(folder))
+        told = read_divergences(folder)
+        if is_diverged(told):
+            return row | {"state": "diverged", "why": str(told[-1]), "epochs": epochs}
+        of = run.experiment.recipe.epochs
+        return row | {"state": "begun", "why": f"epoch {epochs} of {of} is done", "epochs": epochs}
+    except (ForeignFolder, OSError) as error:
+        return row | {"state": "foreign", "why": str(error)}
+
+
+def _checked_run(manifest: dict[str, Any], folder: Path) -> Run:
+    """The run of a manifest. Raises ForeignFolder where manifest, folder and run are not of one identity."""
+    run = read_run(manifest, folder)
+    for place, found in (("name", folder.name.rpartition("-")[2]), ("manifest.json", manifest.get("identity"))):
+        if found != run.identity:
+            raise ForeignFolder(f"{folder} holds run {run.identity}, not {found} as its {place} says")
+    return run
+
+
+def _of_manifest(run: Run, manifest: Mapping[str, Any]) -> Row:
+    execution, machine, code, versions = (
+        found if isinstance(found := manifest.get(key), dict) else {}
+        for key in ("execution", "machine", "code", "versions")
+    )
+    gpu, processes = machine.get("gpu"), execution.get("processes")
+    return {
+        "rung": run.rung,
+        "seed": run.seed,
+        "data": run.data,
+        "fidelity": run.fidelity,
+        "experiment": replace(run, seed=0).identity,
+        "identity": run.identity,
+        "device": gpu or CPU,
+        "devices": processes * (1 if gpu else execution.get("threads") or 1) if processes else None,
+        "host": machine.get("host"),
+        "torch": versions.get("torch"),
+        "commit": code.get("commit"),
+        "modified": code.get("modified"),
+        "started": manifest.get("started"),
+    }
+
+
+def _of_result(folder: Path, result: Row, devices: int | None) -> Row:
+    if "images_per_second" not in result:  # written before results had it
+        rows = read_metrics(folder)
+        result = summary(rows) | result if rows else result
+    row = {key: result[key] for key in RESULT_COLUMNS if result.get(key) is not None} | {"state": "finished"}
+    return row | ({"device_hours": row["seconds"] * devices / 3600} if devices else {})
+
+
+def _table(rows: list[Row]) -> pd.DataFrame:
+    table = pd.DataFrame({column: [row.get(column) for row in rows] for column in COLUMNS})
+    numbers = [column for column in COLUMNS if column not in TEXTS and column != "modified"]
+    for column in numbers:
+        table[column] = pd.to_numeric(table[column])
+    whole = ("seed", "parameters", "macs", "epochs", "peak_memory_bytes", "skipped_images", "restarts", "lost_steps")
+    kinds = {column: "Int64" for column in (*whole, "devices")} | {"modified": "boolean"}
+    return table.astype(kinds | {column: "str" for column in TEXTS})
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """As .csv or .parquet, by the suffix. Raises ValueError for another, or where Parquet's library is missing."""
+    kind, drawn = path.suffix.lower(), io.BytesIO()
+    if kind == ".csv":
+        table.to_csv(drawn, index=False)
+    elif kind == ".parquet":
+        try:
+            table.to_parquet(drawn, index=False)
+        except ImportError:
+            raise ValueError(f"{path}: Parquet needs pyarrow: pip install 'roadmap-convnext[parquet]'") from None
+    else:
+        raise ValueError(f"{path}: a table ends in .csv or .parquet")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, drawn.getvalue())
