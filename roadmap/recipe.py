@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from roadmap.design import Design
+from roadmap.design import Design, comparable
+from roadmap.plain import Difference, differences
 
 # timm's notation, such as rand-m9-mstd0.5-inc1; a part that timm doesn't know it would pass over without a word.
 RANDAUGMENT = r"rand(-m\d+|-n[1-9]\d*|-p(0?\.\d+|0|1)|-mstd\d+(\.\d+)?|-mmax\d+|-inc[01])*"
@@ -146,3 +147,9 @@ class Experiment:
     def idle(self) -> set[str]:
         """The recipe's fields that have no say, given the others and the design."""
         return self.recipe.idle | (set() if self.design.has_batch_norm else {"sync_batch_norm"})
+
+
+def changes(before: Experiment, after: Experiment) -> list[Difference]:
+    """What differs, the designs in words of the same shape."""
+    old, new = comparable(before.design, after.design)
+    return [*differences(old, new, "design"), *differences(before.recipe, after.recipe, "recipe")]

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from roadmap.cli.options import Choice, add_study_options, choose
 from roadmap.cli.text import count, duration, table
 from roadmap.costs import Cost, cost
-from roadmap.design import comparable
 from roadmap.drawing import draw_block, draw_network, mark_changes
 from roadmap.estimates import Speed, speed_given, speed_measured, speed_of
-from roadmap.plain import LARGEST, Difference, differences, show, to_data
-from roadmap.recipe import Experiment
+from roadmap.plain import LARGEST, show, to_data
+from roadmap.recipe import Experiment, changes
 from roadmap.rungs import Rung
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ def show_rung(options: argparse.Namespace) -> int:
     if rung.parent:
         print(f"\nagainst {rung.parent}:")
         before, after = choice.rung(rung.parent).experiment, rung.experiment
-        for difference in _differences(before, after):
+        for difference in changes(before, after):
             print(f"  {difference}")
     return 0
 
@@ -148,16 +147,10 @@ def _outline(data: dict[str, Any], depth: int) -> list[str]:
     return lines
 
 
-def _differences(before: Experiment, after: Experiment) -> list[Difference]:
-    """What differs, the designs in words of the same shape."""
-    old, new = comparable(before.design, after.design)
-    return [*differences(old, new, "design"), *differences(before.recipe, after.recipe, "recipe")]
-
-
 def diff_rungs(options: argparse.Namespace) -> int:
     choice = choose(options)
     before, after = (choice.rung(name).experiment for name in (options.before, options.after))
-    found = _differences(before, after)
+    found = changes(before, after)
     if options.json:
         print(json.dumps(to_data(found), indent=2))
     elif not found:
