@@ -220,6 +220,11 @@ def _of_result(folder: Path, result: Row, devices: int | None) -> Row:
     return row | ({"device_hours": row["seconds"] * devices / 3600} if devices else {})
 
 
+def empty_table() -> pd.DataFrame:
+    """That of a folder without runs."""
+    return _table([])
+
+
 def _table(rows: list[Row]) -> pd.DataFrame:
     table = pd.DataFrame({column: [row.get(column) for row in rows] for column in COLUMNS})
     numbers = [column for column in COLUMNS if column not in TEXTS and column != "modified"]

@@ -31,6 +31,11 @@ class Result:
     seeds: dict[int, dict[str, Any]] = field(default_factory=dict)  # of each finished run, its row of the collection
     diverged_seeds: tuple[int, ...] = ()  # those that ended in a loss that was no finite number
 
+    @property
+    def experiment(self) -> str:
+        """As the collection has it: the same for all seeds."""
+        return replace(self.run, seed=0).identity
+
     def values(self, metric: Metric = TOP1) -> dict[int, float]:
         """By seed, of the runs that have it."""
         return {seed: float(row[metric.column]) for seed, row in self.seeds.items() if pd.notna(row[metric.column])}

@@ -43,7 +43,7 @@ def test_imports_go_one_way(room):
 def test_torch_stays_out_of_designs_steps_ladders_and_costs():
     light = "design steps recipe plain plan costs widths study rungs ablations ladders family record drawing cli"
     code = "import sys\n" + "\n".join(f"import roadmap.{name}" for name in light.split())
-    code += "\nassert not {'torch', 'numpy', 'matplotlib', 'rich'} & set(sys.modules)"
+    code += "\nassert not {'torch', 'numpy', 'matplotlib', 'rich', 'jinja2'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -93,13 +93,16 @@ def test_versions_agree():
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_study_and_the_published_tables(tmp_path):
+def test_the_wheel_holds_the_study_the_published_tables_and_the_reports_page(tmp_path):
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(tmp_path / "in")], check=True)
     assert (tmp_path / "in/roadmap/ablations.yaml").read_bytes() == (ROOT / "ablations.yaml").read_bytes()
     assert len(list((tmp_path / "in/analysis/published").glob("*.csv"))) == 3
+    assert {"page.html", "style.css", "script.js"} <= {
+        path.name for path in (tmp_path / "in/analysis/report").iterdir()
+    }
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'in')!r}); import roadmap.study as s; print(s.study_path())"
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True

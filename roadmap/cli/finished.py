@@ -12,6 +12,8 @@ from roadmap.cli.options import Choice, choose, study_of
 from roadmap.cli.text import many
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from analysis.results import Result
 
 
@@ -29,17 +31,10 @@ def finished(options: argparse.Namespace) -> list[Finished]:
     Raises ValueError where there is none.
     """
     from analysis.collection import collect
-    from analysis.results import results_of
 
-    study = study_of(options)
-    out = options.out or Path(study.defaults.out)
-    table, found = collect(out), []
-    # Settings may fit one regime alone, so that those without any run are not even composed.
-    for regime in [options.regime] if options.regime else [name for name in study.regimes if (out / name).is_dir()]:
-        choice = choose(argparse.Namespace(**{**vars(options), "regime": regime}))
-        results = results_of([(rung, choice.run(rung)) for rung in choice.rungs(options.steps)], table)
-        if any(result.seeds or result.diverged_seeds for result in results):
-            found.append(Finished(choice, results))
+    out = options.out or Path(study_of(options).defaults.out)
+    table = collect(out)
+    found = choices_with_runs(options, table, out)
     foreign = [str(why) for why in table.loc[table["state"] == "foreign", "why"]]
     if not found:
         what = options.regime or "any regime"
@@ -47,4 +42,21 @@ def finished(options: argparse.Namespace) -> list[Finished]:
         raise ValueError(f"{out}: no finished run of {what} as set here (`roadmap run` makes some){also}")
     if foreign:
         print(f"not counted: {many(len(foreign), 'folder')} (`roadmap collect` lists them)", file=sys.stderr)
+    return found
+
+
+def choices_with_runs(
+    options: argparse.Namespace, table: pd.DataFrame, out: Path, *, begun: bool = False
+) -> list[Finished]:
+    """Those regimes that have finished or diverged runs in `table` (of `collect`), or, if wanted, begun ones."""
+    from analysis.results import results_of
+
+    study, found = study_of(options), []
+    going = set(table.loc[table["state"] == "begun", "experiment"]) if begun else set()
+    # Settings may fit one regime alone, so that those without any run are not even composed.
+    for regime in [options.regime] if options.regime else [name for name in study.regimes if (out / name).is_dir()]:
+        choice = choose(argparse.Namespace(**{**vars(options), "regime": regime}))
+        results = results_of([(rung, choice.run(rung)) for rung in choice.rungs(options.steps)], table)
+        if any(result.seeds or result.diverged_seeds or result.experiment in going for result in results):
+            found.append(Finished(choice, results))
     return found

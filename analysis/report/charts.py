@@ -1,0 +1,154 @@
+"""The page's pictures as numbers: where bars, ticks and curves go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.metrics import Metric
+from analysis.results import REFERENCE, Bar, Result, Series
+from roadmap.record import ForeignFolder, read_metrics
+
+MOST_POINTS = 120  # of a curve: more than that no screen shows apart
+COLOURS = 7  # of groups, in the style sheet
+
+Facts = dict[str, str]  # what is shown of a bar or a cell when it is pointed at
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the figure. Places are percent of the picture's width."""
+
+    bar: Bar
+    colour: int
+    facts: Facts
+    starts_group: bool
+    said: str  # behind the bar
+    width: float | None  # of the bar; none where there is none
+    spread: tuple[float, float] | None  # from and to
+
+
+@dataclass(frozen=True)
+class Figure:
+    axis: str
+    unit: str  # of multiply-adds
+    rows: tuple[Row, ...]
+    ticks: tuple[tuple[float, str], ...]  # places and labels
+
+
+def group_colours(series: Series) -> dict[str, int]:
+    """By the study's groups, as in the drawn figure; the start and the references are grey."""
+    groups = dict.fromkeys(["", *series.groups, *(bar.group for bar in series.bars)])
+    return {group: i % COLOURS for i, group in enumerate(groups)} | {"": 0, REFERENCE: 0}
+
+
+def figure_of(series: Series, facts: Mapping[str, Facts]) -> Figure:
+    """`facts` are of each rung, by name."""
+    ends = [bar.value + sign * (bar.std or 0) for bar in series.bars if bar.value is not None for sign in (-1, 1)]
+    low, high = _limits(ends or [0.0, 100.0])
+    colours, rows, before = group_colours(series), [], None
+    for bar in series.bars:
+        width = spread = None
+        if bar.value is not None:
+            width = _place(bar.value, low, high)
+            spread = _spread(bar.value, bar.std, low, high)
+        told = facts.get(bar.rung) or {"published": _said(bar, series.metric)}
+        said = _said(bar, series.metric)
+        rows.append(Row(bar, colours[bar.group], told, bar.group != before, said, width, spread))
+        before = bar.group
+    unit = "GMACs" if max(bar.macs for bar in series.bars) >= 1e8 else "MMACs"
+    ticks = tuple((_place(tick, low, high), f"{tick:g}") for tick in _ticks(low, high))
+    return Figure(series.metric.title, unit, tuple(rows), ticks)
+
+
+def _said(bar: Bar, metric: Metric) -> str:
+    if bar.value is None:
+        return "diverged" if bar.diverged else "no finished run"
+    said = f"{bar.value:.{metric.decimals + 1}f}" + ("" if bar.std is None else f" ±{bar.std:.{metric.decimals + 1}f}")
+    said += f", {bar.diverged} diverged" if bar.diverged else ""
+    return said + (", no effect" if bar.no_effect else "")
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """From a little below the lowest bar, so that small differences show."""
+    low, high = min(values), max(values)
+    room = (high - low) or abs(high) / 10 or 1.0
+    return max(0.0, low - 0.35 * room), high + 0.03 * room
+
+
+def _place(value: float, low: float, high: float) -> float:
+    return round(100 * (value - low) / (high - low), 3)
+
+
+def _spread(value: float, std: float | None, low: float, high: float) -> tuple[float, float] | None:
+    return None if std is None else (_place(value - std, low, high), _place(value + std, low, high))
+
+
+def _ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Round numbers between."""
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    return [round(i * step, 12) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def curves_of(series: Series, results: Sequence[Result], table: pd.DataFrame, out: Path) -> dict[str, Any]:
+    """Plain data for the script: of each rung, by metric, the mean over its runs at some epochs."""
+    metric, colours = series.metric, group_colours(series)
+    columns = {metric.column: metric.title, "train_loss": "loss in training", "test_loss": "loss on held-out images"}
+    rungs: list[dict[str, Any]] = []
+    in_group = dict.fromkeys(colours, 0)
+    for result in results:
+        runs = [rows for folder in _folders(result, table) if (rows := _metrics(out / folder))]
+        group = result.rung.group
+        if runs:
+            mean = _mean(runs, list(columns))
+            named = {"name": result.rung.name, "colour": colours[group], "dash": in_group[group], "runs": len(runs)}
+            rungs.append(named | mean)
+        in_group[group] += 1
+    shown = {
+        column: title
+        for column, title in columns.items()
+        if any(value is not None for rung in rungs for value in rung["values"][column])
+    }
+    for rung in rungs:
+        rung["values"] = {column: rung["values"][column] for column in shown}
+    return {"metrics": shown, "rungs": rungs}
+
+
+def _folders(result: Result, table: pd.DataFrame) -> list[str]:
+    """Of the finished runs; of a rung that has none, of those that got somewhere."""
+    if result.seeds:
+        return [row["folder"] for row in result.seeds.values()]
+    other = table[table["state"].isin(["begun", "diverged"]) & (table["experiment"] == result.experiment)]
+    return [str(folder) for folder in other["folder"]]
+
+
+def _metrics(folder: Path) -> list[dict[str, Any]]:
+    try:
+        return read_metrics(folder)
+    except (ForeignFolder, OSError):
+        return []  # the run's own place among those that are not finished says what is wrong with it
+
+
+def _mean(runs: Sequence[Sequence[Mapping[str, Any]]], columns: Iterable[str]) -> dict[str, Any]:
+    """Over the runs, as far as all of them go."""
+    length = min(map(len, runs))
+    points = min(length, MOST_POINTS)
+    epochs = [round((i + 1) * length / points) for i in range(points)]
+    values = {
+        column: [_mean_of([rows[epoch - 1].get(column) for rows in runs]) for epoch in epochs] for column in columns
+    }
+    return {"epochs": epochs, "values": values}
+
+
+def _mean_of(values: Sequence[Any]) -> float | None:
+    """None where a value is missing or no finite number."""
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+        return None
+    return float(f"{math.fsum(values) / len(values):.5g}")

@@ -1,0 +1,377 @@
+"""Runs, tables and designs as one HTML page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from analysis.attribution import Attribution, Interaction, Worth
+from analysis.metrics import METRICS, TOP1, Metric
+from analysis.report.charts import Facts, curves_of, figure_of
+from analysis.results import Result, series_of_runs
+from analysis.tables import published_judged, remarks, rendered, study_table
+from roadmap.drawing import draw_block, draw_network, mark_changes
+from roadmap.recipe import Experiment, changes
+from roadmap.study import Study
+
+HERE = Path(__file__).parent
+LEVELS = 4  # shades of either sign in the map of pairs
+
+
+@dataclass(frozen=True)
+class Part:
+    """A regime on the page."""
+
+    study: Study
+    results: list[Result]
+    label: str = ""  # what differs from the regime as it stands in the study
+    parents: Mapping[str, Experiment] = field(default_factory=dict)  # of rungs whose own parent is not among them
+    attribution: Attribution | None = None
+
+    @property
+    def regime(self) -> str:
+        return self.results[0].run.regime
+
+
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    value: float | str | None = None  # what it is sorted by; none is last
+    link: str = ""  # the place on the page
+    bar: tuple[float, float, bool] | None = None  # from, width in percent, and whether it is below zero
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table on the page."""
+
+    cells: tuple[Cell, ...]
+    group: str = ""
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table on the page, which can be sorted; of rungs, filtered too."""
+
+    name: str
+    caption: str
+    columns: tuple[str, ...]
+    lines: tuple[Line, ...]
+    noun: str = ""  # of what is filtered
+
+    def is_number(self, column: int) -> bool:
+        return column > 0 and any(isinstance(line.cells[column].value, int | float) for line in self.lines)
+
+    @property
+    def groups(self) -> list[str]:
+        return list(dict.fromkeys(line.group for line in self.lines if line.group))
+
+    @property
+    def verdicts(self) -> list[str]:
+        return list(dict.fromkeys(line.verdict for line in self.lines if line.verdict))
+
+
+def render(
+    parts: Sequence[Part],
+    table: pd.DataFrame,
+    out: Path,
+    metric: Metric = TOP1,
+    *,
+    version: str | None = None,
+    notice: str = "",
+) -> str:
+    """The page of these regimes and of all runs of `table` (of `collect`) below `out`.
+
+    `version` is of a page that is served, and asks for its next one; `notice` what went wrong.
+    """
+    style, script = (_asset(name) for name in ("style.css", "script.js"))
+    published = list(dict.fromkeys(name for part in parts for name in _published_regimes(part.study, part.regime)))
+    return _template().render(
+        title="roadmap report",
+        out=out,
+        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        version=version,
+        notice=notice,
+        style=Markup(style),
+        script=Markup(script),
+        policy=_policy(style, script, served=version is not None),
+        counts=_counts(table),
+        parts=[_part(part, table, out, metric) for part in parts],
+        published=[_published(parts[0].study, regime) for regime in published],
+        environment=_environment(table),
+        mixed=_mixed(table),
+        unfinished=_unfinished(parts, table),
+    )
+
+
+@cache
+def _template() -> Template:
+    # Escapes everything: what run folders hold is whatever someone wrote there.
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html")
+
+
+@cache
+def _asset(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str, *, served: bool) -> str:
+    """Nothing is loaded, and no script or style but the page's own counts."""
+    hashes = {kind: _hash(text) for kind, text in (("style", style), ("script", script))}
+    rules = ["default-src 'none'", *(f"{kind}-src 'sha256-{found}'" for kind, found in hashes.items())]
+    rules += ["img-src data:", "base-uri 'none'", "form-action 'none'", *(["connect-src 'self'"] if served else [])]
+    return "; ".join(rules)
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _counts(table: pd.DataFrame) -> dict[str, int]:
+    return {str(state): int(count) for state, count in table["state"].value_counts().items()}
+
+
+def _part(part: Part, table: pd.DataFrame, out: Path, metric: Metric) -> dict[str, Any]:
+    series = series_of_runs(part.study, part.results, part.label, metric)
+    judged = study_table(part.study, part.results, metric)
+    words = rendered(judged, metric)
+    facts = {str(row["rung"]): _facts(row, shown) for row, shown in _pairs(judged, words)}
+    return {
+        "name": part.regime,
+        "title": series.title,
+        "metric": metric,
+        "is_empty": not any(result.seeds for result in part.results),
+        "figure": figure_of(series, facts),
+        "table": _table(f"{part.regime}-table", series.title, judged, words, metric, linked=part.regime),
+        "remarks": remarks(judged),
+        "curves": curves_of(series, part.results, table, out),
+        "designs": _designs(part),
+        "costs": _costs(part),
+        "hours": sum(result.total("device_hours") for result in part.results),
+        "runs": sum(len(result.seeds) for result in part.results),
+        "attribution": _attribution(part, metric) if part.attribution else None,
+    }
+
+
+def _pairs(table: pd.DataFrame, words: pd.DataFrame) -> list[tuple[dict[Any, Any], dict[Any, Any]]]:
+    """Each row in numbers and in words."""
+    return list(zip(table.to_dict("records"), words.to_dict("records"), strict=True))
+
+
+def _facts(row: Mapping[Any, Any], shown: Mapping[Any, Any]) -> Facts:
+    said = {"change": f"change from {row['parent']}", "to published": "difference to published"}
+    return {said.get(name, name): cell for name, cell in shown.items() if cell and name != "rung"}
+
+
+# The numbers behind the columns in words; the others are sorted as text.
+_NUMBERS = {
+    "published": "published",
+    "runs": "n",
+    "to published": "difference",
+    "change": "change",
+    "95 % interval": "change_low",
+    "p, corrected": "p_corrected",
+    METRICS["ema"].title: "ema",
+    "EMA top-1 %": "ema",
+    "parameters": "parameters",
+    "MACs": "macs",
+    "device-hours": "device_hours",
+}
+
+
+def _table(name: str, caption: str, table: pd.DataFrame, words: pd.DataFrame, metric: Metric, linked: str = "") -> Grid:
+    """`linked` is the regime whose designs the rungs lead to."""
+    numbers = _NUMBERS | {metric.title: "mean"}
+    lines = []
+    for i, (row, shown) in enumerate(_pairs(table, words)):
+        first = Cell(row["rung"], i, f"{linked}-{row['rung']}" if linked else "")
+        others = [
+            Cell(text, _number(row[numbers[column]]) if column in numbers else text or None)
+            for column, text in shown.items()
+            if column != "rung"
+        ]
+        verdict = str(shown.get("verdict") or ("no effect" if row.get("no_effect") else ""))
+        lines.append(Line((first, *others), row["group"], verdict))
+    return Grid(name, caption, tuple(words.columns), tuple(lines), noun="rungs")
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or pd.isna(value) else float(value)
+
+
+def _designs(part: Part) -> list[dict[str, Any]]:
+    own = {result.rung.name: result.rung.experiment for result in part.results}
+    return [_design(part.regime, result, {**part.parents, **own}) for result in part.results]
+
+
+def _design(regime: str, result: Result, experiments: Mapping[str, Experiment]) -> dict[str, Any]:
+    rung = result.rung
+    before, after = experiments.get(rung.parent or ""), rung.experiment
+    found = changes(before, after) if before else []
+    return {
+        "place": f"{regime}-{rung.name}",
+        "rung": rung,
+        "network": draw_network(after.design),
+        "block": draw_block(after.design),
+        "parent": rung.parent if before else None,
+        "changes": [str(each) for each in found],
+        "marked": mark_changes(before.design, after.design) if before and before.design != after.design else "",
+    }
+
+
+def _costs(part: Part) -> Grid:
+    """What runs took, and how fast they were."""
+    lines = []
+    for i, result in enumerate(part.results):
+        pace, memory = result.median("images_per_second"), result.median("peak_memory_bytes")
+        hours = result.total("device_hours") if result.seeds else None
+        seconds = result.median("seconds")
+        cells = (
+            Cell(result.rung.name, i),
+            Cell(str(len(result.seeds)), len(result.seeds)),
+            Cell(_words(hours, ".3g"), hours),
+            Cell(_words(seconds, ".1f"), seconds),
+            Cell(_words(pace, ",.0f"), pace),
+            Cell(_words(memory and memory / 2**20, ",.0f"), memory),
+        )
+        lines.append(Line(cells))
+    columns = ("rung", "runs", "device-hours", "seconds a run", "images/s", "memory, MiB")
+    return Grid(f"{part.regime}-costs", "What the finished runs took; medians over the seeds", columns, tuple(lines))
+
+
+def _words(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _published_regimes(study: Study, regime: str) -> list[str]:
+    """The one that most of the paper is about, and the page's own."""
+    known = study.published_regimes()
+    return list(dict.fromkeys([*known[:1], *([regime] if regime in known else [])]))
+
+
+def _published(study: Study, regime: str) -> dict[str, Any]:
+    judged = published_judged(study, regime)
+    title = study.regime(regime).title
+    grid = _table(f"published-{regime}", f"{title}, as published", judged, rendered(judged), TOP1)
+    within = [row["rung"] for row in judged.to_dict("records") if row["within_spread"] is True]
+    return {"title": title, "table": grid, "remarks": remarks(judged), "within": within}
+
+
+ENVIRONMENT = {"torch": "PyTorch", "host": "host", "device": "device", "commit": "commit", "data": "data set"}
+
+
+def _environment(table: pd.DataFrame) -> Grid:
+    """What runs were made with, and how many each."""
+    lines = []
+    for column, title in ENVIRONMENT.items():
+        for value, count in _with_modified(table)[column].value_counts().items():
+            lines.append(Line((Cell(title), Cell(str(value), str(value)), Cell(str(count), int(count)))))
+    return Grid("environment-table", "Begun and finished runs", ("what", "which", "runs"), tuple(lines))
+
+
+def _with_modified(table: pd.DataFrame) -> pd.DataFrame:
+    """Commits that the code differed from are told apart from the commits themselves."""
+    differed = table["modified"].fillna(False).astype(bool)
+    return table.assign(commit=table["commit"].where(~differed, table["commit"] + ", modified"))
+
+
+def _mixed(table: pd.DataFrame) -> list[str]:
+    """Rungs whose seeds differ in more than the seed. Several hosts alone are no matter."""
+    said = []
+    done = _with_modified(table[table["state"] == "finished"])
+    for _, runs in done.groupby("experiment"):
+        for column in ("torch", "device", "commit"):
+            values = sorted(runs[column].dropna().unique())
+            if len(values) > 1:
+                place = f"{runs['regime'].iloc[0]}/{runs['rung'].iloc[0]}"
+                said.append(f"{place} mixes {len(values)} of {ENVIRONMENT[column]}: {'; '.join(values)}")
+    return said
+
+
+def _unfinished(parts: Sequence[Part], table: pd.DataFrame) -> Grid:
+    """Every run that is not finished, failures first, with its reason; of begun ones how far they are."""
+    epochs = {result.experiment: result.run.experiment.recipe.epochs for part in parts for result in part.results}
+    order = {"diverged": 0, "foreign": 1, "begun": 2}
+    rows = sorted(table[table["state"] != "finished"].to_dict("records"), key=lambda row: order[row["state"]])
+    lines = []
+    for row in rows:
+        of, done = epochs.get(row["experiment"]), _number(row["epochs"])
+        share = done / of if row["state"] == "begun" and of and done is not None else None
+        bar = None if share is None else (0.0, 100 * share, False)
+        cells = (Cell(row["state"], row["state"]), Cell(row["folder"], row["folder"]))
+        lines.append(Line((*cells, Cell(row["why"], row["why"], bar=bar))))
+    return Grid("unfinished-table", "Runs that are not finished", ("state", "folder", "why"), tuple(lines))
+
+
+def _attribution(part: Part, metric: Metric) -> dict[str, Any]:
+    found, digits = part.attribution, metric.decimals + 1
+    assert found is not None
+    largest = max((abs(worth.shapley) for worth in found.worths), default=0) or 1.0
+    columns = ("step", "Shapley value", "95 % interval", "orders", "on path", "alone", "left out")
+    lines = tuple(Line(_worth(i, worth, largest, digits)) for i, worth in enumerate(found.worths))
+    caption = f"What each step is worth, in {metric.title}"
+    return {
+        "total": f"{found.total:+.{digits}f}",
+        "worths": Grid(f"{part.regime}-worths", caption, columns, lines),
+        "pairs": _pairs_of(found, digits) if found.interactions else None,
+    }
+
+
+def _worth(i: int, worth: Worth, largest: float, digits: int) -> tuple[Cell, ...]:
+    half = 50 * abs(worth.shapley) / largest
+    bar = (50 - half if worth.shapley < 0 else 50.0, half, worth.shapley < 0)
+    low, _ = worth.interval or (None, None)
+    others = [Cell(_words(each, f"+.{digits}f"), each) for each in (worth.on_path, worth.alone, worth.left_out)]
+    return (
+        Cell(worth.title, i),
+        Cell(f"{worth.shapley:+.{digits}f}", worth.shapley, bar=bar),
+        Cell(_interval(worth.interval, digits), low),
+        Cell(str(worth.orders), worth.orders),
+        *others,
+    )
+
+
+def _interval(found: tuple[float, float] | None, digits: int) -> str:
+    return "" if found is None else f"{found[0]:+.{digits}f} to {found[1]:+.{digits}f}"
+
+
+def _pairs_of(found: Attribution, digits: int) -> list[dict[str, Any]]:
+    """The lower half of the map, a row a step."""
+    known = {frozenset((each.first, each.second)): each for each in found.interactions}
+    largest = max(abs(each.value) for each in found.interactions) or 1.0
+    rows = []
+    for i, step in enumerate(found.steps):
+        pairs = [known.get(frozenset((step, other))) for other in found.steps[:i]]
+        cells = [_pair(each, found.titles, largest, digits) if each else None for each in pairs]
+        rows.append({"title": found.titles[step], "number": i + 1, "cells": cells})
+    return rows
+
+
+def _pair(each: Interaction, titles: Mapping[str, str], largest: float, digits: int) -> dict[str, Any]:
+    facts = {
+        "together beyond each alone": f"{each.value:+.{digits}f}",
+        "95 % interval": _interval(each.interval, digits),
+        "p, corrected": f"{each.p:.3f}",
+        "verdict": each.verdict,
+    }
+    return {
+        "title": f"{titles[each.first]} and {titles[each.second]}",
+        "text": f"{each.value:+.{digits}f}",
+        "level": round(LEVELS * each.value / largest),
+        "clear": each.verdict != "within noise",
+        "facts": facts,
+    }

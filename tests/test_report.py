@@ -1,0 +1,668 @@
+"""The report in a real browser: what it shows, by mouse and by keyboard, and that it lets nothing in."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from analysis.attribution import Attribution, Interaction, Worth
+from analysis.collection import collect
+from analysis.figures import COLOURS
+from analysis.report.page import HERE, Part, render
+from analysis.results import results_of
+from roadmap.cli import main
+from roadmap.ladders import ladder
+from roadmap.record import Divergence, Run, append_metrics, write_divergences, write_json, write_manifest
+from roadmap.study import load_study
+from tests.conftest import ROOT
+
+CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
+
+pytestmark = pytest.mark.slow
+
+HOSTILE = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\"></script>{{7*7}}'\"&"
+CIRCUMSTANCES = {
+    "execution": {"processes": 2, "threads": 3},
+    "machine": {"host": "n1", "gpu": None},
+    "versions": {"torch": "2.14.1"},
+    "code": {"commit": "abc", "modified": False},
+}
+VALUES = {"pico": (90.0, 90.4, 90.2), "recipe": (91.0, 91.4, 91.2), "gelu": (89.0, 89.9, 90.1)}
+
+
+def study_runs(seeds=3):
+    """Runs of the ladder as the study has it, by rung, so that no option is needed to find them."""
+    study = load_study()
+    return {
+        rung.name: [
+            Run("pico", rung.name, rung.experiment, "digits", study.dataset("digits"), seed, "paper")
+            for seed in range(seeds)
+        ]
+        for rung in ladder("pico")
+    }
+
+
+def begin(run, out, epochs=0, **circumstances):
+    folder = run.folder(out)
+    write_manifest(folder, run, **CIRCUMSTANCES | circumstances)
+    for number in range(1, epochs + 1):
+        row = {"epoch": number, "train_loss": 2.0 / number, "test_loss": 1.0 / number, "top1": 80.0 + number}
+        append_metrics(folder, row | {"seconds": 3.0})
+    return folder
+
+
+def finish(run, out, top1, epochs=4, **circumstances):
+    folder = begin(run, out, epochs, **circumstances)
+    result = {"identity": run.identity, "top1": top1, "seconds": 60.0, "epochs": epochs, "images_per_second": 5.0}
+    write_json(folder / "result.json", result | {"peak_memory_bytes": 2**20})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    out = tmp_path_factory.mktemp("report") / "runs"
+    of = study_runs()
+    for rung, values in VALUES.items():
+        for run, value in zip(of[rung], values, strict=True):
+            finish(run, out, value)
+    begin(of["width"][0], out, 2)
+    diverged = begin(of["depthwise"][0], out, 1)
+    write_divergences(diverged, [Divergence(2, 3, 0.004, "nan", "stages.1")])
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(runs):
+    assert main(["report", "--out", str(runs)]) == 0
+    return runs / "report.html"
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if not (CHROMIUM.exists() and DRIVER.exists()):
+        pytest.skip("Chromium and its driver are not installed")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for argument in ("--headless=new", "--no-sandbox", "--force-prefers-reduced-motion", "--window-size=1280,1000"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
+    yield driver
+    driver.quit()
+    driver.command_executor.close()
+
+
+@pytest.fixture
+def browser(chromium):
+    """At its usual size and colours, with nothing in its logs."""
+    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    chromium.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})  # the Tab key may have left it
+    colours(chromium, "light")
+    chromium.get("about:blank")
+    chromium.get_log("browser"), chromium.get_log("performance")
+    yield chromium
+    assert chromium.get_log("browser") == []
+
+
+def colours(browser, scheme):
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def find(browser, selector):
+    (found,) = browser.find_elements("css selector", selector)
+    return found
+
+
+def texts(browser, selector):
+    return [each.text for each in browser.find_elements("css selector", selector)]
+
+
+def shown_rungs(browser, table="pico-table"):
+    return texts(browser, f"#{table} tbody tr:not([hidden]) > th")
+
+
+def press(browser, *keys):
+    from selenium.webdriver import ActionChains
+
+    ActionChains(browser).send_keys(*keys).perform()
+
+
+def eventually(check, seconds=20.0):
+    """What `check` comes to, once it is true."""
+    end = time.monotonic() + seconds
+    while not (found := check()) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert found
+    return found
+
+
+def test_it_opens_from_a_file_and_asks_nobody(browser, page):
+    browser.get(page.as_uri())
+    assert texts(browser, "h2")[0] == "ResNet-pico on digits"
+    asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [each["params"]["request"]["url"] for each in asked if each["method"] == "Network.requestWillBeSent"]
+    assert {url for url in urls if not url.startswith("data:")} == {page.as_uri()}
+    assert "connect-src" not in page.read_text(encoding="utf-8").partition("<style>")[0]
+
+
+def test_a_script_that_is_not_the_pages_own_does_not_run(browser, page):
+    browser.get(page.as_uri())
+    code = "const s = document.createElement('script'); s.textContent = 'window.ran = 1'; document.body.append(s);"
+    assert browser.execute_script(code + "return window.ran ?? 0") == 0
+    assert "Content Security Policy" in browser.get_log("browser")[0]["message"]
+
+
+def test_the_table_sorts_by_mouse_and_keyboard_and_says_so(browser, page):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(page.as_uri())
+    study_order = shown_rungs(browser)
+    heads = browser.find_elements("css selector", "#pico-table thead th")
+    accuracy = next(head for head in heads if head.text.startswith("top-1"))
+    accuracy.find_element("css selector", "button").click()
+    assert shown_rungs(browser)[:3] == ["gelu", "pico", "recipe"]  # what has no number is last
+    assert accuracy.get_attribute("aria-sort") == "ascending"
+    press(browser, Keys.ENTER)
+    assert shown_rungs(browser)[:3] == ["recipe", "pico", "gelu"]
+    assert accuracy.get_attribute("aria-sort") == "descending"
+    press(browser, Keys.SPACE)
+    assert shown_rungs(browser)[:3] == ["gelu", "pico", "recipe"]
+    heads[0].find_element("css selector", "button").click()
+    assert shown_rungs(browser) == study_order and not accuracy.get_attribute("aria-sort")
+    parameters = next(head for head in heads if head.text.startswith("parameters"))
+    parameters.find_element("css selector", "button").click()
+    cells = [row.find_elements("css selector", "td") for row in browser.find_elements("css selector", "#pico-table tr")]
+    at = [head.text for head in heads].index(parameters.text) - 1
+    counts = [int(float(row[at].get_attribute("data-value"))) for row in cells if row]
+    assert counts == sorted(counts) and len(set(counts)) > 5
+
+
+def test_the_table_filters(browser, page):
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.select import Select
+
+    browser.get(page.as_uri())
+    said = find(browser, "[data-table=pico-table] output")
+    assert said.text == "18 of 18 rungs"
+    find(browser, "#pico-table-text").send_keys("Norm")
+    assert shown_rungs(browser) == ["fewer-norms", "layer-norm"] and said.text == "2 of 18 rungs"
+    press(browser, *[Keys.BACKSPACE] * 4)
+    kind = Select(find(browser, "#pico-table-kind"))
+    kind.select_by_visible_text("Macro Design")
+    assert shown_rungs(browser) == ["stage-ratio", "patchify-stem"]
+    kind.select_by_visible_text("better")
+    assert shown_rungs(browser) == ["recipe"] and said.text == "1 of 18 rungs"
+
+
+def test_a_bar_tells_its_figures_when_it_is_pointed_at_or_walked_to(browser, page):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(page.as_uri())
+    tip, bar = find(browser, "#tip"), find(browser, ".bar[data-rung=recipe]")
+    assert not tip.is_displayed()
+    ActionChains(browser).move_to_element(bar).perform()
+    assert tip.is_displayed()
+    told = tip.text.split("\n")
+    facts = dict(zip(told[1::2], told[2::2], strict=True))
+    assert told[0] == "training recipe"
+    assert facts["top-1 accuracy (%)"] == "91.20 ±0.20" and facts["runs"] == "3"
+    assert facts["change from pico"] == "+1.00" and facts["verdict"] == "better"
+    assert {"95 % interval", "p, corrected", "parameters", "MACs", "device-hours"} <= facts.keys()
+    for name, text in facts.items():
+        assert f"{name} {text}" in bar.get_attribute("aria-label")
+    ActionChains(browser).move_to_element(find(browser, "h1")).perform()
+    assert not tip.is_displayed()
+    browser.execute_script("arguments[0].focus()", find(browser, ".bar[data-rung=pico]"))
+    press(browser, Keys.TAB)
+    assert tip.text.startswith("training recipe")
+    press(browser, Keys.ESCAPE)
+    assert not tip.is_displayed()
+
+
+def test_bars_hatch_what_was_not_adopted_and_name_what_diverged(browser, page):
+    browser.get(page.as_uri())
+    for rung in ("kernel-size-9", "kernel-size-11"):
+        assert "tried" in find(browser, f".bar[data-rung={rung}]").get_attribute("class")
+    assert len(browser.find_elements("css selector", ".bar.tried")) == 2
+    assert find(browser, ".bar[data-rung=depthwise] .said").text == "diverged"
+    assert find(browser, ".bar[data-rung=width] .said").text == "no finished run"
+    assert len(browser.find_elements("css selector", ".bar rect.value")) == len(VALUES)
+
+
+def test_curves_are_read_off_by_slider_and_shown_by_choice(browser, page):
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.select import Select
+
+    browser.get(page.as_uri())
+
+    def curves():
+        return len(browser.find_elements("css selector", ".plot .curve"))
+
+    names = texts(browser, ".names label")
+    assert [name.split("\n")[0] for name in names] == ["pico", "recipe", "depthwise", "width", "gelu"]
+    assert eventually(curves) == 5
+    slider = find(browser, "#pico-curves-epoch")
+    read = find(browser, "label[class=wide] output")
+    assert (read.text, names[1]) == ("4", "recipe\n84.00")
+    assert names[3] == "width\n82.00 at 2"  # of a rung without a finished run, as far as it got
+    slider.send_keys(Keys.ARROW_LEFT)
+    assert read.text == "3" and texts(browser, ".names label")[1] == "recipe\n83.00"
+    Select(find(browser, "#pico-curves-metric")).select_by_value("test_loss")
+    assert texts(browser, ".names label")[1] == "recipe\n0.333"
+    find(browser, "#pico-curve-gelu").click()
+    assert curves() == 4
+    find(browser, ".curves .none").click()
+    assert curves() == 0
+    find(browser, ".curves .all").click()
+    assert curves() == 5
+
+
+def test_a_rung_leads_to_its_design_and_what_changed(browser, page):
+    browser.get(page.as_uri())
+    design = find(browser, "#pico-gelu")
+    assert design.get_attribute("open") is None
+    find(browser, "#pico-table a[href='#pico-gelu']").click()
+    assert eventually(lambda: design.get_attribute("open"))
+    assert "design.block.act: relu -> gelu" in design.text and "Against kernel-size-7" in design.text
+    assert "├" in design.text and "stage 1" in design.text
+    browser.execute_script("arguments[0].open = true", find(browser, "#pico-recipe"))
+    assert "recipe.optimizer: sgd -> adamw" in find(browser, "#pico-recipe").text
+
+
+def luminance(colour):
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+# Of every element with text of its own, its colour and the ground that it stands on.
+GROUNDS = """
+const ground = element => {
+  for (; element; element = element.parentElement) {
+    const found = getComputedStyle(element).backgroundColor;
+    if (!found.startsWith("rgba(0, 0, 0, 0")) return found;
+  }
+};
+return [...document.querySelectorAll("body *")]
+  .filter(each => each.checkVisibility() && [...each.childNodes].some(node => node.nodeType === 3 && node.data.trim()))
+  .map(each => [each instanceof SVGElement ? getComputedStyle(each).fill : getComputedStyle(each).color, ground(each)]);
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_in_either_scheme(browser, attributed, scheme):
+    colours(browser, scheme)
+    browser.get(attributed.as_uri())
+    for each in browser.find_elements("css selector", "details"):
+        browser.execute_script("arguments[0].open = true", each)
+    found = {(text, ground) for text, ground in browser.execute_script(GROUNDS)}
+    assert len(found) >= 8
+    for text, ground in found:
+        high, low = sorted((luminance(text), luminance(ground)), reverse=True)
+        assert (high + 0.05) / (low + 0.05) >= 4.5, f"{text} on {ground}"
+    body = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert (luminance(body) > 0.5) == (scheme == "light")
+
+
+def test_colours_can_be_chosen_and_are_kept(browser, page):
+    def is_light():
+        return luminance(browser.execute_script("return getComputedStyle(document.body).backgroundColor")) > 0.5
+
+    browser.get(page.as_uri())
+    button = find(browser, "#theme")
+    seen = []
+    for _ in range(3):
+        button.click()
+        seen.append((button.text, is_light()))
+    assert seen == [("Colours: light", True), ("Colours: dark", False), ("Colours: as the system", True)]
+    button.click()
+    button.click()
+    browser.get(page.as_uri())
+    assert not is_light()
+    browser.execute_script("localStorage.clear()")
+
+
+def test_it_works_where_nothing_may_be_stored(browser, page):
+    refuse = "for (const s of ['localStorage', 'sessionStorage']) Object.defineProperty(window, s, {get() {throw new "
+    script = {"source": refuse + "DOMException('refused')}})"}
+    added = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", script)
+    browser.get(page.as_uri())
+    find(browser, "#theme").click()
+    assert find(browser, "#theme").text == "Colours: light" and texts(browser, ".names label")
+    browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+
+
+@pytest.mark.parametrize("width", [360, 800, 1280])
+def test_no_width_scrolls_sideways(browser, attributed, width):
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 400}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(attributed.as_uri())
+    for each in browser.find_elements("css selector", "details"):
+        browser.execute_script("arguments[0].open = true", each)
+    browser.execute_script("document.querySelector('.bar').focus()")
+    whole = find(browser, "html")
+    assert whole.get_property("scrollWidth") <= whole.get_property("clientWidth") <= width
+    box = browser.execute_script("return arguments[0].getBoundingClientRect()", find(browser, "#tip"))
+    assert box["width"] > 100 and box["left"] >= 0 and box["right"] <= width
+
+
+def test_the_keyboard_reaches_everything_with_a_visible_focus(browser, page):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(page.as_uri())
+    press(browser, Keys.TAB)
+    skip = browser.switch_to.active_element
+    assert skip.text == "Skip to the content" and skip.location["x"] >= 0
+    seen = set()
+    for _ in range(150):
+        described = browser.execute_script(
+            "const e = document.activeElement; return [e.id || e.className || e.tagName, "
+            "getComputedStyle(e).outlineStyle]"
+        )
+        assert described[0] == "BODY" or described[1] != "none", described
+        seen.add(described[0])
+        press(browser, Keys.TAB)
+    wanted = {"theme", "bar", "bar tried", "sort", "pico-table-text", "pico-table-kind", "pico-curves-epoch"}
+    assert wanted | {"pico-curve-gelu", "SUMMARY", "all"} <= seen
+    press(browser, Keys.HOME)
+    levels = [int(each.tag_name[1]) for each in browser.find_elements("css selector", "h1, h2, h3, h4")]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    for landmark in ("header", "nav", "main"):
+        find(browser, landmark)
+    unlabelled = "return [...document.querySelectorAll('input, select')].filter(e => !e.labels.length).length"
+    assert browser.execute_script(unlabelled) == 0
+    ids = browser.execute_script("return [...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+    for target in browser.execute_script("return [...document.querySelectorAll('a')].map(e => e.hash.slice(1))"):
+        assert target in ids
+
+
+def test_the_paper_is_judged_and_costs_environment_and_failures_are_told(browser, page):
+    browser.get(page.as_uri())
+    said = find(browser, "#published").text
+    assert "patchify-stem, gelu, layer-norm lie within the printed spread" in said
+    assert "patchify-stem +0.15, spread 0.07 and 0.18; gelu +0.05, spread 0.14 and 0.14" in said
+    assert "0.9 device-hours in all, for 9 finished runs" in find(browser, "#pico-section-cost").text
+    row = texts(browser, "#pico-costs tbody tr")[1]
+    assert row == "recipe 3 0.3 60.0 5 1"
+    assert "PyTorch 2.14.1 11" in texts(browser, "#environment tbody tr")
+    failed = texts(browser, "#unfinished tbody tr")
+    assert failed[0].startswith("diverged pico/depthwise-s0-") and "the loss is nan in epoch 2" in failed[0]
+    assert failed[1].startswith("begun pico/width-s0-") and "epoch 2 of" in failed[1]
+    assert len(browser.find_elements("css selector", "#unfinished .spark")) == 1
+    assert "roadmap run --ablation orders:20" in find(browser, "#pico-section-attribution").text
+
+
+def test_runs_of_one_rung_that_mix_versions_are_warned_of(tmp_path):
+    first, second = study_runs(2)["gelu"]
+    finish(first, tmp_path, 90.0)
+    finish(second, tmp_path, 90.0, versions={"torch": "2.15.0"}, code={"commit": "abc", "modified": True})
+    assert main(["report", "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "pico/gelu mixes 2 of PyTorch: 2.14.1; 2.15.0" in text
+    assert "pico/gelu mixes 2 of commit: abc; abc, modified" in text
+
+
+def test_what_run_folders_hold_is_text_and_nothing_else(browser, tmp_path):
+    (run, other) = study_runs(2)["gelu"]
+    hostile = {
+        "machine": {"host": HOSTILE, "gpu": HOSTILE},
+        "versions": {"torch": HOSTILE},
+        "code": {"commit": HOSTILE, "modified": True},
+    }
+    finish(run, tmp_path, 90.0, **hostile)
+    strange = replace(run, rung=HOSTILE.replace("/", "|"), data="{{7*7}}<b>", seed=7)
+    begin(strange, tmp_path, 1, **hostile)
+    diverged = begin(other, tmp_path, **hostile)
+    write_divergences(diverged, [Divergence(1, 1, 0.1, HOSTILE, HOSTILE)])
+    foreign = tmp_path / HOSTILE.replace("/", "|") / HOSTILE.replace("/", "|")
+    foreign.mkdir(parents=True)
+    write_json(foreign / "manifest.json", {"format": HOSTILE})
+    assert main(["report", "--out", str(tmp_path)]) == 0
+    browser.get((tmp_path / "report.html").as_uri())
+    time.sleep(0.3)
+    assert browser.title.startswith("roadmap report")
+    assert browser.execute_script("return document.images.length + document.querySelectorAll('b').length") == 0
+    assert len(browser.find_elements("css selector", "script")) == 2  # the page's own, and the curves' data
+    environment, failed = find(browser, "#environment").text, find(browser, "#unfinished").text
+    assert environment.count(HOSTILE) >= 3 and "{{7*7}}<b>" in environment
+    assert failed.count(HOSTILE) >= 2 and failed.count(HOSTILE.replace("/", "|")) >= 2
+    assert "49" not in environment
+
+
+def test_a_name_of_data_is_text_in_title_and_curves(browser, tmp_path):
+    name = "</script><script>document.title='hacked'</script>{{7*7}}".replace("/", "|")
+    study = load_study()
+    study = replace(study, data={**study.data, name: study.dataset("digits")})
+    rungs = ladder("pico", "recipe..gelu", data=name, study=study)
+    made = [(rung, Run("pico", rung.name, rung.experiment, name, study.dataset(name), 0, "paper")) for rung in rungs]
+    for rung, run in made:
+        finish(replace(run, rung=rung.name), tmp_path / "runs", 90.0)
+    table = collect(tmp_path / "runs")
+    hostile = [(replace(rung, name=HOSTILE, title=HOSTILE, group=HOSTILE), run) for rung, run in made[:1]]
+    text = render([Part(study, results_of([*hostile, *made[1:]], table), HOSTILE)], table, tmp_path / "runs")
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    browser.get((tmp_path / "page.html").as_uri())
+    time.sleep(0.3)
+    assert "hacked" in browser.title and browser.title != "hacked"
+    assert texts(browser, ".names label span")[0] == HOSTILE
+    assert texts(browser, "h2")[0] == f"ResNet-pico on {name}, {HOSTILE}"
+    assert texts(browser, ".bar .name")[0] == HOSTILE
+    assert browser.execute_script("return document.images.length") == 0
+
+
+def made_attribution():
+    titles = {"recipe": "training recipe", "gelu": "ReLU → GELU", "layer-norm": "BN → LN"}
+    worths = (
+        Worth("recipe", titles["recipe"], 1.5, (1.0, 2.0), 20, 1.4, 1.2, 1.6),
+        Worth("gelu", titles["gelu"], -0.5, (-1.0, 0.1), 20, -0.4),
+        Worth("layer-norm", titles["layer-norm"], 0.1, None, 1),
+    )
+    pairs = (
+        Interaction("recipe", "gelu", 0.8, (0.2, 1.4), 0.012, "help"),
+        Interaction("recipe", "layer-norm", -0.6, (-1.0, -0.2), 0.03, "hinder"),
+        Interaction("gelu", "layer-norm", 0.05, (-0.3, 0.4), 0.9, "within noise"),
+    )
+    return Attribution(tuple(titles), titles, worths, pairs, 1.1)
+
+
+@pytest.fixture(scope="module")
+def attributed(runs):
+    study = load_study()
+    table = collect(runs)
+    rungs = [(rung, study_runs(1)[rung.name][0]) for rung in ladder("pico")]
+    part = Part(study, results_of(rungs, table), attribution=made_attribution())
+    path = runs / "attributed.html"
+    path.write_text(render([part], table, runs, version="of a file"), encoding="utf-8")
+    return path
+
+
+def test_attribution_is_a_table_and_a_map_that_arrows_walk_in(browser, attributed):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(attributed.as_uri())
+    assert "All steps together changed it by +1.10" in find(browser, "#pico-section-attribution").text
+    rows = [row.replace("\n", " ") for row in texts(browser, "#pico-worths tbody tr")]
+    assert rows[0] == "training recipe +1.50 +1.00 to +2.00 20 +1.40 +1.20 +1.60"
+    assert rows[2] == "BN → LN +0.10 1"
+    cells = browser.find_elements("css selector", ".pair > span")
+    assert [cell.text for cell in cells] == ["+0.80", "-0.60", "+0.05"]
+    browser.execute_script("arguments[0].focus()", cells[0])
+    tip = find(browser, "#tip")
+    assert "verdict\nhelp" in tip.text and "+0.20 to +1.40" in tip.text
+    press(browser, Keys.ARROW_DOWN)
+    assert "verdict\nhinder" in tip.text
+    press(browser, Keys.ARROW_RIGHT)
+    assert tip.text.startswith("ReLU → GELU and BN → LN")
+    assert [cell.get_attribute("tabindex") for cell in cells] == ["-1", "-1", "0"]
+
+
+def test_a_folder_of_failures_alone_has_a_report(browser, tmp_path):
+    diverged = begin(study_runs(1)["gelu"][0], tmp_path)
+    write_divergences(diverged, [Divergence(2, 3, 0.004, "nan", "stages.1")])
+    (tmp_path / "pico" / "notes").mkdir()
+    assert main(["report", "--out", str(tmp_path), "-o", str(tmp_path / "deep" / "page.html")]) == 0
+    browser.get((tmp_path / "deep" / "page.html").as_uri())
+    assert find(browser, ".bar[data-rung=gelu] .said").text == "diverged"
+    assert "No finished run yet." in find(browser, "main").text
+    assert len(texts(browser, "#unfinished tbody tr")) == 2
+
+
+def test_a_folder_of_nothing_that_is_known_has_one_too(tmp_path):
+    (tmp_path / "pico" / "notes").mkdir(parents=True)
+    assert main(["report", "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "No finished run yet." in text and "no manifest.json" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--out", "nowhere"], "no such folder"),
+        (["-o", "page.pdf"], "a report ends in .html"),
+        (["--metric", "top2"], "unknown metric 'top2'"),
+        (["--regime", "picco"], "did you mean 'pico'?"),
+        (["--serve", "0", "-o", "page.html"], "-o has no say"),
+        (["--serve", "70000"], "70000 is not valid"),
+    ],
+)
+def test_bad_usage_is_one_sentence(tmp_path, monkeypatch, capsys, arguments, said):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_other_metrics_and_ladders_have_reports(runs, tmp_path):
+    path = tmp_path / "page.html"
+    assert main(["report", "--out", str(runs), "--metric", "loss", "-o", str(path)]) == 0
+    assert "loss on the held-out images" in path.read_text(encoding="utf-8").lower()
+    assert main(["report", "--out", str(runs), "--steps", "gelu,layer-norm", "-o", str(path)]) == 0
+    text = path.read_text(encoding="utf-8")
+    assert "Against kernel-size-7" in text and "2 of 2 rungs" in text  # though that one is not shown
+
+
+def test_a_page_of_a_whole_study_is_small(tmp_path):
+    for runs in study_runs(5).values():
+        for run in runs:
+            folder = finish(run, tmp_path, 90.0 + run.seed, epochs=0)
+            lines = [
+                {"epoch": i, "train_loss": 7 / i, "test_loss": 5 / i, "top1": 90 - 70 / i, "top5": 99.0, "seconds": 1.0}
+                for i in range(1, 301)
+            ]
+            (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["report", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "report.html").stat().st_size < 400_000
+
+
+def test_colours_are_those_of_the_drawn_figure():
+    style = (HERE / "style.css").read_text(encoding="utf-8")
+    assert tuple(re.findall(r"--group-\d: (#\w+);", style)) == COLOURS
+
+
+class Served:
+    def __init__(self, out, *arguments):
+        command = [sys.executable, "-m", "roadmap", "report", "--out", str(out), "--serve", *arguments]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+        )
+        line = self.process.stdout.readline()
+        self.url = line.split()[1] if line else ""
+
+    def stop(self):
+        import signal
+
+        self.process.send_signal(signal.SIGINT)
+        out, error = self.process.communicate(timeout=20)
+        return self.process.returncode, out, error
+
+
+@pytest.fixture
+def serve():
+    running = []
+
+    def start(out, *arguments):
+        running.append(Served(out, *arguments))
+        return running[-1]
+
+    yield start
+    for served in running:
+        if served.process.poll() is None:
+            served.process.kill()
+            served.process.communicate()
+
+
+def test_a_served_page_takes_in_a_new_run_and_keeps_the_readers_place(browser, serve, tmp_path):
+    of = study_runs()
+    out = tmp_path / "runs"
+    finish(of["gelu"][0], out, 90.0)
+    served = serve(out, "0")
+    browser.get(served.url)
+    assert find(browser, ".bar[data-rung=gelu] .said").text == "90.00"
+    find(browser, "#pico-table-text").send_keys("gelu")
+    browser.execute_script("document.querySelector('#pico-gelu').open = true; scrollTo(0, 700)")
+    for button in browser.find_elements("css selector", "#pico-costs .sort")[1:2]:
+        browser.execute_script("arguments[0].click()", button)
+    folder = begin(of["gelu"][1], out, 1)  # half written
+    (folder / "result.json").write_text("{")
+    finish(of["gelu"][2], out, 91.0)
+
+    def said():
+        return browser.execute_script("return document.querySelector('.bar[data-rung=gelu] .said')?.textContent")
+
+    assert eventually(lambda: said() == "90.50 ±0.71")
+    assert find(browser, "#pico-table-text").get_attribute("value") == "gelu"
+    assert shown_rungs(browser) == ["gelu"]
+    assert find(browser, "#pico-gelu").get_attribute("open")
+    assert browser.execute_script("return scrollY") == pytest.approx(700, abs=40)
+    assert find(browser, "#pico-costs th[aria-sort]").get_attribute("aria-sort") == "ascending"
+    assert "not valid JSON" in find(browser, "#unfinished").text
+    status, text, error = served.stop()
+    assert (status, text, error) == (130, "stopped\n", "")
+    assert eventually(lambda: "No longer served" in find(browser, "#live").text)
+    assert eventually(lambda: browser.get_log("browser"))  # that nobody answered
+
+
+def test_a_study_without_a_finished_run_is_served(serve, tmp_path):
+    out = tmp_path / "runs"
+    begin(study_runs()["gelu"][0], out, 2)
+    served = serve(out, "0")
+
+    def got(path=""):
+        with urlopen(served.url + path) as answer:
+            return answer.read().decode()
+
+    assert "No finished run yet." in got() and "epoch 2 of" in got()
+    before = got("version")
+    shutil.rmtree(out)
+    assert eventually(lambda: got("version") != before)
+    assert "no such folder" in got()
+    finish(study_runs()["gelu"][0], out, 77.25)
+    assert eventually(lambda: "77.25" in got())
+    assert served.stop()[0] == 130
+
+
+def test_a_port_in_use_is_one_sentence(tmp_path, capsys):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert main(["report", "--out", str(tmp_path), "--serve", str(port)]) == 2
+    assert capsys.readouterr().err.startswith(f"roadmap report: port {port} is in use")
