@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from roadmap.cli import designs, figures, jobs, runs, tables
+from roadmap.cli import designs, figures, jobs, questions, runs, tables
 from roadmap.cli.text import BAD_USAGE, INTERRUPTED
 
 
@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     jobs.add_verbs(verbs)
     figures.add_verbs(verbs)
     tables.add_verbs(verbs)
+    questions.add_verbs(verbs)
     return parser
 
 
