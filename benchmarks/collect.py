@@ -2,7 +2,7 @@
 
     python benchmarks/collect.py [FOLDER]       about 1.2 GB in FOLDER (default: the system's for temporary files)
 
-Each measurement is a process of its own; imports are timed apart. The files were just written, so that the disk is warm.
+Each measurement is a process of its own; imports are timed apart. The files were just written: the disk is warm.
 """
 
 from __future__ import annotations
@@ -52,9 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="roadmap-collect-", dir=parent) as folder:
         out, made = Path(folder), 0
         print(f"medians of {ROUNDS} rounds, seconds; imports (pandas) apart; {LIMITS}")
-        print(
-            f"{'runs':>6}  {'first':>6}  {'a 1,000':>7}  {'bare JSON':>9}  {'ratio':>5}  {'again':>6}  {'imports':>7}  peak MiB"
-        )
+        print("  runs   first  a 1,000  bare JSON  ratio   again  imports  peak MiB")
         for count in COUNTS:
             make_runs(out, made, count)
             made = count + NEW * ROUNDS
@@ -91,9 +89,8 @@ def make_runs(out: Path, start: int, stop: int) -> None:
         folder = out / f"{run.name}-{run.identity}"
         folder.mkdir(parents=True)
         manifest = {"execution": {"processes": 1, "threads": 1}, "machine": {"host": "n1", "gpu": None}}
-        write_manifest(
-            folder, run, **manifest, versions={"torch": "2.14.1"}, code={"commit": "0" * 40, "modified": False}
-        )
+        manifest |= {"versions": {"torch": "2.14.1"}, "code": {"commit": "0" * 40, "modified": False}}
+        write_manifest(folder, run, **manifest)
         result = _epoch(EPOCHS) | {"format": 1, "identity": run.identity, "epochs": EPOCHS, "parameters": 1, "macs": 1}
         (folder / "metrics.jsonl").write_text(epochs)
         (folder / "result.json").write_text(json.dumps(result | {"restarts": 0, "lost_steps": 0}, indent=2))
