@@ -35,6 +35,8 @@ from roadmap.record import (
 
 CACHE, HEAD = ".collected.jsonl", {"format": 1, "runs": FORMAT}
 
+STATES = ("finished", "begun", "diverged", "foreign")
+
 # The columns, with their meaning. Numbers are of finished runs alone, but for `epochs`.
 COLUMNS = {
     "regime": "of the study",

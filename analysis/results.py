@@ -72,10 +72,12 @@ def results_of(rungs: Sequence[tuple[Rung, Run]], table: pd.DataFrame) -> list[R
 
 def judge_results(results: Sequence[Result], metric: Metric = TOP1) -> dict[str, Judgement]:
     """Each rung against the one before, corrected for their number."""
-    return judge(
-        [(result.rung.name, result.rung.parent, result.values(metric)) for result in results],
-        higher_is_better=metric.higher_is_better,
-    )
+    return judge(named_values(results, metric), higher_is_better=metric.higher_is_better)
+
+
+def named_values(results: Sequence[Result], metric: Metric = TOP1) -> list[tuple[str, str | None, Values]]:
+    """Each rung's name, its parent's, and its values by seed."""
+    return [(result.rung.name, result.rung.parent, result.values(metric)) for result in results]
 
 
 def published_sample(row: Published) -> Sample:

@@ -6,15 +6,18 @@ Welch's test and the t intervals are SciPy's; Holm's correction is his of 1979.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy import stats
+import numpy as np
+from scipy import optimize, stats
 
 CONFIDENCE, SIGNIFICANCE, POWER = 0.95, 0.05, 0.8
 FEWEST = 3  # seeds on either side from which a verdict is given
 MOST_SEEDS = 10_000
+RESAMPLES = 2000
 ROUNDING = 1e-9  # of differences between figures with two decimals
 
 Verdict = Literal["better", "worse", "within noise", "too few seeds to tell"]
@@ -158,29 +161,117 @@ def pooled_std(samples: Iterable[Sample]) -> tuple[float, int] | None:
     return (math.sqrt(sum(variance * weight for variance, weight in spread) / freedom), freedom) if freedom else None
 
 
-def seeds_needed(difference: float, std: float, power: float = POWER) -> int:
-    """Of each of two rungs, for a two-sided t test at 5 % to see a difference with that power.
+@dataclass(frozen=True)
+class Noise:
+    """What runs that differ in their seed alone differ by, and how it was seen."""
+
+    std: float  # of one run; where `paired`, of the change between two runs of one seed
+    freedom: int  # degrees of freedom that it was estimated with; 0: given
+    paired: bool = False
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """That the deviation lies in, at 95 %; none where it was given."""
+        if not self.freedom:
+            return None
+        ends = stats.chi2.ppf([(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2], self.freedom)
+        low, high = (self.std * math.sqrt(self.freedom / end) for end in ends)
+        return low, high
+
+
+def noise_of(rungs: Sequence[tuple[str, str | None, Values]]) -> Noise | None:
+    """Of rungs as `judge` takes them: of the changes where seeds are shared, as they are judged by, else of runs.
+
+    None where no rung has two runs.
+    """
+    values = {name: found for name, _, found in rungs if isinstance(found, Sample) or found}
+    pairs = [
+        Sample.of([after[seed] - before[seed] for seed in sorted(before.keys() & after.keys())])
+        for name, parent, _ in rungs
+        if isinstance(before := values.get(parent or ""), Mapping) and isinstance(after := values.get(name), Mapping)
+        if before.keys() & after.keys()
+    ]
+    for samples, paired in ((pairs, True), (map(sample_of, values.values()), False)):
+        if found := pooled_std(samples):
+            return Noise(*found, paired)
+    return None
+
+
+def seeds_needed(difference: float, noise: Noise, significance: float = SIGNIFICANCE, power: float = POWER) -> int:
+    """Runs of each of two rungs for a two-sided t test to see a difference with that power.
 
     Raises ValueError for a difference of nothing, or one that no number of seeds that anyone trains shows.
     """
-    if difference == 0 or std < 0:
-        raise ValueError("a difference other than 0 and a deviation of 0 or more are expected")
-    if std == 0:
-        return 2
-    low, high = 1, 2
-    while power_of(difference, std, high) < power:
-        low, high = high, high * 2
+    if not math.isfinite(difference) or difference == 0:
+        raise ValueError(f"a difference of {difference:g} is not valid: a number other than 0 is")
+    high = 2
+    while power_of(difference, noise, high, significance) < power:
+        high *= 2
         if high > MOST_SEEDS:
-            raise ValueError(f"a difference of {difference:g} at a noise of {std:g} needs more than {MOST_SEEDS} seeds")
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power_of(difference, std, middle) >= power else (middle, high)
-    return high
+            raise ValueError(
+                f"a difference of {difference:g} at a noise of {noise.std:.3g} needs more than {MOST_SEEDS} seeds"
+            )
+    numbers = range(2, high + 1)
+    return numbers[bisect_left(numbers, power, key=lambda n: power_of(difference, noise, n, significance))]
 
 
-def power_of(difference: float, std: float, n: int) -> float:
-    """Of the two-sided t test at 5 % with n runs on each side."""
-    freedom = 2 * n - 2
-    off = abs(difference) / (std * math.sqrt(2 / n))
-    bound = stats.t.ppf(1 - SIGNIFICANCE / 2, freedom)
-    return float(stats.nct.sf(bound, freedom, off) + stats.nct.cdf(-bound, freedom, off))
+def power_of(difference: float, noise: Noise, n: int, significance: float = SIGNIFICANCE) -> float:
+    """Of the two-sided t test with n runs on each side, or n pairs."""
+    if noise.std == 0:
+        return 1.0
+    freedom, variance = (n - 1, noise.std**2 / n) if noise.paired else (2 * n - 2, 2 * noise.std**2 / n)
+    off, bound = abs(difference) / math.sqrt(variance), stats.t.ppf(1 - significance / 2, freedom)
+    other_tail = np.nan_to_num(stats.nct.cdf(-bound, freedom, off))  # far out SciPy has no number for next to nothing
+    return float(stats.nct.sf(bound, freedom, off) + other_tail)
+
+
+def detectable(n: int, noise: Noise, significance: float = SIGNIFICANCE, power: float = POWER) -> float:
+    """The smallest difference that n runs of each of two rungs show with that power; infinite of a single run."""
+    if n < 2:
+        return math.inf
+    if noise.std == 0:
+        return 0.0
+    most = noise.std
+    while power_of(most, noise, n, significance) < power:
+        most *= 2
+    found = optimize.brentq(lambda difference: power_of(difference, noise, n, significance) - power, 0.0, most)
+    return float(found)
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """How alike two studies order the same steps."""
+
+    tau: float  # Kendall's tau-b
+    interval: tuple[float, float]  # at 95 %, over the choice of steps (bootstrap, percentiles)
+    p: float  # that unrelated orders agree so much
+    n: int  # steps
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> RankCorrelation:
+    """Of values of the same steps in two studies. Raises ValueError for fewer than four, or where all are alike."""
+    if len(first) < 4:
+        raise ValueError(f"{len(first)} steps are too few to correlate: 4 or more are needed")
+    # So that 80.57 - 79.92 and 0.65 are a tie.
+    first, second = (np.round(values, 9).tolist() for values in (first, second))
+    found = stats.kendalltau(first, second)
+    if math.isnan(found.statistic):
+        raise ValueError("all steps changed alike: there is no order to correlate")
+
+    def tau(one: Sequence[float], other: Sequence[float]) -> float:
+        drawn = float(stats.kendalltau(one, other).statistic)
+        return 0.0 if math.isnan(drawn) else drawn  # one step drawn again and again has no order
+
+    drawn = stats.bootstrap(
+        (first, second),
+        tau,
+        paired=True,
+        vectorized=False,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),  # the same interval every time
+    ).confidence_interval
+    return RankCorrelation(
+        float(found.statistic), (float(drawn.low), float(drawn.high)), float(found.pvalue), len(first)
+    )

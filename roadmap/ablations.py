@@ -55,11 +55,14 @@ def _take(place: Place, moves: Iterable[Move], experiment: Experiment) -> Experi
 
 def leave_one_out(place: Place, moves: list[Move]) -> Iterator[Rung]:
     """All steps, then all steps less each."""
-    full = _take(place, moves, place.start.experiment)
-    yield Rung("all-steps", "all steps", "", True, full, None)
+    names = tuple(move.name for move in moves)
+    experiment = _take(place, moves, place.start.experiment)
+    full = Rung("all-steps", "all steps", "", True, experiment, None, steps=names)
+    yield full
     for move in moves:
         experiment = _take(place, [other for other in moves if other != move], place.start.experiment)
-        yield _generated(place, move, experiment, "all-steps", full, f"without-{move.name}", "without {}")
+        rung = _generated(place, move, experiment, full, f"without-{move.name}", "without {}")
+        yield replace(rung, steps=tuple(name for name in names if name != move.name))
 
 
 def add_one(place: Place, moves: list[Move]) -> Iterator[Rung]:
@@ -68,7 +71,7 @@ def add_one(place: Place, moves: list[Move]) -> Iterator[Rung]:
     yield start
     for move in moves:
         experiment = _take(place, [move], start.experiment)
-        yield _generated(place, move, experiment, start.name, start.experiment, f"only-{move.name}", "only {}")
+        yield _generated(place, move, experiment, start, f"only-{move.name}", "only {}")
 
 
 def orders(place: Place, moves: list[Move], count: int) -> Iterator[Rung]:
@@ -78,16 +81,15 @@ def orders(place: Place, moves: list[Move], count: int) -> Iterator[Rung]:
         before = place.start
         for position, move in enumerate(random.Random(f"order {number}").sample(moves, len(moves)), start=1):
             experiment, name = _take(place, [move], before.experiment), f"order{number}-{position:02}-{move.name}"
-            rung = _generated(place, move, experiment, before.name, before.experiment, name, f"{{}} (order {number})")
+            rung = _generated(place, move, experiment, before, name, f"{{}} (order {number})")
             yield rung
             before = rung
 
 
-def _generated(
-    place: Place, move: Move, experiment: Experiment, parent: str, before: Experiment, name: str, title: str
-) -> Rung:
+def _generated(place: Place, move: Move, experiment: Experiment, parent: Rung, name: str, title: str) -> Rung:
     rung = place.rung(move, experiment, parent, name=name)
-    return replace(rung, title=title.replace("{}", rung.title), adopted=True, no_effect=experiment == before)
+    no_effect = experiment == parent.experiment
+    return replace(rung, title=title.replace("{}", rung.title), adopted=True, no_effect=no_effect)
 
 
 def variants(place: Place, moves: list[Move]) -> Iterator[Rung]:

@@ -29,6 +29,8 @@ class Execution:
     checkpoint_minutes: float  # between two checkpoints within an epoch
     on_nan: Literal["stop", "retry"]  # "retry": from the last checkpoint, the rest of the epoch in another order
     bad_images: Literal["stop", "skip"]  # "skip": another image in its place, counted
+    tensorboard: bool = False  # the record is copied to a folder of the run for TensorBoard
+    wandb: str | None = None  # a project of Weights & Biases that the record is copied to
     data_path: str | None = None  # where the data set lies; None: where it usually does
 
     def __post_init__(self) -> None:
@@ -38,6 +40,8 @@ class Execution:
                 raise ValueError(f"{name} is {value}, expected auto or at least {least}")
         if self.checkpoint_minutes < 0:
             raise ValueError(f"checkpoint_minutes is {self.checkpoint_minutes:g}, expected at least 0")
+        if self.wandb is not None and (not self.wandb or set(self.wandb) & set("/\\#?%:") or len(self.wandb) > 128):
+            raise ValueError(f"wandb is {self.wandb!r}, expected a project's name, without any of / \\ # ? % :")
 
 
 def accumulation(recipe: Recipe, processes: int, device_batch: int | Auto) -> int:

@@ -35,9 +35,9 @@ def from_data(kind: Any, data: Any, where: str = "") -> Any:
     `kind` is a dataclass, int, float, str, bool, a Literal, a union, tuple[...] or dict[str, ...].
     Raises ValueError with the key path below `where`, what stands there and what is valid.
     """
-    if dataclasses.is_dataclass(kind):
+    is_dataclass, origin, arguments = _anatomy(kind)
+    if is_dataclass:
         return _dataclass_from(kind, data, where)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return _union_from(arguments, data, where)
     if origin is Literal:
@@ -96,6 +96,11 @@ def check_keys(data: Any, valid: Iterable[str], where: str) -> None:
             raise ValueError(f"{_join(where, str(key))}: unknown key; {choices(valid, key)}")
 
 
+@cache  # thousands of manifests have the same few types
+def _anatomy(kind: Any) -> tuple[bool, Any, tuple[Any, ...]]:
+    return dataclasses.is_dataclass(kind), typing.get_origin(kind), typing.get_args(kind)
+
+
 @cache
 def field_types(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
@@ -118,6 +123,8 @@ def _dataclass_from(kind: Any, data: Any, where: str) -> Any:
 
 def _union_from(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
     """The first kind that takes the data; where none does, the error of the kind that has its shape."""
+    if data is None and types.NoneType in kinds:
+        return None
     errors = []
     for kind in kinds:
         try:

@@ -8,6 +8,7 @@ runs/<regime>/<rung>-s<seed>-<identity>/
     divergences.json  only where the loss was no number: when, and where training went on from, if it did
     sessions.jsonl, place.json  each start, and how far training is (roadmap/sessions.py)
     log.txt         what a person would read
+    tensorboard/, wandb/  mirrors of it, where they are asked for (runner/mirrors.py)
 """
 
 from __future__ import annotations

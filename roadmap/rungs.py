@@ -27,6 +27,7 @@ class Rung:
     experiment: Experiment
     parent: str | None  # the rung that it is compared with
     no_effect: bool = False  # in a generated ablation: the step changes nothing where it stands
+    steps: tuple[str, ...] = ()  # that were taken from the start on, in order, by the names of their rungs
 
 
 @dataclass(frozen=True)
@@ -122,15 +123,16 @@ class Place:
         design = match_width(experiment.design, target.experiment.design, size, classes)
         return replace(experiment, design=design)
 
-    def rung(self, move: Move, experiment: Experiment, parent: str, *, name: str = "") -> Rung:
-        """The rung that a move leads to."""
+    def rung(self, move: Move, experiment: Experiment, parent: Rung, *, name: str = "") -> Rung:
+        """The rung that a move leads to from its parent."""
         step = find_step(move.step)
         entry = next((entry for entry in self.study.ladder if entry.step == move.step), None)
         title = _title(entry.title if entry else step.title, move)
         on_the_way = entry is None or (move.value in entry.variants and move.value not in entry.rejected)
         adopted = move.match is None and (move.value is None or on_the_way)
         group = entry.group if entry else step.group
-        return Rung(name or move.name, title, group, adopted, experiment, parent)
+        steps = (*parent.steps, move.name)
+        return Rung(name or move.name, title, group, adopted, experiment, parent.name, steps=steps)
 
 
 def _title(title: str, move: Move) -> str:
@@ -142,15 +144,15 @@ def _title(title: str, move: Move) -> str:
 
 def cumulative(place: Place) -> Iterator[tuple[Move, Rung]]:
     """The roadmap itself, without its start: each move and its rung."""
-    experiment, parent = place.start.experiment, place.start.name
+    last = place.start
     for entry in place.entries:
-        before, above = experiment, parent
+        before = last
         for value in entry.variants or (None,):
             move = Move(entry.step, value)
-            rung = place.rung(move, place.apply(move, before), above)
+            rung = place.rung(move, place.apply(move, before.experiment), before)
             yield move, rung
             if value == entry.adopted:
-                experiment, parent = rung.experiment, rung.name
+                last = rung
 
 
 def select(place: Place, steps: str | Sequence[str]) -> tuple[Rung, ...]:
@@ -219,7 +221,7 @@ def aside(place: Place, move: Move, roadmap: list[tuple[Move, Rung]]) -> tuple[R
     parent = rungs[str(roadmap[same[0] - 1][1].parent)] if same else list(rungs.values())[-1]
     if move.name in rungs:
         return rungs[move.name], same[-1]
-    return place.rung(move, place.apply(move, parent.experiment), parent.name), same[-1] if same else len(roadmap)
+    return place.rung(move, place.apply(move, parent.experiment), parent), same[-1] if same else len(roadmap)
 
 
 def is_composition(written: str) -> bool:
@@ -231,6 +233,6 @@ def composition(place: Place, written: str) -> Rung:
     steps = [step.strip() for step in re.split(PLUS, written) if step.strip()]
     if not steps:
         raise ValueError(f"{written!r} names no step; +gelu does")
-    experiment = place.compose(steps)
-    name = ("+" if len(steps) < 2 else "") + "+".join(Move.parse(step).name for step in steps)
-    return Rung(name, name, "Composition", True, experiment, place.start.name)
+    experiment, names = place.compose(steps), tuple(Move.parse(step).name for step in steps)
+    name = ("+" if len(steps) < 2 else "") + "+".join(names)
+    return Rung(name, name, "Composition", True, experiment, place.start.name, steps=names)

@@ -46,6 +46,7 @@ from runner.device import Setup, choose_setup
 from runner.diagnosis import first_not_finite, not_finite_weight
 from runner.distributed import ALONE, Apart, World
 from runner.evaluation import evaluate
+from runner.mirrors import mirror_finished, mirrored
 from runner.optim import learning_rate, make_optimizer
 from runner.provenance import circumstances, peak_memory, session
 from runner.randomness import seed_for, seed_globally
@@ -61,7 +62,7 @@ class Diverged(ValueError):
     """The loss is no finite number any more."""
 
 
-# Hears of each "step" and each "epoch" (its row of metrics), on rank 0.
+# Hears of each "step", each "epoch" (its row of metrics) and each "warning", on rank 0.
 Report = Callable[[str, dict[str, Any]], None]
 
 
@@ -85,6 +86,8 @@ def train(
     """
     how_far = state(folder, run)
     if world.said_by_all(how_far)[0] == "finished":  # by rank 0's word
+        if world.rank == 0:
+            mirror_finished(run, folder, execution, report)
         return read_result(folder, run) or {}
     check_trainable(run)
     manifest = read_json(folder / "manifest.json") or {}
@@ -191,15 +194,16 @@ class Training:
             if self.world.rank == 0:
                 self.place = stack.enter_context(contextlib.closing(PlaceFile(self.folder)))
                 self.place.write(Place(self.epoch, self.step, self.batches.steps))
+                self.report = stack.enter_context(mirrored(self.run, self.folder, self.execution, self.report))
             # Closed, so that its workers end before this process does.
             self.stream = stack.enter_context(contextlib.closing(self.batches.stream(self.epoch, self.step)))
             while self.epoch < self.recipe.epochs:
                 self._train_epoch()
-        if self.world.rank != 0:
-            return {}
-        result = self._result()
-        write_json(self.folder / "result.json", result)
-        return result
+            if self.world.rank != 0:
+                return {}
+            result = self._result()
+            write_json(self.folder / "result.json", result)  # before the mirrors are closed, which copy it
+            return result
 
     def record_session(self) -> None:
         """That training starts here, and what a session before had trained beyond it."""

@@ -513,6 +513,19 @@ def test_attribution_is_a_table_and_a_map_that_arrows_walk_in(browser, attribute
     assert [cell.get_attribute("tabindex") for cell in cells] == ["-1", "-1", "0"]
 
 
+def test_runs_of_other_orders_are_attributed(browser, tmp_path):
+    study = load_study()
+    for ablation, steps in (("add-one", "gelu"), ("leave-one-out", "gelu")):
+        for rung in ladder("pico", steps, ablation=ablation):
+            run = Run("pico", rung.name, rung.experiment, "digits", study.dataset("digits"), 0, "paper")
+            finish(run, tmp_path, 90.0 + len(rung.steps))
+    assert main(["report", "--out", str(tmp_path), "--ablation", "add-one", "--steps", "gelu"]) == 0
+    browser.get((tmp_path / "report.html").as_uri())
+    told = find(browser, "#pico-section-attribution").text
+    assert "All steps together changed it by +1.00" in told
+    assert "ReLU → GELU" in told and "roadmap run --ablation orders:20" in told
+
+
 def test_a_folder_of_failures_alone_has_a_report(browser, tmp_path):
     diverged = begin(study_runs(1)["gelu"][0], tmp_path)
     write_divergences(diverged, [Divergence(2, 3, 0.004, "nan", "stages.1")])

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.statistics import Change, Sample, change, holm, power_of, seeds_needed, verdict, welch
+from analysis.results import judge_published
+from analysis.statistics import (
+    Change,
+    Noise,
+    Sample,
+    change,
+    detectable,
+    holm,
+    judge,
+    noise_of,
+    power_of,
+    rank_correlation,
+    seeds_needed,
+    verdict,
+    welch,
+)
+from roadmap.study import load_study
 
 VALUES = st.lists(st.floats(50, 100), min_size=2, max_size=9).filter(lambda values: max(values) - min(values) > 1e-3)
 
@@ -60,15 +77,101 @@ def test_a_correction_keeps_the_order_and_makes_nothing_smaller(ps):
 @pytest.mark.parametrize(("effect", "n"), [(0.2, 394), (0.5, 64), (0.8, 26), (1.0, 17)])
 def test_seeds_needed_are_cohens(effect, n):
     """Cohen 1988, table 2.4.1: n of each group at 5 %, two-sided, power 0.8."""
-    assert abs(seeds_needed(effect, 1.0) - n) <= 1
-    assert power_of(effect, 1.0, n) == pytest.approx(0.8, abs=0.02)
+    assert abs(seeds_needed(effect, Noise(1.0, 0)) - n) <= 1
+    assert power_of(effect, Noise(1.0, 0), n) == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_power_is_how_often_the_test_sees_it(paired):
+    """By drawing studies, judged by SciPy's tests."""
+    draw = np.random.default_rng(7)
+    n, difference, studies = 6, 1.2, 4000
+    before, after = draw.normal(0, 1, (n, studies)), draw.normal(difference, 1, (n, studies))
+    if paired:
+        p, noise = stats.ttest_rel(after, before).pvalue, Noise(math.sqrt(2), 0, paired=True)
+    else:
+        p, noise = stats.ttest_ind(after, before).pvalue, Noise(1.0, 0)
+    assert power_of(difference, noise, n) == pytest.approx(float((p < 0.05).mean()), abs=0.03)
+
+
+@given(st.integers(2, 40), st.floats(0.01, 3), st.booleans())
+def test_what_n_runs_can_show_needs_n_runs(n, std, paired):
+    noise = Noise(std, 0, paired)
+    smallest = detectable(n, noise)
+    assert seeds_needed(smallest * 1.001, noise) <= n
+    assert n == 2 or seeds_needed(smallest * 0.98, noise) >= n
+
+
+def test_noise_is_of_pairs_where_seeds_are_shared():
+    start, step = {0: 80.0, 1: 82.0, 2: 84.0}, {0: 81.0, 1: 83.1, 2: 84.9}
+    found = noise_of([("start", None, start), ("step", "start", step)])
+    assert found.paired and found.freedom == 2 and found.std == pytest.approx(stats.tstd([1.0, 1.1, 0.9]))
+    apart = noise_of([("start", None, start), ("step", "start", {7: 81.0, 8: 83.0})])
+    assert not apart.paired and apart.freedom == 3 and apart.std == pytest.approx(math.sqrt((8 + 2) / 3))
+    low, high = apart.interval
+    assert low < apart.std < high
+    assert noise_of([("start", None, {0: 80.0}), ("step", "start", {0: 81.0})]) is None
+    assert Noise(0.1, 0).interval is None
 
 
 def test_what_cannot_be_asked_is_refused():
-    with pytest.raises(ValueError, match="other than 0"):
-        seeds_needed(0, 1)
+    for wrong in (0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="other than 0"):
+            seeds_needed(wrong, Noise(1, 0))
     with pytest.raises(ValueError, match="more than 10000 seeds"):
-        seeds_needed(1e-6, 1)
+        seeds_needed(1e-6, Noise(1, 0))
     with pytest.raises(ValueError, match="at least one"):
         Sample.of([])
-    assert math.isclose(seeds_needed(1, 0), 2)
+    assert seeds_needed(1, Noise(0, 0)) == 2 and detectable(1, Noise(1, 0)) == math.inf
+
+
+RUNGS = [("start", None, {0: 80.0, 1: 80.2, 2: 79.8}), ("big", "start", {0: 83.0, 1: 83.1, 2: 82.9})]
+RUNGS += [("small", "big", {0: 83.1, 1: 82.9, 2: 83.2}), ("single", "small", {0: 90.0}), ("none", "single", {})]
+RUNGS += [("after", "none", {0: 1.0, 1: 2.0, 2: 3.0})]
+
+
+def test_each_rung_is_judged_against_the_one_before():
+    judged = judge(RUNGS)
+    verdicts = {name: each.verdict for name, each in judged.items()}
+    assert verdicts == {
+        "start": None,
+        "big": "better",
+        "small": "within noise",
+        "single": "too few seeds to tell",
+        "none": None,
+        "after": None,
+    }
+    assert judged["big"].p == pytest.approx(2 * judged["big"].change.p)  # of two that have a p
+    assert (judged["big"].within_spread, judged["small"].within_spread) == (False, True)
+    assert judged["none"].sample is None
+    worse = judge(RUNGS, higher_is_better=False)
+    assert worse["big"].verdict == "worse" and worse["small"].verdict == "within noise"
+
+
+def test_the_papers_own_table_is_judged():
+    """Patchify, GELU and layer norm lie within its printed spread, and no other step does."""
+    judged = judge_published(load_study(), "resnet-50")
+    assert [name for name, each in judged.items() if each.within_spread] == ["patchify-stem", "gelu", "layer-norm"]
+    changes = [round(judged[name].change.difference, 2) for name in ("patchify-stem", "gelu", "layer-norm")]
+    assert changes == [0.15, 0.05, 0.06]
+    assert all(judged[name].verdict == "within noise" for name in ("patchify-stem", "gelu", "layer-norm"))
+    assert judged["recipe"].verdict == "too few seeds to tell"  # the start has no deviation printed
+    assert judged["depthwise"].verdict == "worse" and judged["width"].verdict == "better"
+    theirs = stats.ttest_ind_from_stats(79.36, 0.07, 3, 78.82, 0.07, 3, equal_var=False)
+    assert judged["stage-ratio"].change.p == pytest.approx(theirs.pvalue)
+    without = judge_published(load_study(), "resnet-200")
+    assert {each.verdict for each in without.values()} == {None, "too few seeds to tell"}
+
+
+def test_ranks_are_correlated_as_scipy_does():
+    first = [0.5, 0.1, -1.2, 2.2, 0.1, -0.7, 0.4, 0.0]
+    second = [0.3, 0.2, -1.0, 1.0, 0.0, 0.1, 0.9, -0.2]
+    found = rank_correlation(first, second)
+    assert found.tau == pytest.approx(stats.kendalltau(first, second).statistic) and found.n == 8
+    low, high = found.interval
+    assert low < found.tau < high and found == rank_correlation(first, second)
+    alike = rank_correlation(first, first)
+    assert alike.tau == pytest.approx(1) and alike.p < 0.01
+    for wrong, said in (([1.0, 2.0, 3.0], "too few"), ([1.0] * 5, "no order")):
+        with pytest.raises(ValueError, match=said):
+            rank_correlation(wrong, wrong)

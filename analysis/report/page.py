@@ -25,7 +25,7 @@ from roadmap.recipe import Experiment, changes
 from roadmap.study import Study
 
 HERE = Path(__file__).parent
-LEVELS = 4  # shades of either sign in the map of pairs
+LEVELS = 4  # shades of help, and of hindrance, in the map of pairs
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Cell:
     text: str
     value: float | str | None = None  # what it is sorted by; none is last
     link: str = ""  # the place on the page
-    bar: tuple[float, float, bool] | None = None  # from, width in percent, and whether it is below zero
+    bar: tuple[float, float, bool] | None = None  # from, width in percent, and whether it is for the worse
 
 
 @dataclass(frozen=True)
@@ -321,19 +321,20 @@ def _attribution(part: Part, metric: Metric) -> dict[str, Any]:
     found, digits = part.attribution, metric.decimals + 1
     assert found is not None
     largest = max((abs(worth.shapley) for worth in found.worths), default=0) or 1.0
-    columns = ("step", "Shapley value", "95 % interval", "orders", "on path", "alone", "left out")
-    lines = tuple(Line(_worth(i, worth, largest, digits)) for i, worth in enumerate(found.worths))
+    columns = ("step", "Shapley value", "95 % interval", "orders", "in the paper's order", "alone", "taken out")
+    lines = tuple(Line(_worth(i, worth, largest, metric)) for i, worth in enumerate(found.worths))
     caption = f"What each step is worth, in {metric.title}"
     return {
         "total": f"{found.total:+.{digits}f}",
         "worths": Grid(f"{part.regime}-worths", caption, columns, lines),
-        "pairs": _pairs_of(found, digits) if found.interactions else None,
+        "has_intervals": any(worth.interval for worth in found.worths),
+        "pairs": _pairs_of(found, metric) if found.interactions else None,
     }
 
 
-def _worth(i: int, worth: Worth, largest: float, digits: int) -> tuple[Cell, ...]:
-    half = 50 * abs(worth.shapley) / largest
-    bar = (50 - half if worth.shapley < 0 else 50.0, half, worth.shapley < 0)
+def _worth(i: int, worth: Worth, largest: float, metric: Metric) -> tuple[Cell, ...]:
+    half, digits = 50 * abs(worth.shapley) / largest, metric.decimals + 1
+    bar = (50 - half if worth.shapley < 0 else 50.0, half, (worth.shapley < 0) == metric.higher_is_better)
     low, _ = worth.interval or (None, None)
     others = [Cell(_words(each, f"+.{digits}f"), each) for each in (worth.on_path, worth.alone, worth.left_out)]
     return (
@@ -349,19 +350,20 @@ def _interval(found: tuple[float, float] | None, digits: int) -> str:
     return "" if found is None else f"{found[0]:+.{digits}f} to {found[1]:+.{digits}f}"
 
 
-def _pairs_of(found: Attribution, digits: int) -> list[dict[str, Any]]:
+def _pairs_of(found: Attribution, metric: Metric) -> list[dict[str, Any]]:
     """The lower half of the map, a row a step."""
     known = {frozenset((each.first, each.second)): each for each in found.interactions}
     largest = max(abs(each.value) for each in found.interactions) or 1.0
     rows = []
     for i, step in enumerate(found.steps):
         pairs = [known.get(frozenset((step, other))) for other in found.steps[:i]]
-        cells = [_pair(each, found.titles, largest, digits) if each else None for each in pairs]
+        cells = [_pair(each, found.titles, largest, metric) if each else None for each in pairs]
         rows.append({"title": found.titles[step], "number": i + 1, "cells": cells})
     return rows
 
 
-def _pair(each: Interaction, titles: Mapping[str, str], largest: float, digits: int) -> dict[str, Any]:
+def _pair(each: Interaction, titles: Mapping[str, str], largest: float, metric: Metric) -> dict[str, Any]:
+    digits, sign = metric.decimals + 1, 1 if metric.higher_is_better else -1
     facts = {
         "together beyond each alone": f"{each.value:+.{digits}f}",
         "95 % interval": _interval(each.interval, digits),
@@ -371,7 +373,7 @@ def _pair(each: Interaction, titles: Mapping[str, str], largest: float, digits: 
     return {
         "title": f"{titles[each.first]} and {titles[each.second]}",
         "text": f"{each.value:+.{digits}f}",
-        "level": round(LEVELS * each.value / largest),
+        "level": round(sign * LEVELS * each.value / largest),
         "clear": each.verdict != "within noise",
         "facts": facts,
     }

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from roadmap.cli import designs, figures, jobs, reports, runs, tables
+from roadmap.cli import designs, figures, jobs, questions, reports, runs, tables
 from roadmap.cli.text import BAD_USAGE, INTERRUPTED
 
 
@@ -29,6 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     figures.add_verbs(verbs)
     tables.add_verbs(verbs)
     reports.add_verbs(verbs)
+    questions.add_verbs(verbs)
     return parser
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.finished import Finished, choices_with_runs
 from roadmap.cli.options import add_study_options
+from roadmap.cli.questions import attribution_of
 from roadmap.cli.text import INTERRUPTED
 from roadmap.study import load_study
 
@@ -55,18 +56,24 @@ def report(options: argparse.Namespace) -> int:
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{path}: a report ends in .html")
     table = collect(out)
-    page = render(_parts(options, table, out), table, out, metric)
+    page = render(_parts(options, table, out, metric), table, out, metric)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, page.encode())
     print(f"report: {path}")
     return 0
 
 
-def _parts(options: argparse.Namespace, table: pd.DataFrame, out: Path) -> list[Part]:
+def _parts(options: argparse.Namespace, table: pd.DataFrame, out: Path, metric: Metric) -> list[Part]:
     from analysis.report.page import Part
 
     return [
-        Part(each.choice.study, each.results, each.choice.label, _parents(each), _attribution(each))
+        Part(
+            each.choice.study,
+            each.results,
+            each.choice.label,
+            _parents(each),
+            _attribution(each, options.steps, table, metric),
+        )
         for each in choices_with_runs(options, table, out, begun=True)
     ]
 
@@ -78,9 +85,13 @@ def _parents(found: Finished) -> dict[str, Any]:
     return {name: found.choice.rung(name).experiment for name in sorted(missing)}
 
 
-def _attribution(found: Finished) -> Attribution | None:
+def _attribution(found: Finished, steps: str, table: pd.DataFrame, metric: Metric) -> Attribution | None:
     """What each step is worth beyond the one path, where there are runs that tell."""
-    return None
+    try:
+        told = attribution_of(found.choice, steps, table, metric)
+    except ValueError:
+        return None
+    return told if told.worths else None
 
 
 def _serve(options: argparse.Namespace, out: Path, metric: Metric) -> int:
@@ -107,7 +118,7 @@ def _look(options: argparse.Namespace, out: Path, metric: Metric) -> State:
 
     table = collect(out)
     version = hashlib.sha256(table.to_csv().encode()).hexdigest()[:16]
-    return State(version, lambda: render(_parts(options, table, out), table, out, metric, version=version))
+    return State(version, lambda: render(_parts(options, table, out, metric), table, out, metric, version=version))
 
 
 def _look_on(options: argparse.Namespace, out: Path, metric: Metric) -> State:

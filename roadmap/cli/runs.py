@@ -9,7 +9,7 @@ import itertools
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,15 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument("--workers", metavar="N", help="that read images for each process (execution.workers)")
     parser.add_argument(
         "--on-nan", choices=("stop", "retry"), help="what a diverged run does (execution.on_nan; default: stop)"
+    )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        default=None,
+        help="copy each run's record to its folder tensorboard/ (execution.tensorboard)",
+    )
+    parser.add_argument(
+        "--wandb", metavar="PROJECT", help="copy each run's record to a project of Weights & Biases (execution.wandb)"
     )
     parser.add_argument("--on", choices=("local", "slurm"), default="local", help="this machine (default), or Slurm's")
     parser.add_argument(
@@ -73,12 +82,14 @@ def plan_jobs(choice: Choice, steps: str, seeds: int, out: Path) -> list[Job]:
 
 
 def run_rungs(options: argparse.Namespace) -> int:
+    from runner.mirrors import lacking
+
     if options.on == "local" and (unused := [name for name in SLURM_OPTIONS if getattr(options, name) is not None]):
         raise ValueError(f"--{unused[0].replace('_', '-')} has no say without --on slurm")
     flags = ("processes", "workers", "on_nan")
     given = {name: getattr(options, name) for name in flags if getattr(options, name) is not None}
     options.settings += [f"execution.{name}={value}" for name, value in given.items()]
-    choice = choose(options)
+    choice = _with_mirrors(choose(options), options)
     defaults = choice.study.defaults
     seeds = defaults.seeds if options.seeds is None else options.seeds
     if not 1 <= seeds <= MOST_SEEDS:
@@ -88,7 +99,13 @@ def run_rungs(options: argparse.Namespace) -> int:
         raise ValueError(f"--out {out} is a file; a folder is expected, or a name that nothing has yet")
     jobs = plan_jobs(choice, options.steps, seeds, out)
     retry = choice.execution.on_nan == "retry"
-    waiting = [job for job in jobs if job.state in ("absent", "begun") or (job.state == "diverged" and retry)]
+    waiting = [
+        job
+        for job in jobs
+        if job.state in ("absent", "begun")
+        or (job.state == "diverged" and retry)
+        or (job.state == "finished" and options.on == "local" and lacking(job.folder, choice.execution))
+    ]
     if choice.cluster:
         from roadmap.cli.submitting import submit_runs
 
@@ -115,6 +132,16 @@ def run_rungs(options: argparse.Namespace) -> int:
     return 0 if set(left.values()) == {"finished"} else 1
 
 
+def _with_mirrors(choice: Choice, options: argparse.Namespace) -> Choice:
+    """With those of the options. Raises ValueError for one whose package is not installed."""
+    from runner.mirrors import check_installed
+
+    given = {name: value for name in ("tensorboard", "wandb") if (value := getattr(options, name)) is not None}
+    chosen = replace(choice, execution=replace(choice.execution, **given))
+    check_installed(chosen.execution)
+    return chosen
+
+
 def _print_plan(choice: Choice, steps: str, jobs: list[Job], out: Path) -> None:
     found = speed(choice, out)
     hours = {rung.name: found.device_hours(rung.experiment, choice.dataset) for rung in choice.rungs(steps)}
@@ -135,7 +162,9 @@ def _announce(choice: Choice, jobs: list[Job], waiting: list[Job]) -> None:
     finished, begun = (sum(job.state == kind for job in jobs) for kind in ("finished", "begun"))
     print(f"{choice.regime} on {choice.place.data}: {many(len(jobs), 'run')}, {finished} finished already", end="")
     print(f", {begun} to go on where they were" if begun else "", end="")
-    print("; nothing to train" if not waiting else "", flush=True)
+    mirrors = sum(job.state == "finished" for job in waiting)
+    print(f", {mirrors} to mirror" if mirrors else "", end="")
+    print("; nothing to train" if len(waiting) == mirrors else "", flush=True)
 
 
 def _train(choice: Choice, jobs: list[Job], waiting: list[Job], out: Path) -> list[tuple[Run, Path]] | None:

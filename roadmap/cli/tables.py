@@ -35,12 +35,13 @@ def add_verbs(verbs: Any) -> None:
 
 
 def collect_runs(options: argparse.Namespace) -> int:
-    from analysis.collection import collect, write_table
+    from analysis.collection import STATES, collect, write_table
 
     out = options.out or Path(load_study().defaults.out)
     found = collect(out)
-    counts = found["state"].value_counts()
-    print(f"{out}: {many(len(found), 'run')}" + "".join(f", {count} {state}" for state, count in counts.items()))
+    counts = {state: int((found["state"] == state).sum()) for state in STATES}
+    told = "".join(f", {count} {state}" for state, count in counts.items() if count)
+    print(f"{out}: {many(len(found), 'folder')}{told}")
     for row in found[found["state"] != "finished"].to_dict("records"):
         print(f"{row['state']}: {row['folder']}: {row['why']}")
     for path in options.output or []:

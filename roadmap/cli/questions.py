@@ -1,0 +1,279 @@
+"""power, attribution and proxy: what the runs can tell, and what a study would have to be to tell it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roadmap.cli.designs import speed
+from roadmap.cli.finished import finished
+from roadmap.cli.options import Choice, add_study_options, choose
+from roadmap.cli.text import many, table
+from roadmap.study import Study, load_study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.attribution import Attribution
+    from analysis.metrics import Metric
+    from analysis.statistics import Noise
+
+DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points
+
+
+def add_verbs(verbs: Any) -> None:
+    parser = verbs.add_parser("power", help="how many seeds it takes to see a difference")
+    parser.add_argument(
+        "--difference",
+        type=float,
+        action="append",
+        metavar="POINTS",
+        help="to be seen, in points of the metric; may be repeated (default: "
+        + ", ".join(f"{each:g}" for each in DIFFERENCES)
+        + ")",
+    )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        metavar="POINTS",
+        help="standard deviation of a run (default: as the runs have it; before there are any, as the paper prints it)",
+    )
+    _add_options(parser)
+    parser.set_defaults(function=show_power)
+
+    parser = verbs.add_parser("attribution", help="what each step is worth in other orders than the paper's")
+    _add_options(parser)
+    parser.set_defaults(function=show_attribution)
+
+    parser = verbs.add_parser("proxy", help="whether a cheap study orders the steps as another does")
+    parser.add_argument(
+        "--against",
+        default="resnet-50",
+        metavar="STUDY",
+        help="a regime's published table (default: resnet-50), or a CSV file that `roadmap table` wrote",
+    )
+    _add_options(parser)
+    parser.set_defaults(function=show_proxy)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--metric", default="top1", help="top1 (default), top5, ema or loss")
+    add_study_options(parser, ablation=True)
+    parser.add_argument("--out", type=Path, help="folder of the runs")
+
+
+def show_power(options: argparse.Namespace) -> int:
+    from analysis.metrics import find_metric
+    from analysis.statistics import SIGNIFICANCE, detectable
+
+    metric, choice = find_metric(options.metric), choose(options)
+    rungs = choice.rungs(options.steps)
+    noise, source, seeds = _noise(options, choice, metric)
+    steps = max(1, sum(rung.parent is not None and not rung.no_effect for rung in rungs))
+    kind = "of the change between two runs of one seed" if noise.paired else "of a run"
+    interval = noise.interval and " to ".join(f"{end:.3g}" for end in noise.interval)
+    print(f"noise: {noise.std:.3g}, one standard deviation {kind}" + (f" (95 %: {interval})" if interval else ""))
+    print(f"source: {source}\n")
+    hours = sum(_device_hours(choice, options).values())
+    rows = []
+    for difference in options.difference or DIFFERENCES:
+        alone, corrected = (_needed(difference, noise, SIGNIFICANCE / count) for count in (1, steps))
+        cost = f"{int(corrected) * hours:.3g}" if corrected.isdigit() else "-"
+        rows.append([f"{difference:g}", alone, corrected, cost])
+    header = ["difference", "seeds, for one step", f"seeds, for {many(steps, 'step')}", "device-hours for all"]
+    print(table(header, rows))
+    print(
+        f"\nTwo-sided t tests {'of pairs' if noise.paired else 'of two groups'} at 5 % that see it four times in five; "
+        "for several steps 5 % is shared between them."
+    )
+    if seeds > 1:
+        smallest = [detectable(seeds, noise, SIGNIFICANCE / count) for count in (1, steps)]
+        print(f"With {seeds} seeds: {smallest[0]:.3g} for one step, {smallest[1]:.3g} for {many(steps, 'step')}.")
+    return 0
+
+
+def _needed(difference: float, noise: Noise, significance: float) -> str:
+    from analysis.statistics import MOST_SEEDS, seeds_needed
+
+    if not math.isfinite(difference) or difference == 0:
+        raise ValueError(f"--difference {difference:g} is not valid: a number other than 0 is")
+    try:
+        return str(seeds_needed(difference, noise, significance))
+    except ValueError:
+        return f"over {MOST_SEEDS}"
+
+
+def _noise(options: argparse.Namespace, choice: Choice, metric: Metric) -> tuple[Noise, str, int]:
+    """What a run's noise is, where that is known from, and the seeds that there are of a rung."""
+    from analysis.results import judge_published, named_values
+    from analysis.statistics import Noise, noise_of, pooled_std
+
+    if options.noise is not None:
+        if not (math.isfinite(options.noise) and options.noise >= 0):
+            raise ValueError(f"--noise {options.noise:g} is not valid: 0 or more is")
+        return Noise(options.noise, 0), "as given", 0
+    try:
+        (own,) = finished(argparse.Namespace(**{**vars(options), "regime": choice.regime}))
+    except ValueError:
+        own = None
+    if own and (found := noise_of(named_values(own.results, metric))):
+        runs = sum(len(result.values(metric)) for result in own.results)
+        seeds = min((len(result.seeds) for result in own.results if result.seeds), default=0)
+        return found, f"{many(runs, 'run')} of {choice.regime}, {found.freedom} degrees of freedom", seeds
+    published = choice.study.regime(choice.regime).published and choice.regime
+    judged = judge_published(choice.study, published).values() if published and metric.published else ()
+    pooled = pooled_std(each.sample for each in judged if each.sample)
+    if pooled:
+        return Noise(*pooled), f"the deviations that the paper prints, {pooled[1]} degrees of freedom", 0
+    raise ValueError(
+        f"nothing tells the noise of {choice.regime}: no rung has two finished runs, and the paper prints none; "
+        "give --noise, or train some with --seeds 3"
+    )
+
+
+def _device_hours(choice: Choice, options: argparse.Namespace) -> dict[str, float]:
+    """Of a run of each rung; those without effect take none."""
+    found = speed(choice, options.out or Path(choice.study.defaults.out))
+    rungs = [rung for rung in choice.rungs(options.steps) if not rung.no_effect]
+    return {rung.name: found.device_hours(rung.experiment, choice.dataset) for rung in rungs}
+
+
+def attribution_of(choice: Choice, steps: str, runs: pd.DataFrame, metric: Metric) -> Attribution:
+    """What runs of all four ways to take the steps apart tell of them. Raises ValueError where it is too little."""
+    from analysis.attribution import Ablations, attribute
+    from analysis.results import Result, results_of
+
+    numbers = runs.loc[runs["regime"] == choice.regime, "rung"].dropna().str.extract(r"^order(\d+)-")[0].dropna()
+    kinds = ["cumulative", "add-one", "leave-one-out", f"orders:{numbers.astype(int).max()}" if len(numbers) else ""]
+
+    def results(ablation: str) -> list[Result]:
+        ladder = replace(choice, ablation=ablation).rungs(steps) if ablation else ()
+        return results_of([(rung, choice.run(rung)) for rung in ladder], runs)
+
+    found = Ablations(*map(results, kinds))
+    taken = [result.rung for result in found.alone if result.rung.steps]
+    return attribute({rung.steps[-1]: rung.title.removeprefix("only ") for rung in taken}, found, metric)
+
+
+def show_attribution(options: argparse.Namespace) -> int:
+    from analysis.collection import collect
+    from analysis.metrics import find_metric
+
+    if options.ablation != "cumulative":
+        raise ValueError("--ablation has no say here: all that were run are taken together")
+    metric, choice = find_metric(options.metric), choose(options)
+    found = attribution_of(choice, options.steps, collect(options.out or Path(choice.study.defaults.out)), metric)
+    rows = [
+        [
+            worth.step,
+            _signed(worth.shapley),
+            _between(worth.interval),
+            str(worth.orders),
+            *map(_signed, (worth.on_path, worth.alone, worth.left_out)),
+        ]
+        for worth in found.worths
+    ]
+    print(f"{choice.study.regime(choice.regime).title} on {choice.place.data}: {metric.title}\n")
+    header = ["step", "Shapley value", "95 % interval", "orders", "in the paper's order", "alone", "taken out"]
+    print(table(header, rows))
+    shares = sum(worth.shapley for worth in found.worths)
+    print(f"\nAll steps together: {found.total:+.2f}; the Shapley values sum to {shares:+.2f}.")
+    if not any(worth.interval for worth in found.worths):
+        print("Intervals need random orders: roadmap run --ablation orders:20")
+    print("\n" + _pairs(found))
+    return 0
+
+
+def _pairs(found: Attribution) -> str:
+    told = sorted((each for each in found.interactions if each.verdict != "within noise"), key=lambda each: each.p)
+    if not found.interactions:
+        unknowns = 1 + len(found.steps) * (len(found.steps) + 1) // 2
+        return f"Pairs can't be told apart: more than {unknowns} sets of steps are needed (--ablation orders:N)."
+    if not told:
+        return f"Of {len(found.interactions)} pairs none helps or hinders beyond the noise."
+    rows = [
+        [
+            each.first,
+            each.second,
+            each.verdict,
+            f"{each.value:+.2f}",
+            f"{each.interval[0]:+.2f} to {each.interval[1]:+.2f}",
+        ]
+        for each in told
+    ]
+    return table(["step", "and", "they", "by", "95 % interval"], rows) + (
+        f"\n\n{len(told)} of {len(found.interactions)} pairs; the others are within the noise."
+    )
+
+
+def _between(interval: tuple[float, float] | None) -> str:
+    return f"{interval[0]:+.2f} to {interval[1]:+.2f}" if interval else ""
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.2f}"
+
+
+def show_proxy(options: argparse.Namespace) -> int:
+    from analysis.metrics import find_metric
+    from analysis.statistics import SIGNIFICANCE, rank_correlation
+    from analysis.tables import study_table
+
+    metric = find_metric(options.metric)
+    (own,) = finished(argparse.Namespace(**{**vars(options), "regime": options.regime or _default_regime()}))
+    here = _changes(study_table(own.choice.study, own.results, metric))
+    there = _changes(_other_study(own.choice.study, options.against))
+    shared = [rung for rung in here if rung in there]
+    if len(shared) < 4:
+        raise ValueError(f"{options.against}: {len(shared)} steps were changed in both studies; 4 or more are needed")
+    found = rank_correlation([here[rung] for rung in shared], [there[rung] for rung in shared])
+    ranks = [_ranks([changes[rung] for rung in shared]) for changes in (here, there)]
+    rows = [
+        [rung, f"{here[rung]:+.2f}", f"{there[rung]:+.2f}", str(first), str(second)]
+        for rung, first, second in zip(shared, *ranks, strict=True)
+    ]
+    print(table(["rung", "change here", f"in {options.against}", "rank here", "there"], rows))
+    print(f"\nKendall's tau {found.tau:+.2f} (95 %: {_between(found.interval)}), p {found.p:.3f}, of {found.n} steps.")
+    if found.p < SIGNIFICANCE and found.interval[0] > 0:
+        print("The two order the steps more alike than chance would: 1 would be the same order, 0 an unrelated one.")
+    else:
+        print("That can't be told from chance: by these steps, the one study does not stand in for the other.")
+    return 0
+
+
+def _default_regime() -> str:
+    return load_study().defaults.regime
+
+
+def _changes(table: pd.DataFrame) -> dict[str, float]:
+    """By rung, where both it and the rung before have finished."""
+    known = table.dropna(subset=["change"])
+    return dict(zip(known["rung"], known["change"].astype(float), strict=True))
+
+
+def _other_study(study: Study, written: str) -> pd.DataFrame:
+    """A published table, or a file that `roadmap table --format csv` wrote. Raises ValueError for what is neither."""
+    import pandas as pd
+
+    from analysis.tables import published_judged
+
+    if not re.search(r"\.csv$", written, re.IGNORECASE):
+        return published_judged(study, written)
+    try:
+        found = pd.read_csv(written)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--against {written}: {error}") from None
+    if missing := {"rung", "change"} - set(found.columns):
+        raise ValueError(f"--against {written}: no column {sorted(missing)[0]!r}; `roadmap table -o FILE.csv` has it")
+    return found
+
+
+def _ranks(values: Sequence[float]) -> list[int]:
+    """1 for the largest."""
+    order = sorted(values, reverse=True)
+    return [order.index(value) + 1 for value in values]

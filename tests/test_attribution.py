@@ -1,0 +1,147 @@
+"""Shapley values and pairs, held against games whose answers are known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+import roadmap
+from analysis.attribution import Ablations, attribute
+from analysis.metrics import METRICS
+from analysis.results import Result
+from roadmap.costs import Cost
+from roadmap.record import Run
+from roadmap.study import load_study
+
+STEPS = ("patchify-stem", "gelu", "fewer-activations", "fewer-norms", "layer-norm")
+TITLES = {step: step.upper() for step in STEPS}
+
+
+def results(ablation, value, seeds=1, noise=0.0, steps=STEPS):
+    """Of rungs whose accuracy is `value` of the set of their steps."""
+    study, found = load_study(), []
+    for rung in roadmap.ladder("pico", steps=steps, ablation=ablation):
+        run = Run("pico", rung.name, rung.experiment, "digits", study.dataset("digits"), 0, "paper")
+        draw = random.Random(run.identity)
+        rows = {seed: {"top1": value(frozenset(rung.steps)) + draw.gauss(0, noise)} for seed in range(seeds)}
+        rows = {seed: row | {"test_loss": -row["top1"]} for seed, row in rows.items()}
+        found.append(Result(rung, run, Cost(1, 1), rows))
+    return found
+
+
+def ablations(value, orders=8, **options):
+    kinds = ("add-one", "leave-one-out", f"orders:{orders}")
+    alone, left_out, in_orders = (results(kind, value, **options) for kind in kinds)
+    return Ablations((), alone, left_out, in_orders)
+
+
+def shapley(value):
+    """By its definition: over all orders."""
+    sums = dict.fromkeys(STEPS, 0.0)
+    for order in itertools.permutations(STEPS):
+        for i, step in enumerate(order):
+            sums[step] += value(frozenset(order[: i + 1])) - value(frozenset(order[:i]))
+    return {step: total / math.factorial(len(STEPS)) for step, total in sums.items()}
+
+
+def additive(taken):
+    return 80.0 + sum(1.0 + STEPS.index(step) for step in taken)
+
+
+def paired(taken):
+    """Additive, but that two steps help each other, and two hinder."""
+    helped = 3.0 * ({"gelu", "layer-norm"} <= taken) - 2.0 * ({"patchify-stem", "fewer-norms"} <= taken)
+    return additive(taken) + helped
+
+
+def test_what_adds_up_is_its_own_worth():
+    found = attribute(TITLES, ablations(additive))
+    assert [worth.shapley for worth in found.worths] == pytest.approx([1, 2, 3, 4, 5])
+    assert [worth.alone for worth in found.worths] == pytest.approx([1, 2, 3, 4, 5])
+    assert [worth.left_out for worth in found.worths] == pytest.approx([1, 2, 3, 4, 5])
+    assert found.total == pytest.approx(15) and found.steps == STEPS and found.worths[0].title == "PATCHIFY-STEM"
+    assert {worth.orders for worth in found.worths} == {8}
+
+
+def test_order_hides_what_pairs_do():
+    found = {worth.step: worth for worth in attribute(TITLES, ablations(paired, orders=200)).worths}
+    assert found["gelu"].alone == pytest.approx(2) and found["gelu"].left_out == pytest.approx(5)
+    for step, exact in shapley(paired).items():
+        assert found[step].shapley == pytest.approx(exact, abs=0.3)
+        low, high = found[step].interval or (exact, exact)
+        assert low - 0.1 <= exact <= high + 0.1
+
+
+def test_intervals_hold_what_they_should():
+    """Of the exact values of a rugged game, by few orders, with noisy runs: most lie in their intervals."""
+
+    def rugged(taken):
+        return 80 + random.Random(" ".join(sorted(taken))).gauss(0, 1)
+
+    exact, held = shapley(rugged), 0
+    for worth in attribute(TITLES, ablations(rugged, orders=12, seeds=2, noise=0.1)).worths:
+        low, high = worth.interval
+        held += low <= exact[worth.step] <= high
+    assert held >= 4
+
+
+def test_pairs_that_help_and_hinder_are_found():
+    found = attribute(TITLES, ablations(paired, orders=20, noise=0.05))
+    told = {(each.first, each.second): each for each in found.interactions}
+    assert len(told) == 10
+    assert told["gelu", "layer-norm"].verdict == "help" and told["gelu", "layer-norm"].value == pytest.approx(
+        3, abs=0.3
+    )
+    assert told["patchify-stem", "fewer-norms"].verdict == "hinder"
+    others = [each for pair, each in told.items() if each.verdict != "within noise"]
+    assert len(others) <= 3
+
+
+def test_a_loss_helps_where_it_falls():
+    found = attribute(TITLES, ablations(paired, orders=20, noise=0.05), METRICS["loss"])
+    told = {(each.first, each.second): each.verdict for each in found.interactions}
+    assert told["gelu", "layer-norm"] == "help" and found.total == pytest.approx(-16, abs=0.2)
+
+
+def test_without_orders_there_is_no_interval_and_no_pair():
+    found = attribute(TITLES, ablations(paired, orders=1))
+    assert found.interactions == ()
+    runs = ablations(paired)
+    ends = attribute(TITLES, replace(runs, orders=()))
+    assert all(worth.interval is None and worth.orders == 0 for worth in ends.worths)
+    orders_alone = attribute(TITLES, replace(runs, alone=(), left_out=()))
+    assert all(worth.interval and worth.alone is None for worth in orders_alone.worths)
+    assert sum(worth.shapley for worth in orders_alone.worths) == pytest.approx(orders_alone.total)
+
+
+def test_the_papers_path_is_told_beside():
+    def counted(taken):
+        return 80.0 + 2.0 * len(taken.intersection(STEPS))
+
+    path = results("cumulative", counted, steps="all")
+    found = attribute(TITLES, replace(ablations(counted), path=path))
+    assert [worth.on_path for worth in found.worths] == [2.0] * 5
+
+
+def test_too_little_is_refused():
+    with pytest.raises(ValueError, match="no finished run of the start"):
+        attribute(TITLES, Ablations((), (), (), ()))
+    with pytest.raises(ValueError, match="no finished run with all of these steps"):
+        attribute(TITLES, Ablations((), results("add-one", additive), (), ()))
+
+
+@given(st.lists(st.floats(-5, 5), min_size=5, max_size=5))
+@hypothesis_settings(max_examples=5)
+def test_orders_share_out_the_whole(changes):
+    def value(taken):
+        return 80 + math.prod(1 + 0.1 * changes[STEPS.index(step)] for step in sorted(taken))
+
+    found = attribute(TITLES, Ablations((), (), (), results("orders:3", value)))
+    assert sum(worth.shapley for worth in found.worths) == pytest.approx(found.total, abs=1e-9)

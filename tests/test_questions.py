@@ -1,0 +1,151 @@
+"""power, attribution, proxy, collect and table, as a user has them."""
+
+from __future__ import annotations
+
+import pytest
+
+import roadmap
+from roadmap.cli import main
+from roadmap.record import Run, write_json, write_manifest
+from roadmap.study import load_study
+
+
+def finish(out, steps="all", ablation="cumulative", seeds=1, regime="pico", value=lambda rung, seed: 90.0):
+    study = load_study()
+    name = study.regime(regime).data
+    for seed in range(seeds):
+        for rung in roadmap.ladder(regime, steps, ablation=ablation):
+            run = Run(regime, rung.name, rung.experiment, name, study.dataset(name), seed, "paper")
+            folder = run.folder(out)
+            write_manifest(folder, run, execution={"processes": 1, "threads": 1}, machine={})
+            result = {"identity": run.identity, "top1": value(rung, seed), "seconds": 36.0}
+            write_json(folder / "result.json", result | {"images_per_second": 9.0, "peak_memory_bytes": 5})
+
+
+@pytest.fixture
+def out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "runs"
+
+
+def told(capsys, *arguments, status=0):
+    assert main(arguments) == status
+    captured = capsys.readouterr()
+    return captured.out if status == 0 else captured.err
+
+
+def test_power_before_a_study_is_by_the_papers_noise(out, capsys):
+    said = told(capsys, "power", "--regime", "resnet-50", "--difference", "0.1")
+    assert "noise: 0.0939" in said and "the deviations that the paper prints, 32 degrees of freedom" in said
+    row = next(line.split() for line in said.splitlines() if line.strip().startswith("0.1 "))
+    assert row[1:3] == ["15", "28"]
+
+
+def test_power_after_a_study_is_by_its_own_noise(out, capsys):
+    finish(out, "recipe,gelu", seeds=4, value=lambda rung, seed: 90 + seed * (1 + (rung.name == "gelu")))
+    said = told(capsys, "power", "--steps", "pico,recipe,gelu", "--difference", "2")
+    assert "8 runs of pico" in said and "With 4 seeds:" in said
+
+
+def test_power_of_a_given_noise(out, capsys):
+    said = told(capsys, "power", "--noise", "1", "--difference", "0.5", "--difference", "1e-6")
+    rows = [line.split()[:2] for line in said.splitlines()[4:]]
+    assert ["0.5", "64"] in rows and ["1e-06", "over"] in rows
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["power"], "nothing tells the noise of pico"),
+        (["power", "--noise", "-1"], "--noise -1 is not valid"),
+        (["power", "--noise", "nan"], "--noise nan is not valid"),
+        (["power", "--noise", "1", "--difference", "0"], "--difference 0 is not valid"),
+        (["power", "--noise", "1", "--metric", "top3"], "unknown metric 'top3'"),
+        (["attribution"], "no finished run"),
+        (["attribution", "--ablation", "add-one"], "--ablation has no say here"),
+        (["proxy"], "no finished run"),
+        (["table"], "no finished run"),
+        (["table", "--published", "--metric", "loss"], "--metric has no say in it"),
+        (["table", "--published", "--format", "word"], "unknown format 'word'; valid: markdown, csv, latex"),
+        (["table", "--published", "--format", "csv"], "choose with --regime"),
+        (["table", "--published", "-o", "table.doc"], "table.doc: a table ends in .md, .csv, .tex"),
+        (["table", "--published", "--regime", "pico"], "the paper has no table of regime 'pico'"),
+        (["collect"], "no finished run, since there is no such folder"),
+    ],
+)
+def test_what_cannot_be_told_is_said_in_a_sentence(out, capsys, arguments, sentence):
+    said = told(capsys, *arguments, status=2)
+    assert sentence in said and len(said.strip().splitlines()) == 1
+
+
+def test_attribution_takes_all_that_was_run(out, capsys):
+    steps = "recipe,gelu,layer-norm"
+
+    def value(rung, seed):
+        return 80 + 2 * ("gelu" in rung.steps) + 3 * ({"gelu", "layer-norm"} <= set(rung.steps))
+
+    for ablation in ("add-one", "leave-one-out", "orders:30"):
+        finish(out, steps, ablation, value=value)
+    said = told(capsys, "attribution", "--steps", steps)
+    rows = {line.split()[0]: line.split() for line in said.splitlines() if line}
+    assert rows["recipe"][1] == "+0.00" and rows["gelu"][-2:] == ["+2.00", "+5.00"]
+    assert "All steps together: +5.00; the Shapley values sum to" in said
+    assert "Pairs can't be told apart: more than 7 sets of steps are needed" in said
+
+
+def test_a_study_that_orders_steps_as_the_paper_is_told_from_one_that_does_not(out, capsys):
+    from analysis.published import published_rungs
+
+    published = published_rungs("modernize_resnet50.csv")
+    finish(out, value=lambda rung, seed: published[rung.name].top1_mean if rung.name in published else 76.13)
+    said = told(capsys, "proxy")
+    assert "Kendall's tau +1.00" in said and "of 16 steps" in said and "more alike than chance would" in said
+    assert main(["table", "-o", "study.csv"]) == 0
+    capsys.readouterr()
+    assert "Kendall's tau +1.00" in told(capsys, "proxy", "--against", "study.csv")
+    assert "Kendall's tau" in told(capsys, "proxy", "--against", "resnet-200")
+    assert "no column" in told(capsys, "proxy", "--against", str(_written(out, "a,b\n1,2\n")), status=2)
+    assert "No such file" in told(capsys, "proxy", "--against", "nothing.csv", status=2)
+    assert "unknown regime 'resnet-5'" in told(capsys, "proxy", "--against", "resnet-5", status=2)
+    assert "4 or more" in told(capsys, "proxy", "--steps", "pico..stage-ratio", status=2)
+
+
+def _written(out, text):
+    path = out / "wrong.csv"
+    path.write_text(text)
+    return path
+
+
+def test_the_table_stands_beside_the_papers(out, capsys):
+    spread = {0: -0.1, 1: 0.0, 2: 0.1}
+    means = {"recipe": 78.82, "stage-ratio": 70.0}
+    finish(
+        out, "recipe,stage-ratio", seeds=3, regime="resnet-50", value=lambda rung, seed: means[rung.name] + spread[seed]
+    )
+    markdown = told(capsys, "table", "--regime", "resnet-50", "--format", "markdown").splitlines()
+    rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[1:-1]] for line in markdown}
+    head = rows["rung"]
+    recipe, ratio = (dict(zip(head, rows[name], strict=True)) for name in ("recipe", "stage-ratio"))
+    assert recipe["published"] == "78.82 ±0.07" and recipe["top-1 accuracy (%)"] == "78.82 ±0.10"
+    assert (recipe["to published"], recipe["that is"]) == ("+0.00", "within noise")
+    assert (ratio["to published"], ratio["that is"], ratio["verdict"]) == ("-9.36", "lower", "worse")
+    assert ratio["device-hours"] == "0.03" and ratio["MACs"] == "4.53 G" and ratio["parameters"] == "28.63 M"
+    latex = told(capsys, "table", "--regime", "resnet-50", "--format", "latex")
+    assert all(word in latex for word in ("\\toprule", "\\midrule", "\\bottomrule", "top-1 accuracy (\\%)"))
+    assert main(["table", "--regime", "resnet-50", "-o", "deep/table.csv"]) == 0
+    assert (out.parent / "deep" / "table.csv").read_text().startswith("rung,title,group,adopted,published")
+
+
+def test_the_papers_table_is_judged_with_its_figures(out, capsys):
+    said = told(capsys, "table", "--published", "--regime", "resnet-50")
+    assert "patchify-stem +0.15, spread 0.07 and 0.18; gelu +0.05, spread 0.14 and 0.14; layer-norm +0.06" in said
+    assert said.count("within noise") == 4  # and fewer-norms, whose change is beyond the spread but not proven
+
+
+def test_collect_lists_what_is_not_finished(out, capsys):
+    finish(out, "recipe")
+    (out / "pico" / "notes").mkdir()
+    said = told(capsys, "collect", "-o", "all.csv", "-o", "all.parquet")
+    assert "runs: 2 folders, 1 finished, 1 foreign" in said and "foreign: pico/notes: no manifest.json" in said
+    assert (out.parent / "all.csv").exists() and (out.parent / "all.parquet").exists()
+    assert "a table ends in .csv or .parquet" in told(capsys, "collect", "-o", "all.xls", status=2)
