@@ -131,12 +131,17 @@ def rendered(table: pd.DataFrame, metric: Metric = TOP1) -> pd.DataFrame:
     unit, name = (1e9, "G") if max(row["macs"] for row in rows) >= 1e8 else (1e6, "M")
     columns["MACs"] = [f"{row['macs'] / unit:.2f} {name}" for row in rows]
     if "device_hours" in table:
-        columns["device-hours"] = [_text(row["device_hours"], ".3g") for row in rows]
+        columns["device-hours"] = [hours(row["device_hours"]) for row in rows]
     return pd.DataFrame({name: cells for name, cells in columns.items() if any(cells)})
 
 
 def _text(value: Any, form: str = "") -> str:
     return "" if pd.isna(value) else format(value, form)
+
+
+def hours(value: Any) -> str:
+    """To three digits or so."""
+    return _text(value, ".3g" if pd.isna(value) or value < 999.5 else ",.0f")
 
 
 def _spread(mean: Any, std: Any, digits: int) -> str:

@@ -415,8 +415,8 @@ def test_runs_of_one_rung_that_mix_versions_are_warned_of(tmp_path):
     finish(second, tmp_path, 90.0, versions={"torch": "2.15.0"}, code={"commit": "abc", "modified": True})
     assert main(["report", "--out", str(tmp_path)]) == 0
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "pico/gelu mixes 2 of PyTorch: 2.14.1; 2.15.0" in text
-    assert "pico/gelu mixes 2 of commit: abc; abc, modified" in text
+    assert "PyTorch: 2.14.1 and 2.15.0, in pico/gelu" in text
+    assert "commit: abc and abc, modified, in pico/gelu" in text
 
 
 def test_what_run_folders_hold_is_text_and_nothing_else(browser, tmp_path):
@@ -572,7 +572,7 @@ def test_other_metrics_and_ladders_have_reports(runs, tmp_path):
     assert "Against kernel-size-7" in text and "2 of 2 rungs" in text  # though that one is not shown
 
 
-def test_a_page_of_a_whole_study_is_small(tmp_path):
+def test_a_page_of_a_whole_study_is_small(browser, tmp_path):
     for runs in study_runs(5).values():
         for run in runs:
             folder = finish(run, tmp_path, 90.0 + run.seed, epochs=0)
@@ -583,6 +583,9 @@ def test_a_page_of_a_whole_study_is_small(tmp_path):
             (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert main(["report", "--out", str(tmp_path)]) == 0
     assert (tmp_path / "report.html").stat().st_size < 400_000
+    browser.get((tmp_path / "report.html").as_uri())
+    assert find(browser, "#pico-curves-epoch").get_attribute("value") == "300"
+    assert texts(browser, ".names label")[1] == "recipe\n89.77"
 
 
 def test_colours_are_those_of_the_drawn_figure():

@@ -19,7 +19,7 @@ from analysis.attribution import Attribution, Interaction, Worth
 from analysis.metrics import METRICS, TOP1, Metric
 from analysis.report.charts import Facts, curves_of, figure_of
 from analysis.results import Result, series_of_runs
-from analysis.tables import published_judged, remarks, rendered, study_table
+from analysis.tables import hours, published_judged, remarks, rendered, study_table
 from roadmap.drawing import draw_block, draw_network, mark_changes
 from roadmap.recipe import Experiment, changes
 from roadmap.study import Study
@@ -161,7 +161,7 @@ def _part(part: Part, table: pd.DataFrame, out: Path, metric: Metric) -> dict[st
         "curves": curves_of(series, part.results, table, out),
         "designs": _designs(part),
         "costs": _costs(part),
-        "hours": sum(result.total("device_hours") for result in part.results),
+        "hours": hours(sum(result.total("device_hours") for result in part.results)),
         "runs": sum(len(result.seeds) for result in part.results),
         "attribution": _attribution(part, metric) if part.attribution else None,
     }
@@ -238,12 +238,12 @@ def _costs(part: Part) -> Grid:
     lines = []
     for i, result in enumerate(part.results):
         pace, memory = result.median("images_per_second"), result.median("peak_memory_bytes")
-        hours = result.total("device_hours") if result.seeds else None
+        spent = result.total("device_hours") if result.seeds else None
         seconds = result.median("seconds")
         cells = (
             Cell(result.rung.name, i),
             Cell(str(len(result.seeds)), len(result.seeds)),
-            Cell(_words(hours, ".3g"), hours),
+            Cell(hours(spent), spent),
             Cell(_words(seconds, ".1f"), seconds),
             Cell(_words(pace, ",.0f"), pace),
             Cell(_words(memory and memory / 2**20, ",.0f"), memory),
@@ -291,15 +291,15 @@ def _with_modified(table: pd.DataFrame) -> pd.DataFrame:
 
 def _mixed(table: pd.DataFrame) -> list[str]:
     """Rungs whose seeds differ in more than the seed. Several hosts alone are no matter."""
-    said = []
+    found: dict[str, list[str]] = {}
     done = _with_modified(table[table["state"] == "finished"])
-    for _, runs in done.groupby("experiment"):
+    for _, runs in done.groupby("experiment", sort=False):
         for column in ("torch", "device", "commit"):
             values = sorted(runs[column].dropna().unique())
             if len(values) > 1:
-                place = f"{runs['regime'].iloc[0]}/{runs['rung'].iloc[0]}"
-                said.append(f"{place} mixes {len(values)} of {ENVIRONMENT[column]}: {'; '.join(values)}")
-    return said
+                rung = f"{runs['regime'].iloc[0]}/{runs['rung'].iloc[0]}"
+                found.setdefault(f"{ENVIRONMENT[column]}: {' and '.join(values)}", []).append(rung)
+    return [f"{what}, in {', '.join(rungs)}" for what, rungs in found.items()]
 
 
 def _unfinished(parts: Sequence[Part], table: pd.DataFrame) -> Grid:

@@ -141,6 +141,7 @@ function ticks(low, high, most) {
   return found;
 }
 
+const MARGINS = { left: 46, right: 18, top: 10, bottom: 34 }; // of the curves, pixels
 const DASHES = ["none", "7 3", "2 3", "9 3 2 3", "14 4", "4 2 1 2"];
 
 function makeCurves(box) {
@@ -148,7 +149,8 @@ function makeCurves(box) {
   const metric = box.querySelector(".metric"), reach = box.querySelector(".window");
   const epoch = box.querySelector(".epoch"), read = box.querySelector(".filters output");
   const last = Math.max(...data.rungs.map(rung => rung.epochs.at(-1)));
-  epoch.max = epoch.value = last;
+  epoch.max = last;
+  epoch.value = last;
   const labels = data.rungs.map((rung, i) => {
     const label = document.createElement("label"), name = document.createElement("span"), check = document.createElement("input");
     const swatch = svg("svg", { "aria-hidden": "true" }), value = document.createElement("output");
@@ -180,7 +182,8 @@ function makeCurves(box) {
   }
 
   function draw() {
-    const width = plot.clientWidth, height = plot.clientHeight, left = 46, right = 10, top = 10, bottom = 34;
+    const width = plot.clientWidth, height = plot.clientHeight;
+    const { left, right, top, bottom } = MARGINS;
     first = Math.max(1, Math.floor(last * Number(reach.value)));
     epoch.min = first;
     const lines = data.rungs.map((rung, i) => ({
@@ -218,8 +221,8 @@ function makeCurves(box) {
   }
 
   plot.addEventListener("pointermove", event => {
-    const place = plot.getBoundingClientRect(), share = (event.clientX - place.left - 46) / (place.width - 56);
-    epoch.value = Math.round(first + share * (last - first));
+    const place = plot.getBoundingClientRect(), width = place.width - MARGINS.left - MARGINS.right;
+    epoch.value = Math.round(first + (event.clientX - place.left - MARGINS.left) / width * (last - first));
     readOff();
   });
   epoch.addEventListener("input", readOff);

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 HOST = "127.0.0.1"  # of this machine alone: nobody else is asked who they are
 FRESH = 1.0  # seconds in which the folder is not looked at again
@@ -85,5 +87,7 @@ def make_server(look: Callable[[], State], port: int) -> ThreadingHTTPServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """A reader that went away is no matter of ours."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
