@@ -1,5 +1,6 @@
 """The figures: each file draws one kind, from data that the modules beside this folder make."""
 
+from analysis.figures.attribution import draw_interactions, draw_worths
 from analysis.figures.curves import draw_curves
 from analysis.figures.difference import draw_difference
 from analysis.figures.roadmap import draw_roadmap, draw_side_by_side
@@ -10,8 +11,10 @@ __all__ = [
     "STYLE",
     "draw_curves",
     "draw_difference",
+    "draw_interactions",
     "draw_roadmap",
     "draw_side_by_side",
     "draw_tradeoff",
+    "draw_worths",
     "save_figure",
 ]

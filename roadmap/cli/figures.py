@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.finished import Finished, finished
-from roadmap.cli.options import add_study_options
+from roadmap.cli.finished import Finished, attribution_of, finished
+from roadmap.cli.options import add_study_options, choose
 from roadmap.cli.tables import refuse_study_options
 from roadmap.study import Study, load_study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from analysis.attribution import Attribution
     from analysis.results import Series
 
 COMPARISONS = ("side-by-side", "difference")
@@ -28,7 +29,8 @@ def add_verbs(verbs: Any) -> None:
         "--kind",
         choices=tuple(KINDS),
         default="roadmap",
-        help="roadmap (default), tradeoff (the metric against a cost), or curves (the metric epoch by epoch)",
+        help="roadmap (default), tradeoff (the metric against a cost), curves (epoch by epoch), "
+        "attribution (each step in all orders), or interactions (a heat map of pairs of steps)",
     )
     parser.add_argument("--compare", choices=COMPARISONS, help="one's own roadmap with the paper's, or less it")
     parser.add_argument(
@@ -151,6 +153,33 @@ def _curves(options: argparse.Namespace) -> Figure:
     return draw_curves(curves_of_runs(study, _title(one), one.results, out, _metric(options)), options.columns)
 
 
+def _worths(options: argparse.Namespace) -> Figure:
+    from analysis.figures import draw_worths
+
+    found, title = _attribution(options)
+    return draw_worths(found, _metric(options), title, options.columns)
+
+
+def _interactions(options: argparse.Namespace) -> Figure:
+    from analysis.figures import draw_interactions
+
+    found, title = _attribution(options)
+    return draw_interactions(found, _metric(options), title, options.columns)
+
+
+def _attribution(options: argparse.Namespace) -> tuple[Attribution, str]:
+    """What all ablations that were run tell of the regime, and of what study that is."""
+    from analysis.collection import collect
+
+    for name, is_given in (("published", options.published), ("ablation", options.ablation != "cumulative")):
+        if is_given:
+            raise ValueError(f"--{name} has no say in --kind {options.kind}: it takes all of one's own runs together")
+    choice = choose(options)
+    runs = collect(options.out or Path(choice.study.defaults.out))
+    title = f"{choice.study.regime(choice.regime).title} on {choice.place.data}"
+    return attribution_of(choice, options.steps, runs, _metric(options)), title
+
+
 def _title(each: Finished) -> str:
     from analysis.results import title_of_runs
 
@@ -161,4 +190,6 @@ KINDS: dict[str, Callable[[argparse.Namespace], Figure]] = {
     "roadmap": _roadmap,
     "tradeoff": _tradeoff,
     "curves": _curves,
+    "attribution": _worths,
+    "interactions": _interactions,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,10 @@ from roadmap.cli.options import Choice, choose, study_of
 from roadmap.cli.text import many
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.attribution import Attribution
+    from analysis.metrics import Metric
     from analysis.results import Result
 
 
@@ -48,3 +52,20 @@ def finished(options: argparse.Namespace) -> list[Finished]:
     if foreign:
         print(f"not counted: {many(len(foreign), 'folder')} (`roadmap collect` lists them)", file=sys.stderr)
     return found
+
+
+def attribution_of(choice: Choice, steps: str, runs: pd.DataFrame, metric: Metric) -> Attribution:
+    """What runs of all four ways to take the steps apart tell of them. Raises ValueError where it is too little."""
+    from analysis.attribution import Ablations, attribute
+    from analysis.results import results_of
+
+    numbers = runs.loc[runs["regime"] == choice.regime, "rung"].dropna().str.extract(r"^order(\d+)-")[0].dropna()
+    kinds = ["cumulative", "add-one", "leave-one-out", f"orders:{numbers.astype(int).max()}" if len(numbers) else ""]
+
+    def results(ablation: str) -> list[Result]:
+        ladder = replace(choice, ablation=ablation).rungs(steps) if ablation else ()
+        return results_of([(rung, choice.run(rung)) for rung in ladder], runs)
+
+    found = Ablations(*map(results, kinds))
+    taken = [result.rung for result in found.alone if result.rung.steps]
+    return attribute({rung.steps[-1]: rung.title.removeprefix("only ") for rung in taken}, found, metric)
