@@ -30,11 +30,7 @@ class Result:
     cost: Cost
     seeds: dict[int, dict[str, Any]] = field(default_factory=dict)  # of each finished run, its row of the collection
     diverged_seeds: tuple[int, ...] = ()  # those that ended in a loss that was no finite number
-
-    @property
-    def experiment(self) -> str:
-        """As the collection has it: the same for all seeds."""
-        return replace(self.run, seed=0).identity
+    unfinished: dict[int, dict[str, Any]] = field(default_factory=dict)  # of each other run, diverged ones among them
 
     def values(self, metric: Metric = TOP1) -> dict[int, float]:
         """By seed, of the runs that have it."""
@@ -56,7 +52,7 @@ class Result:
 
 def results_of(rungs: Sequence[tuple[Rung, Run]], table: pd.DataFrame) -> list[Result]:
     """For each rung and a run of it, what `table` (of `collect`) has of runs that are the same but for the seed."""
-    told = table[table["state"].isin(["finished", "diverged"])]
+    told = table[table["state"].isin(["finished", "diverged", "begun"])]
     runs: dict[str, list[dict[str, Any]]] = {}
     for row in told.to_dict("records"):
         runs.setdefault(row["experiment"], []).append({str(key): value for key, value in row.items()})
@@ -66,7 +62,8 @@ def results_of(rungs: Sequence[tuple[Rung, Run]], table: pd.DataFrame) -> list[R
         rows = sorted(runs.get(replace(run, seed=0).identity, []), key=lambda row: row["seed"])
         seeds = {int(row["seed"]): row for row in rows if row["state"] == "finished"}
         diverged = tuple(int(row["seed"]) for row in rows if row["state"] == "diverged")
-        results.append(Result(rung, run, counted, seeds, diverged))
+        unfinished = {int(row["seed"]): row for row in rows if row["state"] != "finished"}
+        results.append(Result(rung, run, counted, seeds, diverged, unfinished))
     return results
 
 
@@ -126,6 +123,7 @@ class Bar:
     macs: float
     no_effect: bool = False  # its step changes nothing where it stands
     diverged: int = 0  # runs that ended in a loss that was no finite number
+    runs: int = 1  # that the value is the mean of
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,21 @@ class Series:
     metric: Metric = TOP1
 
 
+START = "(start)"  # the row of the regimes' first rungs, which are named after them
 REFERENCE = "Reference"  # the group of the systems that the rungs are held against
+
+
+def title_of_runs(study: Study, results: Sequence[Result], label: str = "") -> str:
+    """`label` says what differs from the regime as it stands in the study."""
+    run = results[0].run
+    return f"{study.regime(run.regime).title} on {run.data}" + (f", {label}" if label else "")
+
+
+def bar_of(result: Result, metric: Metric = TOP1) -> Bar:
+    rung, sample = result.rung, result.sample(metric)
+    mean, std, n = (sample.mean, sample.std, sample.n) if sample else (None, None, 0)
+    counts = (result.cost.macs, rung.no_effect, len(result.diverged_seeds), n)
+    return Bar(rung.name, rung.title, rung.group, rung.adopted, mean, std, *counts)
 
 
 def series_of_runs(study: Study, results: Sequence[Result], label: str = "", metric: Metric = TOP1) -> Series:
@@ -149,25 +161,23 @@ def series_of_runs(study: Study, results: Sequence[Result], label: str = "", met
     """
     first = results[0].run
     regime = study.regime(first.regime)
-
-    def bar(result: Result) -> Bar:
-        rung, sample = result.rung, result.sample(metric)
-        mean, std = (sample.mean, sample.std) if sample else (None, None)
-        counts = (result.cost.macs, rung.no_effect, len(result.diverged_seeds))
-        return Bar(rung.name, rung.title, rung.group, rung.adopted, mean, std, *counts)
-
+    bars = [bar_of(result, metric) for result in results]
     references = _references(study, first.regime) if metric == TOP1 and first.data == regime.data else []
-    title = f"{regime.title} on {first.data}" + (f", {label}" if label else "")
-    return Series(first.regime, title, (*map(bar, results), *references), study.groups, metric)
+    return Series(first.regime, title_of_runs(study, results, label), (*bars, *references), study.groups, metric)
 
 
 def _references(study: Study, regime: str) -> list[Bar]:
     rows = published_rungs(study.regime(regime).published)
     return [
-        Bar(name, reference.title, REFERENCE, True, rows[name].top1_mean, rows[name].top1_std, rows[name].gmacs * 1e9)
+        _published_bar(rows[name], name, reference.title, REFERENCE, rows[name].gmacs * 1e9)
         for name, reference in study.references.items()
         if reference.regime == regime and _published(rows, name)
     ]
+
+
+def _published_bar(row: Published, name: str, title: str, group: str, macs: float) -> Bar:
+    sample = published_sample(row)
+    return Bar(name, title, group, row.adopted, sample.mean, sample.std, macs, runs=sample.n)
 
 
 def _published(rows: Mapping[str, Published], name: str) -> bool:
@@ -186,8 +196,7 @@ def published_series(study: Study, regime: str) -> Series:
     bars = []
     for rung in ladder(regime, study=study):
         if row := rows.get(rung.name):
-            macs = cost(rung.experiment.design).macs
-            bars.append(Bar(rung.name, rung.title, row.group, row.adopted, row.top1_mean, row.top1_std, macs))
+            bars.append(_published_bar(row, rung.name, rung.title, row.group, cost(rung.experiment.design).macs))
     references = _references(study, regime)
     title = " / ".join([study.regime(regime).title, *(bar.title for bar in references)])
     return Series(regime, title, (*bars, *references), study.groups)

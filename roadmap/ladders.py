@@ -23,6 +23,7 @@ def ladder(
     ablation: str = "cumulative",
     data: str | None = None,
     study: Study | None = None,
+    base: Sequence[str] = (),
 ) -> tuple[Rung, ...]:
     """The rungs of a regime in the study's order.
 
@@ -34,7 +35,7 @@ def ladder(
     Raises ValueError for an unknown name, with the valid ones, and NoEffect for a step that changes nothing; in the
     generated ablations such a rung is marked instead.
     """
-    place = Place.of(regime, fidelity, data, study)
+    place = Place.of(regime, fidelity, data, study, base)
     kind, _, argument = ablation.partition(":")
     if kind == "cumulative" and not argument:
         return _select_any(place, steps)

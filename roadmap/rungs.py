@@ -70,25 +70,40 @@ class Place:
     regime: str
     fidelity: str
     data: str
+    base: tuple[str, ...] = ()  # steps that every rung has, the start too
 
     @staticmethod
-    def of(regime: str, fidelity: str = "paper", data: str | None = None, study: Study | None = None) -> Place:
+    def of(
+        regime: str,
+        fidelity: str = "paper",
+        data: str | None = None,
+        study: Study | None = None,
+        base: Sequence[str] = (),
+    ) -> Place:
         """Raises ValueError for a name that the study does not know."""
         study = study or load_study()
         study.fidelity(fidelity)
-        place = Place(study, regime, fidelity, data or study.regime(regime).data)
+        place = Place(study, regime, fidelity, data or study.regime(regime).data, tuple(base))
         study.dataset(place.data)
+        for written in base:
+            Move.parse(written)
         return place
 
     @property
     def start(self) -> Rung:
+        title = self.study.regime(self.regime).title
+        if self.base:
+            whole = composition(replace(self, base=()), "+" + "+".join(self.base))
+            return replace(whole, title=f"{title}, {', '.join(whole.steps)}", group="", parent=None, steps=())
         experiment = self.study.start(self.regime, self.fidelity, self.data)
-        return Rung(self.regime, self.study.regime(self.regime).title, "", True, experiment, None)
+        return Rung(self.regime, title, "", True, experiment, None)
 
     @property
     def entries(self) -> list[Entry]:
-        """The ladder's steps in this fidelity."""
-        return [entry for entry in self.study.ladder if not entry.fidelities or self.fidelity in entry.fidelities]
+        """The ladder's steps in this fidelity, beyond the base."""
+        taken = [Move.parse(written).step for written in self.base]
+        chosen = [entry for entry in self.study.ladder if not entry.fidelities or self.fidelity in entry.fidelities]
+        return [entry for entry in chosen if entry.step not in taken]
 
     def apply(self, move: Move, experiment: Experiment) -> Experiment:
         """The experiment after a move. Raises NoEffect where it changes nothing, ValueError where it can't be made."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import subprocess
 import sys
 
@@ -14,7 +16,7 @@ from roadmap.ladders import find_rung
 from roadmap.mixers import MIXERS
 from roadmap.plain import differences
 from roadmap.rungs import Move, Place
-from roadmap.steps import STEPS
+from roadmap.steps import STEPS, NoEffect
 from roadmap.widths import match_width
 from tests.conftest import ROOT
 from tests.test_network import counted_by_torch
@@ -398,3 +400,35 @@ def test_changed_boxes_are_those_gone_and_those_new():
     figure = draw_change(("a", before), ("b", after))
     bold = [[text.get_text() for text in axes.texts if text.get_fontweight() == "bold"] for axes in figure.axes]
     assert any("downsampling: LN → 2x2" in text for text in bold[1]) and any("stem: " in text for text in bold[0])
+
+
+def test_every_rung_has_the_base():
+    """The start with the modern recipe: the paper's own comparisons begin there."""
+    for ablation in ("cumulative", "add-one", "leave-one-out", "orders:2"):
+        rungs = roadmap.ladder("pico", ablation=ablation, base=["recipe"])
+        modern = roadmap.compose("pico", ["recipe"]).recipe
+        assert all(rung.experiment.recipe == modern for rung in rungs)
+        assert not any("recipe" in rung.steps for rung in rungs)
+    start, first, *_ = roadmap.ladder("pico", base=["recipe"])
+    assert (start.name, start.title, start.parent) == ("+recipe", "ResNet-pico, recipe", None)
+    assert start.experiment == roadmap.compose("pico", ["recipe"]) and first.parent == "+recipe"
+    whole, based = roadmap.ladder("pico"), roadmap.ladder("pico", base=["recipe", "stage-ratio"])
+    assert based[0].name == "recipe+stage-ratio"
+    assert [rung.experiment for rung in based] == [rung.experiment for rung in whole[2:]]
+    with pytest.raises(ValueError, match="did you mean 'recipe'"):
+        roadmap.ladder("pico", base=["recip"])
+
+
+@pytest.mark.parametrize("ablation", ["cumulative", "add-one", "leave-one-out", "orders:3"])
+def test_a_rung_knows_the_steps_that_led_to_it(ablation):
+    for rung in roadmap.ladder("pico", ablation=ablation):
+        experiment = roadmap.ladder("pico", "pico")[0].experiment
+        for step in rung.steps:
+            with contextlib.suppress(NoEffect):
+                experiment = Place.of("pico").apply(move_named(step), experiment)
+        assert experiment == rung.experiment
+
+
+def move_named(name):
+    found = re.fullmatch(r"(kernel-size)-(\d+)", name)
+    return Move(found[1], int(found[2])) if found else Move(name)

@@ -18,7 +18,7 @@ import pytest
 
 from analysis.attribution import Attribution, Interaction, Worth
 from analysis.collection import collect
-from analysis.figures import COLOURS
+from analysis.figures.style import COLOURS
 from analysis.report.page import HERE, Part, render
 from analysis.results import results_of
 from roadmap.cli import main
@@ -429,6 +429,7 @@ def test_what_run_folders_hold_is_text_and_nothing_else(browser, tmp_path):
     finish(run, tmp_path, 90.0, **hostile)
     strange = replace(run, rung=HOSTILE.replace("/", "|"), data="{{7*7}}<b>", seed=7)
     begin(strange, tmp_path, 1, **hostile)
+    begin(replace(run, rung=f"order{'9' * 40}-x", seed=8), tmp_path)
     diverged = begin(other, tmp_path, **hostile)
     write_divergences(diverged, [Divergence(1, 1, 0.1, HOSTILE, HOSTILE)])
     foreign = tmp_path / HOSTILE.replace("/", "|") / HOSTILE.replace("/", "|")

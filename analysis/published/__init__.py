@@ -43,3 +43,35 @@ def published_rungs(file: str | None) -> dict[str, Published]:
             )
             for row in csv.DictReader(table)
         }
+
+
+@dataclass(frozen=True)
+class Model:
+    """A row of the paper's Table 1, of those that were trained on ImageNet-1K alone."""
+
+    name: str
+    image_size: int
+    parameters: float
+    gmacs: float
+    throughput: float  # images/s of inference on one V100
+    top1: float  # percent
+
+    @property
+    def family(self) -> str:
+        return self.name.rpartition("-")[0]
+
+
+def published_models() -> list[Model]:
+    with (FOLDER / "imagenet_models.csv").open(encoding="utf-8", newline="") as table:
+        return [
+            Model(
+                row["model"],
+                int(row["image_size"]),
+                float(row["params_millions"]) * 1e6,
+                float(row["gmacs"]),
+                float(row["throughput_v100_images_per_s"]),
+                float(row["top1"]),
+            )
+            for row in csv.DictReader(table)
+            if not row["pretraining"]
+        ]

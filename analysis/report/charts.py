@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from analysis.metrics import Metric
 from analysis.results import REFERENCE, Bar, Result, Series
 from roadmap.record import ForeignFolder, read_metrics
@@ -97,14 +95,14 @@ def _ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [round(i * step, 12) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def curves_of(series: Series, results: Sequence[Result], table: pd.DataFrame, out: Path) -> dict[str, Any]:
+def curves_of(series: Series, results: Sequence[Result], out: Path) -> dict[str, Any]:
     """Plain data for the script: of each rung, by metric, the mean over its runs at some epochs."""
     metric, colours = series.metric, group_colours(series)
     columns = {metric.column: metric.title, "train_loss": "loss in training", "test_loss": "loss on held-out images"}
     rungs: list[dict[str, Any]] = []
     in_group = dict.fromkeys(colours, 0)
     for result in results:
-        runs = [rows for folder in _folders(result, table) if (rows := _metrics(out / folder))]
+        runs = [rows for folder in _folders(result) if (rows := _metrics(out / folder))]
         group = result.rung.group
         if runs:
             mean = _mean(runs, list(columns))
@@ -121,12 +119,9 @@ def curves_of(series: Series, results: Sequence[Result], table: pd.DataFrame, ou
     return {"metrics": shown, "rungs": rungs}
 
 
-def _folders(result: Result, table: pd.DataFrame) -> list[str]:
+def _folders(result: Result) -> list[str]:
     """Of the finished runs; of a rung that has none, of those that got somewhere."""
-    if result.seeds:
-        return [row["folder"] for row in result.seeds.values()]
-    other = table[table["state"].isin(["begun", "diverged"]) & (table["experiment"] == result.experiment)]
-    return [str(folder) for folder in other["folder"]]
+    return [row["folder"] for row in (result.seeds or result.unfinished).values()]
 
 
 def _metrics(folder: Path) -> list[dict[str, Any]]:

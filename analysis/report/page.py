@@ -107,7 +107,7 @@ def render(
         script=Markup(script),
         policy=_policy(style, script, served=version is not None),
         counts=_counts(table),
-        parts=[_part(part, table, out, metric) for part in parts],
+        parts=[_part(part, out, metric) for part in parts],
         published=[_published(parts[0].study, regime) for regime in published],
         environment=_environment(table),
         mixed=_mixed(table),
@@ -145,7 +145,7 @@ def _counts(table: pd.DataFrame) -> dict[str, int]:
     return {str(state): int(count) for state, count in table["state"].value_counts().items()}
 
 
-def _part(part: Part, table: pd.DataFrame, out: Path, metric: Metric) -> dict[str, Any]:
+def _part(part: Part, out: Path, metric: Metric) -> dict[str, Any]:
     series = series_of_runs(part.study, part.results, part.label, metric)
     judged = study_table(part.study, part.results, metric)
     words = rendered(judged, metric)
@@ -158,7 +158,7 @@ def _part(part: Part, table: pd.DataFrame, out: Path, metric: Metric) -> dict[st
         "figure": figure_of(series, facts),
         "table": _table(f"{part.regime}-table", series.title, judged, words, metric, linked=part.regime),
         "remarks": remarks(judged),
-        "curves": curves_of(series, part.results, table, out),
+        "curves": curves_of(series, part.results, out),
         "designs": _designs(part),
         "costs": _costs(part),
         "hours": hours(sum(result.total("device_hours") for result in part.results)),
@@ -304,12 +304,17 @@ def _mixed(table: pd.DataFrame) -> list[str]:
 
 def _unfinished(parts: Sequence[Part], table: pd.DataFrame) -> Grid:
     """Every run that is not finished, failures first, with its reason; of begun ones how far they are."""
-    epochs = {result.experiment: result.run.experiment.recipe.epochs for part in parts for result in part.results}
+    epochs = {
+        row["folder"]: result.run.experiment.recipe.epochs
+        for part in parts
+        for result in part.results
+        for row in result.unfinished.values()
+    }
     order = {"diverged": 0, "foreign": 1, "begun": 2}
     rows = sorted(table[table["state"] != "finished"].to_dict("records"), key=lambda row: order[row["state"]])
     lines = []
     for row in rows:
-        of, done = epochs.get(row["experiment"]), _number(row["epochs"])
+        of, done = epochs.get(row["folder"]), _number(row["epochs"])
         share = done / of if row["state"] == "begun" and of and done is not None else None
         bar = None if share is None else (0.0, 100 * share, False)
         cells = (Cell(row["state"], row["state"]), Cell(row["folder"], row["folder"]))

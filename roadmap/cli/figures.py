@@ -1,20 +1,47 @@
-"""figure: the roadmap figure, from the runs at hand or from the paper's tables."""
+"""figure: the roadmap figure and others, from the runs at hand or from the paper's tables."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.finished import finished
-from roadmap.cli.options import add_study_options
+from roadmap.cli.finished import Finished, attribution_of, finished
+from roadmap.cli.options import add_study_options, choose
 from roadmap.cli.tables import refuse_study_options
-from roadmap.study import load_study
+from roadmap.study import Study, load_study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from analysis.attribution import Attribution
+    from analysis.results import Series
+
+COMPARISONS = ("side-by-side", "difference")
+ACROSS = ("macs", "parameters", "throughput", "memory")  # what a tradeoff is held against
 
 
 def add_verbs(verbs: Any) -> None:
-    parser = verbs.add_parser("figure", help="the roadmap figure")
+    parser = verbs.add_parser("figure", help="the roadmap figure, and others")
     parser.add_argument("--published", action="store_true", help="from the paper's tables, without any run")
+    parser.add_argument(
+        "--kind",
+        choices=tuple(KINDS),
+        default="roadmap",
+        help="roadmap (default), tradeoff (the metric against a cost), curves (epoch by epoch), "
+        "attribution (each step in all orders), or interactions (a heat map of pairs of steps)",
+    )
+    parser.add_argument("--compare", choices=COMPARISONS, help="one's own roadmap with the paper's, or less it")
+    parser.add_argument(
+        "--against", metavar="REGIME", help="whose published table --compare takes (default: its own, else resnet-50)"
+    )
+    parser.add_argument(
+        "--x", choices=ACROSS, help="of a tradeoff: macs (default), parameters, measured throughput or memory"
+    )
+    parser.add_argument(
+        "--columns", type=int, choices=(1, 2), default=2, help="of a page that the figure is as wide as (default: 2)"
+    )
     parser.add_argument("-o", "--output", type=Path, action="append", help="a .png, .svg or .pdf; may be repeated")
     parser.add_argument("--metric", default="top1", help="top1 (default), top5, ema or loss")
     add_study_options(parser, ablation=True)
@@ -23,21 +50,146 @@ def add_verbs(verbs: Any) -> None:
 
 
 def draw(options: argparse.Namespace) -> int:
-    from analysis.figures import draw_roadmap, save_figure
+    from analysis.figures import save_figure
     from analysis.metrics import find_metric
-    from analysis.results import published_series, series_of_runs
 
-    metric = find_metric(options.metric)
+    find_metric(options.metric)
+    _refuse_idle_options(options)
     if options.published:
         refuse_study_options(options)
-        study = load_study()
-        regimes = [options.regime] if options.regime else study.published_regimes()
-        series = [published_series(study, regime) for regime in regimes]
-    else:
-        found = finished(options)
-        series = [series_of_runs(each.choice.study, each.results, each.choice.label, metric) for each in found]
-    default = "roadmap-published" if options.published else "roadmap"
-    paths = options.output or [Path(f"{default}.png"), Path(f"{default}.svg")]
-    for path in save_figure(draw_roadmap(series), paths):
+    figure = KINDS[options.kind](options)
+    parts = [options.kind, options.compare or "", "published" if options.published else ""]
+    name = "-".join(part for part in parts if part)
+    for path in save_figure(figure, options.output or [Path(f"{name}.png"), Path(f"{name}.svg")]):
         print(f"figure: {path}")
     return 0
+
+
+def _refuse_idle_options(options: argparse.Namespace) -> None:
+    """Raises ValueError for an option that has no say in what is drawn."""
+    if options.compare and options.kind != "roadmap":
+        raise ValueError(f"--compare has no say in --kind {options.kind}: it is of the roadmap figure")
+    if options.compare and options.published:
+        raise ValueError("--compare is of one's own runs with the paper's tables: it goes without --published")
+    if options.against and not options.compare:
+        raise ValueError("--against has no say without --compare")
+    if options.x and options.kind != "tradeoff":
+        raise ValueError("--x has no say without --kind tradeoff")
+
+
+def _published_regimes(options: argparse.Namespace, study: Study) -> Sequence[str]:
+    return [options.regime] if options.regime else study.published_regimes()
+
+
+def _roadmap(options: argparse.Namespace) -> Figure:
+    from analysis.figures import draw_difference, draw_roadmap, draw_side_by_side
+    from analysis.results import published_series
+
+    if options.published:
+        study = load_study()
+        series = [published_series(study, regime) for regime in _published_regimes(options, study)]
+        return draw_roadmap(series, options.columns)
+    found = finished(options)
+    if options.compare == "difference":
+        from analysis.comparison import compare
+
+        one = _only(found, "--compare difference")
+        compared = compare(one.choice.study, one.results, options.against, _metric(options))
+        return draw_difference(compared, options.columns)
+    series = [_series(each, options) for each in found]
+    if options.compare == "side-by-side":
+        published = [_published_beside(each, own, options) for each, own in zip(found, series, strict=True)]
+        return draw_side_by_side(series, published, options.columns)
+    return draw_roadmap(series, options.columns)
+
+
+def _metric(options: argparse.Namespace) -> Any:
+    from analysis.metrics import find_metric
+
+    return find_metric(options.metric)
+
+
+def _only(found: Sequence[Finished], what: str) -> Finished:
+    if len(found) > 1:
+        raise ValueError(f"{what} takes one regime, not {len(found)}: choose with --regime")
+    return found[0]
+
+
+def _series(each: Finished, options: argparse.Namespace) -> Series:
+    from analysis.results import series_of_runs
+
+    return series_of_runs(each.choice.study, each.results, each.choice.label, _metric(options))
+
+
+def _published_beside(each: Finished, own: Series, options: argparse.Namespace) -> Series:
+    from analysis.comparison import published_beside, table_against
+
+    study = each.choice.study
+    return published_beside(study, own, table_against(study, each.results[0], options.against))
+
+
+def _tradeoff(options: argparse.Namespace) -> Figure:
+    from analysis.figures import draw_tradeoff
+    from analysis.tradeoff import published_tradeoff, tradeoff_of_runs
+
+    x = options.x or "macs"
+    if options.published:
+        study = load_study()
+        return draw_tradeoff(published_tradeoff(study, _published_regimes(options, study), x), options.columns)
+    found = finished(options)
+    titled = [(_title(each), each.results) for each in found]
+    return draw_tradeoff(tradeoff_of_runs(found[0].choice.study, titled, x, _metric(options)), options.columns)
+
+
+def _curves(options: argparse.Namespace) -> Figure:
+    from analysis.curves import curves_of_runs
+    from analysis.figures import draw_curves
+
+    if options.published:
+        raise ValueError("the paper has no training curves: --kind curves draws one's own runs, without --published")
+    one = _only(finished(options), "--kind curves")
+    study = one.choice.study
+    out = options.out or Path(study.defaults.out)
+    return draw_curves(curves_of_runs(study, _title(one), one.results, out, _metric(options)), options.columns)
+
+
+def _worths(options: argparse.Namespace) -> Figure:
+    from analysis.figures import draw_worths
+
+    found, title = _attribution(options)
+    return draw_worths(found, _metric(options), title, options.columns)
+
+
+def _interactions(options: argparse.Namespace) -> Figure:
+    from analysis.figures import draw_interactions
+
+    found, title = _attribution(options)
+    return draw_interactions(found, _metric(options), title, options.columns)
+
+
+def _attribution(options: argparse.Namespace) -> tuple[Attribution, str]:
+    """What all ablations that were run tell of the regime, and of what study that is."""
+    from analysis.collection import collect
+
+    for name, is_given in (("published", options.published), ("ablation", options.ablation != "cumulative")):
+        if is_given:
+            raise ValueError(f"--{name} has no say in --kind {options.kind}: it takes all of one's own runs together")
+    choice = choose(options)
+    runs = collect(options.out or Path(choice.study.defaults.out))
+    title = f"{choice.study.regime(choice.regime).title} on {choice.place.data}"
+    return attribution_of(choice, options.steps, runs, _metric(options)), title
+
+
+def _title(each: Finished) -> str:
+    from analysis.results import title_of_runs
+
+    return title_of_runs(each.choice.study, each.results, each.choice.label)
+
+
+KINDS: dict[str, Callable[[argparse.Namespace], Figure]] = {
+    "roadmap": _roadmap,
+    "tradeoff": _tradeoff,
+    "curves": _curves,
+    "attribution": _worths,
+    "interactions": _interactions,
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ from roadmap.cli.text import many
 if TYPE_CHECKING:
     import pandas as pd
 
+    from analysis.attribution import Attribution
+    from analysis.metrics import Metric
     from analysis.results import Result
 
 
@@ -52,11 +54,27 @@ def choices_with_runs(
     from analysis.results import results_of
 
     study, found = study_of(options), []
-    going = set(table.loc[table["state"] == "begun", "experiment"]) if begun else set()
     # Settings may fit one regime alone, so that those without any run are not even composed.
     for regime in [options.regime] if options.regime else [name for name in study.regimes if (out / name).is_dir()]:
         choice = choose(argparse.Namespace(**{**vars(options), "regime": regime}))
         results = results_of([(rung, choice.run(rung)) for rung in choice.rungs(options.steps)], table)
-        if any(result.seeds or result.diverged_seeds or result.experiment in going for result in results):
+        if any(result.seeds or (result.unfinished if begun else result.diverged_seeds) for result in results):
             found.append(Finished(choice, results))
     return found
+
+
+def attribution_of(choice: Choice, steps: str, runs: pd.DataFrame, metric: Metric) -> Attribution:
+    """What runs of all four ways to take the steps apart tell of them. Raises ValueError where it is too little."""
+    from analysis.attribution import Ablations, attribute
+    from analysis.results import results_of
+
+    numbers = runs.loc[runs["regime"] == choice.regime, "rung"].dropna().str.extract(r"^order(\d{1,4})-")[0].dropna()
+    kinds = ["cumulative", "add-one", "leave-one-out", f"orders:{numbers.astype(int).max()}" if len(numbers) else ""]
+
+    def results(ablation: str) -> list[Result]:
+        ladder = replace(choice, ablation=ablation).rungs(steps) if ablation else ()
+        return results_of([(rung, choice.run(rung)) for rung in ladder], runs)
+
+    found = Ablations(*map(results, kinds))
+    taken = [result.rung for result in found.alone if result.rung.steps]
+    return attribute({rung.steps[-1]: rung.title.removeprefix("only ") for rung in taken}, found, metric)

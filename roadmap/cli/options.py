@@ -47,7 +47,8 @@ class Choice:
 
     def rungs(self, steps: str = "all") -> tuple[Rung, ...]:
         regime, fidelity, data = self.place.regime, self.place.fidelity, self.place.data
-        chosen = ladder(regime, steps, fidelity, ablation=self.ablation, data=data, study=self.study)
+        how: dict[str, Any] = {"ablation": self.ablation, "data": data, "study": self.study, "base": self.place.base}
+        chosen = ladder(regime, steps, fidelity, **how)
         rungs = tuple(map(self._set, chosen))
         for setting in self.settings:
             section, _, name = setting.partition("=")[0].partition(".")
@@ -61,6 +62,7 @@ class Choice:
         place = self.place
         parts = [place.data] if place.data != self.study.regime(place.regime).data else []
         parts += [place.fidelity] if place.fidelity != self.study.defaults.fidelity else []
+        parts += [f"on {'+'.join(place.base)}"] if place.base else []
         parts += [self.ablation] if self.ablation != "cumulative" else []
         return ", ".join([*parts, *self.settings])
 
@@ -109,6 +111,9 @@ def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False
             default="cumulative",
             help="cumulative (default: each rung on the one before), leave-one-out, add-one, orders:N or variants",
         )
+        parser.add_argument(
+            "--base", metavar="STEPS", help="that every rung has, the start too: recipe, or several with commas"
+        )
 
 
 def study_of(options: argparse.Namespace) -> Study:
@@ -122,7 +127,8 @@ def choose(options: argparse.Namespace) -> Choice:
     """The study as the options have it. Raises ValueError for a name that it does not know."""
     study, data, path = _with_data(study_of(options), options.data)
     regime, fidelity = options.regime or study.defaults.regime, options.fidelity or study.defaults.fidelity
-    place = Place.of(regime, fidelity, data, study)
+    base = [step.strip() for step in (getattr(options, "base", None) or "").split(",") if step.strip()]
+    place = Place.of(regime, fidelity, data, study, base)
     execution_settings, cluster_settings, settings = _sorted(options.settings)
     profile, cluster = _cluster(options, study, regime, cluster_settings)
     execution = (

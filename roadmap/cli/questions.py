@@ -6,12 +6,11 @@ import argparse
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.designs import speed
-from roadmap.cli.finished import finished
+from roadmap.cli.finished import attribution_of, finished
 from roadmap.cli.options import Choice, add_study_options, choose
 from roadmap.cli.text import many, table
 from roadmap.study import Study, load_study
@@ -141,23 +140,6 @@ def _device_hours(choice: Choice, options: argparse.Namespace) -> dict[str, floa
     found = speed(choice, options.out or Path(choice.study.defaults.out))
     rungs = [rung for rung in choice.rungs(options.steps) if not rung.no_effect]
     return {rung.name: found.device_hours(rung.experiment, choice.dataset) for rung in rungs}
-
-
-def attribution_of(choice: Choice, steps: str, runs: pd.DataFrame, metric: Metric) -> Attribution:
-    """What runs of all four ways to take the steps apart tell of them. Raises ValueError where it is too little."""
-    from analysis.attribution import Ablations, attribute
-    from analysis.results import Result, results_of
-
-    numbers = runs.loc[runs["regime"] == choice.regime, "rung"].dropna().str.extract(r"^order(\d+)-")[0].dropna()
-    kinds = ["cumulative", "add-one", "leave-one-out", f"orders:{numbers.astype(int).max()}" if len(numbers) else ""]
-
-    def results(ablation: str) -> list[Result]:
-        ladder = replace(choice, ablation=ablation).rungs(steps) if ablation else ()
-        return results_of([(rung, choice.run(rung)) for rung in ladder], runs)
-
-    found = Ablations(*map(results, kinds))
-    taken = [result.rung for result in found.alone if result.rung.steps]
-    return attribute({rung.steps[-1]: rung.title.removeprefix("only ") for rung in taken}, found, metric)
 
 
 def show_attribution(options: argparse.Namespace) -> int:

@@ -8,9 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.finished import Finished, choices_with_runs
+from roadmap.cli.finished import Finished, attribution_of, choices_with_runs
 from roadmap.cli.options import add_study_options
-from roadmap.cli.questions import attribution_of
 from roadmap.cli.text import INTERRUPTED
 from roadmap.study import load_study
 

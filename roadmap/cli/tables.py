@@ -53,7 +53,7 @@ def collect_runs(options: argparse.Namespace) -> int:
 def refuse_study_options(options: argparse.Namespace) -> None:
     """What is published is neither trained nor set. Raises ValueError for an option that has no say in it."""
     given = {"steps": options.steps != "all", "ablation": options.ablation != "cumulative"}
-    given |= {name: bool(getattr(options, name)) for name in ("fidelity", "data", "settings", "out", "plugins")}
+    given |= {name: bool(getattr(options, name)) for name in ("fidelity", "data", "settings", "out", "plugins", "base")}
     given["metric"] = options.metric != "top1"
     conflicting = [name for name, is_given in given.items() if is_given]
     if conflicting:

@@ -1,0 +1,149 @@
+"""A study's own runs held against the paper's tables, rung by rung."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from analysis.metrics import TOP1, Metric
+from analysis.results import (
+    PUBLISHED_SEEDS,
+    START,
+    Bar,
+    Result,
+    Series,
+    bar_of,
+    published_sample,
+    published_series,
+    published_table,
+)
+from analysis.statistics import Change, Sample, sample_of, welch
+from roadmap.ladders import ladder
+from roadmap.study import Study
+
+NOT_IN_PAPER = "not in the paper"
+FALLBACK = "resnet-50"  # whose table stands in for a regime that the paper does not have
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A rung's own figure less the published one."""
+
+    bar: Bar  # its own
+    change: Change | None  # percentage points; none where either side has no figure
+    why: str = ""  # there is none
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Of accuracies where the runs are of a regime of the paper on its data; else of the changes from rung to rung."""
+
+    title: str
+    of_changes: bool
+    differences: tuple[Difference, ...]
+    groups: tuple[str, ...]  # of the study, in order
+
+
+def table_against(study: Study, result: Result, against: str | None) -> str:
+    """The regime whose published table a study is held against. Raises ValueError for one that is not in the paper."""
+    own = result.run.regime
+    regime = against or (own if study.regime(own).published else FALLBACK)
+    published_table(study, regime)
+    return regime
+
+
+def published_beside(study: Study, own: Series, regime: str) -> Series:
+    """The paper's bars of the rungs that a study has, and the reference.
+
+    Raises ValueError for a metric that the paper's tables lack, or where they have none of the rungs.
+    """
+    _check(own.metric)
+    found = published_series(study, regime)
+    rungs = {_key(bar.rung, own.regime) for bar in own.bars}
+    bars = tuple(bar for bar in found.bars if bar.rung in study.references or _key(bar.rung, regime) in rungs)
+    if all(bar.rung in study.references for bar in bars):
+        raise ValueError(f"none of these rungs is in the paper's table of {regime}")
+    return replace(found, title=f"the paper's {study.regime(regime).title}", bars=bars)
+
+
+def compare(study: Study, results: Sequence[Result], against: str | None = None, metric: Metric = TOP1) -> Comparison:
+    """Each rung's own figure less the published one.
+
+    Raises ValueError for a metric or a regime that the paper's tables lack, or where no rung is in both.
+    """
+    _check(metric)
+    first = results[0].run
+    regime = table_against(study, results[0], against)
+    of_changes = regime != first.regime or first.data != study.regime(regime).data
+    pairs = _changes(study, results, regime) if of_changes else _accuracies(study, results, regime)
+    if all(difference.why == NOT_IN_PAPER for difference in pairs):
+        raise ValueError(f"none of these rungs is in the paper's table of {regime}")
+    title = f"{study.regime(first.regime).title} on {first.data} − the paper's {study.regime(regime).title}"
+    return Comparison(title, of_changes, tuple(pairs), study.groups)
+
+
+def _check(metric: Metric) -> None:
+    if not metric.published:
+        raise ValueError(f"the paper's tables have no {metric.title}: they are compared by --metric {TOP1.name}")
+
+
+def _accuracies(study: Study, results: Sequence[Result], regime: str) -> list[Difference]:
+    rows = published_table(study, regime)
+    return [
+        _difference(
+            result,
+            published_sample(rows[result.rung.name]) if result.rung.name in rows else None,
+            result.sample(),
+        )
+        for result in results
+    ]
+
+
+def _changes(study: Study, results: Sequence[Result], regime: str) -> list[Difference]:
+    """Of the steps alone: a start is no change."""
+    published, own = _published_changes(study, regime), {result.rung.name: result for result in results}
+    found = []
+    for result in results:
+        parent = result.rung.parent
+        if parent is None:
+            continue
+        step = (result.rung.name, _key(parent, result.run.regime))
+        before = own.get(parent)
+        found.append(_difference(result, published.get(step), _own_change(before, result) if before else None))
+    return found
+
+
+def _published_changes(study: Study, regime: str) -> dict[tuple[str, str], Sample]:
+    """By rung and the one before. The deviation is that of the difference of two runs."""
+    rows, found = published_table(study, regime), {}
+    for rung in ladder(regime, study=study):
+        if rung.name in rows and rung.parent in rows:
+            before, after = rows[rung.parent], rows[rung.name]
+            stds = before.top1_std, after.top1_std
+            std = (stds[0] ** 2 + stds[1] ** 2) ** 0.5 if stds[0] is not None and stds[1] is not None else None
+            n = PUBLISHED_SEEDS if std is not None else 1
+            found[rung.name, _key(rung.parent, regime)] = Sample(n, after.top1_mean - before.top1_mean, std)
+    return found
+
+
+def _own_change(before: Result, after: Result) -> Sample | None:
+    """Over the seeds that both have; without a deviation where they share none."""
+    earlier, later = before.values(), after.values()
+    shared = sorted(earlier.keys() & later.keys())
+    if shared:
+        return Sample.of([later[seed] - earlier[seed] for seed in shared])
+    return Sample(1, sample_of(later).mean - sample_of(earlier).mean, None) if earlier and later else None
+
+
+def _difference(result: Result, published: Sample | None, own: Sample | None) -> Difference:
+    bar = bar_of(result)
+    if published is None:
+        return Difference(bar, None, NOT_IN_PAPER)
+    if own is None:
+        why = "diverged" if result.diverged_seeds and not result.seeds else "no finished run"
+        return Difference(bar, None, why if not result.seeds else "no finished run of the rung before")
+    return Difference(bar, welch(published, own))
+
+
+def _key(rung: str, regime: str) -> str:
+    return START if rung == regime else rung

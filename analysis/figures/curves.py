@@ -1,0 +1,128 @@
+"""Training curves: a panel a rung, the rung before it in grey."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from analysis.curves import Curve, Curves, Panel
+from analysis.figures.style import BEHIND, BEHIND_EDGE, DARK, DIVERGED, FAINT, LAYOUTS, axis_title, colours_of
+
+ACROSS = {1: 3, 2: 6}  # panels in a row
+SETTLED = 0.25  # of the epochs, after which all values are within the axis
+
+
+def draw_curves(curves: Curves, columns: int = 2) -> Figure:
+    """Means over the seeds with a band from the lowest to the highest, and each unfinished run as a dashed line.
+
+    With the loss on the held-out images stands that on the training images, dotted.
+    """
+    layout, across = LAYOUTS[columns], min(ACROSS[columns], len(curves.panels))
+    down = math.ceil(len(curves.panels) / across)
+    colours = colours_of(curves.groups, (panel.group for panel in curves.panels))
+    by_rung = {panel.rung: panel for panel in curves.panels}
+    keys, beside = _keys(curves), 6 if columns == 2 else 3
+    left, top = layout.type * 0.068, layout.type * 0.012
+    bottom = layout.type * 0.055 + layout.small * 0.02 * -(-len(keys) // beside) + 0.03
+    tall = 1.05 if columns == 2 else 0.85
+    width, height = layout.width, top + bottom + down * tall
+    with matplotlib.rc_context(layout.style | {"axes.titlesize": layout.small, "axes.titlepad": 2}):
+        figure = Figure(figsize=(width, height))
+        grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+        edges = {"left": left / width, "right": 0.99, "bottom": bottom / height, "top": 1 - (top + 0.1) / height}
+        figure.subplots_adjust(**edges, wspace=0.1, hspace=0.28)
+        for axes, panel in zip_longest(grid.flat, curves.panels):
+            if panel is None:
+                axes.remove()
+                continue
+            before = by_rung.get(panel.parent) if panel.parent else None
+            _draw_panel(axes, panel, before, colours[panel.group], curves)
+            axes.tick_params(labelsize=layout.small, length=2)
+        _set_limits(grid[0, 0], curves)
+        for axes in list(grid.flat)[len(curves.panels) - across : len(curves.panels)]:
+            axes.tick_params(labelbottom=True)
+        figure.supylabel(axis_title(curves.metric), x=0.004, fontsize=layout.type)
+        middle = (left / width + 0.99) / 2
+        under = (bottom - 0.042 * layout.type) / height
+        figure.supxlabel(f"epoch – {curves.title}", x=middle, y=under, va="center", fontsize=layout.type)
+        _add_legend(figure, keys, beside, layout.small)
+        figure.canvas.draw()
+    return figure
+
+
+def _draw_panel(axes: Axes, panel: Panel, before: Panel | None, colour: str, curves: Curves) -> None:
+    axes.set_title(panel.title, color=DARK)
+    axes.spines[["right", "top"]].set_visible(False)
+    with_train = not curves.metric.higher_is_better
+    if before and before.finished:
+        _draw_mean(axes, [curve.values for curve in before.finished], BEHIND_EDGE, "-", BEHIND)
+    if panel.finished:
+        if with_train:
+            _draw_mean(axes, [curve.train_losses for curve in panel.finished], colour, ":")
+        _draw_mean(axes, [curve.values for curve in panel.finished], colour, "-", colour)
+    for curve in panel.curves:
+        if not curve.finished:
+            _draw_unfinished(axes, curve, colour)
+    if not panel.curves:
+        axes.text(0.5, 0.5, "no run", transform=axes.transAxes, ha="center", va="center", color=FAINT, style="italic")
+
+
+def _draw_mean(axes: Axes, runs: Sequence[Sequence[float]], colour: str, line: str, band: str | None = None) -> None:
+    epochs = [values for values in zip(*runs, strict=False)]
+    at = range(1, len(epochs) + 1)
+    if band and len(runs) > 1:
+        axes.fill_between(at, [*map(min, epochs)], [*map(max, epochs)], color=band, alpha=0.35, linewidth=0)
+    means = [sum(values) / len(values) for values in epochs]
+    axes.plot(at, means, color=colour, linestyle=line, linewidth=1.0)
+
+
+def _draw_unfinished(axes: Axes, curve: Curve, colour: str) -> None:
+    axes.plot(range(1, len(curve.values) + 1), curve.values, color=colour, linestyle="--", linewidth=0.8)
+    if curve.diverged_at is not None:
+        axes.axvline(curve.diverged_at, color=DIVERGED, linewidth=0.8)
+        place: Any = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontweight": "bold"}
+        axes.annotate("×", (curve.diverged_at, 0), (1, 1), color=DIVERGED, **place)
+
+
+def _set_limits(axes: Axes, curves: Curves) -> None:
+    """All that comes after the first epochs, in which every run rises from chance."""
+    settled: list[float] = []
+    for panel in curves.panels:
+        for curve in panel.curves:
+            for values in (curve.values, () if curves.metric.higher_is_better else curve.train_losses):
+                settled += values[int(SETTLED * len(values)) :]
+    low, high = min(settled), max(settled)
+    room = 0.05 * (high - low) or 1.0
+    axes.set_ylim(low - room, high + room)
+    axes.set_xlim(left=1)
+
+
+def _keys(curves: Curves) -> list[tuple[Any, str]]:
+    several = any(len(panel.finished) > 1 for panel in curves.panels)
+    shown = [curve for panel in curves.panels for curve in panel.curves]
+    line, said = Line2D([], [], color=DARK, linewidth=1), "mean of the seeds" if several else "one run"
+    keys: list[tuple[Any, str]] = [(line, said)]
+    if several:
+        keys.append((Patch(facecolor=DARK, alpha=0.3), "lowest to highest"))
+    if not curves.metric.higher_is_better:
+        keys.append((Line2D([], [], color=DARK, linewidth=1, linestyle=":"), "on the training images"))
+    keys.append((Line2D([], [], color=BEHIND_EDGE, linewidth=1), "the rung before"))
+    if any(not curve.finished for curve in shown):
+        keys.append((Line2D([], [], color=DARK, linewidth=0.8, linestyle="--"), "not finished"))
+    if any(curve.diverged_at is not None for curve in shown):
+        keys.append((Line2D([], [], color=DIVERGED, linewidth=0.8), "× diverged"))
+    return keys
+
+
+def _add_legend(figure: Figure, keys: Sequence[tuple[Any, str]], beside: int, size: float) -> None:
+    handles, labels = zip(*keys, strict=True)
+    place: Any = {"loc": "lower center", "ncols": beside, "frameon": False, "fontsize": size, "borderaxespad": 0.1}
+    figure.legend(handles, labels, handletextpad=0.4, columnspacing=1.2, handlelength=1.4, **place)

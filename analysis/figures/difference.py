@@ -1,0 +1,106 @@
+"""One's own study less the paper's, as bars around zero."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from analysis.comparison import Comparison, Difference
+from analysis.figures.rows import places, room_of_titles, set_rows, write_titles
+from analysis.figures.style import (
+    DARK,
+    DIVERGED,
+    FAINT,
+    HATCH,
+    LAYOUTS,
+    colours_of,
+    error_mark,
+    number,
+)
+from analysis.metrics import TOP1
+
+MARGIN = 0.12  # inches
+SAID = 0.36  # of the axis, right of the bars, for the figures
+
+
+def draw_difference(comparison: Comparison, columns: int = 2) -> Figure:
+    """A bar a rung, own less published in percentage points, with its 95 % interval; the figures stand at the right.
+
+    Raises ValueError where no rung has a figure on both sides.
+    """
+    shown = [each for each in comparison.differences if each.change]
+    if not shown:
+        raise ValueError("no rung has a finished run and a published figure: there is no difference to draw")
+    layout, rows = LAYOUTS[columns], [[each.bar] for each in comparison.differences]
+    colours = colours_of(comparison.groups, (each.bar.group for each in comparison.differences))
+    ys, left = places(rows, layout), room_of_titles(rows, layout) + MARGIN
+    keys = _keys(comparison, shown)
+    lines = 2 if comparison.of_changes and columns == 1 else 1  # of the axis' title
+    top, bottom = layout.type * (0.042 + 0.016 * lines), layout.type * 0.021 * len(keys) + 0.08
+    tall = layout.row * (ys[-1] + 1)
+    width, height = layout.width, top + tall + bottom
+    with matplotlib.rc_context(layout.style):
+        figure = Figure(figsize=(width, height))
+        wide = width - left - MARGIN
+        axes = figure.add_axes((left / width, bottom / height, wide / width, tall / height))
+        axes.set_xlim(*_limits(shown))
+        set_rows(axes, rows, layout)
+        axes.set_xlabel(_axis_title(comparison, columns))
+        axes.axvline(0, color=DARK, linewidth=0.8)
+        for y, each in zip(ys, comparison.differences, strict=True):
+            _draw_difference(axes, y, each, colours[each.bar.group], layout.small)
+        axes.spines["left"].set_visible(False)
+        write_titles(axes, rows, layout, left, MARGIN)
+        handles, labels = zip(*keys, strict=True)
+        place: Any = {"loc": "upper right", "bbox_to_anchor": (1, 0), "frameon": False, "borderaxespad": 0.2}
+        axes.legend(handles, labels, labelspacing=0.35, **place)
+        figure.canvas.draw()
+    return figure
+
+
+def _axis_title(comparison: Comparison, columns: int) -> str:
+    if not comparison.of_changes:
+        return "own − published top-1 accuracy (points)"
+    what = "own − published change of top-1 accuracy"
+    return f"{what}{', ' if columns == 2 else chr(10)}against the rung before (points)"
+
+
+def _limits(shown: list[Difference]) -> tuple[float, float]:
+    """Of the intervals, zero among them, with room for the figures at the right."""
+    changes = [each.change for each in shown if each.change]
+    ends = [0.0, *(end for change in changes for end in (change.interval or (change.difference,)))]
+    reach = max(max(ends) - min(ends), 0.1)
+    low, high = min(ends) - 0.04 * reach, max(ends) + 0.04 * reach
+    return low, high + SAID * (high - low)
+
+
+def _draw_difference(axes: Axes, y: float, each: Difference, colour: str, small: float) -> None:
+    at: Any = {"transform": axes.get_yaxis_transform(), "va": "center"}
+    if each.change is None:
+        told = DIVERGED if each.why == "diverged" else FAINT
+        axes.text(0.99, y, each.why, color=told, style="italic", fontsize=small, ha="right", **at)
+        return
+    found = each.change
+    face, hatch = (colour, None) if each.bar.adopted else ("white", HATCH)
+    axes.barh(y, found.difference, 0.58, color=face, edgecolor=colour, hatch=hatch, linewidth=0.8)
+    said = number(found.difference, TOP1, "+").replace("-", "−")
+    if found.interval:
+        low, high = found.interval
+        ends = [[found.difference - low], [high - found.difference]]
+        axes.errorbar(found.difference, y, xerr=ends, color=DARK, capsize=2, linewidth=0.8)
+        said += f" ± {number((high - low) / 2, TOP1)}"
+    bold = "bold" if found.interval and not found.interval[0] <= 0 <= found.interval[1] else "normal"
+    axes.text(0.99, y, said, fontweight=bold, ha="right", **at)
+
+
+def _keys(comparison: Comparison, shown: list[Difference]) -> list[tuple[Any, str]]:
+    keys: list[tuple[Any, str]] = [(Patch(facecolor="none"), comparison.title)]
+    if any(each.change and each.change.interval for each in shown):
+        keys.append((error_mark(), "95 % interval; bold: without zero"))
+    if not all(each.bar.adopted for each in comparison.differences):
+        keys.append((Patch(facecolor="white", edgecolor="#444444", hatch=HATCH), "not adopted"))
+    return keys

@@ -1,0 +1,85 @@
+"""Labels beside points, without overlaps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from analysis.figures.style import FAINT
+
+LETTER, LINE = 0.62, 1.15  # width and height of a letter, of the type's size
+AWAY = (2.0, 5.0, 9.0, 14.0, 20.0, 27.0, 35.0, 45.0)  # from a point's edge, points
+TURNS = [math.pi * turn / 8 for turn in (0, 4, 12, 8, 2, 14, 6, 10, 1, 15, 3, 13, 5, 11, 7, 9)]  # the sides first
+
+Box = tuple[float, float, float, float]  # left, bottom, right, top; points
+
+
+@dataclass(frozen=True)
+class Label:
+    text: str
+    x: float
+    y: float
+    radius: float  # of its point
+    std: float | None  # the reach of its error bar
+    style: dict[str, Any]
+
+
+def write_labels(axes: Axes, labels: Sequence[Label], type_size: float) -> None:
+    """Each at the first place around its point that is free, with a line to it where it is far.
+
+    Limits and scales are to be set before.
+    """
+    to_points = 72 / axes.figure.dpi
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across, up = axes.transData.transform((x, y)) * to_points
+        return float(across), float(up)
+
+    centres = [at(label.x, label.y) for label in labels]
+    # A label may stand on the rim of a big bubble, never on its middle.
+    taken = [_around(x, y, label.radius * 0.8) for (x, y), label in zip(centres, labels, strict=True)]
+    for label in labels:
+        if label.std is not None:
+            (x, low), (_, high) = at(label.x, label.y - label.std), at(label.x, label.y + label.std)
+            taken.append((x - 1.5, low, x + 1.5, high))
+    frame = axes.bbox.frozen()
+    inside = (frame.x0 * to_points, frame.y0 * to_points, frame.x1 * to_points, frame.y1 * to_points)
+    for label, (x, y) in zip(labels, centres, strict=True):
+        place = _free_place(label, x, y, type_size, taken, inside)
+        if place is None:
+            continue
+        (left, bottom, right, top), away = place
+        taken.append((left, bottom, right, top))
+        offset = ((left + right) / 2 - x, (bottom + top) / 2 - y)
+        far: Any = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.4, "shrinkA": 1, "shrinkB": label.radius}
+        style: Any = {"fontsize": type_size, "ha": "center", "va": "center", "zorder": 6} | label.style
+        arrow = far if away > AWAY[1] else None
+        axes.annotate(label.text, (label.x, label.y), offset, textcoords="offset points", arrowprops=arrow, **style)
+
+
+def _free_place(
+    label: Label, x: float, y: float, type_size: float, taken: Sequence[Box], inside: Box
+) -> tuple[Box, float] | None:
+    wide, high = LETTER * type_size * (len(label.text) + 0.5) / 2, LINE * type_size / 2
+    for away in AWAY:
+        for turn in TURNS:
+            reach = label.radius + away
+            to_x = x + math.cos(turn) * (reach + wide)
+            to_y = y + math.sin(turn) * (reach + high)
+            box = (to_x - wide, to_y - high, to_x + wide, to_y + high)
+            within = box[0] >= inside[0] and box[1] >= inside[1] and box[2] <= inside[2] and box[3] <= inside[3]
+            if within and not any(overlap(box, other) for other in taken):
+                return box, away
+    return None
+
+
+def _around(x: float, y: float, radius: float) -> Box:
+    return x - radius, y - radius, x + radius, y + radius
+
+
+def overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -1,0 +1,114 @@
+"""The rows that bars stand in: which bars share one, where it is, and what is written beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, Literal
+
+from matplotlib.axes import Axes
+from matplotlib.transforms import blended_transform_factory
+
+from analysis.figures.style import FAINT, Layout
+from analysis.results import REFERENCE, START, Bar, Series
+
+Row = Sequence[Bar | None]
+
+HEADING = 0.85  # of a group above its rungs, rows
+
+
+def rows_of(series: Sequence[Series]) -> list[Row]:
+    """A row for each rung with every series' bar; starts share a row, and so do references."""
+    tables = [{_key(each, bar): bar for bar in each.bars} for each in series]
+    keys = list(dict.fromkeys(key for table in tables for key in table))
+    if REFERENCE in keys:
+        keys.append(keys.pop(keys.index(REFERENCE)))
+    return [[table.get(key) for table in tables] for key in keys]
+
+
+def _key(series: Series, bar: Bar) -> str:
+    if bar.group == REFERENCE:
+        return REFERENCE
+    return START if bar.rung == series.regime else bar.rung
+
+
+def first(row: Row) -> Bar:
+    return next(bar for bar in row if bar)
+
+
+def places(rows: Sequence[Row], layout: Layout) -> list[float]:
+    """How far down each row is, with the groups' names between where they have no room beside."""
+    found: list[float] = []
+    y = 0.0
+    for group, members in _grouped(rows):
+        y += HEADING if _is_headed(group, layout) else 0
+        found += [y + i for i in range(len(members))]
+        y += len(members)
+    return found
+
+
+def _grouped(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    return [(group, list(members)) for group, members in groupby(rows, key=lambda row: first(row).group)]
+
+
+def _is_headed(group: str, layout: Layout) -> bool:
+    return not layout.group and group not in ("", REFERENCE)
+
+
+def title(row: Row) -> str:
+    titles = list(dict.fromkeys(bar.title for bar in row if bar))
+    if len(titles) == 1:
+        return titles[0]
+    # ResNet-50 and ResNet-200 as ResNet-50/200
+    stem, dash, _ = titles[0].rpartition("-")
+    shared = dash and all(title.startswith(stem + dash) for title in titles)
+    return titles[0] + "".join("/" + (title[len(stem) + 1 :] if shared else title) for title in titles[1:])
+
+
+def room_of_titles(rows: Sequence[Row], layout: Layout) -> float:
+    """Left of the bars, for groups and titles; inches."""
+    return layout.group + layout.letter * max(len(title(row)) for row in rows) + 0.1
+
+
+def write_titles(axes: Axes, rows: Sequence[Row], layout: Layout, left: float, macs: float) -> None:
+    """Titles and groups, with lines between these, left of the axes: `left` inches are there, of them `macs` taken."""
+    across = blended_transform_factory(axes.figure.transSubfigure, axes.transData)
+    at = iter(places(rows, layout))
+    for group, members in _grouped(rows):
+        ys = [next(at) for _ in members]
+        for y, row in zip(ys, members, strict=True):
+            _write(axes, title(row), y, macs * 72, "right")
+        headed = _is_headed(group, layout)
+        if ys[0] > 0:
+            above = ys[0] - 0.5 - (HEADING if headed else 0)
+            axes.plot([0.01, 0.99], [above] * 2, transform=across, color="#bbbbbb", linewidth=0.6, clip_on=False)
+        if group and group != REFERENCE:
+            y = ys[0] - 0.4 - HEADING / 2 if headed else (ys[0] + ys[-1]) / 2
+            name = group if headed else group.replace(" ", "\n", 1)
+            bold: Any = {"fontweight": "bold", "fontsize": layout.type - 0.5, "linespacing": 0.95}
+            _write(axes, name, y, left * 72 - (2.5 if headed else 8), "left", **bold)
+
+
+def write_macs(axes: Axes, rows: Sequence[Row], layout: Layout, ys: Sequence[float]) -> None:
+    """Multiply-adds, left of the axes, in the unit that suits them."""
+    biggest = max(bar.macs for row in rows for bar in row if bar)
+    unit, name = (1e9, "GFLOPs") if biggest >= 1e8 else (1e6, "MFLOPs")
+    _write(axes, name, -0.58, 4, "right", fontsize=layout.small, color=FAINT, va="bottom")
+    for y, row in zip(ys, rows, strict=True):
+        macs = " / ".join(f"{bar.macs / unit:.2f}" for bar in row if bar)
+        _write(axes, macs, y, 4, "right", fontsize=layout.small, color=FAINT)
+
+
+def set_rows(axes: Axes, rows: Sequence[Row], layout: Layout) -> None:
+    """Room for them, the value's axis above."""
+    axes.set_yticks([])
+    axes.set_ylim(places(rows, layout)[-1] + 0.5, -0.5)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set_facecolor("none")
+    axes.spines[["right", "bottom"]].set_visible(False)
+
+
+def _write(axes: Axes, text: str, y: float, points: float, align: Literal["left", "right"], **style: Any) -> None:
+    place: Any = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "ha": align}
+    axes.annotate(text, (0, y), (-points, 0), **(place | {"va": "center"} | style))

@@ -1,0 +1,119 @@
+"""What all figures share: measures, type, colours, and how they are written."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import matplotlib
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.metrics import Metric
+from analysis.results import REFERENCE
+from roadmap.record import write_whole
+
+FORMATS = (".png", ".svg", ".pdf")
+DPI = 300
+
+# Okabe and Ito's colours, which the colour-blind tell apart; one a group, in the study's order, dark and light in turn,
+# so that neighbours differ in grey too. The start and references are grey.
+COLOURS = ("#999999", "#0072B2", "#E69F00", "#D55E00", "#56B4E9", "#009E73", "#CC79A7")
+BEHIND, BEHIND_EDGE = "#d5d5d5", "#aaaaaa"  # the second regime's
+HATCH = "/////"
+DARK, FAINT, DIVERGED = "#222222", "#666666", "#b00020"
+
+STYLE: Any = {
+    "font.size": 8.5,
+    "svg.fonttype": "path",  # so that the figure looks the same without our fonts
+    "pdf.fonttype": 42,  # embedded, as publishers want them
+    "hatch.linewidth": 0.6,
+    "svg.hashsalt": "roadmap",  # so that the same bars give the same file
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The measures of a figure: inches, and points of type."""
+
+    width: float
+    row: float  # height of a bar's row
+    group: float  # room of the groups' names beside the titles; 0: they stand above their rungs
+    letter: float  # of a title
+    macs: float  # room of the multiply-adds of one regime
+    type: float
+    small: float
+
+    @property
+    def style(self) -> Any:
+        thin = {"axes.linewidth": 0.08 * self.type, "xtick.major.size": 0.4 * self.type}
+        return STYLE | thin | {"font.size": self.type, "legend.fontsize": self.type, "xtick.major.pad": 0.3 * self.type}
+
+
+LAYOUTS = {
+    1: Layout(width=3.5, row=0.165, group=0.0, letter=0.049, macs=0.32, type=6.5, small=5.5),
+    2: Layout(width=7.2, row=0.27, group=0.9, letter=0.064, macs=0.5, type=8.5, small=7.0),
+}
+
+
+def colours_of(groups: Sequence[str], others: Iterable[str] = ()) -> dict[str, str]:
+    """Of the study's groups, whichever of them are drawn, and of others after them."""
+    named = list(dict.fromkeys(["", *groups, *others]))
+    coloured = {group: COLOURS[i % len(COLOURS)] for i, group in enumerate(named)}
+    return coloured | {"": COLOURS[0], REFERENCE: COLOURS[0]}
+
+
+def luminance(colour: str) -> float:
+    red, green, blue = to_rgb(colour)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def readable_on(colour: str) -> str:
+    """Dark or white, whichever stands out more."""
+    return DARK if luminance(colour) > 0.5 else "white"
+
+
+def number(value: float, metric: Metric, sign: str = "") -> str:
+    """Halves up, as the paper rounds: 80.35, which no float holds exactly, is 80.4."""
+    return f"{value + 1e-9:{sign}.{metric.decimals}f}"
+
+
+def axis_title(metric: Metric) -> str:
+    return metric.title if metric.higher_is_better else f"{metric.title} (lower is better)"
+
+
+class Spread(Protocol):
+    @property
+    def std(self) -> float | None: ...
+    @property
+    def runs(self) -> int: ...
+
+
+def spread_key(*panels: Iterable[Spread]) -> tuple[Line2D, str] | None:
+    """What the error bars of each panel are, for a legend; none where there are none."""
+    counts = [sorted({each.runs for each in panel if each.std is not None}) for panel in panels]
+    said = [str(runs[0]) if len(runs) == 1 else f"{runs[0]} to {runs[-1]}" for runs in counts if runs]
+    return (error_mark(), f"one standard deviation of {' and of '.join(dict.fromkeys(said))} runs") if said else None
+
+
+def error_mark() -> Line2D:
+    return Line2D([], [], color=DARK, linewidth=0.8, marker="|", markersize=4)
+
+
+def save_figure(figure: Figure, paths: Sequence[Path]) -> list[Path]:
+    """Writes the figure to each path, by its suffix; returns the paths. Raises ValueError for another suffix."""
+    for path in paths:
+        if path.suffix.lower() not in FORMATS:
+            raise ValueError(f"{path}: a figure ends in {', '.join(FORMATS)}")
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kind, drawn = path.suffix.lower(), io.BytesIO()
+        metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(kind)
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(drawn, format=kind[1:], dpi=DPI, metadata=metadata)
+        write_whole(path, drawn.getvalue())
+    return list(paths)

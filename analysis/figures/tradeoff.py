@@ -1,0 +1,176 @@
+"""What the rungs reach against what they cost, as bubbles, in the manner of the paper's Figure 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from analysis.figures.labels import Label, write_labels
+from analysis.figures.style import (
+    BEHIND,
+    BEHIND_EDGE,
+    COLOURS,
+    DARK,
+    FAINT,
+    LAYOUTS,
+    Layout,
+    axis_title,
+    colours_of,
+    spread_key,
+)
+from analysis.tradeoff import Line, Point, Tradeoff
+
+WIDE_RANGE = 6.0  # between the ends of x from which its scale is logarithmic
+BIGGEST = {1: 7.0, 2: 11.0}  # bubble's radius, points
+OTHERS = "#bdbdbd"  # the lines of the models' families
+UNITS = {1e9: "G", 1e6: "M", 1e3: "k"}
+
+
+def draw_tradeoff(tradeoff: Tradeoff, columns: int = 2) -> Figure:
+    """Bubbles with an area by multiply-adds, or parameters where x is multiply-adds; numbers name the rungs.
+
+    The first path is in the groups' colours, others in grey; hollow bubbles were not adopted.
+    """
+    layout, beside = LAYOUTS[columns], columns == 2
+    colours = colours_of(tradeoff.groups, (point.group for path in tradeoff.paths for point in path.points))
+    numbers, radii = _numbers(tradeoff), _radii(tradeoff, BIGGEST[columns])
+    keys, marks = _key_of_numbers(tradeoff, numbers, colours), _key_of_marks(tradeoff)
+    line = layout.small * 0.0185  # of a legend, inches
+    lines = [0 if beside else -(-len(keys) // 3), -(-len(marks) // (3 if beside else 2))]
+    label = 0.062 * layout.type  # the axis' own
+    bottom, left, tall = label + line * sum(lines) + 0.12, 0.075 * layout.type, 4.2 if beside else 2.7
+    right = 1.45 if beside and keys else 0.1
+    width, height = layout.width, bottom + tall + 0.1
+    with matplotlib.rc_context(layout.style):
+        figure = Figure(figsize=(width, height))
+        axes = figure.add_axes((left / width, bottom / height, (width - left - right) / width, tall / height))
+        _set_scales(axes, tradeoff)
+        for family in tradeoff.families:
+            _draw_line(axes, family, ["white"] * len(family.points), radii, is_model=True)
+        for i, path in reversed(list(enumerate(tradeoff.paths))):
+            _draw_line(axes, path, [colours[p.group] if i == 0 else BEHIND for p in path.points], radii)
+        write_labels(axes, list(_labels(tradeoff, numbers, radii)), layout.small)
+        aside: Any = {"loc": "upper left", "bbox_to_anchor": (1.02, 1)}
+        under: Any = {"loc": "upper left", "bbox_to_anchor": (-0.08, -label / tall), "ncols": 3}
+        if keys:
+            _add_legend(axes, keys, layout, **(aside if beside else under))
+        below = -(label + line * lines[0]) / tall
+        _add_legend(axes, marks, layout, **(under | {"bbox_to_anchor": (-0.08, below), "ncols": 3 if beside else 2}))
+        figure.canvas.draw()
+    return figure
+
+
+def _add_legend(axes: Axes, keys: Sequence[tuple[Any, str]], layout: Layout, **place: Any) -> None:
+    handles, labels = zip(*keys, strict=True)
+    tight: Any = {"frameon": False, "borderaxespad": 0.0, "handletextpad": 0.3, "columnspacing": 1.0}
+    several = {tuple: HandlerTuple(ndivide=None, pad=0)}
+    axes.add_artist(axes.legend(handles, labels, fontsize=layout.small, handler_map=several, **tight, **place))
+
+
+def _points(tradeoff: Tradeoff) -> list[Point]:
+    return [point for line in (*tradeoff.paths, *tradeoff.families) for point in line.points]
+
+
+def _numbers(tradeoff: Tradeoff) -> dict[str, int]:
+    """By a rung's title, as they come; starts share one."""
+    titles = dict.fromkeys(_title(point) for path in tradeoff.paths for point in path.points)
+    return {title: number for number, title in enumerate(titles, start=1)}
+
+
+def _title(point: Point) -> str:
+    return point.title if point.group else "start"
+
+
+def _radii(tradeoff: Tradeoff, biggest: float) -> dict[Point, float]:
+    most = max(point.size for point in _points(tradeoff))
+    return {point: max(biggest * (point.size / most) ** 0.5, 1.2) for point in _points(tradeoff)}
+
+
+def _set_scales(axes: Axes, tradeoff: Tradeoff) -> None:
+    points = _points(tradeoff)
+    xs = [point.x for point in points]
+    ys = [point.y + sign * (point.std or 0) for point in points for sign in (-1, 1)]
+    unit, letter = _unit(max(xs))
+    if max(xs) / min(xs) >= WIDE_RANGE:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(min(xs) / 1.25, max(xs) * 1.25)
+    else:
+        room = 0.1 * (max(xs) - min(xs)) or 0.1 * max(xs)
+        axes.set_xlim(min(xs) - room, max(xs) + room)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / unit:g}{letter}"))
+    room = 0.08 * (max(ys) - min(ys)) or 1.0
+    axes.set_ylim(min(ys) - room, max(ys) + room)
+    axes.set_xlabel(tradeoff.x_title)
+    axes.set_ylabel(axis_title(tradeoff.metric))
+    axes.grid(color="#eeeeee", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["right", "top"]].set_visible(False)
+
+
+def _unit(biggest: float) -> tuple[float, str]:
+    if biggest < 1e5:
+        return 1.0, ""
+    return next((unit, letter) for unit, letter in UNITS.items() if biggest >= unit)
+
+
+def _draw_line(
+    axes: Axes, line: Line, colours: Sequence[str], radii: Mapping[Point, float], is_model: bool = False
+) -> None:
+    adopted = [point for point in line.points if point.adopted]
+    style: Any = {"linestyle": "--" if is_model else "-", "color": OTHERS if is_model else BEHIND_EDGE}
+    axes.plot([p.x for p in adopted], [p.y for p in adopted], linewidth=0.7, zorder=2, **style)
+    for point, colour in zip(line.points, colours, strict=True):
+        edge = BEHIND_EDGE if colour == BEHIND else FAINT if is_model else colour
+        face = "white" if is_model or not point.adopted else colour
+        circle: Any = {"marker": "o", "linestyle": "", "markersize": 2 * radii[point], "markerfacecolor": face}
+        edged: Any = {"markeredgecolor": edge if not point.adopted or is_model else "white", "markeredgewidth": 0.6}
+        axes.plot([point.x], [point.y], zorder=3 if is_model else 4, alpha=0.9, **circle, **edged)
+        if point.std is not None:
+            axes.errorbar(point.x, point.y, yerr=point.std, color=DARK, capsize=1.5, linewidth=0.7, zorder=5)
+
+
+def _labels(tradeoff: Tradeoff, key: Mapping[str, int], radii: Mapping[Point, float]) -> Iterator[Label]:
+    for i, path in enumerate(tradeoff.paths):
+        style: Any = {"fontweight": "bold", "color": DARK} if i == 0 else {"color": FAINT}
+        for point in path.points:
+            yield Label(str(key[_title(point)]), point.x, point.y, radii[point], point.std, style)
+    for family in tradeoff.families:
+        for point in family.points:
+            yield Label(point.title, point.x, point.y, radii[point], None, {"color": FAINT, "style": "italic"})
+
+
+def _mark(colour: str, edge: str, size: float = 5) -> Line2D:
+    return Line2D([], [], marker="o", linestyle="", markersize=size, markerfacecolor=colour, markeredgecolor=edge)
+
+
+def _key_of_numbers(tradeoff: Tradeoff, key: Mapping[str, int], colours: Mapping[str, str]) -> list[tuple[Any, str]]:
+    shown = {_title(point): point for path in reversed(tradeoff.paths) for point in path.points}
+    return [
+        (_mark(colours[point.group] if point.adopted else "white", colours[point.group]), f"{number}  {title}")
+        for title, number in key.items()
+        for point in [shown[title]]
+    ]
+
+
+def _key_of_marks(tradeoff: Tradeoff) -> list[tuple[Any, str]]:
+    points = [point for path in tradeoff.paths for point in path.points]
+    several = tuple(_mark(colour, colour) for colour in COLOURS[1:4])
+    keys: list[tuple[Any, str]] = [(several, path.title) for path in tradeoff.paths[:1]]
+    keys += [(_mark(BEHIND, BEHIND_EDGE), path.title) for path in tradeoff.paths[1:]]
+    if not all(point.adopted for point in points):
+        keys.append((_mark("white", DARK), "not adopted"))
+    if tradeoff.families:
+        keys.append((_mark("white", FAINT), "models of the paper's Table 1"))
+    sizes = tuple(_mark("white", DARK, size) for size in (3, 5, 7))
+    keys.append((sizes, f"area: {'parameters' if tradeoff.x == 'macs' else 'multiply-adds'}"))
+    spread = spread_key(points)
+    return keys + ([spread] if spread else [])

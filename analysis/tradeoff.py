@@ -1,0 +1,130 @@
+"""What a rung reaches beside what it costs: of one's own runs, or of the paper's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from analysis.metrics import TOP1, Metric
+from analysis.published import Model, published_models
+from analysis.results import Result, published_sample, published_table
+from roadmap.costs import cost
+from roadmap.ladders import ladder
+from roadmap.study import Study
+
+TITLES = {
+    "macs": "multiply-adds of an image",
+    "parameters": "parameters",
+    "throughput": "images/s",
+    "memory": "peak memory (MiB)",
+}
+MEASURED = {"throughput": "images_per_second", "memory": "peak_memory_bytes"}  # columns of the collection
+SPELLED = {"convnext": "ConvNeXt", "swin": "Swin", "deit": "DeiT", "regnety": "RegNetY"}
+SPELLED |= {"efficientnet": "EfficientNet", "efficientnetv2": "EfficientNetV2"}
+
+
+@dataclass(frozen=True)
+class Point:
+    name: str
+    title: str
+    group: str
+    adopted: bool
+    x: float
+    y: float  # in the metric's unit
+    std: float | None
+    size: float  # multiply-adds; parameters where x is multiply-adds
+    runs: int = 1  # that y is the mean of
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points that belong together, in order."""
+
+    title: str
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    x: str  # of TITLES
+    x_title: str
+    metric: Metric
+    groups: tuple[str, ...]  # of the study, in order
+    paths: tuple[Line, ...]  # the rungs of each regime, in the roadmap's order
+    families: tuple[Line, ...] = ()  # models that the rungs are held against
+
+
+def tradeoff_of_runs(
+    study: Study, titled: Sequence[tuple[str, Sequence[Result]]], x: str, metric: Metric = TOP1
+) -> Tradeoff:
+    """A path for each title and results; of the finished rungs.
+
+    Raises ValueError where no run has finished, or none has the measurement.
+    """
+    paths = [Line(title, tuple(_points(results, x, metric))) for title, results in titled]
+    if not any(result.values(metric) for _, results in titled for result in results):
+        raise ValueError(f"no finished run has a {metric.title}: there is no point to draw")
+    if not any(path.points for path in paths):
+        raise ValueError(f"no finished run has measured its {TITLES[x].partition(' (')[0]}: --x macs needs none")
+    where = " in training, as measured" if x == "throughput" else ", as measured" if x == "memory" else ""
+    return Tradeoff(x, TITLES[x] + where, metric, study.groups, tuple(path for path in paths if path.points))
+
+
+def _points(results: Sequence[Result], x: str, metric: Metric) -> list[Point]:
+    found = []
+    for result in results:
+        sample, at = result.sample(metric), _x_of(result, x)
+        if sample and at is not None:
+            rung, counted = result.rung, result.cost
+            size = counted.parameters if x == "macs" else counted.macs
+            identity = (rung.name, rung.title, rung.group, rung.adopted)
+            found.append(Point(*identity, at, sample.mean, sample.std, size, sample.n))
+    return found
+
+
+def _x_of(result: Result, x: str) -> float | None:
+    if x in MEASURED:
+        measured = result.median(MEASURED[x])
+        return measured / 2**20 if measured is not None and x == "memory" else measured
+    return float(result.cost.macs if x == "macs" else result.cost.parameters)
+
+
+def published_tradeoff(study: Study, regimes: Sequence[str], x: str) -> Tradeoff:
+    """The rungs of the paper's Tables 10 and 11, and the models of its Table 1.
+
+    Raises ValueError for what the paper does not have: it measured models alone, their inference, and no memory.
+    """
+    if x == "memory":
+        raise ValueError("the paper has no measured memory: --x memory is for one's own runs")
+    paths = [] if x in MEASURED else [_published_path(study, regime, x) for regime in regimes]
+    where = " in inference on one V100, as the paper measured" if x == "throughput" else ""
+    return Tradeoff(x, TITLES[x] + where, TOP1, study.groups, tuple(paths), _families(x))
+
+
+def _published_path(study: Study, regime: str, x: str) -> Line:
+    rows, points = published_table(study, regime), []
+    for rung in ladder(regime, study=study):
+        if row := rows.get(rung.name):
+            counted, sample = cost(rung.experiment.design), published_sample(row)
+            at, size = (counted.macs, counted.parameters)[:: 1 if x == "macs" else -1]
+            identity = (rung.name, rung.title, row.group, row.adopted)
+            points.append(Point(*identity, at, sample.mean, sample.std, size, sample.n))
+    return Line(study.regime(regime).title, tuple(points))
+
+
+def _families(x: str) -> tuple[Line, ...]:
+    """Those of one family and image size together."""
+    models = sorted(published_models(), key=lambda model: (model.family, model.image_size))
+    return tuple(
+        Line(SPELLED[family], tuple(_model_point(model, x) for model in members))
+        for (family, _), members in groupby(models, key=lambda model: (model.family, model.image_size))
+    )
+
+
+def _model_point(model: Model, x: str) -> Point:
+    at = {"macs": model.gmacs * 1e9, "parameters": model.parameters, "throughput": model.throughput}[x]
+    size = model.parameters if x == "macs" else model.gmacs * 1e9
+    name = f"{SPELLED[model.family]}-{model.name.rpartition('-')[2].upper()}"
+    title = name if model.image_size == 224 else f"{name} at {model.image_size}"
+    return Point(model.name, title, model.family, True, at, model.top1, None, size)
