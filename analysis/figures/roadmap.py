@@ -82,7 +82,7 @@ def _draw(panels: Sequence[Panel], columns: int) -> Figure:
     rooms = [layout.macs + (len(panel.series) - 1) * 0.8 * layout.macs for panel in panels]
     titles = room_of_titles(rows, layout)
     wide = max((layout.width - titles - sum(rooms) - RIGHT * len(panels)) / len(panels), LEAST)
-    width = titles + sum(rooms) + (wide + RIGHT) * len(panels)
+    width = max(layout.width, titles + sum(rooms) + (wide + RIGHT) * len(panels))
     beside = 2 if len(panels) == 1 or columns == 2 else 1  # keys in a line
     headings = [
         _heading(panel, int((wide + layout.macs) / layout.letter)) if len(panels) > 1 else "" for panel in panels

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -42,7 +43,7 @@ def draw_tradeoff(tradeoff: Tradeoff, columns: int = 2) -> Figure:
     colours = colours_of(tradeoff.groups, (point.group for path in tradeoff.paths for point in path.points))
     numbers, radii = _numbers(tradeoff), _radii(tradeoff, BIGGEST[columns])
     keys, marks = _key_of_numbers(tradeoff, numbers, colours), _key_of_marks(tradeoff)
-    line = layout.small * 0.0185  # of a legend, inches
+    line = layout.small * 0.0212  # of a legend, inches
     lines = [0 if beside else -(-len(keys) // 3), -(-len(marks) // (3 if beside else 2))]
     label = 0.062 * layout.type  # the axis' own
     bottom, left, tall = label + line * sum(lines) + 0.12, 0.075 * layout.type, 4.2 if beside else 2.7
@@ -69,9 +70,9 @@ def draw_tradeoff(tradeoff: Tradeoff, columns: int = 2) -> Figure:
 
 def _add_legend(axes: Axes, keys: Sequence[tuple[Any, str]], layout: Layout, **place: Any) -> None:
     handles, labels = zip(*keys, strict=True)
-    tight: Any = {"frameon": False, "borderaxespad": 0.0, "handletextpad": 0.3, "columnspacing": 1.0}
-    several = {tuple: HandlerTuple(ndivide=None, pad=0)}
-    axes.add_artist(axes.legend(handles, labels, fontsize=layout.small, handler_map=several, **tight, **place))
+    tight: Any = {"frameon": False, "borderaxespad": 0.0, "handletextpad": 0.6, "columnspacing": 1.0}
+    several: Any = {tuple: HandlerTuple(ndivide=None, pad=0)}
+    axes.add_artist(Legend(axes, handles, labels, fontsize=layout.small, handler_map=several, **tight, **place))
 
 
 def _points(tradeoff: Tradeoff) -> list[Point]:
@@ -170,7 +171,7 @@ def _key_of_marks(tradeoff: Tradeoff) -> list[tuple[Any, str]]:
         keys.append((_mark("white", DARK), "not adopted"))
     if tradeoff.families:
         keys.append((_mark("white", FAINT), "models of the paper's Table 1"))
-    sizes = tuple(_mark("white", DARK, size) for size in (3, 5, 7))
+    sizes = tuple(_mark("white", DARK, size) for size in (2, 4, 6))
     keys.append((sizes, f"area: {'parameters' if tradeoff.x == 'macs' else 'multiply-adds'}"))
     spread = spread_key(points)
     return keys + ([spread] if spread else [])
