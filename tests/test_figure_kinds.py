@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.legend import Legend
 from matplotlib.patches import Rectangle
@@ -355,7 +356,7 @@ def test_a_tradeoff_names_each_point_once_and_apart(own):
         points = [point for line in (*tradeoff.paths, *tradeoff.families) for point in line.points]
         assert len(axes.texts) == len(points)
         for text in axes.texts:
-            text.update_positions(figure.canvas.get_renderer())
+            text.update_positions(FigureCanvasAgg(figure).get_renderer())
         boxes = [Text.get_window_extent(text) for text in axes.texts]  # without the lines to their points
         boxes = [(box.x0, box.y0, box.x1, box.y1) for box in boxes]
         assert not [1 for i, one in enumerate(boxes) for other in boxes[:i] if overlap(one, other)]
