@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from analysis.figures.style import FAINT
 
 LETTER, LINE = 0.62, 1.15  # width and height of a letter, of the type's size
-AWAY = (2.0, 5.0, 9.0, 14.0, 20.0, 27.0, 35.0, 45.0)  # from a point's edge, points
+AWAY = (2.0, 5.0, 9.0, 14.0, 20.0, 27.0, 35.0, 45.0, 58.0, 74.0)  # from a point's edge, points
 TURNS = [math.pi * turn / 8 for turn in (0, 4, 12, 8, 2, 14, 6, 10, 1, 15, 3, 13, 5, 11, 7, 9)]  # the sides first
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top; points
@@ -31,7 +31,7 @@ class Label:
 def write_labels(axes: Axes, labels: Sequence[Label], type_size: float) -> None:
     """Each at the first place around its point that is free, with a line to it where it is far.
 
-    Limits and scales are to be set before.
+    Where there is no such place, on a bubble; at worst on another label. Limits and scales are to be set before.
     """
     to_points = 72 / axes.figure.dpi
 
@@ -50,10 +50,12 @@ def write_labels(axes: Axes, labels: Sequence[Label], type_size: float) -> None:
     written: list[Box] = []
     inside = (frame.x0 * to_points, frame.y0 * to_points, frame.x1 * to_points, frame.y1 * to_points)
     for label, (x, y) in zip(labels, centres, strict=True):
-        place = _free_place(label, x, y, type_size, taken, written, inside)
-        if place is None:
-            continue
-        (left, bottom, right, top), away = place
+        (left, bottom, right, top), away = (
+            _free_place(label, x, y, type_size, taken, written, inside)
+            or _free_place(label, x, y, type_size, written, (), inside)
+            or _free_place(label, x, y, type_size, (), (), inside)
+            or ((x, y, x, y), 0.0)
+        )
         taken.append((left, bottom, right, top))
         written.append((left, bottom, right, top))
         offset = ((left + right) / 2 - x, (bottom + top) / 2 - y)

@@ -140,13 +140,14 @@ def _draw_line(
 
 
 def _labels(tradeoff: Tradeoff, key: Mapping[str, int], radii: Mapping[Point, float]) -> Iterator[Label]:
+    """Names first: numbers find a place more easily."""
+    for family in tradeoff.families:
+        for point in family.points:
+            yield Label(point.title, point.x, point.y, radii[point], None, {"color": FAINT, "style": "italic"})
     for i, path in enumerate(tradeoff.paths):
         style: Any = {"fontweight": "bold", "color": DARK} if i == 0 else {"color": FAINT}
         for point in path.points:
             yield Label(str(key[_title(point)]), point.x, point.y, radii[point], point.std, style)
-    for family in tradeoff.families:
-        for point in family.points:
-            yield Label(point.title, point.x, point.y, radii[point], None, {"color": FAINT, "style": "italic"})
 
 
 def _mark(colour: str, edge: str, size: float = 5) -> Line2D:
