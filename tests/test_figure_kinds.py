@@ -37,8 +37,9 @@ from analysis.metrics import find_metric
 from analysis.published import published_models
 from analysis.results import Result, published_series, series_of_runs
 from analysis.tradeoff import published_tradeoff, tradeoff_of_runs
+from roadmap.cli import main
 from roadmap.costs import cost
-from roadmap.record import Divergence, Run, append_metrics, write_divergences
+from roadmap.record import Divergence, Run, append_metrics, write_divergences, write_json, write_manifest
 from roadmap.study import load_study
 from tests.conftest import ROOT
 
@@ -418,3 +419,28 @@ def test_neighbouring_groups_stay_apart_in_grey_and_for_the_colour_blind():
     for matrix in (DEUTERANOPIA, PROTANOPIA):
         apart = [np.linalg.norm(seen(one, matrix) - seen(other, matrix)) for one, other in pairwise(COLOURS)]
         assert min(apart) > 0.2
+
+
+def test_the_command_draws_every_kind_of_ones_own_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for rung in roadmap.ladder("pico", "pico..recipe"):
+        for seed in (0, 1):
+            run = Run("pico", rung.name, rung.experiment, "digits", STUDY.dataset("digits"), seed, "paper")
+            folder = run.folder(tmp_path / "runs")
+            write_manifest(folder, run)
+            epoch = {"top1": 90.0 + seed, "test_loss": 0.3, "train_loss": 0.4, "seconds": 1.0}
+            append_metrics(folder, {"epoch": 1, "images_per_second": 900.0, "peak_memory_bytes": 2**28} | epoch)
+            write_json(folder / "result.json", {"identity": run.identity, "top1": 90.0 + seed, "seconds": 1.0})
+    assert main(["figure", "--columns", "1", "--metric", "top5"]) == 2
+    assert "no run has finished with a top-5 accuracy" in capsys.readouterr().err
+    for options, name in (
+        ([], "roadmap"),
+        (["--compare", "side-by-side"], "roadmap-side-by-side"),
+        (["--compare", "difference", "--against", "resnet-200"], "roadmap-difference"),
+        (["--kind", "tradeoff", "--x", "memory"], "tradeoff"),
+        (["--kind", "curves", "--metric", "loss"], "curves"),
+        (["--kind", "tradeoff", "--published"], "tradeoff-published"),
+    ):
+        assert main(["figure", *options]) == 0, capsys.readouterr().err
+        assert (tmp_path / f"{name}.png").exists() and (tmp_path / f"{name}.svg").exists()
+    assert main(["figure", "--compare", "side-by-side", "--metric", "top5"]) == 2

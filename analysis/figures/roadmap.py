@@ -75,7 +75,8 @@ def _draw(panels: Sequence[Panel], columns: int) -> Figure:
         if not 1 <= len(panel.series) <= 2:
             raise ValueError(f"the figure takes one regime or two, not {len(panel.series)}: choose with --regime")
         if not panel.reach and not any(bar.diverged for bar in panel.bars):
-            raise ValueError("no run has finished: there is no bar to draw")
+            what = panel.series[0].metric.title
+            raise ValueError(f"no run has finished with a {what}: there is no bar to draw")
     layout, rows = LAYOUTS[columns], rows_of([each for panel in panels for each in panel.series])
     colours = colours_of(panels[0].series[0].groups, (bar.group for panel in panels for bar in panel.bars))
     keys = _keys(panels, colours)

@@ -29,7 +29,7 @@ from analysis.figures.style import (
 from analysis.tradeoff import Line, Point, Tradeoff
 
 WIDE_RANGE = 6.0  # between the ends of x from which its scale is logarithmic
-BIGGEST = {1: 7.0, 2: 11.0}  # bubble's radius, points
+BIGGEST = {1: 5.0, 2: 8.0}  # bubble's radius, points
 OTHERS = "#bdbdbd"  # the lines of the models' families
 UNITS = {1e9: "G", 1e6: "M", 1e3: "k"}
 
@@ -140,14 +140,17 @@ def _draw_line(
 
 
 def _labels(tradeoff: Tradeoff, key: Mapping[str, int], radii: Mapping[Point, float]) -> Iterator[Label]:
-    """Names first: numbers find a place more easily."""
-    for family in tradeoff.families:
-        for point in family.points:
-            yield Label(point.title, point.x, point.y, radii[point], None, {"color": FAINT, "style": "italic"})
-    for i, path in enumerate(tradeoff.paths):
-        style: Any = {"fontweight": "bold", "color": DARK} if i == 0 else {"color": FAINT}
+    """Those that come first find the best places."""
+    bold: Any = {"fontweight": "bold", "color": DARK}
+    for path in tradeoff.paths[:1]:
         for point in path.points:
-            yield Label(str(key[_title(point)]), point.x, point.y, radii[point], point.std, style)
+            yield Label(str(key[_title(point)]), point.x, point.y, radii[point], point.std, bold)
+    for line in tradeoff.families:
+        for point in line.points:
+            yield Label(point.title, point.x, point.y, radii[point], None, {"color": FAINT, "style": "italic"})
+    for path in tradeoff.paths[1:]:
+        for point in path.points:
+            yield Label(str(key[_title(point)]), point.x, point.y, radii[point], point.std, {"color": FAINT})
 
 
 def _mark(colour: str, edge: str, size: float = 5) -> Line2D:
