@@ -147,6 +147,12 @@ def test_cost_is_macs_times_images_over_speed(capsys):
         (["figure", "--published", "-o", "x.bmp"], "a figure ends in .png, .svg, .pdf"),
         (["figure", "--published", "--regime", "pico"], "the paper has no table of regime 'pico'"),
         (["figure", "--published", "--data", "digits"], "--data has no say"),
+        (["figure", "--published", "--compare", "difference"], "it goes without --published"),
+        (["figure", "--compare", "difference", "--kind", "curves"], "--compare has no say in --kind curves"),
+        (["figure", "--against", "resnet-50"], "--against has no say without --compare"),
+        (["figure", "--x", "memory"], "--x has no say without --kind tradeoff"),
+        (["figure", "--published", "--kind", "curves"], "the paper has no training curves"),
+        (["figure", "--published", "--kind", "tradeoff", "--x", "memory"], "the paper has no measured memory"),
     ],
 )
 def test_bad_usage_gets_one_sentence_and_status_2(capsys, arguments, message):

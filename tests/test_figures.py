@@ -66,6 +66,7 @@ def test_the_published_figure_names_what_it_shows(published):
         "ResNet-50 / Swin-T",
         "ResNet-200 / Swin-B",
         "not adopted",
+        "one standard deviation of 3 runs",
     ]
 
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from analysis.figures.style import FAINT
 
 LETTER, LINE = 0.62, 1.15  # width and height of a letter, of the type's size
-AWAY = (2.0, 5.0, 9.0, 14.0, 20.0, 27.0, 35.0, 45.0)  # from a point's edge, points
+AWAY = (2.0, 5.0, 9.0, 14.0, 20.0, 27.0, 35.0, 45.0, 58.0, 74.0)  # from a point's edge, points
 TURNS = [math.pi * turn / 8 for turn in (0, 4, 12, 8, 2, 14, 6, 10, 1, 15, 3, 13, 5, 11, 7, 9)]  # the sides first
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top; points
@@ -31,7 +31,7 @@ class Label:
 def write_labels(axes: Axes, labels: Sequence[Label], type_size: float) -> None:
     """Each at the first place around its point that is free, with a line to it where it is far.
 
-    Limits and scales are to be set before.
+    Where there is no such place, on a bubble; at worst on another label. Limits and scales are to be set before.
     """
     to_points = 72 / axes.figure.dpi
 
@@ -47,13 +47,17 @@ def write_labels(axes: Axes, labels: Sequence[Label], type_size: float) -> None:
             (x, low), (_, high) = at(label.x, label.y - label.std), at(label.x, label.y + label.std)
             taken.append((x - 1.5, low, x + 1.5, high))
     frame = axes.bbox.frozen()
+    written: list[Box] = []
     inside = (frame.x0 * to_points, frame.y0 * to_points, frame.x1 * to_points, frame.y1 * to_points)
     for label, (x, y) in zip(labels, centres, strict=True):
-        place = _free_place(label, x, y, type_size, taken, inside)
-        if place is None:
-            continue
-        (left, bottom, right, top), away = place
+        (left, bottom, right, top), away = (
+            _free_place(label, x, y, type_size, taken, written, inside)
+            or _free_place(label, x, y, type_size, written, (), inside)
+            or _free_place(label, x, y, type_size, (), (), inside)
+            or ((x, y, x, y), 0.0)
+        )
         taken.append((left, bottom, right, top))
+        written.append((left, bottom, right, top))
         offset = ((left + right) / 2 - x, (bottom + top) / 2 - y)
         far: Any = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.4, "shrinkA": 1, "shrinkB": label.radius}
         style: Any = {"fontsize": type_size, "ha": "center", "va": "center", "zorder": 6} | label.style
@@ -62,8 +66,9 @@ def write_labels(axes: Axes, labels: Sequence[Label], type_size: float) -> None:
 
 
 def _free_place(
-    label: Label, x: float, y: float, type_size: float, taken: Sequence[Box], inside: Box
+    label: Label, x: float, y: float, type_size: float, taken: Sequence[Box], written: Sequence[Box], inside: Box
 ) -> tuple[Box, float] | None:
+    """With how far it is; its line crosses no other label."""
     wide, high = LETTER * type_size * (len(label.text) + 0.5) / 2, LINE * type_size / 2
     for away in AWAY:
         for turn in TURNS:
@@ -72,13 +77,21 @@ def _free_place(
             to_y = y + math.sin(turn) * (reach + high)
             box = (to_x - wide, to_y - high, to_x + wide, to_y + high)
             within = box[0] >= inside[0] and box[1] >= inside[1] and box[2] <= inside[2] and box[3] <= inside[3]
-            if within and not any(overlap(box, other) for other in taken):
+            crossed = any(_crosses(x, y, to_x, to_y, other) for other in written)
+            if within and not crossed and not any(overlap(box, other) for other in taken):
                 return box, away
     return None
 
 
 def _around(x: float, y: float, radius: float) -> Box:
     return x - radius, y - radius, x + radius, y + radius
+
+
+def _crosses(x: float, y: float, to_x: float, to_y: float, box: Box) -> bool:
+    """Whether the line from one place to another does, looked at in steps."""
+    steps = [step / 16 for step in range(17)]
+    at = [(x + step * (to_x - x), y + step * (to_y - y)) for step in steps]
+    return any(box[0] < across < box[2] and box[1] < up < box[3] for across, up in at)
 
 
 def overlap(one: Box, other: Box) -> bool:

@@ -75,14 +75,15 @@ def _draw(panels: Sequence[Panel], columns: int) -> Figure:
         if not 1 <= len(panel.series) <= 2:
             raise ValueError(f"the figure takes one regime or two, not {len(panel.series)}: choose with --regime")
         if not panel.reach and not any(bar.diverged for bar in panel.bars):
-            raise ValueError("no run has finished: there is no bar to draw")
+            what = panel.series[0].metric.title
+            raise ValueError(f"no run has finished with a {what}: there is no bar to draw")
     layout, rows = LAYOUTS[columns], rows_of([each for panel in panels for each in panel.series])
     colours = colours_of(panels[0].series[0].groups, (bar.group for panel in panels for bar in panel.bars))
     keys = _keys(panels, colours)
     rooms = [layout.macs + (len(panel.series) - 1) * 0.8 * layout.macs for panel in panels]
     titles = room_of_titles(rows, layout)
     wide = max((layout.width - titles - sum(rooms) - RIGHT * len(panels)) / len(panels), LEAST)
-    width = titles + sum(rooms) + (wide + RIGHT) * len(panels)
+    width = max(layout.width, titles + sum(rooms) + (wide + RIGHT) * len(panels))
     beside = 2 if len(panels) == 1 or columns == 2 else 1  # keys in a line
     headings = [
         _heading(panel, int((wide + layout.macs) / layout.letter)) if len(panels) > 1 else "" for panel in panels
@@ -98,7 +99,7 @@ def _draw(panels: Sequence[Panel], columns: int) -> Figure:
             left += room
             axes = figure.add_axes((left / width, bottom / height, wide / width, tall / height))
             own = [row[at : at + len(panel.series)] for row in rows]
-            axes.set_xlim(*_limits(panels, panel))
+            axes.set_xlim(*_limits(panels, panel, layout.letter / wide))
             set_rows(axes, rows, layout)
             axes.set_xlabel(heading + axis_title(panel.series[0].metric))
             _draw_rows(axes, own, places(rows, layout), panel, colours)
@@ -139,18 +140,22 @@ def _add_legend(axes: Axes, keys: Sequence[tuple[Any, str]], beside: int) -> Non
     axes.legend(handles, labels, handler_map=several, labelspacing=0.35, borderaxespad=0.2, **place)
 
 
-def _limits(panels: Sequence[Panel], panel: Panel) -> tuple[float, float]:
+def _limits(panels: Sequence[Panel], panel: Panel, letter: float) -> tuple[float, float]:
     """From a little below the lowest bar, so that small differences show, to a little above the highest.
 
-    The same for panels of the same regimes.
+    The same for panels of the same regimes. `letter` is a letter's share of the width.
     """
     regimes = [each.regime for each in panel.series]
     alike = [each for each in panels if [series.regime for series in each.series] == regimes]
     values = [value for each in alike for value in each.reach] or [0.0, 100.0]
     low, high = min(values), max(values)
     room = max(high - low, 10.0 ** (1 - panel.series[0].metric.decimals))
-    beyond = 0.22 if len(panel.series) > 1 else 0.08  # where the grey bars' figures stand
-    return max(0.0, low - 0.35 * room), high + beyond * room
+    low, high = max(0.0, low - 0.35 * room), high + 0.04 * room
+    # What is written behind the bars: that runs diverged, or the grey bars' figures.
+    diverged = any(bar.diverged and bar.value is not None for each in alike for bar in each.bars)
+    letters = 11 if diverged else 5 if len(panel.series) > 1 else 0
+    share = min(letters * letter, 0.5)
+    return low, high + share / (1 - share) * (high - low)
 
 
 def _draw_rows(axes: Axes, rows: Sequence[Row], ys: Sequence[float], panel: Panel, colours: Mapping[str, str]) -> None:

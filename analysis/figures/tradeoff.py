@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -28,7 +29,7 @@ from analysis.figures.style import (
 from analysis.tradeoff import Line, Point, Tradeoff
 
 WIDE_RANGE = 6.0  # between the ends of x from which its scale is logarithmic
-BIGGEST = {1: 7.0, 2: 11.0}  # bubble's radius, points
+BIGGEST = {1: 5.0, 2: 8.0}  # bubble's radius, points
 OTHERS = "#bdbdbd"  # the lines of the models' families
 UNITS = {1e9: "G", 1e6: "M", 1e3: "k"}
 
@@ -42,7 +43,7 @@ def draw_tradeoff(tradeoff: Tradeoff, columns: int = 2) -> Figure:
     colours = colours_of(tradeoff.groups, (point.group for path in tradeoff.paths for point in path.points))
     numbers, radii = _numbers(tradeoff), _radii(tradeoff, BIGGEST[columns])
     keys, marks = _key_of_numbers(tradeoff, numbers, colours), _key_of_marks(tradeoff)
-    line = layout.small * 0.0185  # of a legend, inches
+    line = layout.small * 0.0212  # of a legend, inches
     lines = [0 if beside else -(-len(keys) // 3), -(-len(marks) // (3 if beside else 2))]
     label = 0.062 * layout.type  # the axis' own
     bottom, left, tall = label + line * sum(lines) + 0.12, 0.075 * layout.type, 4.2 if beside else 2.7
@@ -69,9 +70,9 @@ def draw_tradeoff(tradeoff: Tradeoff, columns: int = 2) -> Figure:
 
 def _add_legend(axes: Axes, keys: Sequence[tuple[Any, str]], layout: Layout, **place: Any) -> None:
     handles, labels = zip(*keys, strict=True)
-    tight: Any = {"frameon": False, "borderaxespad": 0.0, "handletextpad": 0.3, "columnspacing": 1.0}
-    several = {tuple: HandlerTuple(ndivide=None, pad=0)}
-    axes.add_artist(axes.legend(handles, labels, fontsize=layout.small, handler_map=several, **tight, **place))
+    tight: Any = {"frameon": False, "borderaxespad": 0.0, "handletextpad": 0.6, "columnspacing": 1.0}
+    several: Any = {tuple: HandlerTuple(ndivide=None, pad=0)}
+    axes.add_artist(Legend(axes, handles, labels, fontsize=layout.small, handler_map=several, **tight, **place))
 
 
 def _points(tradeoff: Tradeoff) -> list[Point]:
@@ -139,13 +140,17 @@ def _draw_line(
 
 
 def _labels(tradeoff: Tradeoff, key: Mapping[str, int], radii: Mapping[Point, float]) -> Iterator[Label]:
-    for i, path in enumerate(tradeoff.paths):
-        style: Any = {"fontweight": "bold", "color": DARK} if i == 0 else {"color": FAINT}
+    """Those that come first find the best places."""
+    bold: Any = {"fontweight": "bold", "color": DARK}
+    for path in tradeoff.paths[:1]:
         for point in path.points:
-            yield Label(str(key[_title(point)]), point.x, point.y, radii[point], point.std, style)
-    for family in tradeoff.families:
-        for point in family.points:
+            yield Label(str(key[_title(point)]), point.x, point.y, radii[point], point.std, bold)
+    for line in tradeoff.families:
+        for point in line.points:
             yield Label(point.title, point.x, point.y, radii[point], None, {"color": FAINT, "style": "italic"})
+    for path in tradeoff.paths[1:]:
+        for point in path.points:
+            yield Label(str(key[_title(point)]), point.x, point.y, radii[point], point.std, {"color": FAINT})
 
 
 def _mark(colour: str, edge: str, size: float = 5) -> Line2D:
@@ -170,7 +175,7 @@ def _key_of_marks(tradeoff: Tradeoff) -> list[tuple[Any, str]]:
         keys.append((_mark("white", DARK), "not adopted"))
     if tradeoff.families:
         keys.append((_mark("white", FAINT), "models of the paper's Table 1"))
-    sizes = tuple(_mark("white", DARK, size) for size in (3, 5, 7))
+    sizes = tuple(_mark("white", DARK, size) for size in (2, 4, 6))
     keys.append((sizes, f"area: {'parameters' if tradeoff.x == 'macs' else 'multiply-adds'}"))
     spread = spread_key(points)
     return keys + ([spread] if spread else [])

@@ -1,0 +1,446 @@
+"""Every kind of figure as a picture, against tests/baseline/, and its data as data.
+
+After a change that is meant: `pytest tests/test_figure_kinds.py --mpl-generate-path=tests/baseline`, and look.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from functools import wraps
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.legend import Legend
+from matplotlib.patches import Rectangle
+from matplotlib.testing.compare import compare_images
+from matplotlib.text import Text
+
+import roadmap
+from analysis.comparison import compare, published_beside, table_against
+from analysis.curves import curves_of_runs
+from analysis.figures import (
+    draw_curves,
+    draw_difference,
+    draw_roadmap,
+    draw_side_by_side,
+    draw_tradeoff,
+    save_figure,
+)
+from analysis.figures.labels import overlap
+from analysis.figures.style import COLOURS, luminance
+from analysis.metrics import find_metric
+from analysis.published import published_models
+from analysis.results import Result, published_series, series_of_runs
+from analysis.tradeoff import published_tradeoff, tradeoff_of_runs
+from roadmap.cli import main
+from roadmap.costs import cost
+from roadmap.record import Divergence, Run, append_metrics, write_divergences, write_json, write_manifest
+from roadmap.study import load_study
+from tests.conftest import ROOT
+
+STUDY = load_study()
+DPI, TOLERANCE = 60, 0.5  # root mean square of 0 to 255
+
+
+def bare(figure):
+    """Without letters, and the legends that are as wide as they: each version of matplotlib draws them otherwise.
+
+    They are tested as data.
+    """
+    for artist in [*figure.findobj(Text), *figure.findobj(Legend)]:
+        artist.set_visible(False)
+    return figure
+
+
+def picture(function):
+    compared = pytest.mark.mpl_image_compare(
+        baseline_dir="baseline", tolerance=TOLERANCE, savefig_kwargs={"dpi": DPI}, style="default"
+    )
+    return compared(wraps(function)(lambda **arguments: bare(function(**arguments))))
+
+
+# Of each rung of a made-up study: the accuracies by seed.
+ACCURACIES = {
+    "pico": {0: 97.6, 1: 97.9, 2: 97.8},
+    "recipe": {0: 97.1, 1: 97.4, 2: 97.3},
+    "stage-ratio": {0: 97.0, 1: 97.3, 2: 96.9},
+    "patchify-stem": {0: 96.4, 1: 97.0, 2: 96.8},
+    "depthwise": {0: 96.1},
+    "width": {},
+    "inverted-bottleneck": {0: 97.2, 2: 97.6},
+    "kernel-size-7": {0: 96.9, 1: 96.0, 2: 96.3},
+    "kernel-size-9": {0: 95.7, 1: 96.4, 2: 95.9},
+    "layer-scale": {0: 95.1, 1: 94.6, 2: 95.0},
+}
+DIVERGED = {"width": (0, 1), "inverted-bottleneck": (1,)}
+
+
+def result(rung, values, regime="pico", diverged=()):
+    data = STUDY.regime(regime).data
+    dataset = STUDY.dataset(data)
+    run = Run(regime, rung.name, rung.experiment, data, dataset, 0, "paper")
+    counted = cost(rung.experiment.design, rung.experiment.recipe.image_size, dataset.classes)
+    rows = {
+        seed: {
+            "seed": seed,
+            "state": "finished",
+            "top1": value,
+            "test_loss": (100 - value) / 10,
+            "images_per_second": 2e9 / counted.macs + 10 * seed,
+            "peak_memory_bytes": 2**29 + counted.parameters * 16,
+            "folder": f"{regime}/{rung.name}-s{seed}-made",
+        }
+        for seed, value in values.items()
+    }
+    folders = {
+        seed: {"seed": seed, "state": "diverged", "folder": f"{regime}/{rung.name}-s{seed}-made"} for seed in diverged
+    }
+    return Result(rung, run, counted, rows, tuple(diverged), folders)
+
+
+@pytest.fixture(scope="module")
+def own():
+    rungs = {rung.name: rung for rung in roadmap.ladder("pico")}
+    return [result(rungs[name], values, diverged=DIVERGED.get(name, ())) for name, values in ACCURACIES.items()]
+
+
+@pytest.fixture(scope="module")
+def reproduced():
+    """The paper's table itself, each rung half a point better, over three seeds."""
+    rows = published_series(STUDY, "resnet-50").bars
+    rungs = {rung.name: rung for rung in roadmap.ladder("resnet-50")}
+    return [
+        result(rungs[bar.rung], dict(enumerate((bar.value + 0.3, bar.value + 0.5, bar.value + 0.7))), "resnet-50")
+        for bar in rows
+        if bar.rung in rungs
+    ]
+
+
+@pytest.fixture(scope="module")
+def published():
+    return [published_series(STUDY, regime) for regime in ("resnet-50", "resnet-200")]
+
+
+@pytest.fixture
+def recorded(own, tmp_path):
+    """The folder of the made-up study's epochs."""
+    for each in own:
+        for seed, row in (each.seeds | each.unfinished).items():
+            folder = tmp_path / row["folder"]
+            folder.mkdir(parents=True)
+            last = row.get("top1", 60.0)
+            for epoch in range(1, 11 if row["state"] == "finished" else 4):
+                top1 = last - 80 * math.exp(-epoch / 2) - seed
+                losses = {"test_loss": (100 - top1) / 20, "train_loss": (100 - top1) / 15}
+                append_metrics(folder, {"epoch": epoch, "top1": top1, **losses})
+            if row["state"] == "diverged":
+                write_divergences(folder, [Divergence(4, 2, 0.004, "nan", "stages.1")])
+    return tmp_path
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def lengths(axes):
+    """Of each bar, from where it begins to where it ends, from top to bottom."""
+    patches = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    return [round(patch.get_width(), 3) for patch in sorted(patches, key=lambda patch: patch.get_y())]
+
+
+def side_by_side(results, columns=2):
+    series = series_of_runs(STUDY, results)
+    beside = published_beside(STUDY, series, table_against(STUDY, results[0], None))
+    return draw_side_by_side([series], [beside], columns)
+
+
+# As pictures.
+
+
+@picture
+def test_published_in_two_columns(published):
+    return draw_roadmap(published)
+
+
+@picture
+def test_published_in_one_column(published):
+    return draw_roadmap(published, columns=1)
+
+
+@picture
+def test_own_study_with_missing_and_diverged_rungs(own):
+    return draw_roadmap([series_of_runs(STUDY, own)])
+
+
+@picture
+def test_loss_in_one_column(own):
+    return draw_roadmap([series_of_runs(STUDY, own, metric=find_metric("loss"))], columns=1)
+
+
+@picture
+def test_side_by_side(own):
+    return side_by_side(own)
+
+
+@picture
+def test_side_by_side_in_one_column(own):
+    return side_by_side(own, columns=1)
+
+
+@picture
+def test_difference_of_changes(own):
+    return draw_difference(compare(STUDY, own))
+
+
+@picture
+def test_difference_of_accuracies_in_one_column(reproduced):
+    return draw_difference(compare(STUDY, reproduced), columns=1)
+
+
+@picture
+def test_tradeoff_of_runs(own):
+    return draw_tradeoff(tradeoff_of_runs(STUDY, [("ResNet-pico on digits", own)], "throughput"))
+
+
+@picture
+def test_published_tradeoff():
+    return draw_tradeoff(published_tradeoff(STUDY, ["resnet-50", "resnet-200"], "macs"))
+
+
+@picture
+def test_published_tradeoff_in_one_column():
+    return draw_tradeoff(published_tradeoff(STUDY, ["resnet-50", "resnet-200"], "parameters"), columns=1)
+
+
+@picture
+def test_curves(own, recorded):
+    return draw_curves(curves_of_runs(STUDY, "ResNet-pico on digits", own, recorded))
+
+
+@picture
+def test_loss_curves_in_one_column(own, recorded):
+    metric = find_metric("loss")
+    return draw_curves(curves_of_runs(STUDY, "ResNet-pico on digits", own, recorded, metric), columns=1)
+
+
+@pytest.mark.parametrize("change", ["value", "std", "adopted", "group", "missing", "macs"])
+def test_one_changed_bar_is_another_picture(published, tmp_path, change):
+    """By more than the tolerance of the pictures above."""
+    series = published[0]
+    bars = list(series.bars)
+    changes = {
+        "value": {"value": bars[13].value - 0.5},
+        "std": {"std": 0.4},
+        "adopted": {"adopted": False},
+        "group": {"group": "Large Kernel"},
+        "missing": {"value": None, "std": None},
+        "macs": {"macs": 9.99e9},
+    }
+    bars[13] = replace(bars[13], **changes[change])
+    changed = draw_roadmap([replace(series, bars=tuple(bars)), published[1]])
+    bare(changed).savefig(tmp_path / "changed.png", dpi=DPI)
+    baseline = ROOT / "tests/baseline/test_published_in_two_columns.png"
+    found = compare_images(str(baseline), str(tmp_path / "changed.png"), TOLERANCE)
+    assert (found is None) == (change == "macs"), found  # four small digits, which the tests of data hold
+
+
+# As data.
+
+
+@pytest.mark.parametrize(("columns", "width"), [(1, 3.5), (2, 7.2)])
+def test_figures_are_as_wide_as_their_columns(own, recorded, published, reproduced, columns, width):
+    title = "ResNet-pico on digits"
+    figures = [
+        draw_roadmap(published, columns),
+        side_by_side(own, columns),
+        draw_difference(compare(STUDY, reproduced), columns),
+        draw_tradeoff(tradeoff_of_runs(STUDY, [(title, own)], "macs"), columns),
+        draw_curves(curves_of_runs(STUDY, title, own, recorded), columns),
+    ]
+    for figure in figures:
+        assert figure.get_figwidth() == pytest.approx(width)
+        written = [text for axes in figure.axes for text in axes.texts if text.get_text()]
+        assert min(text.get_fontsize() for text in written) >= 5.5 if written else True
+
+
+def test_own_bars_stand_beside_the_papers_of_the_same_rungs(own):
+    left, right = side_by_side(own).axes
+    assert len(lengths(left)) == 9 and len(lengths(right)) == 10  # nine rungs of the paper, and Swin-T
+    ends = [round(patch.get_x() + patch.get_width(), 2) for patch in right.patches]
+    assert ends == [76.13, 78.82, 79.36, 79.51, 78.28, 80.5, 80.64, 80.57, 80.57, 81.3]
+    assert "  diverged" in texts(left) and "1 diverged" in texts(left) and "  not in the paper" in texts(right)
+    assert left.get_xlabel().startswith("ResNet-pico on digits\n")
+    assert right.get_xlabel().startswith("the paper's ResNet-50\n")
+
+
+def test_panels_of_one_regime_have_one_scale(reproduced):
+    left, right = side_by_side(reproduced).axes
+    assert left.get_xlim() == right.get_xlim()
+
+
+def test_a_difference_is_of_accuracies_where_the_paper_has_the_regime(reproduced):
+    found = compare(STUDY, reproduced)
+    assert not found.of_changes and len(found.differences) == 17
+    assert [each.change.difference for each in found.differences] == pytest.approx([0.5] * 17)
+    assert found.differences[0].change.interval is None  # the paper prints no deviation of its start
+    low, high = found.differences[1].change.interval
+    assert low < 0.5 < high and (low + high) / 2 == pytest.approx(0.5)
+    (axes,) = draw_difference(found).axes
+    assert lengths(axes) == [0.5] * 17 and axes.get_xlabel() == "own − published top-1 accuracy (points)"
+    assert texts(axes).count("+0.5") == 1 and len([text for text in texts(axes) if text.startswith("+0.5 ± ")]) == 16
+
+
+def test_a_difference_is_of_changes_elsewhere(own):
+    found = compare(STUDY, own)
+    assert found.of_changes and found.title == "ResNet-pico on digits − the paper's ResNet-50"
+    by_rung = {each.bar.rung: each for each in found.differences}
+    assert "pico" not in by_rung  # a start is no change
+    stage_ratio = by_rung["stage-ratio"].change
+    own_change = (97.0 + 97.3 + 96.9 - 97.1 - 97.4 - 97.3) / 3
+    assert stage_ratio.difference == pytest.approx(own_change - (79.36 - 78.82))
+    low, high = stage_ratio.interval
+    assert low < stage_ratio.difference < high
+    assert by_rung["depthwise"].change.interval is None  # one seed
+    assert (by_rung["width"].change, by_rung["width"].why) == (None, "diverged")
+    assert by_rung["inverted-bottleneck"].why == "no finished run of the rung before"
+    assert by_rung["layer-scale"].why == "not in the paper"
+    (axes,) = draw_difference(found).axes
+    assert "against the rung before (points)" in axes.get_xlabel()
+    assert {"diverged", "not in the paper"} <= set(texts(axes))
+    other = compare(STUDY, own, against="resnet-200")
+    assert other.of_changes and other.title.endswith("ResNet-200")
+
+
+def test_comparisons_that_can_not_be_are_refused(own, reproduced):
+    with pytest.raises(ValueError, match="the paper's tables have no loss"):
+        compare(STUDY, own, metric=find_metric("loss"))
+    with pytest.raises(ValueError, match="the paper has no table of regime 'pico'"):
+        compare(STUDY, own, against="pico")
+    alone = [replace(own[-1], rung=replace(own[-1].rung, parent="recipe"))]
+    with pytest.raises(ValueError, match="none of these rungs is in the paper's table of resnet-50"):
+        compare(STUDY, alone)
+    with pytest.raises(ValueError, match="none of these rungs"):
+        published_beside(STUDY, series_of_runs(STUDY, alone), "resnet-50")
+    with pytest.raises(ValueError, match="no difference to draw"):
+        draw_difference(compare(STUDY, own[4:6]))
+
+
+def test_points_are_what_was_counted_measured_and_published(own):
+    of_runs = {x: tradeoff_of_runs(STUDY, [("own", own)], x).paths[0].points for x in ("macs", "throughput", "memory")}
+    assert [point.name for point in of_runs["macs"]] == [name for name, found in ACCURACIES.items() if found]
+    first = own[0].cost
+    assert (of_runs["macs"][0].x, of_runs["macs"][0].size) == (first.macs, first.parameters)
+    assert of_runs["throughput"][0].x == pytest.approx(2e9 / first.macs + 10)  # the median of the seeds
+    assert of_runs["memory"][0].x == pytest.approx(512 + first.parameters * 16 / 2**20)
+    paper = published_tradeoff(STUDY, ["resnet-50", "resnet-200"], "parameters")
+    assert [len(path.points) for path in paper.paths] == [17, 17]
+    assert (paper.paths[0].points[0].x, paper.paths[0].points[0].y) == (25557032, 76.13)
+    assert sum(len(family.points) for family in paper.families) == len(published_models()) == 15
+    (family,) = [each for each in paper.families if [point.title for point in each.points][:1] == ["ConvNeXt-T"]]
+    assert [point.title[-1] for point in family.points] == ["T", "S", "B", "L"]
+    fast = published_tradeoff(STUDY, ["resnet-50"], "throughput")
+    assert fast.paths == () and max(point.x for family in fast.families for point in family.points) == 978.5
+
+
+def test_a_tradeoff_names_each_point_once_and_apart(own):
+    for tradeoff in (
+        tradeoff_of_runs(STUDY, [("own", own)], "macs"),
+        published_tradeoff(STUDY, ["resnet-50", "resnet-200"], "macs"),
+    ):
+        figure = draw_tradeoff(tradeoff)
+        (axes,) = figure.axes
+        points = [point for line in (*tradeoff.paths, *tradeoff.families) for point in line.points]
+        assert len(axes.texts) == len(points)
+        for text in axes.texts:
+            text.update_positions(FigureCanvasAgg(figure).get_renderer())
+        boxes = [Text.get_window_extent(text) for text in axes.texts]  # without the lines to their points
+        boxes = [(box.x0, box.y0, box.x1, box.y1) for box in boxes]
+        assert not [1 for i, one in enumerate(boxes) for other in boxes[:i] if overlap(one, other)]
+
+
+def test_tradeoffs_that_can_not_be_are_refused(own):
+    unmeasured = [
+        replace(each, seeds={seed: row | {"peak_memory_bytes": None} for seed, row in each.seeds.items()})
+        for each in own
+    ]
+    with pytest.raises(ValueError, match="no finished run has measured its peak memory: --x macs needs none"):
+        tradeoff_of_runs(STUDY, [("own", unmeasured)], "memory")
+    with pytest.raises(ValueError, match="no finished run has a top-1 accuracy"):
+        tradeoff_of_runs(STUDY, [("own", [replace(own[0], seeds={})])], "macs")
+    with pytest.raises(ValueError, match="the paper has no measured memory"):
+        published_tradeoff(STUDY, ["resnet-50"], "memory")
+
+
+def test_curves_are_the_epochs_that_were_recorded(own, recorded):
+    curves = curves_of_runs(STUDY, "pico", own, recorded)
+    panels = {panel.rung: panel for panel in curves.panels}
+    assert [len(curve.values) for curve in panels["pico"].curves] == [10, 10, 10]
+    assert panels["recipe"].curves[1].values[9] == pytest.approx(97.4 - 80 * math.exp(-5) - 1)
+    assert [curve.diverged_at for curve in panels["inverted-bottleneck"].curves] == [None, None, 4]
+    figure = draw_curves(curves)
+    titled = {axes.get_title(): axes for axes in figure.axes}
+    start, recipe = titled["ResNet-pico"], titled["training recipe"]
+    (mean,) = start.lines
+    assert mean.get_ydata()[-1] == pytest.approx((97.6 + 97.9 + 97.8) / 3 - 80 * math.exp(-5) - 1)
+    assert recipe.lines[0].get_ydata()[-1] == mean.get_ydata()[-1]  # the rung before, behind
+    assert "×" in texts(titled["width ↑"])
+    with pytest.raises(ValueError, match="no run of these rungs has an epoch with a top-5 accuracy"):
+        curves_of_runs(STUDY, "pico", own, recorded, find_metric("top5"))
+
+
+def test_files_embed_their_type(published, tmp_path):
+    """PDF: TrueType, whole enough to be copied from; SVG: outlines."""
+    pdf, svg = save_figure(draw_roadmap(published), [tmp_path / "a.pdf", tmp_path / "a.svg"])
+    content = pdf.read_bytes()
+    assert b"/FontFile2" in content and b"/Type3" not in content
+    assert re.search(rb"/Subtype /(TrueType|CIDFontType2)", content)
+    assert b"<text" not in svg.read_bytes()
+
+
+# Machado, Oliveira and Fernandes (2009): what is left of linear red, green and blue, at full severity.
+DEUTERANOPIA = [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]
+PROTANOPIA = [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]
+
+
+def seen(colour, matrix):
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour)]
+    left = np.clip(np.array(matrix) @ linear, 0, 1)
+    return np.where(left <= 0.0031308, 12.92 * left, 1.055 * left ** (1 / 2.4) - 0.055)
+
+
+def test_neighbouring_groups_stay_apart_in_grey_and_for_the_colour_blind():
+    for one, other in pairwise(COLOURS):
+        assert abs(luminance(one) - luminance(other)) > 0.14, (one, other)
+    for matrix in (DEUTERANOPIA, PROTANOPIA):
+        apart = [np.linalg.norm(seen(one, matrix) - seen(other, matrix)) for one, other in pairwise(COLOURS)]
+        assert min(apart) > 0.2
+
+
+def test_the_command_draws_every_kind_of_ones_own_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for rung in roadmap.ladder("pico", "pico..recipe"):
+        for seed in (0, 1):
+            run = Run("pico", rung.name, rung.experiment, "digits", STUDY.dataset("digits"), seed, "paper")
+            folder = run.folder(tmp_path / "runs")
+            write_manifest(folder, run)
+            epoch = {"top1": 90.0 + seed, "test_loss": 0.3, "train_loss": 0.4, "seconds": 1.0}
+            append_metrics(folder, {"epoch": 1, "images_per_second": 900.0, "peak_memory_bytes": 2**28} | epoch)
+            write_json(folder / "result.json", {"identity": run.identity, "top1": 90.0 + seed, "seconds": 1.0})
+    assert main(["figure", "--columns", "1", "--metric", "top5"]) == 2
+    assert "no run has finished with a top-5 accuracy" in capsys.readouterr().err
+    for options, name in (
+        ([], "roadmap"),
+        (["--compare", "side-by-side"], "roadmap-side-by-side"),
+        (["--compare", "difference", "--against", "resnet-200"], "roadmap-difference"),
+        (["--kind", "tradeoff", "--x", "memory"], "tradeoff"),
+        (["--kind", "curves", "--metric", "loss"], "curves"),
+        (["--kind", "tradeoff", "--published"], "tradeoff-published"),
+    ):
+        assert main(["figure", *options]) == 0, capsys.readouterr().err
+        assert (tmp_path / f"{name}.png").exists() and (tmp_path / f"{name}.svg").exists()
+    assert main(["figure", "--compare", "side-by-side", "--metric", "top5"]) == 2
