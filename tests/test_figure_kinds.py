@@ -21,14 +21,17 @@ from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 
 import roadmap
+from analysis.attribution import Attribution, Interaction, Worth
 from analysis.comparison import compare, published_beside, table_against
 from analysis.curves import curves_of_runs
 from analysis.figures import (
     draw_curves,
     draw_difference,
+    draw_interactions,
     draw_roadmap,
     draw_side_by_side,
     draw_tradeoff,
+    draw_worths,
     save_figure,
 )
 from analysis.figures.labels import overlap
@@ -444,3 +447,67 @@ def test_the_command_draws_every_kind_of_ones_own_runs(tmp_path, monkeypatch, ca
         assert main(["figure", *options]) == 0, capsys.readouterr().err
         assert (tmp_path / f"{name}.png").exists() and (tmp_path / f"{name}.svg").exists()
     assert main(["figure", "--compare", "side-by-side", "--metric", "top5"]) == 2
+
+
+def worth(step, shapley, half, *, alone=None, path=None, left_out=None):
+    interval = (shapley - half, shapley + half) if half else None
+    return Worth(step, step.upper(), shapley, interval, 8, path, alone, left_out)
+
+
+ATTRIBUTION = Attribution(
+    ("gelu", "fewer-norms", "layer-norm"),
+    {"gelu": "GELU", "fewer-norms": "FEWER-NORMS", "layer-norm": "LAYER-NORM"},
+    (
+        worth("gelu", 0.4, 0.3, alone=0.1, path=0.5, left_out=0.7),
+        worth("fewer-norms", -0.2, 0.5, alone=0.3, path=-0.4),
+        worth("layer-norm", -1.5, 0.9, alone=-86.0, path=0.1, left_out=0.2),
+    ),
+    (
+        Interaction("gelu", "fewer-norms", 0.8, (0.5, 1.1), 0.001, "help"),
+        Interaction("gelu", "layer-norm", -0.3, (-0.9, 0.3), 0.6, "within noise"),
+        Interaction("fewer-norms", "layer-norm", -1.4, (-2.0, -0.8), 0.001, "hinder"),
+    ),
+    -1.3,
+)
+
+
+@picture
+def test_worths():
+    return draw_worths(ATTRIBUTION, find_metric("top1"))
+
+
+@picture
+def test_worths_in_one_column():
+    return draw_worths(ATTRIBUTION, find_metric("top1"), "a title", columns=1)
+
+
+@picture
+def test_interactions():
+    return draw_interactions(ATTRIBUTION, find_metric("top1"))
+
+
+@picture
+def test_interactions_in_one_column():
+    return draw_interactions(ATTRIBUTION, find_metric("top1"), columns=1)
+
+
+def test_worths_say_what_was_found():
+    (axes,) = draw_worths(ATTRIBUTION, find_metric("top1")).axes
+    drawn = [(line.get_marker(), [round(float(x), 2) for x in line.get_xdata()]) for line in axes.lines]
+    assert [x for marker, (x, *_) in drawn if marker == "o"] == [0.4, -0.2, -1.5]
+    assert [x for marker, (x, *_) in drawn if marker == "D"] == [0.5, -0.4, 0.1]
+    assert [round(x, 2) for marker, (x, *_) in drawn if marker == "<"] == [0.7, 0.2]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["GELU", "FEWER-NORMS", "LAYER-NORM"]
+    # What is far beyond all others does not press them together: it is an arrow with its number.
+    assert "← -86.0" in [text.get_text() for text in axes.texts] and axes.get_xlim()[0] > -86
+    assert len(axes.get_legend().get_texts()) == 4
+
+
+def test_interactions_say_what_was_found():
+    axes = draw_interactions(ATTRIBUTION, find_metric("top1")).axes[0]
+    values = axes.images[0].get_array()
+    assert values.count() == 3  # a half of the square: a pair stands once
+    told = {text.get_text(): text.get_fontweight() for text in axes.texts}
+    assert told == {"+0.8": "bold", "-0.3": "normal", "-1.4": "bold"}
+    with pytest.raises(ValueError, match="do not tell pairs of steps apart"):
+        draw_interactions(replace(ATTRIBUTION, interactions=()), find_metric("top1"))

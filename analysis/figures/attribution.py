@@ -24,7 +24,10 @@ MARKS = (
     ("left_out", "taken out of all", "<"),
 )
 MAP = "PuOr_r"  # from purple to orange, which the colour-blind tell apart; dark at both ends, light in the middle
-REST = 0.1  # of the values, beyond which the scale of a figure need not reach
+REST = 0.1  # of the pairs, whose values the colours need not tell apart
+FENCE = 3.0  # interquartile ranges beyond the quartiles, where outliers begin
+LARGEST_CELL = 0.5  # inches
+SMALLEST = 5.0  # points of type; where there is no room for it, the numbers that are noise are left out
 
 
 def draw_worths(found: Attribution, metric: Metric, title: str = "", columns: int = 2) -> Figure:
@@ -55,12 +58,14 @@ def draw_worths(found: Attribution, metric: Metric, title: str = "", columns: in
 
 
 def _limits(worths: Sequence[Worth]) -> tuple[float, float]:
-    """Around most of what is drawn: a few changes may be a hundred times the others."""
+    """Around all that is no outlier: a few changes may be a hundred times the others."""
     values = [value for worth in worths for value in (worth.shapley, *(worth.interval or ()))]
     values += [value for worth in worths for name, _, _ in MARKS if (value := getattr(worth, name)) is not None]
-    low, high = np.quantile(values, [REST / 2, 1 - REST / 2])
-    room = 0.5 * max(high - low, 1e-9)
-    return min(0.0, max(low - room, min(values) - 0.1 * room)), max(0.0, min(high + room, max(values) + 0.1 * room))
+    low, high = np.quantile(values, [0.25, 0.75])
+    fence = FENCE * max(high - low, 1e-9)
+    inside = [0.0, *(value for value in values if low - fence <= value <= high + fence)]
+    room = 0.05 * (max(inside) - min(inside)) or 1.0
+    return min(inside) - room, max(inside) + room
 
 
 def _draw_worth(axes: Axes, y: int, worth: Worth, low: float, high: float, layout: Layout) -> None:
@@ -116,9 +121,9 @@ def draw_interactions(found: Attribution, metric: Metric, title: str = "", colum
     if not found.interactions:
         raise ValueError("the runs do not tell pairs of steps apart: `roadmap run --ablation orders:N` adds some")
     layout, titles, pairs = LAYOUTS[columns], [found.titles[step] for step in found.steps], found.interactions
-    count, cell = len(found.steps), (layout.width - 0.2) / (len(found.steps) + 4.5)
-    count, margin = len(found.steps), 0.15 + layout.letter * max(map(len, titles))
-    cell = (layout.width - margin - 0.15) / count
+    # A pair stands once, so that the first step has no row and the last no column.
+    count, margin = len(found.steps) - 1, 0.15 + layout.letter * max(map(len, titles))
+    cell = min((layout.width - margin - 0.15) / count, LARGEST_CELL)
     height = cell * count + margin * 0.8 + 0.75
     reach = float(np.quantile([abs(each.value) for each in pairs], 1 - REST)) or 1.0
     with matplotlib.rc_context(layout.style):
@@ -128,13 +133,13 @@ def draw_interactions(found: Attribution, metric: Metric, title: str = "", colum
         values = np.full((count, count), np.nan)
         at = {step: i for i, step in enumerate(found.steps)}
         for each in pairs:
-            values[at[each.second], at[each.first]] = each.value
+            values[at[each.second] - 1, at[each.first]] = each.value
         drawn = axes.imshow(np.clip(values, -reach, reach), cmap=MAP, vmin=-reach, vmax=reach, aspect="equal")
         for each in pairs:
             colour = to_hex(colormaps[MAP](0.5 + 0.5 * float(np.clip(each.value / reach, -1, 1))))
-            _write_pair(axes, at[each.first], at[each.second], each, colour, layout)
-        axes.set_xticks(range(count), titles, rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(count), titles)
+            _write_pair(axes, at[each.first], at[each.second] - 1, each, colour, min(layout.type, 20 * cell))
+        axes.set_xticks(range(count), titles[:-1], rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(count), titles[1:])
         axes.tick_params(length=0, labelsize=layout.small)
         axes.spines[:].set_visible(False)
         scale = figure.add_axes((0.5, 1 - 0.42 / height, 0.46, 0.1 / height))
@@ -150,15 +155,17 @@ def _meaning(metric: Metric, title: str) -> str:
     return f"together beyond each alone, {metric.title}; above 0 they {better}" + (f"\n{title}" if title else "")
 
 
-def _write_pair(axes: Axes, x: int, y: int, pair: Interaction, colour: str, layout: Layout) -> None:
+def _write_pair(axes: Axes, x: int, y: int, pair: Interaction, colour: str, size: float) -> None:
     told = pair.verdict != "within noise"
+    if size < SMALLEST and not told:
+        return
     axes.text(
         x,
         y,
         f"{pair.value:+.1f}",
         ha="center",
         va="center",
-        fontsize=layout.small * 0.8 if layout.group else 4,
+        fontsize=max(size, SMALLEST),
         color=readable_on(colour),
         fontweight="bold" if told else "normal",
         alpha=1.0 if told else 0.75,
