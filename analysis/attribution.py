@@ -15,6 +15,7 @@ from analysis.metrics import TOP1, Metric
 from analysis.results import Result
 from analysis.statistics import CONFIDENCE, SIGNIFICANCE, Change, Sample, change, holm, pooled_std
 
+LEAST = 1e-9  # below which a number is nothing but rounding
 SPARE = 10  # measured sets of steps beyond the unknowns of the pairs, before these are believed
 
 
@@ -51,6 +52,28 @@ class Attribution:
     worths: tuple[Worth, ...]
     interactions: tuple[Interaction, ...]  # none where there are too few runs to tell pairs apart
     total: float  # what all steps together changed
+    missing: int = 0  # rungs of the random orders that have no finished run
+    diverged: int = 0  # of them, those whose runs diverged
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A step as it was taken in a random order."""
+
+    place: int  # from 1
+    change: Change
+    networks: str  # the identities of the experiments before and after it
+
+
+@dataclass(frozen=True)
+class Known:
+    """All that was measured of a step."""
+
+    step: str
+    path: Change | None
+    alone: Change | None
+    left_out: Change | None
+    orders: Sequence[Taken]
 
 
 @dataclass(frozen=True)
@@ -75,31 +98,44 @@ def attribute(steps: Mapping[str, str], ablations: Ablations, metric: Metric = T
     sample of those between: so the three are weighed by 1, 1 and n-2 parts of n. Without add-one or leave-one-out the
     orders alone count. Raises ValueError where no run of the start, or of all steps, has finished.
     """
-    pooled = pooled_std(sample for result in ablations.all if (sample := result.sample(metric)))
-    std = pooled[0] if pooled else 0.0
+    pooled = pooled_std(_samples(ablations.all, metric).values())
     total = _total(steps, ablations, metric)
     path, alone, left_out = (
         _changes(results, steps, metric) for results in (ablations.path, ablations.alone, ablations.left_out)
     )
     orders = _changes_in_orders(ablations.orders, metric)
-    worths = [
-        _worth(step, title, path.get(step), alone.get(step), left_out.get(step), orders.get(step, []), len(steps), std)
-        for step, title in steps.items()
-    ]
-    interactions = _interactions(tuple(steps), ablations, metric)
-    known = tuple(worth for worth in worths if worth is not None)
-    return Attribution(tuple(steps), dict(steps), known, interactions, total)
+    known = [Known(step, path.get(step), alone.get(step), left_out.get(step), orders.get(step, [])) for step in steps]
+    worths = [_worth(steps[each.step], each, len(steps), pooled) for each in known]
+    missing = [result for result in ablations.orders if result.sample(metric) is None]
+    return Attribution(
+        tuple(steps),
+        dict(steps),
+        tuple(worth for worth in worths if worth is not None),
+        _interactions(tuple(steps), ablations, metric),
+        total,
+        len(missing),
+        sum(bool(result.diverged_seeds) for result in missing),
+    )
+
+
+def _samples(results: Iterable[Result], metric: Metric) -> dict[str, Sample]:
+    """Of each experiment once, by its identity, however many rungs are that."""
+    return {result.run.identity: sample for result in results if (sample := result.sample(metric))}
 
 
 def _total(steps: Mapping[str, str], ablations: Ablations, metric: Metric) -> float:
-    """What all steps together changed."""
+    """What all steps together changed: in the study's order, where that was run."""
     sides: list[float] = []
     for taken, which in ((set(), "of the start"), (set(steps), "with all of these steps")):
-        samples = [result.sample(metric) for result in ablations.all if set(result.rung.steps) == taken]
-        means = [sample.mean for sample in samples if sample]
-        if not means:
+        ladders = ((*ablations.left_out, *ablations.path, *ablations.alone), ablations.orders)
+        found = [
+            list(_samples((each for each in results if set(each.rung.steps) == taken), metric).values())
+            for results in ladders
+        ]
+        samples = found[0] or found[1]
+        if not samples:
             raise ValueError(f"no finished run {which}; `roadmap run --ablation leave-one-out` and add-one make them")
-        sides.append(float(np.mean(means)))
+        sides.append(float(np.mean([sample.mean for sample in samples])))
     return sides[1] - sides[0]
 
 
@@ -117,60 +153,83 @@ def _changes(results: Sequence[Result], steps: Mapping[str, str], metric: Metric
     return found
 
 
-def _changes_in_orders(results: Sequence[Result], metric: Metric) -> dict[str, list[tuple[int, float]]]:
-    """By step, its place in each order, from 1, and what it changed there."""
-    values = {result.rung.name: result.values(metric) for result in results}
-    found: dict[str, list[tuple[int, float]]] = {}
+def _changes_in_orders(results: Sequence[Result], metric: Metric) -> dict[str, list[Taken]]:
+    """By step, what it changed in each order."""
+    by_name = {result.rung.name: result for result in results}
+    found: dict[str, list[Taken]] = {}
     for result in results:
-        before, after = values.get(result.rung.parent or ""), values[result.rung.name]
-        if before and after:
-            changed = change(before, after).difference
-            found.setdefault(result.rung.steps[-1], []).append((len(result.rung.steps), changed))
+        parent = by_name.get(result.rung.parent or "")
+        if parent and (before := parent.values(metric)) and (after := result.values(metric)):
+            changed = change(before, after)
+            taken = Taken(len(result.rung.steps), changed, parent.run.identity + result.run.identity)
+            found.setdefault(result.rung.steps[-1], []).append(taken)
     return found
 
 
-def _worth(
-    step: str,
-    title: str,
-    path: Change | None,
-    alone: Change | None,
-    left_out: Change | None,
-    orders: Sequence[tuple[int, float]],
-    count: int,
-    std: float,
-) -> Worth | None:
+def _worth(title: str, known: Known, count: int, pooled: tuple[float, int] | None) -> Worth | None:
     """None of a step of which nothing is known beyond the path."""
-    between = [changed for place, changed in orders if 1 < place < count]
-    ends = [each for each in (alone, left_out) if each]
-    if len(ends) == 2 and len(between) >= 2:
-        sample, share = Sample.of(between), (count - 2) / count
-        shapley = share * sample.mean + sum(each.difference for each in ends) / count
-        # Of each end: two means of n runs.
-        variance = share**2 * (sample.std or 0) ** 2 / sample.n + sum(2 * std**2 / each.n for each in ends) / count**2
-    elif orders:
-        sample = Sample.of([changed for _, changed in orders])
-        shapley, variance = sample.mean, (sample.std or 0) ** 2 / sample.n
+    between = [taken for taken in known.orders if 1 < taken.place < count]
+    ends = [each for each in (known.alone, known.left_out) if each]
+    if len(ends) == 2 and (between or count == 2):
+        # Each part with its share: the ends are one place of `count` each.
+        parts = [(1 / count, [end]) for end in ends]
+        parts += [((count - 2) / count, [taken.change for taken in between])] if between else []
+        sampled = between
+    elif known.orders:
+        parts, sampled = [(1.0, [taken.change for taken in known.orders])], list(known.orders)
     elif ends:
-        sample, variance = Sample.of([each.difference for each in ends]), 0.0
-        shapley = sample.mean
+        parts, sampled = [(1.0, ends)], []
     else:
         return None
-    interval = None
-    if orders and sample.n > 1:
-        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, sample.n - 1)) * math.sqrt(variance)
-        interval = (shapley - half, shapley + half)
-    told = [each.difference if each else None for each in (path, alone, left_out)]
-    return Worth(step, title, shapley, interval, len(orders), *told)
+    shapley = sum(share * float(np.mean([each.difference for each in changes])) for share, changes in parts)
+    interval = _interval(shapley, parts, sampled, pooled) if known.orders else None
+    told = [each.difference if each else None for each in (known.path, known.alone, known.left_out)]
+    return Worth(known.step, title, shapley, interval, len(known.orders), *told)
+
+
+def _interval(
+    shapley: float,
+    parts: Sequence[tuple[float, Sequence[Change]]],
+    sampled: Sequence[Taken],
+    pooled: tuple[float, int] | None,
+) -> tuple[float, float] | None:
+    """Of the orders that were drawn, and of the runs' noise. None where neither can be told.
+
+    Orders come by the same two networks again and again, most of all where there are few steps: such a change is one
+    measurement, however often it counts. `pooled` is the deviation of a run, and its degrees of freedom; where it is
+    not known, all that the orders differ by is taken for noise.
+    """
+    groups: dict[str, list[Taken]] = {}
+    for taken in sampled:
+        groups.setdefault(taken.networks, []).append(taken)
+    changes = [group[0].change for group in groups.values()]
+    weights = [len(group) / len(sampled) for group in groups.values()]
+    spread = Sample.of([each.difference for each in changes]).std if len(changes) > 1 else None
+    if pooled is None and spread is None:
+        return None
+    # The noise of one change between runs, squared; twice that of a run.
+    noise = 2 * pooled[0] ** 2 if pooled else (spread or 0.0) ** 2
+    share = parts[-1][0] if sampled else 0.0
+    ends = sum(part**2 * noise / each.n for part, found in parts[: -1 if sampled else None] for each in found)
+    measured = sum(weight**2 * noise / each.n for weight, each in zip(weights, changes, strict=True))
+    drawn = 0.0
+    if spread is not None and pooled:
+        mean_noise = float(np.mean([noise / each.n for each in changes]))
+        drawn = max(0.0, spread**2 - mean_noise) / len(sampled)
+    freedom = len(changes) - 1 if spread is not None else pooled[1] if pooled else 1
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(ends + share**2 * (measured + drawn))
+    return shapley - half, shapley + half
 
 
 def _interactions(steps: tuple[str, ...], ablations: Ablations, metric: Metric) -> tuple[Interaction, ...]:
-    """Of all pairs, by least squares over every measured set of steps, weighed by its seeds.
+    """Of all pairs, by least squares over every measured set of steps.
 
     Each set's value is taken as a constant, what each of its steps adds, and what each pair of them adds beyond; what
-    three steps and more do together counts as noise.
+    three steps and more do together counts as noise. That is not alike for all sets: errors are White's (HC3), and more
+    seeds of a set give it no more weight.
     """
     measured = {
-        result.run.identity: (frozenset(result.rung.steps), sample)
+        (result.run.identity, frozenset(result.rung.steps)): sample.mean
         for result in ablations.all
         if (sample := result.sample(metric)) and set(result.rung.steps) <= set(steps)
     }
@@ -178,18 +237,16 @@ def _interactions(steps: tuple[str, ...], ablations: Ablations, metric: Metric) 
     freedom = len(measured) - 1 - len(steps) - len(pairs)
     if freedom < SPARE:
         return ()
-    rows = [
-        [1, *(step in taken for step in steps), *({*pair} <= taken for pair in pairs)] for taken, _ in measured.values()
-    ]
-    weights = np.sqrt([sample.n for _, sample in measured.values()])
-    design = np.array(rows, dtype=float) * weights[:, None]
-    target = np.array([sample.mean for _, sample in measured.values()]) * weights
+    rows = [[1, *(step in taken for step in steps), *({*pair} <= taken for pair in pairs)] for _, taken in measured]
+    design, target = np.array(rows, dtype=float), np.array(list(measured.values()))
     found, _, rank, _ = np.linalg.lstsq(design, target)
     if rank < design.shape[1]:  # some pair was never told apart
         return ()
-    variance = float(np.sum((target - design @ found) ** 2)) / freedom
-    errors = np.sqrt(variance * np.diag(np.linalg.inv(design.T @ design)))
-    values, errors = found[1 + len(steps) :], errors[1 + len(steps) :]
+    inverse = np.linalg.inv(design.T @ design)
+    leverage = np.einsum("ij,jk,ik->i", design, inverse, design)
+    residuals = (target - design @ found) / np.maximum(1 - leverage, LEAST)
+    errors = np.sqrt(np.diag(inverse @ (design.T * residuals**2) @ design @ inverse))
+    values, errors = found[1 + len(steps) :], np.maximum(errors[1 + len(steps) :], LEAST)
     bound = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
     corrected = holm([float(p) for p in 2 * stats.t.sf(np.abs(values) / errors, freedom)])
     return tuple(

@@ -35,6 +35,7 @@ from roadmap.record import (
 
 CACHE, HEAD = ".collected.jsonl", {"format": 1, "runs": FORMAT}
 
+SLACK = 1000  # lines
 STATES = ("finished", "begun", "diverged", "foreign")
 
 # The columns, with their meaning. Numbers are of finished runs alone, but for `epochs`.
@@ -85,6 +86,11 @@ TEXTS = (
     *("started", "finished", "experiment", "identity", "folder"),
 )
 
+WHOLE = (
+    *("seed", "parameters", "macs", "epochs", "peak_memory_bytes", "skipped_images", "restarts", "lost_steps"),
+    *("devices", "processes", "threads"),
+)
+
 Row = dict[str, Any]
 
 
@@ -95,7 +101,7 @@ def collect(out: Path) -> pd.DataFrame:
     """
     if not out.is_dir():
         raise ValueError(f"{out}: no finished run, since there is no such folder (`roadmap run` makes it)")
-    known = _read_cache(out)
+    known, lines = _read_cache(out)
     rows, new = [], []
     for folder in _folders(out):
         stamp, (before, row) = _stamp(folder), known.get(folder.relative_to(out).as_posix(), (None, None))
@@ -104,7 +110,11 @@ def collect(out: Path) -> pd.DataFrame:
             if row["state"] == "finished":
                 new.append([stamp, row])
         rows.append(row)
-    _add_to_cache(out, new, anew=len(known) > 2 * len(rows))
+    if lines > 2 * len(rows) + SLACK:  # runs that are gone, or that several read at once
+        new = [[_stamp(out / row["folder"]), row] for row in rows if row["state"] == "finished"]
+        _write_cache(out, new)
+    elif new:
+        _add_to_cache(out, new)
     return _table(rows)
 
 
@@ -127,29 +137,33 @@ def _stamp(folder: Path) -> list[int] | None:
     return [number for file in files for number in (file.st_mtime_ns, file.st_size)]
 
 
-def _read_cache(out: Path) -> dict[str, tuple[list[int], Row]]:
-    """By folder. Later lines count; what is no line of this version is passed over."""
+def _read_cache(out: Path) -> tuple[dict[str, tuple[list[int], Row]], int]:
+    """By folder, and how many lines there are. Later ones count; what is none of this version is passed over."""
     try:
         lines = read_rows(out / CACHE)
     except (OSError, ValueError):  # not even text
-        return {}
+        return {}, 0
     if lines[:1] != [HEAD]:
-        return {}
+        return {}, 0
     found = (line for line in lines[1:] if isinstance(line, list) and len(line) == 2 and isinstance(line[1], dict))
-    return {row["folder"]: (stamp, row) for stamp, row in found if "folder" in row and "state" in row}
+    known = {
+        row["folder"]: (stamp, row) for stamp, row in found if isinstance(row.get("folder"), str) and "state" in row
+    }
+    return known, len(lines)
 
 
-def _add_to_cache(out: Path, new: list[list[Any]], *, anew: bool) -> None:
+def _add_to_cache(out: Path, new: list[list[Any]]) -> None:
     """A folder that can't be written is read anew each time."""
-    path, lines = out / CACHE, "".join(json.dumps(line) + "\n" for line in new)
+    if not _is_whole(out / CACHE):
+        _write_cache(out, new)
+        return
+    with contextlib.suppress(OSError), (out / CACHE).open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in new))
+
+
+def _write_cache(out: Path, new: list[list[Any]]) -> None:
     with contextlib.suppress(OSError):
-        if anew:
-            path.unlink()
-        elif new and _is_whole(path):
-            with path.open("a", encoding="utf-8") as file:
-                file.write(lines)
-        elif new:
-            write_whole(path, (json.dumps(HEAD) + "\n" + lines).encode())
+        write_whole(out / CACHE, "".join(json.dumps(line) + "\n" for line in (HEAD, *new)).encode())
 
 
 def _is_whole(path: Path) -> bool:
@@ -168,10 +182,10 @@ def _row(folder: Path, out: Path) -> Row:
         if manifest is None:
             return row | {"state": "foreign", "why": "no manifest.json"}
         run = _checked_run(manifest, folder)
-        row |= _of_manifest(run, manifest)
+        row |= _checked(_of_manifest(run, manifest, folder), folder)
         result = read_result(folder, run)
         if result is not None:
-            return row | _of_result(folder, result, row["devices"])
+            return row | _checked(_of_result(folder, result, row["devices"]), folder)
         epochs = len(read_metrics(folder))
         told = read_divergences(folder)
         if is_diverged(told):
@@ -191,12 +205,25 @@ def _checked_run(manifest: dict[str, Any], folder: Path) -> Run:
     return run
 
 
-def _of_manifest(run: Run, manifest: Mapping[str, Any]) -> Row:
+def _checked(row: Row, folder: Path) -> Row:
+    """Raises ForeignFolder where a value is not of its column's kind: one folder does not spoil the table."""
+    for key, value in row.items():
+        kind = str if key in TEXTS else bool if key == "modified" else int if key in WHOLE else int | float
+        is_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        is_small = not isinstance(value, int) or abs(value) < 2**63
+        if value is not None and not (is_kind and is_small):
+            raise ForeignFolder(f"{folder}: {key} is {value!r}, which is no such value")
+    return row
+
+
+def _of_manifest(run: Run, manifest: Mapping[str, Any], folder: Path) -> Row:
     execution, machine, code, versions = (
         found if isinstance(found := manifest.get(key), dict) else {}
         for key in ("execution", "machine", "code", "versions")
     )
-    gpu, processes = machine.get("gpu"), execution.get("processes")
+    gpu = machine.get("gpu")
+    layout = {"processes": execution.get("processes"), "threads": execution.get("threads")}
+    processes, threads = _checked(layout, folder).values()
     return {
         "rung": run.rung,
         "seed": run.seed,
@@ -205,7 +232,7 @@ def _of_manifest(run: Run, manifest: Mapping[str, Any]) -> Row:
         "experiment": replace(run, seed=0).identity,
         "identity": run.identity,
         "device": gpu or CPU,
-        "devices": processes * (1 if gpu else execution.get("threads") or 1) if processes else None,
+        "devices": processes * (1 if gpu else threads or 1) if processes else None,
         "host": machine.get("host"),
         "torch": versions.get("torch"),
         "commit": code.get("commit"),
@@ -232,8 +259,7 @@ def _table(rows: list[Row]) -> pd.DataFrame:
     numbers = [column for column in COLUMNS if column not in TEXTS and column != "modified"]
     for column in numbers:
         table[column] = pd.to_numeric(table[column])
-    whole = ("seed", "parameters", "macs", "epochs", "peak_memory_bytes", "skipped_images", "restarts", "lost_steps")
-    kinds = {column: "Int64" for column in (*whole, "devices")} | {"modified": "boolean"}
+    kinds = {column: "Int64" for column in WHOLE if column in COLUMNS} | {"modified": "boolean"}
     return table.astype(kinds | {column: "str" for column in TEXTS})
 
 

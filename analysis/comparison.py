@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from analysis.metrics import TOP1, Metric
 from analysis.results import (
-    PUBLISHED_SEEDS,
     START,
     Bar,
     Result,
@@ -17,7 +16,7 @@ from analysis.results import (
     published_series,
     published_table,
 )
-from analysis.statistics import Change, Sample, sample_of, welch
+from analysis.statistics import Change, change, less, welch
 from roadmap.ladders import ladder
 from roadmap.study import Study
 
@@ -88,61 +87,52 @@ def _check(metric: Metric) -> None:
 
 
 def _accuracies(study: Study, results: Sequence[Result], regime: str) -> list[Difference]:
-    rows = published_table(study, regime)
-    return [
-        _difference(
-            result,
-            published_sample(rows[result.rung.name]) if result.rung.name in rows else None,
-            result.sample(),
-        )
-        for result in results
-    ]
+    rows, differences = published_table(study, regime), []
+    for result in results:
+        row, own = rows.get(result.rung.name), result.sample()
+        found = welch(published_sample(row), own) if row and own else None
+        differences.append(_difference(result, found, is_published=row is not None, is_known=own is not None))
+    return differences
 
 
 def _changes(study: Study, results: Sequence[Result], regime: str) -> list[Difference]:
     """Of the steps alone: a start is no change."""
-    published, own = _published_changes(study, regime), {result.rung.name: result for result in results}
-    found = []
+    published, by_name = _published_changes(study, regime), {result.rung.name: result for result in results}
+    differences = []
     for result in results:
         parent = result.rung.parent
         if parent is None:
             continue
-        step = (result.rung.name, _key(parent, result.run.regime))
-        before = own.get(parent)
-        found.append(_difference(result, published.get(step), _own_change(before, result) if before else None))
-    return found
+        theirs = published.get((result.rung.name, _key(parent, result.run.regime)))
+        own = _own_change(by_name[parent], result) if parent in by_name else None
+        found = less(own, theirs) if own and theirs else None
+        differences.append(_difference(result, found, is_published=theirs is not None, is_known=own is not None))
+    return differences
 
 
-def _published_changes(study: Study, regime: str) -> dict[tuple[str, str], Sample]:
-    """By rung and the one before. The deviation is that of the difference of two runs."""
+def _published_changes(study: Study, regime: str) -> dict[tuple[str, str], Change]:
+    """By rung and the one before."""
     rows, found = published_table(study, regime), {}
     for rung in ladder(regime, study=study):
         if rung.name in rows and rung.parent in rows:
-            before, after = rows[rung.parent], rows[rung.name]
-            stds = before.top1_std, after.top1_std
-            std = (stds[0] ** 2 + stds[1] ** 2) ** 0.5 if stds[0] is not None and stds[1] is not None else None
-            n = PUBLISHED_SEEDS if std is not None else 1
-            found[rung.name, _key(rung.parent, regime)] = Sample(n, after.top1_mean - before.top1_mean, std)
+            before, after = published_sample(rows[rung.parent]), published_sample(rows[rung.name])
+            found[rung.name, _key(rung.parent, regime)] = welch(before, after)
     return found
 
 
-def _own_change(before: Result, after: Result) -> Sample | None:
-    """Over the seeds that both have; without a deviation where they share none."""
+def _own_change(before: Result, after: Result) -> Change | None:
     earlier, later = before.values(), after.values()
-    shared = sorted(earlier.keys() & later.keys())
-    if shared:
-        return Sample.of([later[seed] - earlier[seed] for seed in shared])
-    return Sample(1, sample_of(later).mean - sample_of(earlier).mean, None) if earlier and later else None
+    return change(earlier, later) if earlier and later else None
 
 
-def _difference(result: Result, published: Sample | None, own: Sample | None) -> Difference:
+def _difference(result: Result, found: Change | None, *, is_published: bool, is_known: bool) -> Difference:
     bar = bar_of(result)
-    if published is None:
+    if not is_published:
         return Difference(bar, None, NOT_IN_PAPER)
-    if own is None:
+    if not is_known:
         why = "diverged" if result.diverged_seeds and not result.seeds else "no finished run"
         return Difference(bar, None, why if not result.seeds else "no finished run of the rung before")
-    return Difference(bar, welch(published, own))
+    return Difference(bar, found)
 
 
 def _key(rung: str, regime: str) -> str:

@@ -73,8 +73,11 @@ def judge_results(results: Sequence[Result], metric: Metric = TOP1) -> dict[str,
 
 
 def named_values(results: Sequence[Result], metric: Metric = TOP1) -> list[tuple[str, str | None, Values]]:
-    """Each rung's name, its parent's, and its values by seed."""
-    return [(result.rung.name, result.rung.parent, result.values(metric)) for result in results]
+    """Each rung's name, its parent's, and its values by seed. A step without effect is nothing to judge: no parent."""
+    return [
+        (result.rung.name, None if result.rung.no_effect else result.rung.parent, result.values(metric))
+        for result in results
+    ]
 
 
 def published_sample(row: Published) -> Sample:
@@ -102,12 +105,19 @@ def published_table(study: Study, regime: str) -> dict[str, Published]:
     return rows
 
 
-def published_of(study: Study, result: Result) -> Published | None:
-    """The paper's row of a rung, where its runs are on the data that the paper's are."""
-    regime = study.regime(result.run.regime)
-    if result.run.data != regime.data:
-        return None
-    return published_rungs(regime.published).get(result.rung.name)
+def published_rows_of(study: Study, results: Sequence[Result]) -> dict[str, Published]:
+    """The paper's rows, by rung, of those whose runs are of its network on its data, whatever their recipe."""
+    first = results[0].run
+    regime = study.regime(first.regime)
+    if not regime.published or first.data != regime.data:
+        return {}
+    rows = published_rungs(regime.published)
+    designs = {rung.name: rung.experiment.design for rung in ladder(first.regime, study=study)}
+    return {
+        result.rung.name: rows[result.rung.name]
+        for result in results
+        if result.rung.name in rows and result.run.experiment.design == designs.get(result.rung.name)
+    }
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from scipy import optimize, stats
 CONFIDENCE, SIGNIFICANCE, POWER = 0.95, 0.05, 0.8
 FEWEST = 3  # seeds on either side from which a verdict is given
 MOST_SEEDS = 10_000
-RESAMPLES = 2000
+RESAMPLES, ENOUGH_STEPS = 2000, 8  # of the bootstrap
 ROUNDING = 1e-9  # of differences between figures with two decimals
 
 Verdict = Literal["better", "worse", "within noise", "too few seeds to tell"]
@@ -68,20 +68,27 @@ def sample_of(values: Values) -> Sample:
 
 
 def change(before: Values, after: Values) -> Change:
-    """Paired where at least two seeds are shared, else Welch's."""
+    """Paired where all seeds of the side that has fewer, and at least two, are shared, else Welch's."""
     if not isinstance(before, Sample) and not isinstance(after, Sample):
         shared = sorted(before.keys() & after.keys())
-        if len(shared) >= 2:
+        if len(shared) >= 2 and len(shared) == min(len(before), len(after)):
             pairs = Sample.of([after[seed] - before[seed] for seed in shared])
-            return Change(pairs.mean, pairs.interval, _p_of_mean(pairs), "paired", pairs.n)
+            error = (pairs.std or 0.0) / math.sqrt(pairs.n)
+            return _tested(pairs.mean, error, pairs.n - 1, "paired", pairs.n)
     return welch(sample_of(before), sample_of(after))
 
 
-def _p_of_mean(pairs: Sample) -> float:
-    assert pairs.std is not None
-    if pairs.std == 0:
-        return 1.0 if pairs.mean == 0 else 0.0
-    return float(2 * stats.t.sf(abs(pairs.mean) / (pairs.std / math.sqrt(pairs.n)), pairs.n - 1))
+def _tested(difference: float, error: float, freedom: float, method: Literal["paired", "Welch"], n: int) -> Change:
+    """By the t distribution.
+
+    Differences that are all alike tell nothing of the noise: accuracies come in steps of one image, so that a few runs
+    fall on the same one by chance.
+    """
+    if error <= ROUNDING:
+        return Change(difference, None, 1.0 if abs(difference) <= ROUNDING else None, method, n)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    p = float(2 * stats.t.sf(abs(difference) / error, freedom))
+    return Change(difference, (difference - half, difference + half), p, method, n)
 
 
 def welch(before: Sample, after: Sample) -> Change:
@@ -89,16 +96,23 @@ def welch(before: Sample, after: Sample) -> Change:
     difference, n = after.mean - before.mean, min(before.n, after.n)
     if before.std is None or after.std is None:
         return Change(difference, n=n)
-    parts = [sample.std**2 / sample.n for sample in (before, after) if sample.std is not None]
+    parts = [before.std**2 / before.n, after.std**2 / after.n]
     error = math.sqrt(sum(parts))
-    if error == 0:
-        return Change(difference, (difference, difference), 1.0 if difference == 0 else 0.0, "Welch", n)
+    if error <= ROUNDING:
+        return _tested(difference, 0.0, 1, "Welch", n)
     freedom = sum(parts) ** 2 / sum(
         part**2 / (sample.n - 1) for part, sample in zip(parts, (before, after), strict=True)
     )
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
-    p = float(2 * stats.t.sf(abs(difference) / error, freedom))
-    return Change(difference, (difference - half, difference + half), p, "Welch", n)
+    return _tested(difference, error, freedom, "Welch", n)
+
+
+def less(change: Change, other: Change) -> Change:
+    """The difference between two independent changes; its interval is of the two in quadrature."""
+    difference, n = change.difference - other.difference, min(change.n, other.n)
+    if change.interval is None or other.interval is None:
+        return Change(difference, n=n)
+    half = math.hypot(*((high - low) / 2 for low, high in (change.interval, other.interval)))
+    return Change(difference, (difference - half, difference + half), n=n)
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
@@ -166,7 +180,7 @@ class Noise:
     """What runs that differ in their seed alone differ by, and how it was seen."""
 
     std: float  # of one run; where `paired`, of the change between two runs of one seed
-    freedom: int  # degrees of freedom that it was estimated with; 0: given
+    freedom: float  # degrees of freedom that it was estimated with; 0: given
     paired: bool = False
 
     @property
@@ -191,10 +205,11 @@ def noise_of(rungs: Sequence[tuple[str, str | None, Values]]) -> Noise | None:
         if isinstance(before := values.get(parent or ""), Mapping) and isinstance(after := values.get(name), Mapping)
         if before.keys() & after.keys()
     ]
-    for samples, paired in ((pairs, True), (map(sample_of, values.values()), False)):
-        if found := pooled_std(samples):
-            return Noise(*found, paired)
-    return None
+    if found := pooled_std(pairs):
+        # Changes of two neighbours share a rung, so that they are correlated by -1/2 and tell less than as many others.
+        return Noise(found[0], found[1] / 1.5, paired=True)
+    found = pooled_std(map(sample_of, values.values()))
+    return Noise(*found) if found else None
 
 
 def seeds_needed(difference: float, noise: Noise, significance: float = SIGNIFICANCE, power: float = POWER) -> int:
@@ -243,7 +258,7 @@ class RankCorrelation:
     """How alike two studies order the same steps."""
 
     tau: float  # Kendall's tau-b
-    interval: tuple[float, float]  # at 95 %, over the choice of steps (bootstrap, percentiles)
+    interval: tuple[float, float] | None  # at 95 %, over the choice of steps (bootstrap, percentiles); none of few
     p: float  # that unrelated orders agree so much
     n: int  # steps
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from analysis.metrics import METRICS, TOP1, Metric
-from analysis.results import Result, judge_published, judge_results, published_of, published_sample, published_table
-from analysis.statistics import Judgement, Values, judge
+from analysis.published import Published
+from analysis.results import (
+    Result,
+    judge_published,
+    judge_results,
+    published_rows_of,
+    published_sample,
+    published_table,
+)
+from analysis.statistics import Judgement, judge
 from roadmap.costs import cost
 from roadmap.ladders import ladder
 from roadmap.study import Study
@@ -22,16 +30,16 @@ def study_table(study: Study, results: Sequence[Result], metric: Metric = TOP1) 
 
     `difference` is to the published figure, `change` to the rung before.
     """
-    judged, agreement = judge_results(results, metric), _agreement(study, results, metric)
-    return pd.DataFrame([_row(study, result, judged[result.rung.name], agreement, metric) for result in results])
+    judged = judge_results(results, metric)
+    published = published_rows_of(study, results) if metric.published else {}
+    rows = [_row(each, judged[each.rung.name], published.get(each.rung.name), metric) for each in results]
+    return pd.DataFrame(rows)
 
 
-def _row(
-    study: Study, result: Result, judged: Judgement, agreement: dict[str, Judgement], metric: Metric
-) -> dict[str, Any]:
-    rung, published = result.rung, published_of(study, result) if metric.published else None
-    held = agreement.get(rung.name, Judgement())
+def _row(result: Result, judged: Judgement, published: Published | None, metric: Metric) -> dict[str, Any]:
+    rung, held = result.rung, _against(published, result.values(metric))
     return {
+        "metric": metric.name,
         "rung": rung.name,
         "title": rung.title,
         "group": rung.group,
@@ -41,7 +49,7 @@ def _row(
         **_measured(judged),
         "difference": held.change.difference if held.change else None,
         "difference_p": held.p,
-        "agreement": _AGREEMENT.get(str(held.verdict)),
+        "agreement": _AGREEMENT.get(str(held.verdict), held.verdict),
         **_changed(judged),
         "ema": sample.mean if (sample := result.sample(METRICS["ema"])) else None,
         "no_effect": rung.no_effect,
@@ -75,24 +83,14 @@ def _changed(judged: Judgement) -> dict[str, Any]:
     }
 
 
-_AGREEMENT = {
-    "within noise": "within noise",
-    "better": "higher",
-    "worse": "lower",
-    "too few seeds to tell": "too few seeds to tell",
-}
+_AGREEMENT = {"better": "higher", "worse": "lower"}
 
 
-def _agreement(study: Study, results: Sequence[Result], metric: Metric) -> dict[str, Judgement]:
-    """Each rung's own runs against the published ones, where both are of one data set."""
-    if not metric.published:
-        return {}
-    pairs: list[tuple[str, str | None, Values]] = []
-    for result in results:
-        if published := published_of(study, result):
-            pairs += [("published " + result.rung.name, None, published_sample(published))]
-            pairs += [(result.rung.name, "published " + result.rung.name, result.values(metric))]
-    return judge(pairs)
+def _against(published: Published | None, values: Mapping[int, float]) -> Judgement:
+    """A rung's own runs against the published ones, each for itself: corrected, agreement would be easier to claim."""
+    if published is None:
+        return Judgement()
+    return judge([("published", None, published_sample(published)), ("own", "published", values)])["own"]
 
 
 def published_judged(study: Study, regime: str) -> pd.DataFrame:
@@ -101,7 +99,8 @@ def published_judged(study: Study, regime: str) -> pd.DataFrame:
     for rung in ladder(regime, study=study):
         if row := rows.get(rung.name):
             counted = cost(rung.experiment.design)
-            named = {"rung": rung.name, "title": rung.title, "group": row.group, "adopted": row.adopted}
+            named: dict[str, Any] = {"metric": TOP1.name, "rung": rung.name, "title": rung.title, "group": row.group}
+            named |= {"adopted": row.adopted}
             measured = _measured(judged[rung.name])
             counts = {"parameters": counted.parameters, "macs": counted.macs}
             found.append(named | measured | _changed(judged[rung.name]) | counts)
@@ -167,23 +166,30 @@ def _p(value: Any) -> str:
     return "" if pd.isna(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def written(table: pd.DataFrame, form: str, metric: Metric = TOP1) -> str:
-    """As Markdown or LaTeX (booktabs), rendered; as CSV, in full precision. Raises ValueError for another."""
+def written(table: pd.DataFrame, form: str, metric: Metric = TOP1, title: str = "") -> str:
+    """As Markdown or LaTeX (booktabs), rendered; as CSV, in full precision, without the title.
+
+    Raises ValueError for another format.
+    """
     if form == "csv":
         return table.to_csv(index=False)
     shown = rendered(table, metric)
     if form == "markdown":
         lines = [list(shown.columns), ["---"] * shown.shape[1], *shown.to_numpy().tolist()]
-        return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+        rows = "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+        return (f"**{title}**\n\n" if title else "") + rows
     if form == "latex":
         escaped = shown.rename(columns=lambda name: name.replace("%", "\\%"))
-        return str(escaped.style.hide(axis="index").format(escape="latex").to_latex(hrules=True))
+        text = str(escaped.style.hide(axis="index").format(escape="latex").to_latex(hrules=True))
+        return (f"% {title}\n" if title else "") + text
     raise ValueError(f"unknown format {form!r}; valid: {', '.join(FORMATS)}")
 
 
 def remarks(table: pd.DataFrame) -> list[str]:
     """What a reader of a table should know, in sentences."""
     said = []
+    if not table["n"].any():
+        return ["No finished run has this metric."]
     if (table["n"] <= 1).all():
         published = "published" not in table
         said.append(
@@ -191,7 +197,12 @@ def remarks(table: pd.DataFrame) -> list[str]:
             if published
             else "One seed can't tell a change from noise; --seeds 3 shows the spread."
         )
-    within = [row["rung"] for row in table.to_dict("records") if row["within_spread"] is True]
+    spread = set(table.loc[table["std"].notna(), "rung"])
+    within = [
+        row["rung"]
+        for row in table.to_dict("records")
+        if row["within_spread"] is True and {row["rung"], row["parent"]} <= spread
+    ]
     if within:
         said.append(
             "No larger than the spread of either rung's runs (one standard deviation): "

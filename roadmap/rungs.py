@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from roadmap.plain import choices, parse_value
@@ -89,14 +90,18 @@ class Place:
             Move.parse(written)
         return place
 
-    @property
+    @cached_property
     def start(self) -> Rung:
         title = self.study.regime(self.regime).title
-        if self.base:
-            whole = composition(replace(self, base=()), "+" + "+".join(self.base))
-            return replace(whole, title=f"{title}, {', '.join(whole.steps)}", group="", parent=None, steps=())
-        experiment = self.study.start(self.regime, self.fidelity, self.data)
-        return Rung(self.regime, title, "", True, experiment, None)
+        if not self.base:
+            experiment = self.study.start(self.regime, self.fidelity, self.data)
+            return Rung(self.regime, title, "", True, experiment, None)
+        plain = replace(self, base=())
+        whole = composition(plain, "+" + "+".join(self.base))
+        # A rung of the roadmap is called by its name.
+        known = [rung for _, rung in cumulative(plain) if rung.experiment == whole.experiment]
+        name, told = (known[0].name, f" … {known[0].title}") if known else (whole.name, f", {', '.join(whole.steps)}")
+        return replace(whole, name=name, title=title + told, group="", parent=None, steps=())
 
     @property
     def entries(self) -> list[Entry]:
@@ -133,7 +138,7 @@ class Place:
         return experiment
 
     def _matched(self, experiment: Experiment, rung: str) -> Experiment:
-        (target,) = select(self, [rung])
+        (target,) = select(replace(self, base=()), [rung])  # which may be a rung of the base
         size, classes = experiment.recipe.image_size, self.study.dataset(self.data).classes
         design = match_width(experiment.design, target.experiment.design, size, classes)
         return replace(experiment, design=design)

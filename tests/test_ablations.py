@@ -410,10 +410,13 @@ def test_every_rung_has_the_base():
         assert all(rung.experiment.recipe == modern for rung in rungs)
         assert not any("recipe" in rung.steps for rung in rungs)
     start, first, *_ = roadmap.ladder("pico", base=["recipe"])
-    assert (start.name, start.title, start.parent) == ("+recipe", "ResNet-pico, recipe", None)
-    assert start.experiment == roadmap.compose("pico", ["recipe"]) and first.parent == "+recipe"
+    assert (start.name, start.title, start.parent) == ("recipe", "ResNet-pico … training recipe", None)
+    assert start.experiment == roadmap.compose("pico", ["recipe"]) and first.parent == "recipe"
     whole, based = roadmap.ladder("pico"), roadmap.ladder("pico", base=["recipe", "stage-ratio"])
-    assert based[0].name == "recipe+stage-ratio"
+    assert based[0].name == "stage-ratio"
+    assert roadmap.ladder("pico", "gelu", base=["layer-norm", "recipe"])[0].steps == ("stage-ratio", *STEP_NAMES[2:9])
+    apart = roadmap.ladder("pico", base=["layer-norm", "recipe"])[0]
+    assert (apart.name, apart.title) == ("layer-norm+recipe", "ResNet-pico, layer-norm, recipe")
     assert [rung.experiment for rung in based] == [rung.experiment for rung in whole[2:]]
     with pytest.raises(ValueError, match="did you mean 'recipe'"):
         roadmap.ladder("pico", base=["recip"])

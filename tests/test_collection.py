@@ -152,3 +152,38 @@ def test_tables_are_written_and_read_back(make_run, tmp_path):
 
 def test_an_empty_folder_has_an_empty_table(tmp_path):
     assert len(collect(tmp_path)) == 0 and list(collect(tmp_path).columns) == list(COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        {"top5": [1]},
+        {"top5": "high"},
+        {"restarts": 0.5},
+        {"peak_memory_bytes": 10**30},
+        {"epochs": True},
+        {"finished": 7},
+        {"execution": {"processes": "2"}},
+        {"code": {"modified": "yes"}},
+        {"machine": {"gpu": 3}},
+    ],
+)
+def test_one_harmed_folder_does_not_spoil_the_others(make_run, tmp_path, harm):
+    finish(make_run("gelu"), tmp_path)
+    folder = finish(make_run("recipe"), tmp_path)
+    name = "manifest.json" if harm.keys() & CIRCUMSTANCES.keys() | {"machine"} & harm.keys() else "result.json"
+    write_json(folder / name, json.loads((folder / name).read_text()) | harm)
+    table = collect(tmp_path).set_index("folder")
+    assert list(table["state"]) == ["finished", "foreign"]
+    assert str(folder) in table["why"].iloc[1] and "no such value" in table["why"].iloc[1]
+
+
+def test_the_cache_sheds_what_is_read_twice(make_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("analysis.collection.SLACK", 0)
+    for seed in range(3):
+        finish(make_run("gelu", seed=seed), tmp_path)
+    expected = collect(tmp_path)
+    head, *lines = (tmp_path / CACHE).read_text().splitlines(keepends=True)
+    (tmp_path / CACHE).write_text("".join([head, *lines * 5]))
+    pd.testing.assert_frame_equal(collect(tmp_path), expected)
+    assert len((tmp_path / CACHE).read_text().splitlines()) == 4

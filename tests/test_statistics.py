@@ -19,6 +19,7 @@ from analysis.statistics import (
     detectable,
     holm,
     judge,
+    less,
     noise_of,
     power_of,
     rank_correlation,
@@ -45,6 +46,37 @@ def test_welch_is_scipys(before, after):
     theirs = stats.ttest_ind(after, before, equal_var=False)
     assert found.p == pytest.approx(theirs.pvalue, abs=1e-12)
     assert found.interval == pytest.approx(tuple(theirs.confidence_interval(0.95)), rel=1e-6, abs=1e-9)
+
+
+def test_differences_all_alike_prove_nothing():
+    """Accuracies come in steps of one image: three runs fall on the same step by chance."""
+    before, after = {0: 97.0, 1: 97.2, 2: 96.8}, {0: 97.22, 1: 97.42, 2: 97.02}
+    found = change(before, after)
+    assert (found.p, found.interval) == (None, None) and verdict(found, None) == "too few seeds to tell"
+    assert change(before, before).p == 1.0
+    assert welch(Sample.of([97.0] * 3), Sample.of([97.22] * 3)).p is None
+
+
+def test_steps_of_one_image_make_no_more_false_verdicts_than_promised():
+    """Eighteen rungs that are all the same network, three seeds, accuracies in steps of 1/454."""
+    draw, wrong, studies = np.random.default_rng(3), 0, 150
+    for _ in range(studies):
+        values = np.round(draw.normal(97, 0.35, (18, 3)) * 4.54) / 4.54
+        rungs = [(str(i), str(i - 1) if i else None, dict(enumerate(row))) for i, row in enumerate(values)]
+        wrong += any(each.verdict in ("better", "worse") for each in judge(rungs).values())
+    assert wrong / studies < 0.12  # 0.05, and what 150 studies may be off
+
+
+def test_seeds_are_paired_only_where_one_side_shares_all_its_own():
+    many = {seed: 80 + 0.1 * (seed % 3) for seed in range(10)}
+    assert change(many, {0: 81.0, 1: 81.1, 2: 81.3}).method == "paired"
+    assert change(many, {8: 81.0, 9: 81.2, 10: 81.1, 11: 81.3}).method == "Welch"
+
+
+def test_less_is_the_difference_of_two_changes():
+    found = less(Change(1.0, (0.6, 1.4)), Change(0.2, (-0.1, 0.5)))
+    assert found.difference == pytest.approx(0.8) and found.interval == pytest.approx((0.3, 1.3))
+    assert less(Change(1.0), Change(0.2, (0.1, 0.3))).interval is None
 
 
 @given(VALUES)
@@ -105,7 +137,11 @@ def test_what_n_runs_can_show_needs_n_runs(n, std, paired):
 def test_noise_is_of_pairs_where_seeds_are_shared():
     start, step = {0: 80.0, 1: 82.0, 2: 84.0}, {0: 81.0, 1: 83.1, 2: 84.9}
     found = noise_of([("start", None, start), ("step", "start", step)])
-    assert found.paired and found.freedom == 2 and found.std == pytest.approx(stats.tstd([1.0, 1.1, 0.9]))
+    assert (
+        found.paired
+        and found.freedom == pytest.approx(2 / 1.5)
+        and found.std == pytest.approx(stats.tstd([1.0, 1.1, 0.9]))
+    )
     apart = noise_of([("start", None, start), ("step", "start", {7: 81.0, 8: 83.0})])
     assert not apart.paired and apart.freedom == 3 and apart.std == pytest.approx(math.sqrt((8 + 2) / 3))
     low, high = apart.interval

@@ -137,7 +137,7 @@ def _tradeoff(options: argparse.Namespace) -> Figure:
         study = load_study()
         return draw_tradeoff(published_tradeoff(study, _published_regimes(options, study), x), options.columns)
     found = finished(options)
-    titled = [(_title(each), each.results) for each in found]
+    titled = [(each.choice.title, each.results) for each in found]
     return draw_tradeoff(tradeoff_of_runs(found[0].choice.study, titled, x, _metric(options)), options.columns)
 
 
@@ -150,7 +150,7 @@ def _curves(options: argparse.Namespace) -> Figure:
     one = _only(finished(options), "--kind curves")
     study = one.choice.study
     out = options.out or Path(study.defaults.out)
-    return draw_curves(curves_of_runs(study, _title(one), one.results, out, _metric(options)), options.columns)
+    return draw_curves(curves_of_runs(study, one.choice.title, one.results, out, _metric(options)), options.columns)
 
 
 def _worths(options: argparse.Namespace) -> Figure:
@@ -176,14 +176,7 @@ def _attribution(options: argparse.Namespace) -> tuple[Attribution, str]:
             raise ValueError(f"--{name} has no say in --kind {options.kind}: it takes all of one's own runs together")
     choice = choose(options)
     runs = collect(options.out or Path(choice.study.defaults.out))
-    title = f"{choice.study.regime(choice.regime).title} on {choice.place.data}"
-    return attribution_of(choice, options.steps, runs, _metric(options)), title
-
-
-def _title(each: Finished) -> str:
-    from analysis.results import title_of_runs
-
-    return title_of_runs(each.choice.study, each.results, each.choice.label)
+    return attribution_of(choice, options.steps, runs, _metric(options)), choice.title
 
 
 KINDS: dict[str, Callable[[argparse.Namespace], Figure]] = {

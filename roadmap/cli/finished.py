@@ -27,7 +27,7 @@ class Finished:
     results: list[Result]
 
 
-def finished(options: argparse.Namespace) -> list[Finished]:
+def finished(options: argparse.Namespace, regime: str | None = None) -> list[Finished]:
     """For the regime asked for, else for each that has finished or diverged runs, in the study's order.
 
     Raises ValueError where there is none.
@@ -35,7 +35,7 @@ def finished(options: argparse.Namespace) -> list[Finished]:
     from analysis.collection import collect
 
     out = options.out or Path(study_of(options).defaults.out)
-    table = collect(out)
+    options, table = _with_regime(options, regime), collect(out)
     found = choices_with_runs(options, table, out)
     foreign = [str(why) for why in table.loc[table["state"] == "foreign", "why"]]
     if not found:
@@ -47,6 +47,10 @@ def finished(options: argparse.Namespace) -> list[Finished]:
     return found
 
 
+def _with_regime(options: argparse.Namespace, regime: str | None) -> argparse.Namespace:
+    return argparse.Namespace(**{**vars(options), "regime": regime or options.regime})
+
+
 def choices_with_runs(
     options: argparse.Namespace, table: pd.DataFrame, out: Path, *, begun: bool = False
 ) -> list[Finished]:
@@ -56,7 +60,7 @@ def choices_with_runs(
     study, found = study_of(options), []
     # Settings may fit one regime alone, so that those without any run are not even composed.
     for regime in [options.regime] if options.regime else [name for name in study.regimes if (out / name).is_dir()]:
-        choice = choose(argparse.Namespace(**{**vars(options), "regime": regime}))
+        choice = choose(_with_regime(options, regime))
         results = results_of([(rung, choice.run(rung)) for rung in choice.rungs(options.steps)], table)
         if any(result.seeds or (result.unfinished if begun else result.diverged_seeds) for result in results):
             found.append(Finished(choice, results))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from roadmap.ablations import chosen_moves
 from roadmap.cluster import Cluster
 from roadmap.execution import Execution
 from roadmap.folders import describe_folder
@@ -32,6 +33,7 @@ class Choice:
     execution: Execution
     profile: str | None = None  # of the cluster that jobs are submitted to; None: runs are trained here
     cluster: Cluster | None = None
+    base: str | None = None  # as it is written
 
     @property
     def study(self) -> Study:
@@ -62,9 +64,15 @@ class Choice:
         place = self.place
         parts = [place.data] if place.data != self.study.regime(place.regime).data else []
         parts += [place.fidelity] if place.fidelity != self.study.defaults.fidelity else []
-        parts += [f"on {'+'.join(place.base)}"] if place.base else []
+        parts += [f"on {self.base}"] if self.base else []
         parts += [self.ablation] if self.ablation != "cumulative" else []
         return ", ".join([*parts, *self.settings])
+
+    @property
+    def title(self) -> str:
+        """What study it is."""
+        title = f"{self.study.regime(self.regime).title} on {self.place.data}"
+        return f"{title}, {self.label}" if self.label else title
 
     def rung(self, name: str) -> Rung:
         """Any rung by its name. Raises ValueError with the valid ones."""
@@ -112,7 +120,7 @@ def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False
             help="cumulative (default: each rung on the one before), leave-one-out, add-one, orders:N or variants",
         )
         parser.add_argument(
-            "--base", metavar="STEPS", help="that every rung has, the start too: recipe, or several with commas"
+            "--base", metavar="STEPS", help="that every rung has, the start too: recipe, or recipe..kernel-size-7"
         )
 
 
@@ -127,8 +135,10 @@ def choose(options: argparse.Namespace) -> Choice:
     """The study as the options have it. Raises ValueError for a name that it does not know."""
     study, data, path = _with_data(study_of(options), options.data)
     regime, fidelity = options.regime or study.defaults.regime, options.fidelity or study.defaults.fidelity
-    base = [step.strip() for step in (getattr(options, "base", None) or "").split(",") if step.strip()]
-    place = Place.of(regime, fidelity, data, study, base)
+    place = Place.of(regime, fidelity, data, study)
+    base = getattr(options, "base", None)
+    if base is not None:
+        place = replace(place, base=_base_steps(place, base))
     execution_settings, cluster_settings, settings = _sorted(options.settings)
     profile, cluster = _cluster(options, study, regime, cluster_settings)
     execution = (
@@ -138,7 +148,16 @@ def choose(options: argparse.Namespace) -> Choice:
     if any(setting.startswith("execution.data_path") for setting in execution_settings):
         raise ValueError("--set execution.data_path is --data NAME=PATH, which also says what the data is")
     execution = with_settings(dict[str, Execution], {"execution": execution}, execution_settings)["execution"]
-    return Choice(place, getattr(options, "ablation", "cumulative"), settings, execution, profile, cluster)
+    return Choice(place, getattr(options, "ablation", "cumulative"), settings, execution, profile, cluster, base)
+
+
+def _base_steps(place: Place, written: str) -> tuple[str, ...]:
+    """Steps as `--steps` takes them. Raises ValueError for a name that is none."""
+    try:
+        moves = chosen_moves(place, written)
+    except ValueError as error:
+        raise ValueError(f"--base {written}: {error}") from None
+    return tuple(move.step if move.value is None else f"{move.step}={move.value}" for move in moves)
 
 
 def _sorted(settings: Sequence[str]) -> tuple[tuple[str, ...], ...]:

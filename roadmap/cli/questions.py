@@ -117,15 +117,16 @@ def _noise(options: argparse.Namespace, choice: Choice, metric: Metric) -> tuple
             raise ValueError(f"--noise {options.noise:g} is not valid: 0 or more is")
         return Noise(options.noise, 0), "as given", 0
     try:
-        (own,) = finished(argparse.Namespace(**{**vars(options), "regime": choice.regime}))
+        (own,) = finished(options, choice.regime)
     except ValueError:
         own = None
     if own and (found := noise_of(named_values(own.results, metric))):
         runs = sum(len(result.values(metric)) for result in own.results)
-        seeds = min((len(result.seeds) for result in own.results if result.seeds), default=0)
-        return found, f"{many(runs, 'run')} of {choice.regime}, {found.freedom} degrees of freedom", seeds
-    published = choice.study.regime(choice.regime).published and choice.regime
-    judged = judge_published(choice.study, published).values() if published and metric.published else ()
+        seeds = min((n for result in own.results if (n := len(result.values(metric)))), default=0)
+        return found, f"{many(runs, 'run')} of {choice.regime}, about {found.freedom:.0f} degrees of freedom", seeds
+    regime = choice.study.regime(choice.regime)
+    is_papers = regime.published and choice.place.data == regime.data and metric.published
+    judged = judge_published(choice.study, choice.regime).values() if is_papers else ()
     pooled = pooled_std(each.sample for each in judged if each.sample)
     if pooled:
         return Noise(*pooled), f"the deviations that the paper prints, {pooled[1]} degrees of freedom", 0
@@ -160,11 +161,17 @@ def show_attribution(options: argparse.Namespace) -> int:
         ]
         for worth in found.worths
     ]
-    print(f"{choice.study.regime(choice.regime).title} on {choice.place.data}: {metric.title}\n")
+    print(f"{choice.title}: {metric.title}\n")
     header = ["step", "Shapley value", "95 % interval", "orders", "in the paper's order", "alone", "taken out"]
     print(table(header, rows))
     shares = sum(worth.shapley for worth in found.worths)
-    print(f"\nAll steps together: {found.total:+.2f}; the Shapley values sum to {shares:+.2f}.")
+    print(
+        f"\nAll steps together: {found.total:+.2f}. The Shapley values sum to {shares:+.2f}: the two differ by noise,"
+    )
+    print("and where random orders end in other networks than the study's order.")
+    if found.missing:
+        orders = f"{found.diverged} of them diverged" if found.diverged else "none of them diverged"
+        print(f"Left out: {many(found.missing, 'rung')} of the random orders without a finished run; {orders}.")
     if not any(worth.interval for worth in found.worths):
         print("Intervals need random orders: roadmap run --ablation orders:20")
     print("\n" + _pairs(found))
@@ -207,9 +214,10 @@ def show_proxy(options: argparse.Namespace) -> int:
     from analysis.tables import study_table
 
     metric = find_metric(options.metric)
-    (own,) = finished(argparse.Namespace(**{**vars(options), "regime": options.regime or _default_regime()}))
-    here = _changes(study_table(own.choice.study, own.results, metric))
-    there = _changes(_other_study(own.choice.study, options.against))
+    (own,) = finished(options, options.regime or load_study().defaults.regime)
+    here = _changes(study_table(own.choice.study, own.results, metric), metric)
+    other, other_metric = _other_study(own.choice.study, options.against)
+    there = _changes(other, other_metric)
     shared = [rung for rung in here if rung in there]
     if len(shared) < 4:
         raise ValueError(f"{options.against}: {len(shared)} steps were changed in both studies; 4 or more are needed")
@@ -220,39 +228,49 @@ def show_proxy(options: argparse.Namespace) -> int:
         for rung, first, second in zip(shared, *ranks, strict=True)
     ]
     print(table(["rung", "change here", f"in {options.against}", "rank here", "there"], rows))
-    print(f"\nKendall's tau {found.tau:+.2f} (95 %: {_between(found.interval)}), p {found.p:.3f}, of {found.n} steps.")
-    if found.p < SIGNIFICANCE and found.interval[0] > 0:
+    interval = f" (95 %: {_between(found.interval)})" if found.interval else ""
+    print(f"\nKendall's tau {found.tau:+.2f}{interval}, p {found.p:.3f}, of {found.n} steps.")
+    if found.p >= SIGNIFICANCE:
+        print("That can't be told from chance: by these steps, the one study does not stand in for the other.")
+    elif found.tau > 0:
         print("The two order the steps more alike than chance would: 1 would be the same order, 0 an unrelated one.")
     else:
-        print("That can't be told from chance: by these steps, the one study does not stand in for the other.")
+        print("The two order the steps more unlike than chance would: -1 would be the reverse order.")
     return 0
 
 
-def _default_regime() -> str:
-    return load_study().defaults.regime
+def _changes(table: pd.DataFrame, metric: Metric) -> dict[str, float]:
+    """By rung, for the better above 0: of the adopted ones, where both it and the rung before have finished.
 
-
-def _changes(table: pd.DataFrame) -> dict[str, float]:
-    """By rung, where both it and the rung before have finished."""
+    Variants that were tried beside an adopted one are no steps of their own.
+    """
     known = table.dropna(subset=["change"])
-    return dict(zip(known["rung"], known["change"].astype(float), strict=True))
+    known = known[known["adopted"].astype(bool)]
+    sign = 1.0 if metric.higher_is_better else -1.0
+    return dict(zip(known["rung"], sign * known["change"].astype(float), strict=True))
 
 
-def _other_study(study: Study, written: str) -> pd.DataFrame:
-    """A published table, or a file that `roadmap table --format csv` wrote. Raises ValueError for what is neither."""
+def _other_study(study: Study, written: str) -> tuple[pd.DataFrame, Metric]:
+    """A published table, or a file that `roadmap table --format csv` wrote, with its metric.
+
+    Raises ValueError for what is neither.
+    """
     import pandas as pd
 
+    from analysis.metrics import TOP1, find_metric
     from analysis.tables import published_judged
 
     if not re.search(r"\.csv$", written, re.IGNORECASE):
-        return published_judged(study, written)
+        return published_judged(study, written), TOP1
     try:
         found = pd.read_csv(written)
     except (OSError, ValueError) as error:
         raise ValueError(f"--against {written}: {error}") from None
-    if missing := {"rung", "change"} - set(found.columns):
-        raise ValueError(f"--against {written}: no column {sorted(missing)[0]!r}; `roadmap table -o FILE.csv` has it")
-    return found
+    if missing := {"rung", "change", "adopted", "metric"} - set(found.columns) or ({"a row"} if found.empty else set()):
+        raise ValueError(f"--against {written}: no {sorted(missing)[0]!r} in it; `roadmap table -o FILE.csv` has it")
+    if not pd.api.types.is_numeric_dtype(found["change"]):
+        raise ValueError(f"--against {written}: 'change' has what is no number")
+    return found, find_metric(str(found["metric"].iloc[0]))
 
 
 def _ranks(values: Sequence[float]) -> list[int]:

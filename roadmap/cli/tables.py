@@ -1,4 +1,4 @@
-"""collect, table and power: the runs as data, the paper's table beside one's own, and how many seeds it takes."""
+"""collect and table: the runs as data, and the paper's table beside one's own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from roadmap.study import load_study
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from analysis.metrics import Metric
 
 
 def add_verbs(verbs: Any) -> None:
@@ -75,14 +77,12 @@ def show_table(options: argparse.Namespace) -> int:
         regimes = [options.regime] if options.regime else study.published_regimes()
         tables = {f"{study.regime(regime).title}, as published": published_judged(study, regime) for regime in regimes}
     else:
-        tables = {
-            f"{each.choice.study.regime(each.choice.regime).title} on {each.choice.place.data}": study_table(
-                each.choice.study, each.results, metric
-            )
-            for each in finished(options)
-        }
+        found = finished(options)
+        tables = {each.choice.title: study_table(each.choice.study, each.results, metric) for each in found}
     form = options.format or (SUFFIXES.get(options.output.suffix.lower()) if options.output else "terminal")
-    text = _as_text(tables, str(form), options.output, metric)
+    if form is None:
+        raise ValueError(f"{options.output}: a table ends in {', '.join(SUFFIXES)}, or --format says what it is")
+    text = _as_text(tables, form, metric)
     if options.output:
         from roadmap.record import write_whole
 
@@ -97,11 +97,9 @@ def show_table(options: argparse.Namespace) -> int:
     return 0
 
 
-def _as_text(tables: dict[str, pd.DataFrame], form: str, output: Path | None, metric: Any) -> str:
+def _as_text(tables: dict[str, pd.DataFrame], form: str, metric: Metric) -> str:
     from analysis.tables import rendered, written
 
-    if form == "None":
-        raise ValueError(f"{output}: a table ends in {', '.join(SUFFIXES)}, or --format says what it is")
     if form == "csv" and len(tables) > 1:
         raise ValueError("a CSV file holds one regime: choose with --regime")
     parts = []
@@ -110,5 +108,5 @@ def _as_text(tables: dict[str, pd.DataFrame], form: str, output: Path | None, me
             shown = rendered(each, metric)
             parts.append(f"{title}\n\n{table(list(shown.columns), shown.to_numpy().tolist())}\n")
         else:
-            parts.append(written(each, form, metric))
+            parts.append(written(each, form, metric, title))
     return "\n".join(parts)
