@@ -16,6 +16,7 @@ from analysis.results import Result
 from analysis.statistics import CONFIDENCE, SIGNIFICANCE, Change, Sample, change, holm, pooled_std
 
 LEAST = 1e-9  # below which a number is nothing but rounding
+FEWEST_ORDERS = 2
 SPARE = 10  # measured sets of steps beyond the unknowns of the pairs, before these are believed
 
 
@@ -25,7 +26,7 @@ class Worth:
 
     step: str
     title: str
-    shapley: float  # the mean change over all orders of the steps
+    shapley: float | None  # the mean change over all orders of the steps; none of fewer than two random orders
     interval: tuple[float, float] | None  # at 95 %; none of too few orders
     orders: int  # random orders that it was measured in
     on_path: float | None = None  # the change in the paper's order
@@ -170,21 +171,21 @@ def _worth(title: str, known: Known, count: int, pooled: tuple[float, int] | Non
     """None of a step of which nothing is known beyond the path."""
     between = [taken for taken in known.orders if 1 < taken.place < count]
     ends = [each for each in (known.alone, known.left_out) if each]
-    if len(ends) == 2 and (between or count == 2):
+    if len(known.orders) < FEWEST_ORDERS:
+        parts, sampled = [], []
+    elif len(ends) == 2 and (between or count == 2):
         # Each part with its share: the ends are one place of `count` each.
         parts = [(1 / count, [end]) for end in ends]
         parts += [((count - 2) / count, [taken.change for taken in between])] if between else []
         sampled = between
-    elif known.orders:
-        parts, sampled = [(1.0, [taken.change for taken in known.orders])], list(known.orders)
-    elif ends:
-        parts, sampled = [(1.0, ends)], []
     else:
+        parts, sampled = [(1.0, [taken.change for taken in known.orders])], list(known.orders)
+    if not parts and not ends:
         return None
     shapley = sum(share * float(np.mean([each.difference for each in changes])) for share, changes in parts)
-    interval = _interval(shapley, parts, sampled, pooled) if known.orders else None
+    interval = _interval(shapley, parts, sampled, pooled) if parts else None
     told = [each.difference if each else None for each in (known.path, known.alone, known.left_out)]
-    return Worth(known.step, title, shapley, interval, len(known.orders), *told)
+    return Worth(known.step, title, shapley if parts else None, interval, len(known.orders), *told)
 
 
 def _interval(

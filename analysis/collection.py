@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from roadmap.estimates import CPU
+from roadmap.plain import LARGEST
 from roadmap.record import (
     FORMAT,
     ForeignFolder,
@@ -120,12 +121,20 @@ def collect(out: Path) -> pd.DataFrame:
 
 def _folders(out: Path) -> Iterator[Path]:
     """All folders below those of the regimes, in order. Hidden ones are others' business."""
-    with os.scandir(out) as regimes:
-        names = sorted(each.name for each in regimes if each.is_dir() and not each.name.startswith("."))
-    for regime in names:
-        with os.scandir(out / regime) as entries:
-            found = sorted(each.name for each in entries if each.is_dir() and not each.name.startswith("."))
-        yield from (out / regime / name for name in found)
+    for regime in _names(out):
+        yield from (out / regime / name for name in _names(out / regime))
+
+
+def _names(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(each.name for each in entries if not each.name.startswith(".") and _is_folder(each))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _stamp(folder: Path) -> list[int] | None:
@@ -210,8 +219,9 @@ def _checked(row: Row, folder: Path) -> Row:
     for key, value in row.items():
         kind = str if key in TEXTS else bool if key == "modified" else int if key in WHOLE else int | float
         is_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        is_small = not isinstance(value, int) or abs(value) < 2**63
-        if value is not None and not (is_kind and is_small):
+        is_small = not isinstance(value, int | float) or not abs(value) >= LARGEST  # which NaN isn't either
+        is_number = key != "top1" or value == value
+        if value is not None and not (is_kind and is_small and is_number):
             raise ForeignFolder(f"{folder}: {key} is {value!r}, which is no such value")
     return row
 

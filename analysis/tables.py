@@ -181,7 +181,7 @@ def written(table: pd.DataFrame, form: str, metric: Metric = TOP1, title: str = 
     if form == "latex":
         escaped = shown.rename(columns=lambda name: name.replace("%", "\\%"))
         text = str(escaped.style.hide(axis="index").format(escape="latex").to_latex(hrules=True))
-        return (f"% {title}\n" if title else "") + text
+        return f"% {title}\n% \\usepackage{{booktabs}}\n" + text.replace("±", "$\\pm$")
     raise ValueError(f"unknown format {form!r}; valid: {', '.join(FORMATS)}")
 
 
@@ -197,6 +197,7 @@ def remarks(table: pd.DataFrame) -> list[str]:
             if published
             else "One seed can't tell a change from noise; --seeds 3 shows the spread."
         )
+    digits = METRICS[str(table["metric"].iloc[0])].decimals + 1
     spread = set(table.loc[table["std"].notna(), "rung"])
     within = [
         row["rung"]
@@ -207,7 +208,7 @@ def remarks(table: pd.DataFrame) -> list[str]:
         said.append(
             "No larger than the spread of either rung's runs (one standard deviation): "
             + "; ".join(
-                f"{row['rung']} {row['change']:+.2f}, spread {_spreads(table, row)}"
+                f"{row['rung']} {row['change']:+.{digits}f}, spread {_spreads(table, row, digits)}"
                 for row in table.to_dict("records")
                 if row["rung"] in within
             )
@@ -216,7 +217,7 @@ def remarks(table: pd.DataFrame) -> list[str]:
     return said
 
 
-def _spreads(table: pd.DataFrame, row: dict[Any, Any]) -> str:
+def _spreads(table: pd.DataFrame, row: dict[Any, Any], digits: int) -> str:
     """Before and after the step."""
     before = table.loc[table["rung"] == row["parent"], "std"]
-    return " and ".join("none" if pd.isna(std) else f"{std:.2f}" for std in (*before, row["std"]))
+    return " and ".join(f"{std:.{digits}f}" for std in (*before, row["std"]))

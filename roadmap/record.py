@@ -238,7 +238,7 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 def read_rows(path: Path) -> list[Any]:
     """The values of a file of JSON lines, None for what is no JSON; a last line that was cut off is left out."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     except FileNotFoundError:
         return []
     return [_parsed(line) for line in lines if line.endswith("\n")]

@@ -163,6 +163,8 @@ def test_an_empty_folder_has_an_empty_table(tmp_path):
         {"peak_memory_bytes": 10**30},
         {"epochs": True},
         {"finished": 7},
+        {"top1": float("nan")},
+        {"test_loss": 1e308},
         {"execution": {"processes": "2"}},
         {"code": {"modified": "yes"}},
         {"machine": {"gpu": 3}},
@@ -187,3 +189,13 @@ def test_the_cache_sheds_what_is_read_twice(make_run, tmp_path, monkeypatch):
     (tmp_path / CACHE).write_text("".join([head, *lines * 5]))
     pd.testing.assert_frame_equal(collect(tmp_path), expected)
     assert len((tmp_path / CACHE).read_text().splitlines()) == 4
+
+
+def test_links_that_lead_nowhere_and_bytes_that_are_no_text(make_run, tmp_path):
+    finish(make_run("gelu"), tmp_path)
+    (tmp_path / "pico" / "loop").symlink_to(tmp_path / "pico" / "loop")
+    begun = make_run("recipe")
+    write_manifest(begun.folder(tmp_path), begun)
+    (begun.folder(tmp_path) / "metrics.jsonl").write_bytes(bytes(range(128, 256)) + b"\n")
+    table = collect(tmp_path)
+    assert list(table["state"]) == ["finished", "foreign"] and "metrics.jsonl, line 1" in table["why"].iloc[1]

@@ -46,7 +46,7 @@ def test_power_before_a_study_is_by_the_papers_noise(out, capsys):
 def test_power_after_a_study_is_by_its_own_noise(out, capsys):
     finish(out, "recipe,gelu", seeds=4, value=lambda rung, seed: 90 + seed * (1 + (rung.name == "gelu")))
     said = told(capsys, "power", "--steps", "pico,recipe,gelu", "--difference", "2")
-    assert "8 runs of pico" in said and "With 4 seeds:" in said
+    assert "8 runs of pico" in said and "With 4 seeds, so seen:" in said
 
 
 def test_power_of_a_given_noise(out, capsys):

@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -27,6 +28,7 @@ MAP = "PuOr_r"  # from purple to orange, which the colour-blind tell apart; dark
 REST = 0.1  # of the pairs, whose values the colours need not tell apart
 FENCE = 3.0  # interquartile ranges beyond the quartiles, where outliers begin
 LARGEST_CELL = 0.5  # inches
+NOISE = 0.35  # how strongly the colours of pairs within the noise are drawn
 SMALLEST = 5.0  # points of type; where there is no room for it, the numbers that are noise are left out
 
 
@@ -37,11 +39,12 @@ def draw_worths(found: Attribution, metric: Metric, title: str = "", columns: in
     """
     layout, worths = LAYOUTS[columns], found.worths
     left = 0.25 + layout.letter * max(len(worth.title) for worth in worths)
-    height = layout.row * (len(worths) + 3) + 0.55
+    under = 0.42 + (0.022 * layout.small if title else 0)
+    height = layout.row * (len(worths) + 3) + 0.13 + under
     with matplotlib.rc_context(layout.style):
         figure = Figure(figsize=(layout.width, height))
-        across, down = 0.98 - left / layout.width, (height - 0.5 - 2 * layout.row) / height
-        place = (left / layout.width, 0.42 / height, across, down)
+        across, down = 0.98 - left / layout.width, (height - 0.08 - under - 2 * layout.row) / height
+        place = (left / layout.width, under / height, across, down)
         axes = figure.add_axes(place)
         low, high = _limits(worths)
         for y, worth in enumerate(worths):
@@ -51,7 +54,7 @@ def draw_worths(found: Attribution, metric: Metric, title: str = "", columns: in
         axes.tick_params(axis="y", length=0)
         axes.set(xlim=(low, high), ylim=(len(worths) - 0.4, -0.6))
         axes.spines[["right", "top", "left"]].set_visible(False)
-        axes.set_xlabel(f"change of the {metric.title}" + (f" – {title}" if title else ""), fontsize=layout.small)
+        axes.set_xlabel(f"change of the {metric.title}" + (f"\n{title}" if title else ""), fontsize=layout.small)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=layout.small)
         figure.canvas.draw()
     return figure
@@ -59,7 +62,7 @@ def draw_worths(found: Attribution, metric: Metric, title: str = "", columns: in
 
 def _limits(worths: Sequence[Worth]) -> tuple[float, float]:
     """Around all that is no outlier: a few changes may be a hundred times the others."""
-    values = [value for worth in worths for value in (worth.shapley, *(worth.interval or ()))]
+    values = [value for worth in worths for value in (worth.shapley, *(worth.interval or ())) if value is not None]
     values += [value for worth in worths for name, _, _ in MARKS if (value := getattr(worth, name)) is not None]
     low, high = np.quantile(values, [0.25, 0.75])
     fence = FENCE * max(high - low, 1e-9)
@@ -72,8 +75,12 @@ def _draw_worth(axes: Axes, y: int, worth: Worth, low: float, high: float, layou
     first = y == 0
     if worth.interval:
         axes.plot(np.clip(worth.interval, low, high), [y, y], color=COLOURS[1], linewidth=2.2, solid_capstyle="butt")
-    said = "Shapley value, 95 % interval" if worth.interval else "Shapley value"
-    _mark(axes, y, worth.shapley, (low, high), layout, marker="o", color=COLOURS[1], label=said if first else None)
+        for end, arrow in zip(worth.interval, "<>", strict=True):  # that it goes on beyond the figure
+            if not low <= end <= high:
+                axes.plot(np.clip(end, low, high), y, arrow, color=COLOURS[1], markersize=layout.small, clip_on=False)
+    if worth.shapley is not None:
+        said = "Shapley value, 95 % interval" if worth.interval else "Shapley value"
+        _mark(axes, y, worth.shapley, (low, high), layout, marker="o", color=COLOURS[1], label=said if first else None)
     for offset, (name, meaning, marker) in zip((-0.22, 0.0, 0.22), MARKS, strict=True):
         if (value := getattr(worth, name)) is not None:
             label = meaning if first else None
@@ -134,25 +141,31 @@ def draw_interactions(found: Attribution, metric: Metric, title: str = "", colum
         at = {step: i for i, step in enumerate(found.steps)}
         for each in pairs:
             values[at[each.second] - 1, at[each.first]] = each.value
-        drawn = axes.imshow(np.clip(values, -reach, reach), cmap=MAP, vmin=-reach, vmax=reach, aspect="equal")
+        told = {(at[each.second] - 1, at[each.first]) for each in pairs if each.verdict != "within noise"}
+        faint = np.array([[1.0 if (y, x) in told else NOISE for x in range(count)] for y in range(count)])
+        drawn = axes.imshow(
+            np.clip(values, -reach, reach), alpha=faint, cmap=MAP, vmin=-reach, vmax=reach, aspect="equal"
+        )
         for each in pairs:
             colour = to_hex(colormaps[MAP](0.5 + 0.5 * float(np.clip(each.value / reach, -1, 1))))
+            colour = colour if each.verdict != "within noise" else "white"
             _write_pair(axes, at[each.first], at[each.second] - 1, each, colour, min(layout.type, 20 * cell))
         axes.set_xticks(range(count), titles[:-1], rotation=40, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(count), titles[1:])
         axes.tick_params(length=0, labelsize=layout.small)
         axes.spines[:].set_visible(False)
         scale = figure.add_axes((0.5, 1 - 0.42 / height, 0.46, 0.1 / height))
-        figure.colorbar(drawn, cax=scale, orientation="horizontal", extend="both")
+        figure.colorbar(ScalarMappable(drawn.norm, MAP), cax=scale, orientation="horizontal", extend="both")
         scale.tick_params(labelsize=layout.small, length=2)
-        scale.set_title(_meaning(metric, title), fontsize=layout.small, loc="right", pad=3)
+        scale.set_title(_meaning(metric, title, len(told), len(pairs)), fontsize=layout.small, loc="right", pad=3)
         figure.canvas.draw()
     return figure
 
 
-def _meaning(metric: Metric, title: str) -> str:
+def _meaning(metric: Metric, title: str, told: int, pairs: int) -> str:
     better = "help" if metric.higher_is_better else "hinder"
-    return f"together beyond each alone, {metric.title}; above 0 they {better}" + (f"\n{title}" if title else "")
+    said = f"together beyond each alone, {metric.title}; above 0 they {better}\n{told} of {pairs} beyond noise: framed"
+    return said + (f"; {title}" if title else "")
 
 
 def _write_pair(axes: Axes, x: int, y: int, pair: Interaction, colour: str, size: float) -> None:
@@ -162,7 +175,7 @@ def _write_pair(axes: Axes, x: int, y: int, pair: Interaction, colour: str, size
     axes.text(
         x,
         y,
-        f"{pair.value:+.1f}",
+        f"{round(pair.value, 1) + 0.0:+.1f}",  # no -0.0
         ha="center",
         va="center",
         fontsize=max(size, SMALLEST),

@@ -325,12 +325,14 @@ def _unfinished(parts: Sequence[Part], table: pd.DataFrame) -> Grid:
 def _attribution(part: Part, metric: Metric) -> dict[str, Any]:
     found, digits = part.attribution, metric.decimals + 1
     assert found is not None
-    largest = max((abs(worth.shapley) for worth in found.worths), default=0) or 1.0
+    largest = max((abs(worth.shapley or 0) for worth in found.worths), default=0) or 1.0
     columns = ("step", "Shapley value", "95 % interval", "orders", "in the paper's order", "alone", "taken out")
     lines = tuple(Line(_worth(i, worth, largest, metric)) for i, worth in enumerate(found.worths))
     caption = f"What each step is worth, in {metric.title}"
     return {
         "total": f"{found.total:+.{digits}f}",
+        "missing": found.missing,
+        "diverged": found.diverged,
         "worths": Grid(f"{part.regime}-worths", caption, columns, lines),
         "has_intervals": any(worth.interval for worth in found.worths),
         "pairs": _pairs_of(found, metric) if found.interactions else None,
@@ -338,13 +340,14 @@ def _attribution(part: Part, metric: Metric) -> dict[str, Any]:
 
 
 def _worth(i: int, worth: Worth, largest: float, metric: Metric) -> tuple[Cell, ...]:
-    half, digits = 50 * abs(worth.shapley) / largest, metric.decimals + 1
-    bar = (50 - half if worth.shapley < 0 else 50.0, half, (worth.shapley < 0) == metric.higher_is_better)
+    value, digits = worth.shapley or 0.0, metric.decimals + 1
+    half = 50 * abs(value) / largest
+    bar = (50 - half if value < 0 else 50.0, half, (value < 0) == metric.higher_is_better)
     low, _ = worth.interval or (None, None)
     others = [Cell(_words(each, f"+.{digits}f"), each) for each in (worth.on_path, worth.alone, worth.left_out)]
     return (
         Cell(worth.title, i),
-        Cell(f"{worth.shapley:+.{digits}f}", worth.shapley, bar=bar),
+        Cell(_words(worth.shapley, f"+.{digits}f"), worth.shapley, bar=bar),
         Cell(_interval(worth.interval, digits), low),
         Cell(str(worth.orders), worth.orders),
         *others,
@@ -379,6 +382,6 @@ def _pair(each: Interaction, titles: Mapping[str, str], largest: float, metric: 
         "title": f"{titles[each.first]} and {titles[each.second]}",
         "text": f"{each.value:+.{digits}f}",
         "level": round(sign * LEVELS * each.value / largest),
-        "clear": each.verdict != "within noise",
+        "is_told": each.verdict != "within noise",
         "facts": facts,
     }

@@ -69,8 +69,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def show_power(options: argparse.Namespace) -> int:
     from analysis.metrics import find_metric
     from analysis.statistics import SIGNIFICANCE, detectable
+    from analysis.tables import hours as hours_text
 
     metric, choice = find_metric(options.metric), choose(options)
+    for difference in options.difference or ():
+        if not math.isfinite(difference) or difference == 0:
+            raise ValueError(f"--difference {difference:g} is not valid: a number other than 0 is")
     rungs = choice.rungs(options.steps)
     noise, source, seeds = _noise(options, choice, metric)
     steps = max(1, sum(rung.parent is not None and not rung.no_effect for rung in rungs))
@@ -82,7 +86,7 @@ def show_power(options: argparse.Namespace) -> int:
     rows = []
     for difference in options.difference or DIFFERENCES:
         alone, corrected = (_needed(difference, noise, SIGNIFICANCE / count) for count in (1, steps))
-        cost = f"{int(corrected) * hours:.3g}" if corrected.isdigit() else "-"
+        cost = hours_text(int(corrected) * hours) if corrected.isdigit() else "-"
         rows.append([f"{difference:g}", alone, corrected, cost])
     header = ["difference", "seeds, for one step", f"seeds, for {many(steps, 'step')}", "device-hours for all"]
     print(table(header, rows))
@@ -91,16 +95,14 @@ def show_power(options: argparse.Namespace) -> int:
         "for several steps 5 % is shared between them."
     )
     if seeds > 1:
-        smallest = [detectable(seeds, noise, SIGNIFICANCE / count) for count in (1, steps)]
-        print(f"With {seeds} seeds: {smallest[0]:.3g} for one step, {smallest[1]:.3g} for {many(steps, 'step')}.")
+        one, all_steps = (detectable(seeds, noise, SIGNIFICANCE / count) for count in (1, steps))
+        print(f"With {seeds} seeds, so seen: {one:.3g} for one step, {all_steps:.3g} for {many(steps, 'step')}.")
     return 0
 
 
 def _needed(difference: float, noise: Noise, significance: float) -> str:
     from analysis.statistics import MOST_SEEDS, seeds_needed
 
-    if not math.isfinite(difference) or difference == 0:
-        raise ValueError(f"--difference {difference:g} is not valid: a number other than 0 is")
     try:
         return str(seeds_needed(difference, noise, significance))
     except ValueError:
@@ -164,16 +166,19 @@ def show_attribution(options: argparse.Namespace) -> int:
     print(f"{choice.title}: {metric.title}\n")
     header = ["step", "Shapley value", "95 % interval", "orders", "in the paper's order", "alone", "taken out"]
     print(table(header, rows))
-    shares = sum(worth.shapley for worth in found.worths)
-    print(
-        f"\nAll steps together: {found.total:+.2f}. The Shapley values sum to {shares:+.2f}: the two differ by noise,"
-    )
-    print("and where random orders end in other networks than the study's order.")
+    known = [worth.shapley for worth in found.worths if worth.shapley is not None]
+    print(f"\nAll steps together: {found.total:+.2f}.", end=" " if known else "\n")
+    if known:
+        print(f"The Shapley values sum to {sum(known):+.2f}: the two differ by noise, and")
+        print("where random orders end in other networks than the study's order.")
     if found.missing:
-        orders = f"{found.diverged} of them diverged" if found.diverged else "none of them diverged"
-        print(f"Left out: {many(found.missing, 'rung')} of the random orders without a finished run; {orders}.")
-    if not any(worth.interval for worth in found.worths):
-        print("Intervals need random orders: roadmap run --ablation orders:20")
+        diverged = f"{found.diverged} of them diverged" if found.diverged else "none of them diverged"
+        print(
+            f"Left out: {many(found.missing, 'rung')} of the random orders without a finished run; {diverged}.", end=" "
+        )
+        print("That flatters the steps that fail.")
+    if len(known) < len(found.worths):
+        print("A Shapley value takes two random orders or more: roadmap run --ablation orders:20")
     print("\n" + _pairs(found))
     return 0
 
@@ -204,6 +209,10 @@ def _between(interval: tuple[float, float] | None) -> str:
     return f"{interval[0]:+.2f} to {interval[1]:+.2f}" if interval else ""
 
 
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+
+
 def _signed(value: float | None) -> str:
     return "" if value is None else f"{value:+.2f}"
 
@@ -229,7 +238,7 @@ def show_proxy(options: argparse.Namespace) -> int:
     ]
     print(table(["rung", "change here", f"in {options.against}", "rank here", "there"], rows))
     interval = f" (95 %: {_between(found.interval)})" if found.interval else ""
-    print(f"\nKendall's tau {found.tau:+.2f}{interval}, p {found.p:.3f}, of {found.n} steps.")
+    print(f"\nKendall's tau {found.tau:+.2f}{interval}, {_p(found.p)}, of {found.n} steps.")
     if found.p >= SIGNIFICANCE:
         print("That can't be told from chance: by these steps, the one study does not stand in for the other.")
     elif found.tau > 0:
