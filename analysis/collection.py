@@ -101,6 +101,8 @@ def collect(out: Path) -> pd.DataFrame:
     Those that are not finished say why; nothing is dropped. Raises ValueError where there is no such folder.
     """
     if not out.is_dir():
+        if out.exists():
+            raise ValueError(f"{out}: no finished run, since it is no folder")
         raise ValueError(f"{out}: no finished run, since there is no such folder (`roadmap run` makes it)")
     known, lines = _read_cache(out)
     rows, new = [], []

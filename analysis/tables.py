@@ -118,11 +118,11 @@ def rendered(table: pd.DataFrame, metric: Metric = TOP1) -> pd.DataFrame:
     if "published" in table or (table["n"] > 1).any():
         columns["runs"] = [str(row["n"]) for row in rows]
     if "difference" in table:
-        columns["to published"] = [_signed(row["difference"], digits) for row in rows]
+        columns["to published"] = [signed(row["difference"], digits) for row in rows]
         columns["that is"] = [_text(row["agreement"]) for row in rows]
-    columns["change"] = ["no effect" if row.get("no_effect") else _signed(row["change"], digits) for row in rows]
-    columns["95 % interval"] = [_interval(row["change_low"], row["change_high"], digits) for row in rows]
-    columns["p, corrected"] = [_p(row["p_corrected"]) for row in rows]
+    columns["change"] = ["no effect" if row.get("no_effect") else signed(row["change"], digits) for row in rows]
+    columns["95 % interval"] = [interval((row["change_low"], row["change_high"]), digits) for row in rows]
+    columns["p, corrected"] = [p_text(row["p_corrected"]) for row in rows]
     columns["verdict"] = ["" if row.get("no_effect") else _text(row["verdict"]) for row in rows]
     if "ema" in table and metric != METRICS["ema"]:
         columns["EMA top-1 %"] = [_text(row["ema"], ".2f") for row in rows]
@@ -154,15 +154,15 @@ def _accuracy(row: dict[Any, Any], digits: int) -> str:
     return ", ".join(told) or "-"
 
 
-def _signed(value: Any, digits: int) -> str:
+def signed(value: Any, digits: int) -> str:
     return _text(value, f"+.{digits}f")
 
 
-def _interval(low: Any, high: Any, digits: int) -> str:
-    return "" if pd.isna(low) else f"{low:+.{digits}f} to {high:+.{digits}f}"
+def interval(ends: tuple[float, float] | None, digits: int) -> str:
+    return "" if ends is None or pd.isna(ends[0]) else f"{ends[0]:+.{digits}f} to {ends[1]:+.{digits}f}"
 
 
-def _p(value: Any) -> str:
+def p_text(value: Any) -> str:
     return "" if pd.isna(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 

@@ -19,7 +19,7 @@ from analysis.attribution import Attribution, Interaction, Worth
 from analysis.metrics import METRICS, TOP1, Metric
 from analysis.report.charts import Facts, curves_of, figure_of
 from analysis.results import Result, series_of_runs
-from analysis.tables import hours, published_judged, remarks, rendered, study_table
+from analysis.tables import hours, interval, published_judged, remarks, rendered, study_table
 from roadmap.drawing import draw_block, draw_network, mark_changes
 from roadmap.recipe import Experiment, changes
 from roadmap.study import Study
@@ -348,14 +348,10 @@ def _worth(i: int, worth: Worth, largest: float, metric: Metric) -> tuple[Cell, 
     return (
         Cell(worth.title, i),
         Cell(_words(worth.shapley, f"+.{digits}f"), worth.shapley, bar=bar),
-        Cell(_interval(worth.interval, digits), low),
+        Cell(interval(worth.interval, digits), low),
         Cell(str(worth.orders), worth.orders),
         *others,
     )
-
-
-def _interval(found: tuple[float, float] | None, digits: int) -> str:
-    return "" if found is None else f"{found[0]:+.{digits}f} to {found[1]:+.{digits}f}"
 
 
 def _pairs_of(found: Attribution, metric: Metric) -> list[dict[str, Any]]:
@@ -374,7 +370,7 @@ def _pair(each: Interaction, titles: Mapping[str, str], largest: float, metric: 
     digits, sign = metric.decimals + 1, 1 if metric.higher_is_better else -1
     facts = {
         "together beyond each alone": f"{each.value:+.{digits}f}",
-        "95 % interval": _interval(each.interval, digits),
+        "95 % interval": interval(each.interval, digits),
         "p, corrected": f"{each.p:.3f}",
         "verdict": each.verdict,
     }

@@ -82,7 +82,9 @@ def show_power(options: argparse.Namespace) -> int:
     interval = noise.interval and " to ".join(f"{end:.3g}" for end in noise.interval)
     print(f"noise: {noise.std:.3g}, one standard deviation {kind}" + (f" (95 %: {interval})" if interval else ""))
     print(f"source: {source}\n")
-    hours = sum(_device_hours(choice, options).values())
+    found = speed(choice, options.out or Path(choice.study.defaults.out))
+    trained = [rung for rung in rungs if not rung.no_effect]
+    hours = sum(found.device_hours(rung.experiment, choice.dataset) for rung in trained)
     rows = []
     for difference in options.difference or DIFFERENCES:
         alone, corrected = (_needed(difference, noise, SIGNIFICANCE / count) for count in (1, steps))
@@ -90,10 +92,9 @@ def show_power(options: argparse.Namespace) -> int:
         rows.append([f"{difference:g}", alone, corrected, cost])
     header = ["difference", "seeds, for one step", f"seeds, for {many(steps, 'step')}", "device-hours for all"]
     print(table(header, rows))
-    print(
-        f"\nTwo-sided t tests {'of pairs' if noise.paired else 'of two groups'} at 5 % that see it four times in five; "
-        "for several steps 5 % is shared between them."
-    )
+    tests = "of pairs" if noise.paired else "of two groups"
+    print(f"\nTwo-sided t tests {tests} at 5 % that see it four times in five; several steps share the 5 %.")
+    print(f"Device-hours: {found.source}.")
     if seeds > 1:
         one, all_steps = (detectable(seeds, noise, SIGNIFICANCE / count) for count in (1, steps))
         print(f"With {seeds} seeds, so seen: {one:.3g} for one step, {all_steps:.3g} for {many(steps, 'step')}.")
@@ -138,13 +139,6 @@ def _noise(options: argparse.Namespace, choice: Choice, metric: Metric) -> tuple
     )
 
 
-def _device_hours(choice: Choice, options: argparse.Namespace) -> dict[str, float]:
-    """Of a run of each rung; those without effect take none."""
-    found = speed(choice, options.out or Path(choice.study.defaults.out))
-    rungs = [rung for rung in choice.rungs(options.steps) if not rung.no_effect]
-    return {rung.name: found.device_hours(rung.experiment, choice.dataset) for rung in rungs}
-
-
 def show_attribution(options: argparse.Namespace) -> int:
     from analysis.collection import collect
     from analysis.metrics import find_metric
@@ -153,74 +147,63 @@ def show_attribution(options: argparse.Namespace) -> int:
         raise ValueError("--ablation has no say here: all that were run are taken together")
     metric, choice = find_metric(options.metric), choose(options)
     found = attribution_of(choice, options.steps, collect(options.out or Path(choice.study.defaults.out)), metric)
-    rows = [
-        [
-            worth.step,
-            _signed(worth.shapley),
-            _between(worth.interval),
-            str(worth.orders),
-            *map(_signed, (worth.on_path, worth.alone, worth.left_out)),
-        ]
-        for worth in found.worths
-    ]
     print(f"{choice.title}: {metric.title}\n")
-    header = ["step", "Shapley value", "95 % interval", "orders", "in the paper's order", "alone", "taken out"]
-    print(table(header, rows))
+    print(_worths(found, metric) + "\n")
     known = [worth.shapley for worth in found.worths if worth.shapley is not None]
-    print(f"\nAll steps together: {found.total:+.2f}.", end=" " if known else "\n")
+    digits = metric.decimals + 1
     if known:
-        print(f"The Shapley values sum to {sum(known):+.2f}: the two differ by noise, and")
+        total, sums = (f"{each:+.{digits}f}" for each in (found.total, sum(known)))
+        print(f"All steps together: {total}. The Shapley values sum to {sums}: the two differ by noise, and")
         print("where random orders end in other networks than the study's order.")
     if found.missing:
-        diverged = f"{found.diverged} of them diverged" if found.diverged else "none of them diverged"
-        print(
-            f"Left out: {many(found.missing, 'rung')} of the random orders without a finished run; {diverged}.", end=" "
-        )
-        print("That flatters the steps that fail.")
+        print(f"Left out: {many(found.missing, 'rung')} of the random orders without a finished run;")
+        print(f"{found.diverged or 'none'} of them diverged. That flatters the steps that fail.")
     if len(known) < len(found.worths):
         print("A Shapley value takes two random orders or more: roadmap run --ablation orders:20")
-    print("\n" + _pairs(found))
+    print("\n" + _pairs(found, metric))
     return 0
 
 
-def _pairs(found: Attribution) -> str:
+def _worths(found: Attribution, metric: Metric) -> str:
+    from analysis.tables import interval, signed
+
+    digits = metric.decimals + 1
+    rows = [
+        [
+            worth.step,
+            signed(worth.shapley, digits),
+            interval(worth.interval, digits),
+            str(worth.orders),
+            *(signed(each, digits) for each in (worth.on_path, worth.alone, worth.left_out)),
+        ]
+        for worth in found.worths
+    ]
+    header = ["step", "Shapley value", "95 % interval", "orders", "in the paper's order", "alone", "taken out"]
+    return table(header, rows)
+
+
+def _pairs(found: Attribution, metric: Metric) -> str:
+    from analysis.tables import interval, signed
+
     told = sorted((each for each in found.interactions if each.verdict != "within noise"), key=lambda each: each.p)
     if not found.interactions:
         unknowns = 1 + len(found.steps) * (len(found.steps) + 1) // 2
         return f"Pairs can't be told apart: more than {unknowns} sets of steps are needed (--ablation orders:N)."
     if not told:
         return f"Of {len(found.interactions)} pairs none helps or hinders beyond the noise."
+    digits = metric.decimals + 1
     rows = [
-        [
-            each.first,
-            each.second,
-            each.verdict,
-            f"{each.value:+.2f}",
-            f"{each.interval[0]:+.2f} to {each.interval[1]:+.2f}",
-        ]
+        [each.first, each.second, each.verdict, signed(each.value, digits), interval(each.interval, digits)]
         for each in told
     ]
-    return table(["step", "and", "they", "by", "95 % interval"], rows) + (
-        f"\n\n{len(told)} of {len(found.interactions)} pairs; the others are within the noise."
-    )
-
-
-def _between(interval: tuple[float, float] | None) -> str:
-    return f"{interval[0]:+.2f} to {interval[1]:+.2f}" if interval else ""
-
-
-def _p(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
-
-
-def _signed(value: float | None) -> str:
-    return "" if value is None else f"{value:+.2f}"
+    told_of = f"{len(told)} of {len(found.interactions)} pairs; the others are within the noise."
+    return table(["step", "and", "they", "by", "95 % interval"], rows) + "\n\n" + told_of
 
 
 def show_proxy(options: argparse.Namespace) -> int:
     from analysis.metrics import find_metric
     from analysis.statistics import SIGNIFICANCE, rank_correlation
-    from analysis.tables import study_table
+    from analysis.tables import interval, p_text, signed, study_table
 
     metric = find_metric(options.metric)
     (own,) = finished(options, options.regime or load_study().defaults.regime)
@@ -233,12 +216,18 @@ def show_proxy(options: argparse.Namespace) -> int:
     found = rank_correlation([here[rung] for rung in shared], [there[rung] for rung in shared])
     ranks = [_ranks([changes[rung] for rung in shared]) for changes in (here, there)]
     rows = [
-        [rung, f"{here[rung]:+.2f}", f"{there[rung]:+.2f}", str(first), str(second)]
+        [
+            rung,
+            signed(here[rung], metric.decimals + 1),
+            signed(there[rung], other_metric.decimals + 1),
+            str(first),
+            str(second),
+        ]
         for rung, first, second in zip(shared, *ranks, strict=True)
     ]
     print(table(["rung", "change here", f"in {options.against}", "rank here", "there"], rows))
-    interval = f" (95 %: {_between(found.interval)})" if found.interval else ""
-    print(f"\nKendall's tau {found.tau:+.2f}{interval}, {_p(found.p)}, of {found.n} steps.")
+    within = f" (95 %: {interval(found.interval, 2)})" if found.interval else ""
+    print(f"\nKendall's tau {found.tau:+.2f}{within}, p {p_text(found.p)}, of {found.n} steps.")
     if found.p >= SIGNIFICANCE:
         print("That can't be told from chance: by these steps, the one study does not stand in for the other.")
     elif found.tau > 0:
