@@ -152,7 +152,7 @@ def _read_cache(out: Path) -> tuple[dict[str, tuple[list[int], Row]], int]:
     """By folder, and how many lines there are. Later ones count; what is none of this version is passed over."""
     try:
         lines = read_rows(out / CACHE)
-    except (OSError, ValueError):  # not even text
+    except OSError:
         return {}, 0
     if lines[:1] != [HEAD]:
         return {}, 0
