@@ -26,6 +26,7 @@ class Execution:
     workers: int | Auto  # processes that read and augment images, for each training process; 0: itself
     channels_last: bool  # the order in memory
     compile: str | None  # a backend of torch.compile
+    augment: Literal["fast", "reference"] | Auto  # on arrays, or by timm's own transforms: the same random numbers
     checkpoint_minutes: float  # between two checkpoints within an epoch
     on_nan: Literal["stop", "retry"]  # "retry": from the last checkpoint, the rest of the epoch in another order
     bad_images: Literal["stop", "skip"]  # "skip": another image in its place, counted

@@ -6,19 +6,20 @@ import math
 import multiprocessing
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from roadmap.recipe import Recipe
 from roadmap.record import Run
 from runner.augment import (
+    ByPillow,
     Erasing,
     Mixing,
     Normalization,
+    OnArrays,
     Transform,
     evaluation_transform,
     padded_crops,
@@ -26,8 +27,9 @@ from runner.augment import (
     training_transform,
 )
 from runner.device import Setup
+from runner.photo import BadImage
 from runner.randomness import generator_for, seed_for, seed_globally
-from runner.sources import BadImage, Pixels, Split
+from runner.sources import Pixels, Split
 
 EVALUATION_BATCH = 256  # images of a device at a time, at most; without gradients it has room for more
 NO_IMAGES = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
@@ -70,26 +72,27 @@ class OneByOne:
         bad: list[str] = []
         for epoch, index in places:
             try:
-                found = self._read(index, bad)
+                found = self._first_good(epoch, index, bad)
             except OSError as error:
                 return Batch(NO_IMAGES, NO_IMAGES, [], failure=str(error))
             if found:
-                image, its = found
-                seed_globally(seed_for(self.seed, "augment", epoch, its))
-                images.append(self.transform(image))
-                indices.append(its)
+                images.append(found[0])
+                indices.append(found[1])
             elif self.substitutes:
                 failure = f"{bad[-1]}; nor can the {self.substitutes} before it"
                 return Batch(NO_IMAGES, NO_IMAGES, [], bad, failure=failure)
         skipped = len({index for _, index in places} - set(indices))
-        stacked = torch.stack(images) if images else NO_IMAGES
+        stacked = torch.stack(images).permute(0, 3, 1, 2) if images else NO_IMAGES
         return Batch(stacked, self.split.labels[indices], indices, bad, skipped)
 
-    def _read(self, index: int, bad: list[str]) -> tuple[Image, int] | None:
+    def _first_good(self, epoch: int, index: int, bad: list[str]) -> tuple[Tensor, int] | None:
         """The image, or the first behind it that can be read, and its index; adds to what is wrong with others."""
         for candidate in range(index, index + 1 + self.substitutes):
+            its = candidate % len(self.split)
             try:
-                return self.split.image(candidate % len(self.split)), candidate % len(self.split)
+                photo = self.split.photo(its)
+                seed_globally(seed_for(self.seed, "augment", epoch, its))
+                return self.transform(photo), its
             except BadImage as error:
                 bad.append(str(error))
         return None
@@ -121,18 +124,23 @@ class AllAtOnce:
         return self.draws
 
 
-def training_samples(run: Run, split: Split) -> Samples:
-    recipe = run.experiment.recipe
-    if isinstance(split, Pixels) and split.is_square and recipe.crop == "padded" and recipe.randaugment is None:
+def training_samples(run: Run, split: Split, augment: Literal["fast", "reference"]) -> Samples:
+    recipe, dataset = run.experiment.recipe, run.dataset
+    transform: Transform
+    if augment == "reference":
+        transform = ByPillow(training_transform(recipe, dataset))
+    elif isinstance(split, Pixels) and split.is_square and recipe.crop == "padded" and recipe.randaugment is None:
         return Samples(AllAtOnce(split, recipe, run.seed, training=True))
-    return Samples(OneByOne(split, training_transform(recipe, run.dataset), run.seed, substitutes=SUBSTITUTES))
+    else:
+        transform = OnArrays(recipe, dataset)
+    return Samples(OneByOne(split, transform, run.seed, substitutes=SUBSTITUTES))
 
 
 def evaluation_samples(run: Run, split: Split) -> Samples:
     recipe = run.experiment.recipe
     if isinstance(split, Pixels) and split.is_square and recipe.evaluation_size in (None, recipe.image_size):
         return Samples(AllAtOnce(split, recipe, run.seed, training=False))
-    return Samples(OneByOne(split, evaluation_transform(recipe), run.seed, substitutes=0))
+    return Samples(OneByOne(split, ByPillow(evaluation_transform(recipe)), run.seed, substitutes=0))
 
 
 def epoch_order(count: int, seed: int, epoch: int, batch_size: int, retries: Sequence[Moment] = ()) -> Tensor:
@@ -163,7 +171,7 @@ class TrainingBatches:
         self.run, self.recipe, self.setup, self.rank, self.retries = run, run.experiment.recipe, setup, rank, retries
         self.count, self.steps = len(split), len(split) // self.recipe.batch_size  # an epoch's; the rest sits out
         self.part_size = self.recipe.batch_size // (setup.processes * setup.accumulation)
-        self.samples = training_samples(run, split)
+        self.samples = training_samples(run, split, setup.augment)
         self.normalize = Normalization(run.dataset, setup.device)
         self.erase = Erasing(self.recipe, run.seed, setup.device) if self.recipe.random_erasing else None
         self.mix = Mixing(self.recipe, run.dataset.classes, run.seed) if self.recipe.mixes else None
@@ -204,7 +212,7 @@ class TrainingBatches:
         if self.erase:
             self.erase(images, epoch, batch.indices)
         if self.mix:
-            images, targets = self.mix(images, targets, epoch, step, first)
+            targets = self.mix(images, targets, epoch, step, first)
         return images.contiguous(memory_format=self.setup.memory_format), targets
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
-from roadmap.execution import Execution, accumulation
+from roadmap.execution import Auto, Execution, accumulation
 from roadmap.recipe import Recipe
 from runner.machine import check_here
 
 # Below this side, in pixels, a CPU loses more by casting than its bf16 units win (benchmarks/precision.py).
 BF16_CPU_IMAGE_SIZE = 128
 GPU_WORKERS = 10  # for each GPU, where there are so many cores: the paper's augmentation takes that many
+Asked = TypeVar("Asked", int, Literal["fast", "reference"])
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -30,6 +31,7 @@ class Setup:
     workers: int
     channels_last: bool
     compile: str | None
+    augment: Literal["fast", "reference"] = "fast"  # of the same random numbers
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -72,10 +74,11 @@ def choose_setup(
         _unless_auto(execution.workers, min(GPU_WORKERS, threads) if device == "cuda" else 0),
         execution.channels_last,
         execution.compile,
+        _unless_auto(execution.augment, stored.augment if stored else "fast"),
     )
 
 
-def _unless_auto(asked: int | Literal["auto"], otherwise: int) -> int:
+def _unless_auto(asked: Asked | Auto, otherwise: Asked) -> Asked:
     return otherwise if asked == "auto" else asked
 
 

@@ -14,16 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from roadmap.folders import Listing, check_layout, list_images
 from roadmap.plain import choices
 from roadmap.record import Run
+from runner.photo import Photo
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-
-
-class BadImage(ValueError):
-    """A file that is no image, or not a whole one."""
 
 
 class Split(Protocol):
@@ -34,8 +30,8 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
-    def image(self, index: int) -> Image:
-        """In RGB. Raises BadImage with the file."""
+    def photo(self, index: int) -> Photo:
+        """Raises BadImage with the file."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +48,11 @@ class Pixels:
     def is_square(self) -> bool:
         return self.images.shape[2] == self.images.shape[3]
 
-    def image(self, index: int) -> Image:
+    def photo(self, index: int) -> Photo:
         from PIL import Image
 
         pixels = self.images[index].permute(1, 2, 0).numpy()
-        return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).convert("RGB")
+        return Photo(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels))
 
 
 class Files:
@@ -73,31 +69,10 @@ class Files:
     def __len__(self) -> int:
         return len(self.names)
 
-    def image(self, index: int) -> Image:
-        from PIL import Image, UnidentifiedImageError
-
-        path = self.root / os.fsdecode(self.names[index])
-        try:
-            with Image.open(path) as image:
-                return _in_rgb(image)
-        except UnidentifiedImageError:
-            raise BadImage(f"{path} can't be read as an image: it is of no known format, or damaged") from None
-        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # the system's word, not Pillow's: the file may be whole
-            raise BadImage(f"{path} can't be read as an image: {error}") from None
-
-
-def _in_rgb(image: Image) -> Image:
-    """Raises ValueError for pixels whose black and white are not known."""
-    if image.mode.startswith("I;16"):
-        import numpy as np
-        from PIL.Image import fromarray
-
-        return fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise ValueError(f"its pixels are of mode {image.mode}, whose black and white are anyone's guess")
-    return image.convert("RGB")
+    def photo(self, index: int) -> Photo:
+        path = os.path.join(self.root, os.fsdecode(self.names[index]))
+        with open(path, "rb", buffering=0) as file:
+            return Photo(file.read(), lambda: path)
 
 
 Splits = tuple[Split, Split]  # training, held out

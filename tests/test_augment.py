@@ -144,26 +144,29 @@ def test_erasing_is_timms_by_pixel():
     assert 0.01 < shares.min() and shares.max() < 0.4  # 2 to 33 % of an image
 
 
+@pytest.mark.parametrize("size", [8, 200])  # some images fit in a core's cache, or not even one
 @pytest.mark.parametrize("recipe", [{}, {"mixup": 0.0}, {"cutmix": 0.0}, {"mix_probability": 0.5}])
-def test_mixing_is_timms_on_pairs_of_neighbours(recipe):
+def test_mixing_is_timms_on_pairs_of_neighbours(recipe, size):
     chosen = recipe_of("recipe", mix_group=8, **recipe)
-    images, labels = torch.rand(16, 3, 8, 8), torch.arange(16) % 10
-    mixed, targets = Mixing(chosen, 10, 0)(images.clone(), labels, 2, 5, first=0)
     theirs = Mixup(chosen.mixup, chosen.cutmix, None, chosen.mix_probability, 0.5, label_smoothing=0.1, num_classes=10)
     order = torch.tensor([0, 2, 4, 6, 7, 5, 3, 1])  # timm mixes the first with the last
-    for group in range(2):
-        seed_globally(seed_for(0, "mix", 2, 5, group))
-        expected, expected_targets = theirs(images[8 * group + order].clone(), labels[8 * group + order])
-        assert torch.equal(mixed[8 * group :][:8], expected)
-        assert torch.equal(targets[8 * group :][:8], expected_targets)
+    for step in range(4):
+        images, labels = torch.rand(16, 3, size, size), torch.arange(16) % 10
+        mixed = images.clone()
+        targets = Mixing(chosen, 10, 0)(mixed, labels, 2, step, first=0)
+        for group in (slice(0, 8), slice(8, 16)):
+            seed_globally(seed_for(0, "mix", 2, step, group.start // 8))
+            expected, expected_targets = theirs(images[group][order], labels[group][order])
+            assert torch.allclose(mixed[group][order], expected, atol=1e-6)
+            assert torch.allclose(targets[group][order], expected_targets, atol=1e-6)
 
 
 def test_mixup_and_cutmix_come_half_and_half():
     mixing, counts = Mixing(recipe_of("recipe", mix_group=2), 10, 0), Counter()
     for step in range(200):
         images = torch.stack((torch.zeros(3, 16, 16), torch.ones(3, 16, 16)))
-        mixed, _ = mixing(images, torch.tensor([0, 1]), 0, step, first=0)
-        counts["mixup" if ((mixed > 0) & (mixed < 1)).any() else "cutmix or none"] += 1
+        mixing(images, torch.tensor([0, 1]), 0, step, first=0)
+        counts["mixup" if ((images > 0) & (images < 1)).any() else "cutmix or none"] += 1
     assert counts["mixup"] == pytest.approx(100, abs=25)
 
 
@@ -171,6 +174,15 @@ def test_normalization_is_by_the_data_sets_statistics():
     images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET.mean, IMAGENET.std))
     assert torch.allclose(Normalization(IMAGENET, "cpu")(images), (images / 255 - mean) / std, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [4, 300])
+def test_the_order_in_memory_does_not_change_what_is_normalized(size):
+    images = torch.randint(0, 256, (3, 3, size, size), dtype=torch.uint8)
+    normalize = Normalization(IMAGENET, "cpu")
+    last = normalize(images.contiguous(memory_format=torch.channels_last))
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(last, normalize(images))
 
 
 def test_small_images_grow_to_the_training_size():

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from runner.data import EvaluationBatches, TrainingBatches, epoch_order
-from runner.sources import BadImage, Pixels, check_trainable, load_data
+from runner.photo import BadImage
+from runner.sources import Pixels, check_trainable, load_data
 from tests.conftest import setup_of
 
 

@@ -19,7 +19,8 @@ from roadmap.folders import describe_folder, list_images
 from roadmap.study import load_study
 from runner import sources
 from runner.augment import resized
-from runner.sources import BadImage, Files, Pixels, load_data
+from runner.photo import BadImage
+from runner.sources import Files, Pixels, load_data
 
 
 def make_folder(root, splits=("train", "val"), classes=("ant", "bee"), images=2):
@@ -63,7 +64,7 @@ def test_fashion_mnist_is_read_from_debians_package(make_run):
     train, test = load_data(make_run(data="fashion-mnist"))
     assert train.images.shape == (60000, 1, 28, 28) and test.images.shape == (10000, 1, 28, 28)
     assert train.labels.bincount().tolist() == [6000] * 10
-    assert train.image(0).mode == "RGB" and train.image(0).size == (28, 28)
+    assert train.photo(0).rgb().mode == "RGB" and train.photo(0).size == (28, 28)
 
 
 def idx(array):
@@ -116,7 +117,7 @@ def test_cifar_is_read_as_torchvision_reads_it(tmp_path, monkeypatch, name):
     for path in (tmp_path, tmp_path / folder):
         train, test = its.read(its.find(path))
         assert train.images.shape == (4 * (len(parts) - 1), 3, 32, 32) and test.labels.tolist() == [0, 1, 2, 3]
-        assert np.asarray(test.image(1)).reshape(-1)[:3].tolist() == test.images[1, :, 0, 0].tolist()
+        assert np.asarray(test.photo(1).rgb()).reshape(-1)[:3].tolist() == test.images[1, :, 0, 0].tolist()
 
 
 def test_damaged_cifar_files_are_refused(tmp_path):
@@ -150,7 +151,7 @@ def test_an_image_folder_is_read_class_by_class(tmp_path):
     assert list_images(root)[0].classes == ("ant", "bee") and len(train) == 7 and len(held_out) == 6
     assert train.labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert train.names[3] == b"ant/deep/grey.png"
-    assert train.image(3).getpixel((0, 0)) == (200, 200, 200)
+    assert train.photo(3).rgb().getpixel((0, 0)) == (200, 200, 200)
 
 
 def test_sixteen_bits_are_scaled_and_pixels_without_a_known_range_are_refused(tmp_path):
@@ -160,10 +161,10 @@ def test_sixteen_bits_are_scaled_and_pixels_without_a_known_range_are_refused(tm
     Image.fromarray(ramp.astype(np.float32)).save(root / "train" / "ant" / "float.tiff")
     images = Files(list_images(root)[0])
     names = images.names.tolist()
-    pixels = np.asarray(images.image(names.index(b"ant/deep.png")))
+    pixels = np.asarray(images.photo(names.index(b"ant/deep.png")).rgb())
     assert np.array_equal(pixels[:, :, 0], ramp >> 8) and pixels.max() == 255
     with pytest.raises(BadImage, match=r"float\.tiff can't be read as an image: its pixels are of mode F"):
-        images.image(names.index(b"ant/float.tiff"))
+        images.photo(names.index(b"ant/float.tiff")).rgb()
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "CMYK", "P", "1"])
@@ -172,7 +173,7 @@ def test_pixels_of_other_kinds_become_rgb(tmp_path, mode):
     suffix = "tiff" if mode == "CMYK" else "png"
     Image.new("RGB", (7, 5), (250, 250, 250)).convert(mode).save(root / "train" / "ant" / f"other.{suffix}")
     images = Files(list_images(root)[0])
-    image = images.image(images.names.tolist().index(f"ant/other.{suffix}".encode()))
+    image = images.photo(images.names.tolist().index(f"ant/other.{suffix}".encode())).rgb()
     assert image.mode == "RGB" and min(image.getpixel((3, 3))) > 200
 
 
@@ -181,7 +182,7 @@ def test_a_file_that_the_system_does_not_give_is_not_taken_for_a_damaged_one(tmp
     images = Files(list_images(root)[0])
     (root / "train" / "ant" / "0.jpg").unlink()
     with pytest.raises(FileNotFoundError):
-        images.image(0)
+        images.photo(0)
 
 
 def test_a_single_class_is_refused(tmp_path, capsys):

@@ -39,6 +39,11 @@ def add_verbs(verbs: Any) -> None:
     )
     parser.add_argument("--workers", metavar="N", help="that read images for each process (execution.workers)")
     parser.add_argument(
+        "--augment",
+        choices=("fast", "reference"),
+        help="how images are augmented: on arrays (default), or by timm's own transforms (execution.augment)",
+    )
+    parser.add_argument(
         "--on-nan", choices=("stop", "retry"), help="what a diverged run does (execution.on_nan; default: stop)"
     )
     parser.add_argument(
@@ -86,7 +91,7 @@ def run_rungs(options: argparse.Namespace) -> int:
 
     if options.on == "local" and (unused := [name for name in SLURM_OPTIONS if getattr(options, name) is not None]):
         raise ValueError(f"--{unused[0].replace('_', '-')} has no say without --on slurm")
-    flags = ("processes", "workers", "on_nan")
+    flags = ("processes", "workers", "augment", "on_nan")
     given = {name: getattr(options, name) for name in flags if getattr(options, name) is not None}
     options.settings += [f"execution.{name}={value}" for name, value in given.items()]
     choice = _with_mirrors(choose(options), options)
