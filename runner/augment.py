@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from PIL.Image import Image
+from PIL.Image import Image, Resampling, fromarray
 from timm.data import auto_augment
 from timm.data.mixup import Mixup, cutmix_bbox_and_lam
 from timm.data.random_erasing import RandomErasing
@@ -128,15 +128,17 @@ class OnArrays:
 
     def _random_resized(self, photo: Photo) -> Pixels:
         recipe, side = self.recipe, self.recipe.image_size
-        box = RandomResizedCropAndInterpolation.get_params(photo.header, recipe.crop_scale, recipe.crop_ratio)
-        top, left, height, width = box
-        # With twice the pixels that are wanted left to resize, which a filter of Pillow's does then.
-        reduction = next((each for each in REDUCTIONS if 2 * each * side <= min(height, width)), 1)
-        rows, columns = (
-            slice(round(start / reduction), round((start + length) / reduction))
-            for start, length in ((top, height), (left, width))
+        top, left, height, width = RandomResizedCropAndInterpolation.get_params(
+            photo.header, recipe.crop_scale, recipe.crop_ratio
         )
-        return _resized(photo.pixels(reduction)[rows, columns], (side, side), recipe.interpolation)
+        reduction = next((each for each in REDUCTIONS if 2 * each * side <= min(height, width)), 1)
+        pixels = photo.pixels(reduction)
+        if reduction == 1:
+            return _resized(pixels[top : top + height, left : left + width], (side, side), recipe.interpolation)
+        # Pillow takes a box between pixels, which is worth its time where the box is of a large photograph.
+        box = tuple(edge / reduction for edge in (left, top, left + width, top + height))
+        how = Resampling[recipe.interpolation.upper()]
+        return np.array(fromarray(pixels).resize((side, side), how, box=box))
 
     def _padded(self, photo: Photo) -> Pixels:
         """Of the image with its shorter side resized, in a frame of black."""

@@ -111,7 +111,7 @@ def both(recipe, data, seed):
     [
         {"randaugment": None},
         {"randaugment": None, "interpolation": "bilinear"},
-        {"randaugment": None, "image_size": 40},  # decoded at a half and a quarter
+        {"randaugment": None, "image_size": 64},  # decoded at a half
         {"randaugment": None, "crop": "padded", "crop_padding": 8, "image_size": 96},
     ],
 )
