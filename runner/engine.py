@@ -15,13 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from roadmap.costs import cost
 from roadmap.execution import MOST_RETRIES, Execution
-from roadmap.network import build
 from roadmap.plain import from_data, to_data
 from roadmap.record import (
     Divergence,
@@ -46,8 +42,9 @@ from runner.device import Setup, choose_setup
 from runner.diagnosis import first_not_finite, not_finite_weight
 from runner.distributed import ALONE, Apart, World
 from runner.evaluation import evaluate
+from runner.learner import Learner
 from runner.mirrors import mirror_finished, mirrored
-from runner.optim import learning_rate, make_optimizer
+from runner.optim import learning_rate
 from runner.provenance import circumstances, peak_memory, session
 from runner.randomness import seed_for, seed_globally
 from runner.request import Request
@@ -155,31 +152,15 @@ class Training:
     ) -> None:
         self.run, self.folder, self.execution, self.setup, self.world = run, folder, execution, setup, world
         self.divergences, self.report, self.request = divergences, report if world.rank == 0 else _silent, request
-        self.recipe = recipe = run.experiment.recipe
+        self.recipe = run.experiment.recipe
         train_split, test_split = load_data(run, execution.data_path)
         skip_bad = execution.bad_images == "skip"
         retries = [each.retried_from for each in divergences if each.retried_from]
         self.batches = TrainingBatches(run, train_split, setup, world.rank, retries, skip_bad)
         self.test_batches = EvaluationBatches(run, test_split, setup, world.rank, skip_bad)
-        seed_globally(seed_for(run.seed, "initialization"))
-        model = build(
-            run.experiment.design,
-            run.dataset.classes,
-            drop_path=recipe.drop_path,
-            initialization=recipe.initialization,
-        )
-        self.model = _prepared(model, recipe.sync_batch_norm and world.size > 1, setup)
-        self.ema = (
-            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
-            if recipe.ema is not None
-            else None
-        )
-        self.parallel = _parallel(self.model, setup, world)
-        self.forward: Callable[[Tensor], Tensor] = self.parallel
-        if setup.compile is not None:
-            self.forward = torch.compile(self.parallel, backend=setup.compile)
-        self.optimizer = make_optimizer(self.model, recipe)
-        self.scaler = torch.amp.GradScaler(setup.device, enabled=setup.precision == "fp16")
+        self.learner = learner = Learner(run, setup, world)
+        self.model, self.ema = learner.model, learner.ema
+        self.optimizer, self.scaler = learner.optimizer, learner.scaler
         self.epoch = self.step = 0  # the next to train
         self.loss_sum = 0.0  # over the epoch's steps so far
         self.skipped = 0  # images of the epoch so far that could not be read
@@ -316,13 +297,7 @@ class Training:
         loss, skipped, request = self._agree(torch.stack(losses).mean())
         if not math.isfinite(loss):
             raise _NotFinite(self._divergence(self.step + 1, loss, self._first_not_finite()))
-        if self.recipe.clip_gradients is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_gradients)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.ema:
-            self.ema.update_parameters(self.model)
+        self.learner.update()
         self.step += 1
         if self.place:
             self.place.write(Place(self.epoch, self.step, self.batches.steps))
@@ -334,17 +309,8 @@ class Training:
 
     def _backward(self, batch: tuple[Tensor, Tensor], part: int) -> Tensor:
         """Adds a part's gradients; returns its loss."""
-        images, targets = batch
         self._seed_part(part)
-        parallel, last = self.parallel, part == self.setup.accumulation - 1
-        # Gradients cross to the other processes once a step, with its last part.
-        waits = isinstance(parallel, DistributedDataParallel) and not last
-        with parallel.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
-            with self.setup.autocast():
-                logits = self.forward(images)
-            loss = _loss(logits.float(), targets, self.recipe.label_smoothing)
-            self.scaler.scale(loss / self.setup.accumulation).backward()
-        return loss.detach()
+        return self.learner.backward(*batch, parts=self.setup.accumulation, part=part)
 
     def _seed_part(self, part: int) -> None:
         """What a network draws, such as the paths to drop, depends on where it is alone."""
@@ -421,22 +387,3 @@ def _in_plain_order(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _silent(kind: str, detail: dict[str, Any]) -> None:
     pass
-
-
-def _prepared(model: nn.Module, synchronized: bool, setup: Setup) -> nn.Module:
-    if synchronized:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return model.to(torch.device(setup.device)).to(memory_format=setup.memory_format)
-
-
-def _parallel(model: nn.Module, setup: Setup, world: World) -> nn.Module:
-    """The model with its gradients averaged over all processes."""
-    if world.size == 1:
-        return model
-    devices = [torch.cuda.current_device()] if setup.device == "cuda" else None  # as `World.joined` chose it
-    return DistributedDataParallel(model, device_ids=devices)
-
-
-def _loss(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
-    """Cross entropy. Mixed targets are probabilities, with the smoothing in them already."""
-    return F.cross_entropy(logits, targets, label_smoothing=label_smoothing if targets.ndim == 1 else 0.0)

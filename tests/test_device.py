@@ -95,7 +95,7 @@ def test_compiled_networks_train_to_the_same(make_run, tmp_path):
 def test_batch_norm_is_synchronized_where_it_is_asked_for(make_run):
     """The conversion is torch's; its statistics over processes can only be had on GPUs."""
     import roadmap
-    from runner.engine import _prepared
+    from runner.learner import _prepared
 
     run = make_run("recipe")
     model = roadmap.build(run.experiment.design, 10)

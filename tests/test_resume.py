@@ -280,18 +280,18 @@ class Weak(torch.nn.Module):
 @pytest.fixture
 def weaken(monkeypatch):
     """Puts a weak module in the place of every network's first stage."""
-    from runner import engine
+    from runner import learner
 
     def do(at, once):
         Weak.passes = 0
-        build = engine.build
+        build = learner.build
 
         def weak(*arguments, **named):
             model = build(*arguments, **named)
             model.stages[1] = Weak(model.stages[1], at, once)
             return model
 
-        monkeypatch.setattr(engine, "build", weak)
+        monkeypatch.setattr(learner, "build", weak)
 
     return do
 
@@ -348,10 +348,10 @@ def test_three_retries_are_the_most(make_run, tmp_path, weaken):
 
 
 def test_weights_that_are_not_finite_are_never_saved(make_run, tmp_path, monkeypatch):
-    from runner import engine
+    from runner import engine, learner
 
     run = make_run("recipe", epochs=2)
-    make = engine.make_optimizer
+    make = learner.make_optimizer
 
     def poisoning(model, recipe):
         optimizer, steps = make(model, recipe), iter(range(1, 100))
@@ -363,7 +363,7 @@ def test_weights_that_are_not_finite_are_never_saved(make_run, tmp_path, monkeyp
         optimizer.register_step_post_hook(poison)
         return optimizer
 
-    monkeypatch.setattr(engine, "make_optimizer", poisoning)
+    monkeypatch.setattr(learner, "make_optimizer", poisoning)
     with pytest.raises(engine.Diverged, match=r"first that was not finite is stem\.0\.conv\.weight"):
         train(run, tmp_path)
     (divergence,) = read_divergences(tmp_path)
