@@ -74,14 +74,12 @@ class Run:
         Where the rung stands in a study, paths, hosts, devices and worker counts are no part of it.
         """
         # The data set's own changes to the recipe are in the recipe by now.
-        decisive = {"format": FORMAT, **self._decisive(), "dataset": to_data(replace(self.dataset, recipe={}))}
-        text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return digest({"format": FORMAT, **self._decisive(), "dataset": to_data(replace(self.dataset, recipe={}))})
 
     def _decisive(self) -> dict[str, Any]:
         data = self.dataset.content or self.data  # a folder is what it holds, whatever it is called
         named = {"data": data, "seed": self.seed, "fidelity": self.fidelity, "mixers": self.mixers}
-        return {"experiment": _canonical(self.experiment), **named}
+        return {"experiment": canonical(self.experiment), **named}
 
     @property
     def name(self) -> str:
@@ -96,8 +94,14 @@ class Run:
         return found or out / f"{self.name}-{self.identity}"
 
 
+def digest(data: Any) -> str:
+    """A hash of plain data, whatever the order of its keys."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 @lru_cache(maxsize=4096)  # many runs differ in their seed alone
-def _canonical(experiment: Experiment) -> dict[str, Any]:
+def canonical(experiment: Experiment) -> dict[str, Any]:
     """An experiment as plain data, the same for all that mean the same. Not to be changed: it is kept."""
     plain = replace(experiment, design=simplest(experiment.design))
     # Through the types, so that a width of 1 and of 1.0 are one.

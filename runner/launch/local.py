@@ -65,7 +65,7 @@ def run_all(
     workers, threads = side_by_side or parallelism(
         [run for run, _ in jobs], available_cores(), processes, available_gpus(execution)
     )
-    context = _context()
+    context = process_context()
     waiting, failed = deque(jobs), []
     running: dict[Any, _Worker] = {}  # by each of their connections
 
@@ -102,7 +102,7 @@ def _end(running: dict[Any, _Worker], worker: _Worker, ending: Event) -> list[tu
     return [] if ending.kind in ("finished", "busy") else [(worker.run, worker.folder)]
 
 
-def _context() -> BaseContext:
+def process_context() -> BaseContext:
     """Processes forked from a server that has imported what is slow to import, where the system has such."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

@@ -1,0 +1,116 @@
+"""How fast networks are, and the memory they take: each measurement in a process of its own."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Literal
+
+from roadmap.execution import Execution, accumulation
+from roadmap.measurements import Round
+from roadmap.plugins import LOADED, load_file
+from roadmap.record import Run
+from runner.launch.local import process_context
+from runner.machine import available_gpus, check_here
+
+CPU_PIXELS = 16 * 224**2  # of a batch on a CPU where nothing is said: beyond it a step takes longer, and no image less
+WARM_UP = {"cpu": 2, "cuda": 10}  # steps before the clock starts
+
+What = Literal["training", "inference"]
+
+
+class Failed(Exception):
+    """A network could not be measured here."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How every network is measured."""
+
+    execution: Execution
+    batch: int  # images at a time
+    warm_up: int  # steps before the clock starts
+    seconds: float  # that are measured at least, in whole steps
+    what: Sequence[What]
+    cuda_graphs: bool
+
+
+def make_plan(
+    runs: Sequence[Run],
+    execution: Execution,
+    *,
+    batch: int | None = None,
+    warm_up: int | None = None,
+    seconds: float = 1.0,
+    what: Sequence[What] = ("inference", "training"),
+    cuda_graphs: bool = False,
+) -> Plan:
+    """What is left open is chosen for the machine: one device of it. Raises ValueError for what can't be had here."""
+    recipes = [run.experiment.recipe for run in runs]
+    device = "cuda" if available_gpus(execution) else "cpu"
+    check_here(execution, recipes, 1)
+    if cuda_graphs and device == "cpu":
+        raise ValueError("--cuda-graphs needs a CUDA device, and there is none here")
+    if batch is None:
+        # As many as a device takes at a time in training, the same for all.
+        batch = min(each.batch_size // accumulation(each, 1, execution.device_batch) for each in recipes)
+        if device == "cpu" and execution.device_batch == "auto":
+            batch = min(batch, *(max(1, CPU_PIXELS // each.image_size**2) for each in recipes))
+    return Plan(execution, batch, WARM_UP[device] if warm_up is None else warm_up, seconds, what, cuda_graphs)
+
+
+def rounds_of(runs: Sequence[Run], plan: Plan, rounds: int, started: str) -> Iterator[tuple[Run, int, Round | str]]:
+    """Measures every network once a round, so that a machine's drift hits all alike.
+
+    Gives each measurement as it comes, with the round's number from 1, or why there is none: that network is left
+    out of the rounds to come.
+    """
+    failed: set[str] = set()
+    for number in range(1, rounds + 1):
+        for run in runs:
+            if run.identity not in failed:
+                try:
+                    yield run, number, _measured_apart(run, plan, started)
+                except Failed as failure:
+                    failed.add(run.identity)
+                    yield run, number, str(failure)
+
+
+def _measured_apart(run: Run, plan: Plan, started: str) -> Round:
+    """In a fresh process, whose memory knows nothing of networks before. Raises Failed."""
+    context = process_context()
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(  # type: ignore[attr-defined]
+        target=_measure_for, args=(theirs, run, plan, started, LOADED), daemon=True
+    )
+    process.start()
+    theirs.close()  # so that the end of the process is the end of the connection
+    try:
+        found: Round | str = ours.recv()
+    except EOFError:
+        process.join()
+        raise Failed(f"its process ended with status {process.exitcode}; out of memory, perhaps") from None
+    finally:
+        process.kill()  # at once, where this one is interrupted
+        process.join()
+        ours.close()
+    if isinstance(found, str):
+        raise Failed(found)
+    return found
+
+
+def _measure_for(connection: Connection, run: Run, plan: Plan, started: str, plugins: Sequence[Path]) -> None:
+    """In a process of its own: measures, and sends what it found, or why it did not."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it decides
+    for plugin in plugins:
+        load_file(plugin)
+    from runner.throughput import measure
+
+    try:
+        found: Round | str = measure(run, plan, started)
+    except (ValueError, RuntimeError) as error:  # also of a GPU whose memory is too small
+        found = str(error).splitlines()[0]
+    connection.send(found)
