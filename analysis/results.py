@@ -13,6 +13,7 @@ from analysis.published import Published, published_rungs
 from analysis.statistics import Judgement, Sample, Values, judge
 from roadmap.costs import Cost, cost
 from roadmap.ladders import ladder
+from roadmap.measurements import Measured
 from roadmap.plain import choices
 from roadmap.record import Run
 from roadmap.rungs import Rung
@@ -134,6 +135,7 @@ class Bar:
     no_effect: bool = False  # its step changes nothing where it stands
     diverged: int = 0  # runs that ended in a loss that was no finite number
     runs: int = 1  # that the value is the mean of
+    throughput: float | None = None  # measured images/s in inference, where they are to be shown
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ class Series:
     bars: tuple[Bar, ...]
     groups: tuple[str, ...]  # of the study, in order
     metric: Metric = TOP1
+    measured_on: str = ""  # and how, what throughput the bars have
 
 
 START = "(start)"  # the row of the regimes' first rungs, which are named after them
@@ -174,6 +177,13 @@ def series_of_runs(study: Study, results: Sequence[Result], label: str = "", met
     bars = [bar_of(result, metric) for result in results]
     references = _references(study, first.regime) if metric == TOP1 and first.data == regime.data else []
     return Series(first.regime, title_of_runs(study, results, label), (*bars, *references), study.groups, metric)
+
+
+def with_throughput(series: Series, workloads: Mapping[str, str], found: Measured) -> Series:
+    """The bars with what was measured of each rung's network. `workloads` are the rungs' own."""
+    speeds = {rung: found.values.get(workload) for rung, workload in workloads.items()}
+    bars = tuple(replace(bar, throughput=speeds.get(bar.rung)) for bar in series.bars)
+    return replace(series, bars=bars, measured_on=str(found.conditions))
 
 
 def _references(study: Study, regime: str) -> list[Bar]:

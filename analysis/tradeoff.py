@@ -11,6 +11,7 @@ from analysis.published import Model, published_models
 from analysis.results import Result, published_sample, published_table
 from roadmap.costs import cost
 from roadmap.ladders import ladder
+from roadmap.measurements import Measured, Quantity, workload_of
 from roadmap.study import Study
 
 TITLES = {
@@ -20,6 +21,7 @@ TITLES = {
     "memory": "peak memory (MiB)",
 }
 MEASURED = {"throughput": "images_per_second", "memory": "peak_memory_bytes"}  # columns of the collection
+BENCHED: dict[str, Quantity] = {"throughput": "inference_images_per_second", "memory": "training_peak_bytes"}
 SPELLED = {"convnext": "ConvNeXt", "swin": "Swin", "deit": "DeiT", "regnety": "RegNetY"}
 SPELLED |= {"efficientnet": "EfficientNet", "efficientnetv2": "EfficientNetV2"}
 
@@ -56,25 +58,31 @@ class Tradeoff:
 
 
 def tradeoff_of_runs(
-    study: Study, titled: Sequence[tuple[str, Sequence[Result]]], x: str, metric: Metric = TOP1
+    study: Study,
+    titled: Sequence[tuple[str, Sequence[Result]]],
+    x: str,
+    metric: Metric = TOP1,
+    benched: Measured | None = None,
 ) -> Tradeoff:
     """A path for each title and results; of the finished rungs.
 
-    Raises ValueError where no run has finished, or none has the measurement.
+    Throughput and memory are those of `benched`, where it is given, else as the runs had them. Raises ValueError where no run has finished, or none has the measurement.
     """
-    paths = [Line(title, tuple(_points(results, x, metric))) for title, results in titled]
+    paths = [Line(title, tuple(_points(results, x, metric, benched))) for title, results in titled]
     if not any(result.values(metric) for _, results in titled for result in results):
         raise ValueError(f"no finished run has a {metric.title}: there is no point to draw")
     if not any(path.points for path in paths):
         raise ValueError(f"no finished run has measured its {TITLES[x].partition(' (')[0]}: --x macs needs none")
     where = " in training, as measured" if x == "throughput" else ", as measured" if x == "memory" else ""
+    if benched:
+        where = f"{' in inference' if x == 'throughput' else ' of training'} on {benched.conditions}"
     return Tradeoff(x, TITLES[x] + where, metric, study.groups, tuple(path for path in paths if path.points))
 
 
-def _points(results: Sequence[Result], x: str, metric: Metric) -> list[Point]:
+def _points(results: Sequence[Result], x: str, metric: Metric, benched: Measured | None) -> list[Point]:
     found = []
     for result in results:
-        sample, at = result.sample(metric), _x_of(result, x)
+        sample, at = result.sample(metric), _x_of(result, x, benched)
         if sample and at is not None:
             rung, counted = result.rung, result.cost
             size = counted.parameters if x == "macs" else counted.macs
@@ -83,9 +91,9 @@ def _points(results: Sequence[Result], x: str, metric: Metric) -> list[Point]:
     return found
 
 
-def _x_of(result: Result, x: str) -> float | None:
+def _x_of(result: Result, x: str, benched: Measured | None) -> float | None:
     if x in MEASURED:
-        measured = result.median(MEASURED[x])
+        measured = benched.values.get(workload_of(result.run)) if benched else result.median(MEASURED[x])
         return measured / 2**20 if measured is not None and x == "memory" else measured
     return float(result.cost.macs if x == "macs" else result.cost.parameters)
 

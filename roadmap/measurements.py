@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from roadmap.estimates import PASSES
 from roadmap.plain import from_data, to_data
 from roadmap.record import Run, append_row, canonical, digest, read_rows
 
 FILE, FORMAT = "bench.jsonl", 1
 
+What = Literal["training", "inference"]
 Quantity = Literal[
     "training_images_per_second", "inference_images_per_second", "training_peak_bytes", "inference_peak_bytes"
 ]
@@ -98,6 +100,34 @@ def _round_of(row: Any) -> Round | None:
 
 
 @dataclass(frozen=True)
+class Rates:
+    """What the rounds of a network came to: medians."""
+
+    images_per_second: float
+    spread: float  # half of what lies between the slowest round and the fastest
+    peak_bytes: float
+    macs_per_second: float  # in training three times the forward pass's
+    share: float  # of the multiply-adds of the best matrix product of the same round
+
+
+def rates_of(rounds: Sequence[Round], what: What) -> Rates | None:
+    """None where that was not measured."""
+    speeds = [speed for each in rounds if (speed := getattr(each, f"{what}_images_per_second"))]
+    if not speeds:
+        return None
+    macs = rounds[0].macs * (PASSES if what == "training" else 1)
+    return Rates(
+        statistics.median(speeds),
+        (max(speeds) - min(speeds)) / 2,
+        statistics.median(getattr(each, f"{what}_peak_bytes") for each in rounds),
+        statistics.median(speeds) * macs,
+        statistics.median(
+            speed * macs / 1e9 / each.matrix_gmacs_per_second for speed, each in zip(speeds, rounds, strict=True)
+        ),
+    )
+
+
+@dataclass(frozen=True)
 class Measured:
     """A quantity of several networks, measured under the same conditions."""
 
@@ -105,20 +135,19 @@ class Measured:
     values: dict[str, float]  # by workload: the median of the rounds of the newest command
 
 
-def measured(rounds: Iterable[Round], quantity: Quantity, workloads: Sequence[str]) -> Measured | None:
-    """Of all these networks under the newest conditions that all were measured under; None where there are none."""
+def measured(rounds: Iterable[Round], quantity: Quantity, workloads: Collection[str]) -> Measured | None:
+    """Under the conditions that most of these networks were measured under, the newest of such; None where none was."""
     found: dict[Conditions, dict[str, list[tuple[str, float]]]] = {}
     for each in rounds:
         value = getattr(each, quantity)
         if value and each.workload in workloads:
-            # Last what was measured last.
             of_these = found.pop(each.conditions, {})
-            found[each.conditions] = of_these
+            found[each.conditions] = of_these  # last what was measured last
             of_these.setdefault(each.workload, []).append((each.started, value))
-    for conditions, of_these in reversed(found.items()):
-        if set(workloads) <= of_these.keys():
-            return Measured(conditions, {name: _newest(values) for name, values in of_these.items()})
-    return None
+    if not found:
+        return None
+    conditions, of_these = max(reversed(found.items()), key=lambda item: len(item[1]))
+    return Measured(conditions, {workload: _newest(values) for workload, values in of_these.items()})
 
 
 def _newest(values: Sequence[tuple[str, float]]) -> float:

@@ -204,5 +204,10 @@ def show(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def three_digits(value: float) -> str:
+    """A measured number: 7.31, 68.9, and all of a large number's digits before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
 def _nested(items: list[Any]) -> bool:
     return any(isinstance(item, dict | list) for item in items)

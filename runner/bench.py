@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Literal
 
 from roadmap.execution import Execution, accumulation
-from roadmap.measurements import Round
+from roadmap.measurements import Round, What
 from roadmap.plugins import LOADED, load_file
 from roadmap.record import Run
 from runner.launch.local import process_context
@@ -18,8 +17,6 @@ from runner.machine import available_gpus, check_here
 
 CPU_PIXELS = 16 * 224**2  # of a batch on a CPU where nothing is said: beyond it a step takes longer, and no image less
 WARM_UP = {"cpu": 2, "cuda": 10}  # steps before the clock starts
-
-What = Literal["training", "inference"]
 
 
 class Failed(Exception):

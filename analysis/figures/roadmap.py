@@ -14,7 +14,16 @@ from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.patches import Patch
 
-from analysis.figures.rows import Row, places, room_of_titles, rows_of, set_rows, write_macs, write_titles
+from analysis.figures.rows import (
+    Row,
+    places,
+    room_of_titles,
+    rows_of,
+    set_rows,
+    write_macs,
+    write_throughput,
+    write_titles,
+)
 from analysis.figures.style import (
     BEHIND,
     BEHIND_EDGE,
@@ -82,8 +91,12 @@ def _draw(panels: Sequence[Panel], columns: int) -> Figure:
     keys = _keys(panels, colours)
     rooms = [layout.macs + (len(panel.series) - 1) * 0.8 * layout.macs for panel in panels]
     titles = room_of_titles(rows, layout)
-    wide = max((layout.width - titles - sum(rooms) - RIGHT * len(panels)) / len(panels), LEAST)
-    width = max(layout.width, titles + sum(rooms) + (wide + RIGHT) * len(panels))
+    rights = [
+        room + RIGHT if any(bar.throughput for bar in panel.bars) else RIGHT
+        for panel, room in zip(panels, rooms, strict=True)
+    ]
+    wide = max((layout.width - titles - sum(rooms) - sum(rights)) / len(panels), LEAST)
+    width = max(layout.width, titles + sum(rooms) + wide * len(panels) + sum(rights))
     beside = 2 if len(panels) == 1 or columns == 2 else 1  # keys in a line
     headings = [
         _heading(panel, int((wide + layout.macs) / layout.letter)) if len(panels) > 1 else "" for panel in panels
@@ -95,7 +108,7 @@ def _draw(panels: Sequence[Panel], columns: int) -> Figure:
     with matplotlib.rc_context(layout.style):
         figure = Figure(figsize=(width, height))
         left, at = titles, 0
-        for panel, room, heading in zip(panels, rooms, headings, strict=True):
+        for panel, room, right, heading in zip(panels, rooms, rights, headings, strict=True):
             left += room
             axes = figure.add_axes((left / width, bottom / height, wide / width, tall / height))
             own = [row[at : at + len(panel.series)] for row in rows]
@@ -104,9 +117,11 @@ def _draw(panels: Sequence[Panel], columns: int) -> Figure:
             axes.set_xlabel(heading + axis_title(panel.series[0].metric))
             _draw_rows(axes, own, places(rows, layout), panel, colours)
             write_macs(axes, own, layout, places(rows, layout))
+            if right > RIGHT:
+                write_throughput(axes, own, layout, places(rows, layout), right - RIGHT / 2)
             if at == 0:
                 write_titles(axes, rows, layout, left, room)
-            left, at = left + wide + RIGHT, at + len(panel.series)
+            left, at = left + wide + right, at + len(panel.series)
         _add_legend(axes, keys, beside)
         # Drawn now, while the style holds.
         figure.canvas.draw()
@@ -130,7 +145,9 @@ def _keys(panels: Sequence[Panel], colours: Mapping[str, str]) -> list[tuple[Any
     if not all(bar.adopted for panel in panels for bar in panel.bars):
         keys.append((Patch(facecolor="white", edgecolor="#444444", hatch=HATCH), "not adopted"))
     spread = spread_key(*(panel.bars for panel in panels))
-    return keys + ([spread] if spread else [])
+    measured = dict.fromkeys(each.measured_on for panel in panels for each in panel.series if each.measured_on)
+    nothing = Patch(facecolor="none", edgecolor="none")
+    return keys + ([spread] if spread else []) + [(nothing, f"images/s: inference on {on}") for on in measured]
 
 
 def _add_legend(axes: Axes, keys: Sequence[tuple[Any, str]], beside: int) -> None:

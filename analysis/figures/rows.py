@@ -11,6 +11,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from analysis.figures.style import FAINT, Layout
 from analysis.results import REFERENCE, START, Bar, Series
+from roadmap.plain import three_digits
 
 Row = Sequence[Bar | None]
 
@@ -99,6 +100,17 @@ def write_macs(axes: Axes, rows: Sequence[Row], layout: Layout, ys: Sequence[flo
         _write(axes, macs, y, 4, "right", fontsize=layout.small, color=FAINT)
 
 
+def write_throughput(axes: Axes, rows: Sequence[Row], layout: Layout, ys: Sequence[float], room: float) -> None:
+    """Measured images/s, right of the axes, in a column of so many inches."""
+    style: Any = {"fontsize": layout.small, "color": FAINT}
+    _write(axes, "images/s", -0.58, -room * 72, "right", x=1.0, va="bottom", **style)
+    for y, row in zip(ys, rows, strict=True):
+        speeds = [bar.throughput for bar in row if bar]
+        if any(speeds):
+            written = " / ".join(three_digits(speed) if speed else "–" for speed in speeds)
+            _write(axes, written, y, -room * 72, "right", x=1.0, **style)
+
+
 def set_rows(axes: Axes, rows: Sequence[Row], layout: Layout) -> None:
     """Room for them, the value's axis above."""
     axes.set_yticks([])
@@ -109,6 +121,8 @@ def set_rows(axes: Axes, rows: Sequence[Row], layout: Layout) -> None:
     axes.spines[["right", "bottom"]].set_visible(False)
 
 
-def _write(axes: Axes, text: str, y: float, points: float, align: Literal["left", "right"], **style: Any) -> None:
+def _write(
+    axes: Axes, text: str, y: float, points: float, align: Literal["left", "right"], x: float = 0.0, **style: Any
+) -> None:
     place: Any = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "ha": align}
-    axes.annotate(text, (0, y), (-points, 0), **(place | {"va": "center"} | style))
+    axes.annotate(text, (x, y), (-points, 0), **(place | {"va": "center"} | style))

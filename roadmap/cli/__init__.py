@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from roadmap.cli import designs, figures, jobs, questions, reports, runs, tables
+from roadmap.cli import bench, designs, figures, jobs, questions, reports, runs, tables
 from roadmap.cli.text import BAD_USAGE, INTERRUPTED
 
 
@@ -30,6 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     tables.add_verbs(verbs)
     reports.add_verbs(verbs)
     questions.add_verbs(verbs)
+    bench.add_verbs(verbs)
     return parser
 
 

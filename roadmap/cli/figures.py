@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.finished import Finished, attribution_of, finished
-from roadmap.cli.options import add_study_options, choose
+from roadmap.cli.options import add_study_options, choose, study_of
 from roadmap.cli.tables import refuse_study_options
+from roadmap.measurements import Measured, Quantity, measured, read_rounds, workload_of
+from roadmap.record import Run
 from roadmap.study import Study, load_study
 
 if TYPE_CHECKING:
@@ -40,6 +43,9 @@ def add_verbs(verbs: Any) -> None:
         "--x", choices=ACROSS, help="of a tradeoff: macs (default), parameters, measured throughput or memory"
     )
     parser.add_argument(
+        "--throughput", action="store_true", help="write each network's images/s beside its bar, as `bench` measured it"
+    )
+    parser.add_argument(
         "--columns", type=int, choices=(1, 2), default=2, help="of a page that the figure is as wide as (default: 2)"
     )
     parser.add_argument("-o", "--output", type=Path, action="append", help="a .png, .svg or .pdf; may be repeated")
@@ -56,7 +62,8 @@ def draw(options: argparse.Namespace) -> int:
     find_metric(options.metric)
     _refuse_idle_options(options)
     if options.published:
-        refuse_study_options(options)
+        # Beside the paper's bars stands what was measured here, in the folder of runs.
+        refuse_study_options(argparse.Namespace(**{**vars(options), "out": options.out and not options.throughput}))
     figure = KINDS[options.kind](options)
     parts = [options.kind, options.compare or "", "published" if options.published else ""]
     name = "-".join(part for part in parts if part)
@@ -73,6 +80,8 @@ def _refuse_idle_options(options: argparse.Namespace) -> None:
         raise ValueError("--compare is of one's own runs with the paper's tables: it goes without --published")
     if options.against and not options.compare:
         raise ValueError("--against has no say without --compare")
+    if options.throughput and (options.compare or options.kind != "roadmap"):
+        raise ValueError("--throughput is of the roadmap figure alone; --kind tradeoff has --x throughput")
     if options.x and options.kind != "tradeoff":
         raise ValueError("--x has no say without --kind tradeoff")
 
@@ -87,7 +96,12 @@ def _roadmap(options: argparse.Namespace) -> Figure:
 
     if options.published:
         study = load_study()
-        series = [published_series(study, regime) for regime in _published_regimes(options, study)]
+        regimes = _published_regimes(options, study)
+        series = [published_series(study, regime) for regime in regimes]
+        if options.throughput:
+            choices = [choose(argparse.Namespace(**{**vars(options), "regime": regime})) for regime in regimes]
+            networks = [{rung.name: each.run(rung) for rung in each.rungs()} for each in choices]
+            series = _with_throughput(series, networks, options)
         return draw_roadmap(series, options.columns)
     found = finished(options)
     if options.compare == "difference":
@@ -100,6 +114,8 @@ def _roadmap(options: argparse.Namespace) -> Figure:
     if options.compare == "side-by-side":
         published = [_published_beside(each, own, options) for each, own in zip(found, series, strict=True)]
         return draw_side_by_side(series, published, options.columns)
+    if options.throughput:
+        series = _with_throughput(series, [{r.rung.name: r.run for r in each.results} for each in found], options)
     return draw_roadmap(series, options.columns)
 
 
@@ -121,6 +137,24 @@ def _series(each: Finished, options: argparse.Namespace) -> Series:
     return series_of_runs(each.choice.study, each.results, each.choice.label, _metric(options))
 
 
+def _with_throughput(
+    series: Sequence[Series], networks: Sequence[Mapping[str, Run]], options: argparse.Namespace
+) -> list[Series]:
+    """With what `roadmap bench` measured of each rung's network. Raises ValueError where that is nothing."""
+    from analysis.results import with_throughput
+
+    workloads = [{name: workload_of(run) for name, run in runs.items()} for runs in networks]
+    found = _benched("inference_images_per_second", {each for runs in workloads for each in runs.values()}, options)
+    if found is None:
+        raise ValueError("nothing is measured of these networks' throughput: `roadmap bench` does that")
+    return [with_throughput(each, names, found) for each, names in zip(series, workloads, strict=True)]
+
+
+def _benched(quantity: Quantity, workloads: Collection[str], options: argparse.Namespace) -> Measured | None:
+    rounds = read_rounds(options.out or Path(study_of(options).defaults.out))
+    return measured(rounds, quantity, workloads)
+
+
 def _published_beside(each: Finished, own: Series, options: argparse.Namespace) -> Series:
     from analysis.comparison import published_beside, table_against
 
@@ -130,7 +164,7 @@ def _published_beside(each: Finished, own: Series, options: argparse.Namespace) 
 
 def _tradeoff(options: argparse.Namespace) -> Figure:
     from analysis.figures import draw_tradeoff
-    from analysis.tradeoff import published_tradeoff, tradeoff_of_runs
+    from analysis.tradeoff import BENCHED, published_tradeoff, tradeoff_of_runs
 
     x = options.x or "macs"
     if options.published:
@@ -138,7 +172,16 @@ def _tradeoff(options: argparse.Namespace) -> Figure:
         return draw_tradeoff(published_tradeoff(study, _published_regimes(options, study), x), options.columns)
     found = finished(options)
     titled = [(each.choice.title, each.results) for each in found]
-    return draw_tradeoff(tradeoff_of_runs(found[0].choice.study, titled, x, _metric(options)), options.columns)
+    benched = None
+    if x in BENCHED:
+        workloads = {workload_of(result.run) for each in found for result in each.results if result.seeds}
+        benched = _benched(BENCHED[x], workloads, options)
+        if benched and len(benched.values) < len(workloads):
+            said = f"{len(benched.values)} of these {len(workloads)} networks, so that drawn is what the runs had"
+            print(f"`roadmap bench` has measured {said}", file=sys.stderr)
+            benched = None
+    tradeoff = tradeoff_of_runs(found[0].choice.study, titled, x, _metric(options), benched)
+    return draw_tradeoff(tradeoff, options.columns)
 
 
 def _curves(options: argparse.Namespace) -> Figure:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from roadmap.cli.text import duration
@@ -160,3 +161,29 @@ class LiveProgress(Progress):
 def show_progress(runs: Sequence[Run], done: Mapping[str, int]) -> Progress:
     """`done` has the epochs that each run, by its identity, has behind it."""
     return LiveProgress(runs, done) if sys.stdout.isatty() else PlainProgress(runs, done)
+
+
+@contextmanager
+def show_count(total: int, what: str) -> Iterator[Callable[[str], None]]:
+    """Hears of each of so many things that it is done: a bar in a terminal, lines elsewhere.
+
+    On the error output, so that what is printed in the end stands alone.
+    """
+    if not sys.stderr.isatty():
+        done = 0
+
+        def say(text: str) -> None:
+            nonlocal done
+            done += 1
+            print(f"[{done}/{total}] {text}", flush=True, file=sys.stderr)
+
+        yield say
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bars(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bars:
+        task = bars.add_task(what, total=total, note="")
+        yield lambda text: bars.update(task, advance=1, note=text)

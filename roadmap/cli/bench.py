@@ -1,0 +1,183 @@
+"""bench: how fast the networks are on this machine, and the memory that they take."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from roadmap.cli.options import Choice, add_study_options, choose
+from roadmap.cli.text import FAILED, count, table
+from roadmap.measurements import FILE, Conditions, Rates, Round, What, append_round, rates_of, workload_of
+from roadmap.plain import LARGEST, three_digits, to_data
+from roadmap.record import Run
+from roadmap.rungs import Rung
+
+BOTH: tuple[What, ...] = ("training", "inference")
+
+
+def add_verbs(verbs: Any) -> None:
+    parser = verbs.add_parser("bench", help="measured images/s and memory of every rung")
+    parser.add_argument(
+        "what", nargs="?", choices=tuple(KINDS), default="networks", help="networks (default): the rungs, on one device"
+    )
+    add_study_options(parser, ablation=True)
+    parser.add_argument(
+        "--batch", type=int, metavar="N", help="images at a time (default: a device's in training; on a CPU 16 of 224²)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measurements of each rung (default: 5)")
+    parser.add_argument(
+        "--warm-up", type=int, metavar="N", help="steps before the clock starts (default: 2, or on a GPU 10)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="that are measured at least, in whole steps (default: 1)"
+    )
+    parser.add_argument("--only", choices=BOTH, help="one of both")
+    parser.add_argument("--cuda-graphs", action="store_true", help="replay what was captured once (on a GPU)")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--out", type=Path, help="folder of the runs, whose bench.jsonl keeps every measurement")
+    parser.set_defaults(function=bench)
+
+
+def bench(options: argparse.Namespace) -> int:
+    return KINDS[options.what](options)
+
+
+def bench_networks(options: argparse.Namespace) -> int:
+    from roadmap.cli.progress import show_count
+    from runner.bench import make_plan, rounds_of
+
+    choice = choose(options)
+    out = options.out or Path(choice.study.defaults.out)
+    _check(options, out)
+    rungs = choice.rungs(options.steps)
+    networks: dict[str, Run] = {}  # by workload, since two rungs may be one
+    for rung in rungs:
+        networks.setdefault(workload_of(choice.run(rung)), choice.run(rung))
+    plan = make_plan(
+        list(networks.values()),
+        choice.execution,
+        batch=options.batch,
+        warm_up=options.warm_up,
+        seconds=options.seconds,
+        what=(options.only,) if options.only else BOTH,
+        cuda_graphs=options.cuda_graphs,
+    )
+    found: dict[str, list[Round]] = {workload: [] for workload in networks}
+    failed: dict[str, str] = {}
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    try:
+        with show_count(len(networks) * options.rounds, choice.title) as say:
+            for run, number, result in rounds_of(list(networks.values()), plan, options.rounds, started):
+                said = f"failed: {result}"
+                if isinstance(result, str):
+                    failed[workload_of(run)] = result
+                else:
+                    append_round(out, result)
+                    found[result.workload].append(result)
+                    said = _said(result)
+                say(f"{run.rung}, round {number} of {options.rounds}: {said}")
+    except (KeyboardInterrupt, SystemExit):
+        _print(choice, rungs, found, options)
+        print(f"stopped: what was measured is kept in {out / FILE}", file=sys.stderr)
+        raise
+    _print(choice, rungs, found, options)
+    for workload, why in failed.items():
+        print(f"failed: {networks[workload].rung}: {why}", file=sys.stderr)
+    if not options.json and any(found.values()):
+        published = "--published " if choice.study.regime(choice.regime).published else ""
+        print(f"Kept in {out / FILE}. In the figure: roadmap figure {published}--regime {choice.regime} --throughput")
+    return FAILED if failed else 0
+
+
+def _check(options: argparse.Namespace, out: Path) -> None:
+    """Raises ValueError for numbers that can't be, and a file in the place of the folder."""
+    for name, value, least in (
+        ("rounds", options.rounds, 1),
+        ("batch", options.batch, 1),
+        ("warm-up", options.warm_up, 0),
+    ):
+        if value is not None and not least <= value < LARGEST:
+            raise ValueError(f"--{name} {value} is not valid: {least} or more is")
+    if not 0 < options.seconds < LARGEST:
+        raise ValueError(f"--seconds {options.seconds:g} is not valid: more than 0 is")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; a folder is expected, or a name that nothing has yet")
+
+
+def _said(result: Round) -> str:
+    rates = {what: rates_of([result], what) for what in BOTH}
+    return ", ".join(
+        f"{three_digits(each.images_per_second)} images/s in {what}" for what, each in rates.items() if each
+    )
+
+
+def _print(choice: Choice, rungs: Sequence[Rung], found: Mapping[str, Sequence[Round]], options: Any) -> None:
+    """What was measured of each rung, however far that is."""
+    shown = [(rung, rounds) for rung in rungs if (rounds := found[workload_of(choice.run(rung))])]
+    if options.json:
+        print(json.dumps([_record(rung, rounds) for rung, rounds in shown], indent=2))
+        return
+    if not shown:
+        return
+    kinds: list[What] = [what for what in BOTH if rates_of(shown[0][1], what)]
+    header = ["rung", "MACs"]
+    for what in kinds:
+        header += [f"{what} images/s", "MiB", "GMACs/s", "of a product"]
+    rows = []
+    for rung, rounds in shown:
+        row = [rung.name, count(rounds[0].macs)]
+        for what in kinds:
+            if rates := rates_of(rounds, what):
+                row += _cells(rates)
+        rows.append(row)
+    print(f"{choice.title}\n" + "\n".join(_heading(shown)))
+    print("\n" + table(header, rows) + "\n")
+    print(f"Medians of {max(len(rounds) for _, rounds in shown)} rounds, ± half of their range. ", end="")
+    print("Training counts three times the forward pass's multiply-adds.")
+
+
+def _cells(rates: Rates) -> list[str]:
+    speed = three_digits(rates.images_per_second)
+    decimals = len(speed.partition(".")[2])
+    return [
+        f"{speed} ±{rates.spread:.{decimals}f}",
+        f"{rates.peak_bytes / 2**20:.0f}",
+        three_digits(rates.macs_per_second / 1e9),
+        f"{rates.share:.0%}",
+    ]
+
+
+def _heading(shown: Sequence[tuple[Rung, Sequence[Round]]]) -> list[str]:
+    """What the networks were measured under, and what a product of matrices comes to there."""
+    products: dict[Conditions, list[float]] = {}
+    for _, rounds in shown:
+        for each in rounds:
+            products.setdefault(each.conditions, []).append(each.matrix_gmacs_per_second)
+    return [
+        f"{conditions}, torch {conditions.torch}: a product of matrices makes {three_digits(rate)} GMACs/s"
+        for conditions, rates in products.items()
+        for rate in [statistics.median(rates)]
+    ]
+
+
+def _record(rung: Rung, rounds: Sequence[Round]) -> dict[str, Any]:
+    first = rounds[0]
+    names = ("regime", "workload", "image_size", "parameters", "macs", "started")
+    rates = {what: rates_of(rounds, what) for what in BOTH}
+    return {
+        "rung": rung.name,
+        **{name: getattr(first, name) for name in names},
+        "conditions": to_data(first.conditions),
+        "rounds": len(rounds),
+        **{what: to_data(each) if each else None for what, each in rates.items()},
+        "matrix_gmacs_per_second": statistics.median([each.matrix_gmacs_per_second for each in rounds]),
+    }
+
+
+KINDS: dict[str, Callable[[argparse.Namespace], int]] = {"networks": bench_networks}
