@@ -66,7 +66,8 @@ def tradeoff_of_runs(
 ) -> Tradeoff:
     """A path for each title and results; of the finished rungs.
 
-    Throughput and memory are those of `benched`, where it is given, else as the runs had them. Raises ValueError where no run has finished, or none has the measurement.
+    Throughput and memory are those of `benched`, where it is given, else as the runs had them. Raises ValueError
+    where no run has finished, or none has the measurement.
     """
     paths = [Line(title, tuple(_points(results, x, metric, benched))) for title, results in titled]
     if not any(result.values(metric) for _, results in titled for result in results):
