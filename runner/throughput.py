@@ -220,4 +220,5 @@ def _processor() -> str:
     """Its name where Linux has it, else what Python makes of it."""
     known = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*:\s*(.+)$", known.read_text(), re.MULTILINE) if known.exists() else None
-    return found[1].strip() if found else platform.processor() or platform.machine() or sys.platform
+    name = found[1] if found else platform.processor() or platform.machine() or sys.platform
+    return re.sub(r"\((R|TM)\)| CPU| @.*", "", name).strip()

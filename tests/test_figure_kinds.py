@@ -38,10 +38,11 @@ from analysis.figures.labels import overlap
 from analysis.figures.style import COLOURS, luminance
 from analysis.metrics import find_metric
 from analysis.published import published_models
-from analysis.results import Result, published_series, series_of_runs
+from analysis.results import Result, published_series, series_of_runs, with_throughput
 from analysis.tradeoff import published_tradeoff, tradeoff_of_runs
 from roadmap.cli import main
 from roadmap.costs import cost
+from roadmap.measurements import Conditions, Measured, workload_of
 from roadmap.record import Divergence, Run, append_metrics, write_divergences, write_json, write_manifest
 from roadmap.study import load_study
 from tests.conftest import ROOT
@@ -185,6 +186,28 @@ def test_loss_in_one_column(own):
     return draw_roadmap([series_of_runs(STUDY, own, metric=find_metric("loss"))], columns=1)
 
 
+@pytest.fixture(scope="module")
+def benched(published):
+    """The published bars with images/s that fall with the multiply-adds; of one rung there is none."""
+    conditions = Conditions("cpu", "a processor", "bf16", 2, 16, True, None, False, "2.14.1")
+    found = []
+    for series in published:
+        rungs = {bar.rung: bar.rung for bar in series.bars if bar.group != "Reference"}
+        speeds = {bar.rung: 5e10 / bar.macs for bar in series.bars if bar.rung != "gelu"}
+        found.append(with_throughput(series, rungs, Measured(conditions, speeds)))
+    return found
+
+
+@picture
+def test_throughput_beside_the_bars(benched):
+    return draw_roadmap(benched[:1])
+
+
+@picture
+def test_throughput_of_two_regimes_in_one_column(benched):
+    return draw_roadmap(benched, columns=1)
+
+
 @picture
 def test_side_by_side(own):
     return side_by_side(own)
@@ -269,6 +292,36 @@ def test_figures_are_as_wide_as_their_columns(own, recorded, published, reproduc
         assert figure.get_figwidth() == pytest.approx(width)
         written = [text for axes in figure.axes for text in axes.texts if text.get_text()]
         assert min(text.get_fontsize() for text in written) >= 5.5 if written else True
+
+
+def test_throughput_stands_beside_the_multiply_adds(benched, published):
+    figure = draw_roadmap(benched)
+    (axes,) = figure.axes
+    assert {"images/s", "12.2 / 3.33", "2.35 / 7.23"} <= set(texts(axes))
+    assert len([text for text in texts(axes) if " / " in text]) == 18 + 16  # none beside GELU and the references
+    (note,) = [text.get_text() for text in figure.texts]
+    assert note == "images/s: inference on a processor, bf16, batch 16, 2 threads"
+    (plain,) = draw_roadmap(published).axes
+    assert "images/s" not in texts(plain)
+    # What is written beside the bars is within the page, and so are the legend and the bars' own numbers.
+    narrow = draw_roadmap(benched, columns=1)
+    renderer = FigureCanvasAgg(narrow).get_renderer()
+    for artist in [*narrow.findobj(Text), *narrow.findobj(Legend)]:
+        if not isinstance(artist, Text) or artist.get_text():
+            box = artist.get_window_extent(renderer)
+            assert box.x0 >= 0 and box.x1 <= narrow.bbox.x1 + 1, artist
+
+
+def test_measured_throughput_and_memory_are_preferred_to_the_runs_own(own):
+    values = {workload_of(each.run): 1000.0 + i for i, each in enumerate(own)}
+    conditions = Conditions("cpu", "a processor", "fp32", 2, 64, True, None, False, "2.14.1")
+    of_bench = tradeoff_of_runs(STUDY, [("own", own)], "throughput", benched=Measured(conditions, values))
+    assert [point.x for point in of_bench.paths[0].points][:4] == [1000, 1001, 1002, 1003]
+    assert of_bench.x_title == "images/s in inference on a processor, fp32, batch 64, 2 threads"
+    memory = Measured(conditions, {name: 2**20 * value for name, value in values.items()})
+    in_memory = tradeoff_of_runs(STUDY, [("own", own)], "memory", benched=memory)
+    assert in_memory.paths[0].points[0].x == 1000
+    assert in_memory.x_title.startswith("peak memory (MiB) of training on a processor")
 
 
 def test_own_bars_stand_beside_the_papers_of_the_same_rungs(own):

@@ -103,7 +103,13 @@ def _draw(panels: Sequence[Panel], columns: int) -> Figure:
     ]
     top = layout.type * (0.058 + 0.016 * max(heading.count("\n") for heading in headings))
     tall = layout.row * (places(rows, layout)[-1] + 1)
-    bottom = layout.type * 0.021 * -(-len(keys) // beside) + 0.08
+    measured_on = dict.fromkeys(each.measured_on for panel in panels for each in panel.series if each.measured_on)
+    notes = [
+        line
+        for where in measured_on
+        for line in textwrap.wrap(f"images/s: inference on {where}", int(width / (0.0085 * layout.small)))
+    ]
+    bottom = layout.type * 0.021 * -(-len(keys) // beside) + 0.08 + 0.02 * layout.small * len(notes)
     height = top + tall + bottom
     with matplotlib.rc_context(layout.style):
         figure = Figure(figsize=(width, height))
@@ -122,7 +128,9 @@ def _draw(panels: Sequence[Panel], columns: int) -> Figure:
             if at == 0:
                 write_titles(axes, rows, layout, left, room)
             left, at = left + wide + right, at + len(panel.series)
-        _add_legend(axes, keys, beside)
+        _add_legend(axes, keys, beside, 1 + (rights[-1] - RIGHT) / wide)
+        below: Any = {"ha": "right", "va": "bottom", "fontsize": layout.small, "color": FAINT}
+        figure.text(1 - RIGHT / 2 / width, 0.04 / height, "\n".join(notes), **below)
         # Drawn now, while the style holds.
         figure.canvas.draw()
     return figure
@@ -145,15 +153,14 @@ def _keys(panels: Sequence[Panel], colours: Mapping[str, str]) -> list[tuple[Any
     if not all(bar.adopted for panel in panels for bar in panel.bars):
         keys.append((Patch(facecolor="white", edgecolor="#444444", hatch=HATCH), "not adopted"))
     spread = spread_key(*(panel.bars for panel in panels))
-    measured = dict.fromkeys(each.measured_on for panel in panels for each in panel.series if each.measured_on)
-    nothing = Patch(facecolor="none", edgecolor="none")
-    return keys + ([spread] if spread else []) + [(nothing, f"images/s: inference on {on}") for on in measured]
+    return keys + ([spread] if spread else [])
 
 
-def _add_legend(axes: Axes, keys: Sequence[tuple[Any, str]], beside: int) -> None:
+def _add_legend(axes: Axes, keys: Sequence[tuple[Any, str]], beside: int, end: float) -> None:
+    """Under the axes, to `end` on the right, in their width."""
     handles, labels = zip(*keys, strict=True) if keys else ((), ())
     several = {tuple: HandlerTuple(ndivide=None, pad=0)}
-    place: Any = {"loc": "upper right", "bbox_to_anchor": (1, 0), "ncols": beside, "frameon": False}
+    place: Any = {"loc": "upper right", "bbox_to_anchor": (end, 0), "ncols": beside, "frameon": False}
     axes.legend(handles, labels, handler_map=several, labelspacing=0.35, borderaxespad=0.2, **place)
 
 
@@ -172,6 +179,10 @@ def _limits(panels: Sequence[Panel], panel: Panel, letter: float) -> tuple[float
     diverged = any(bar.diverged and bar.value is not None for each in alike for bar in each.bars)
     letters = 11 if diverged else 5 if len(panel.series) > 1 else 0
     share = min(letters * letter, 0.5)
+    if len(panels) == 1 and len(panel.series) > 1:
+        # Every bar holds its number, which stood in the grey bar's way otherwise.
+        least = min((1 - share) / 2, 6.5 * letter)
+        low = max(0.0, min(low, min(values) - least / (1 - share - least) * (high - min(values))))
     return low, high + share / (1 - share) * (high - low)
 
 

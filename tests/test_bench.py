@@ -1,0 +1,228 @@
+"""What `roadmap bench` measures, keeps and prints; how fast that is, no test asks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from roadmap.cli import main
+from roadmap.ladders import ladder
+from roadmap.measurements import (
+    FILE,
+    Conditions,
+    Round,
+    append_round,
+    measured,
+    rates_of,
+    read_rounds,
+    workload_of,
+)
+from roadmap.record import Run, append_metrics, write_json, write_manifest
+from roadmap.study import load_study
+from tests.conftest import ROOT, execution
+
+QUICK = ["--rounds", "1", "--warm-up", "0", "--seconds", "0.001", "--batch", "4"]
+CONDITIONS = Conditions("cpu", "a processor", "fp32", 2, 64, True, None, False, "2.14.1")
+ROUND = Round("2026-01-01", "pico", "gelu", "a", 32, 10**6, 2 * 10**6, CONDITIONS, 100.0, 400.0, 2**30, 2**28, 4.0)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_of(rung, regime="pico"):
+    study = load_study()
+    data = study.regime(regime).data
+    return Run(regime, rung.name, rung.experiment, data, study.dataset(data), 0, "paper")
+
+
+def test_every_rung_is_measured_printed_and_kept(here, capsys):
+    assert main(["bench", *QUICK, "--steps", "recipe,layer-scale"]) == 0
+    out, err = capsys.readouterr()
+    rows = {line.split()[0]: line for line in out.splitlines() if line[:1].isalpha()}
+    assert "training images/s" in rows["rung"] and "inference images/s" in rows["rung"]
+    assert {"recipe", "layer-scale"} <= rows.keys() and rows["layer-scale"].count("%") == 2
+    assert "a product of matrices makes" in out and "batch 4" in out
+    assert "roadmap figure --regime pico --throughput" in out
+    assert "[2/2] layer-scale, round 1 of 1: " in err
+    kept = read_rounds(here / "runs")
+    assert [each.rung for each in kept] == ["recipe", "layer-scale"]
+    for each in kept:
+        assert each.training_images_per_second > 0 and each.inference_images_per_second > 0
+        assert each.training_peak_bytes > each.inference_peak_bytes > 0
+        assert each.conditions.batch == 4 and each.matrix_gmacs_per_second > 0
+    assert kept[0].workload == workload_of(run_of(ladder("pico", "recipe")[0]))
+
+
+def test_the_json_has_what_was_asked_for(here, capsys):
+    options = ["--json", "--only", "inference", "--steps", "gelu", "--set", "recipe.image_size=64"]
+    assert main(["bench", *QUICK, *options, "--set", "execution.threads=1", "--out", "elsewhere"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert (record["rung"], record["image_size"], record["rounds"]) == ("gelu", 64, 1)
+    assert record["training"] is None and record["conditions"]["threads"] == 1
+    inference = record["inference"]
+    assert inference["macs_per_second"] == pytest.approx(inference["images_per_second"] * record["macs"])
+    share = inference["macs_per_second"] / 1e9 / record["matrix_gmacs_per_second"]
+    assert inference["share"] == pytest.approx(share)
+    assert [each.training_peak_bytes for each in read_rounds(here / "elsewhere")] == [None]
+
+
+def test_a_network_that_fails_leaves_the_others_alone(here, capsys):
+    """Batch norm in training takes more than one value of a channel; layer norm does not mind."""
+    assert main(["bench", *QUICK, "--batch", "1", "--rounds", "2", "--steps", "pico,layer-scale"]) == 1
+    out, err = capsys.readouterr()
+    assert "failed: pico: Expected more than 1 value per channel" in err and "layer-scale" in out
+    assert [each.rung for each in read_rounds(here / "runs")] == ["layer-scale"] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM)])
+def test_what_was_measured_before_an_interruption_is_kept(here, number, status):
+    command = [sys.executable, "-m", "roadmap", "bench", *QUICK, "--rounds", "500", "--steps", "pico"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        deadline = time.monotonic() + 120
+        while not (here / "runs" / FILE).exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(number)
+        out, err = process.communicate()
+    assert process.returncode == status, err
+    assert "Traceback" not in err and "what was measured is kept in runs/bench.jsonl" in err
+    assert read_rounds(here / "runs") and "pico" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--cuda-graphs"], "--cuda-graphs needs a CUDA device, and there is none here"),
+        (["--rounds", "0"], "--rounds 0 is not valid: 1 or more is"),
+        (["--batch", "0"], "--batch 0 is not valid"),
+        (["--warm-up", "-1"], "--warm-up -1 is not valid: 0 or more is"),
+        (["--seconds", "0"], "--seconds 0 is not valid: more than 0 is"),
+        (["--out", "file"], "--out file is a file"),
+        (["--steps", "gelo"], "did you mean 'gelu'"),
+        (["--set", "execution.compile=nonesuch"], "'nonesuch' is no backend of torch.compile"),
+        (["--set", "execution.device=cuda"], "there is no CUDA device here"),
+    ],
+)
+def test_what_can_not_be_measured_is_refused_in_a_sentence(here, capsys, options, said):
+    (here / "file").write_text("")
+    assert main(["bench", *options]) == 2
+    assert said in capsys.readouterr().err and not (here / "runs").exists()
+
+
+def test_a_batch_is_what_a_device_takes_and_less_on_a_cpu():
+    from runner.bench import make_plan
+
+    small, large = run_of(ladder("pico", "gelu")[0]), run_of(ladder("resnet-50", "gelu")[0], "resnet-50")
+    assert make_plan([small], execution(device="cpu")).batch == 64
+    assert make_plan([large], execution(device="cpu")).batch == 16
+    assert make_plan([large], execution(device="cpu", device_batch=128)).batch == 128
+    assert make_plan([large], execution(device="cpu"), batch=7).batch == 7
+
+
+def test_a_measured_step_is_the_engines_and_changes_no_weight(make_run):
+    """With everything that a recipe may add to a step."""
+    import torch
+
+    from runner import throughput
+    from runner.device import choose_setup
+
+    mixed = {"mixup": 0.8, "drop_path": 0.1, "ema": 0.9, "clip_gradients": 1.0, "precision": "bf16"}
+    run = make_run("recipe", **mixed)
+    setup = choose_setup(run.experiment.recipe, execution(compile="aot_eager"), 1, 1)
+    setup.prepare()
+    made, learn = [], throughput.Learner
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(throughput, "Learner", lambda *arguments: made.append(learn(*arguments)) or made[-1])
+        step = throughput._training(run, setup, torch.randn(4, 3, 32, 32), False)
+    (learner,) = made
+    before = [parameter.clone() for parameter in learner.model.parameters()]
+    step()
+    step()
+    assert all(torch.equal(one, other) for one, other in zip(before, learner.model.parameters(), strict=True))
+    assert all(state["step"] == 2 for state in learner.optimizer.state.values())
+    assert learner.ema.n_averaged == 2 and learner.model.training
+
+
+def test_networks_with_the_same_work_share_a_measurement():
+    gelu, recipe, start = (run_of(ladder("pico", name)[0]) for name in ("gelu", "recipe", "pico"))
+
+    def with_recipe(**changes):
+        return replace(gelu, experiment=replace(gelu.experiment, recipe=replace(gelu.experiment.recipe, **changes)))
+
+    assert workload_of(with_recipe(epochs=33, learning_rate=1.0, drop_path=0.3)) == workload_of(gelu)
+    more_classes = replace(gelu, dataset=replace(gelu.dataset, classes=11))
+    others = [with_recipe(image_size=48), with_recipe(ema=0.9), recipe, start, more_classes]
+    assert len({workload_of(run) for run in [gelu, *others]}) == 6
+
+
+def test_rates_are_the_medians_of_the_rounds():
+    rounds = [replace(ROUND, training_images_per_second=speed) for speed in (90.0, 100.0, 130.0)]
+    rates = rates_of(rounds, "training")
+    assert (rates.images_per_second, rates.spread, rates.peak_bytes) == (100.0, 20.0, 2**30)
+    assert rates.macs_per_second == 3 * 100 * 2e6 and rates.share == pytest.approx(3 * 100 * 2e6 / 4e9)
+    assert rates_of(rounds, "inference").macs_per_second == 400 * 2e6
+    assert rates_of([replace(ROUND, training_images_per_second=None)], "training") is None
+
+
+def test_the_newest_command_counts_under_the_conditions_that_most_were_measured_under():
+    older = [replace(ROUND, inference_images_per_second=speed) for speed in (10.0, 20.0)]
+    newer = [replace(ROUND, started="2026-01-02", inference_images_per_second=speed) for speed in (40.0, 60.0)]
+    other = replace(ROUND, workload="b", inference_images_per_second=7.0)
+    gpu = replace(
+        newer[0], conditions=replace(CONDITIONS, device="cuda", name="a GPU"), inference_images_per_second=9e3
+    )
+    quantity = "inference_images_per_second"
+    assert measured([*older, *newer], quantity, ["a"]).values == {"a": 50.0}
+    assert measured([*older, *newer, gpu], quantity, ["a"]).values == {"a": 9e3}
+    most = measured([*older, other, gpu], quantity, ["a", "b"])
+    assert (most.values, most.conditions.name) == ({"a": 15.0, "b": 7.0}, "a processor")
+    assert measured([*older, gpu], quantity, ["c"]) is None
+
+
+def test_lines_that_are_no_measurement_are_left_out(tmp_path):
+    append_round(tmp_path, ROUND)
+    with (tmp_path / FILE).open("a") as file:
+        file.write('{"format": 0}\n[1]\nnonsense\n{"format": 1, "rung": 3}\n')
+    append_round(tmp_path, replace(ROUND, rung="width"))
+    with (tmp_path / FILE).open("a") as file:
+        file.write('{"format": 1, "cut o')
+    assert [each.rung for each in read_rounds(tmp_path)] == ["gelu", "width"]
+
+
+def test_figures_take_what_was_measured(here, capsys):
+    rungs = ladder("pico", "pico..recipe")
+    for rung in rungs:
+        run = run_of(rung)
+        folder = run.folder(here / "runs")
+        write_manifest(folder, run)
+        losses = {"top1": 90.0, "test_loss": 0.3, "train_loss": 0.4, "seconds": 1.0}
+        append_metrics(folder, {"epoch": 1, "images_per_second": 900.0, "peak_memory_bytes": 2**28} | losses)
+        write_json(folder / "result.json", {"identity": run.identity, "top1": 90.0, "seconds": 1.0})
+    steps = ["--steps", "pico..recipe"]
+    assert main(["figure", *steps, "--throughput"]) == 2
+    assert "nothing is measured of these networks' throughput" in capsys.readouterr().err
+    append_round(here / "runs", replace(ROUND, workload=workload_of(run_of(rungs[0]))))
+    assert main(["figure", *steps, "--throughput"]) == 0
+    assert main(["figure", *steps, "--kind", "tradeoff", "--x", "throughput"]) == 0
+    assert "has measured 1 of these 2 networks" in capsys.readouterr().err
+    append_round(here / "runs", replace(ROUND, workload=workload_of(run_of(rungs[1]))))
+    assert main(["figure", *steps, "--kind", "tradeoff", "--x", "throughput"]) == 0
+    assert "has measured" not in capsys.readouterr().err
+    append_round(here / "runs", replace(ROUND, workload=workload_of(run_of(ladder("resnet-50")[0], "resnet-50"))))
+    published = ["figure", "--published", "--regime", "resnet-50", "--throughput", "--out", "runs"]
+    assert main([*published, "-o", "paper.svg"]) == 0
+    assert main(["figure", "--published", "--out", "runs"]) == 2
+    assert main(["figure", "--throughput", "--compare", "difference"]) == 2
+    assert "--throughput is of the roadmap figure alone" in capsys.readouterr().err
