@@ -13,7 +13,7 @@ from analysis.published import Published, published_rungs
 from analysis.statistics import Judgement, Sample, Values, judge
 from roadmap.costs import Cost, cost
 from roadmap.ladders import ladder
-from roadmap.measurements import Measured
+from roadmap.measurements import Measured, Quantity, Round
 from roadmap.plain import choices
 from roadmap.record import Run
 from roadmap.rungs import Rung
@@ -184,6 +184,20 @@ def with_throughput(series: Series, workloads: Mapping[str, str], found: Measure
     speeds = {rung: found.values.get(workload) for rung, workload in workloads.items()}
     bars = tuple(replace(bar, throughput=speeds.get(bar.rung)) for bar in series.bars)
     return replace(series, bars=bars, measured_on=str(found.conditions))
+
+
+def series_of_bench(
+    study: Study, title: str, measured: Sequence[tuple[Rung, Sequence[Round]]], quantity: Quantity, what: str
+) -> Series:
+    """Bars of what each round measured, such as images/s `what` in inference, for lack of any accuracy."""
+    bars = []
+    for rung, rounds in measured:
+        sample = Sample.of([value for each in rounds if (value := getattr(each, quantity))])
+        identity = (rung.name, rung.title, rung.group, rung.adopted)
+        bars.append(Bar(*identity, sample.mean, sample.std, rounds[0].macs, rung.no_effect, runs=sample.n))
+    decimals = 0 if min(bar.value for bar in bars if bar.value) >= 100 else 1
+    metric = Metric("throughput", quantity, what, decimals)
+    return Series(measured[0][1][0].regime, title, tuple(bars), study.groups, metric)
 
 
 def _references(study: Study, regime: str) -> list[Bar]:

@@ -46,13 +46,13 @@ def run_of(rung, regime="pico"):
 
 
 def test_every_rung_is_measured_printed_and_kept(here, capsys):
-    assert main(["bench", *QUICK, "--steps", "recipe,layer-scale"]) == 0
+    assert main(["bench", *QUICK, "--steps", "recipe,layer-scale", "-o", "speeds.svg"]) == 0
     out, err = capsys.readouterr()
     rows = {line.split()[0]: line for line in out.splitlines() if line[:1].isalpha()}
     assert "training images/s" in rows["rung"] and "inference images/s" in rows["rung"]
     assert {"recipe", "layer-scale"} <= rows.keys() and rows["layer-scale"].count("%") == 2
     assert "a product of matrices makes" in out and "batch 4" in out
-    assert "roadmap figure --regime pico --throughput" in out
+    assert "roadmap figure --throughput --regime pico" in out and (here / "speeds.svg").exists()
     assert "[2/2] layer-scale, round 1 of 1: " in err
     kept = read_rounds(here / "runs")
     assert [each.rung for each in kept] == ["recipe", "layer-scale"]
@@ -110,6 +110,7 @@ def test_what_was_measured_before_an_interruption_is_kept(here, number, status):
         (["--warm-up", "-1"], "--warm-up -1 is not valid: 0 or more is"),
         (["--seconds", "0"], "--seconds 0 is not valid: more than 0 is"),
         (["--out", "file"], "--out file is a file"),
+        (["-o", "speeds.txt"], "speeds.txt: a figure ends in .png, .svg, .pdf"),
         (["--steps", "gelo"], "did you mean 'gelu'"),
         (["--set", "execution.compile=nonesuch"], "'nonesuch' is no backend of torch.compile"),
         (["--set", "execution.device=cuda"], "there is no CUDA device here"),

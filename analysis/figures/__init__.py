@@ -4,11 +4,12 @@ from analysis.figures.attribution import draw_interactions, draw_worths
 from analysis.figures.curves import draw_curves
 from analysis.figures.difference import draw_difference
 from analysis.figures.roadmap import draw_roadmap, draw_side_by_side
-from analysis.figures.style import STYLE, save_figure
+from analysis.figures.style import STYLE, check_suffixes, save_figure
 from analysis.figures.tradeoff import draw_tradeoff
 
 __all__ = [
     "STYLE",
+    "check_suffixes",
     "draw_curves",
     "draw_difference",
     "draw_interactions",

@@ -104,11 +104,16 @@ def error_mark() -> Line2D:
     return Line2D([], [], color=DARK, linewidth=0.8, marker="|", markersize=4)
 
 
-def save_figure(figure: Figure, paths: Sequence[Path]) -> list[Path]:
-    """Writes the figure to each path, by its suffix; returns the paths. Raises ValueError for another suffix."""
+def check_suffixes(paths: Iterable[Path]) -> None:
+    """Raises ValueError for one that no figure is written as."""
     for path in paths:
         if path.suffix.lower() not in FORMATS:
             raise ValueError(f"{path}: a figure ends in {', '.join(FORMATS)}")
+
+
+def save_figure(figure: Figure, paths: Sequence[Path]) -> list[Path]:
+    """Writes the figure to each path, by its suffix; returns the paths. Raises ValueError for another suffix."""
+    check_suffixes(paths)
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         kind, drawn = path.suffix.lower(), io.BytesIO()

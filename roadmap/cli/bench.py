@@ -6,14 +6,14 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from roadmap.cli.options import Choice, add_study_options, choose
 from roadmap.cli.text import FAILED, count, table
-from roadmap.measurements import FILE, Conditions, Rates, Round, What, append_round, rates_of, workload_of
+from roadmap.measurements import FILE, Conditions, Quantity, Rates, Round, What, append_round, rates_of, workload_of
 from roadmap.plain import LARGEST, three_digits, to_data
 from roadmap.record import Run
 from roadmap.rungs import Rung
@@ -40,6 +40,7 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument("--only", choices=BOTH, help="one of both")
     parser.add_argument("--cuda-graphs", action="store_true", help="replay what was captured once (on a GPU)")
     parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("-o", "--output", type=Path, action="append", help="images/s as bars: a .png, .svg or .pdf")
     parser.add_argument("--out", type=Path, help="folder of the runs, whose bench.jsonl keeps every measurement")
     parser.set_defaults(function=bench)
 
@@ -70,6 +71,10 @@ def bench_networks(options: argparse.Namespace) -> int:
     )
     found: dict[str, list[Round]] = {workload: [] for workload in networks}
     failed: dict[str, str] = {}
+
+    def shown() -> list[tuple[Rung, list[Round]]]:
+        return [(rung, rounds) for rung in rungs if (rounds := found[workload_of(choice.run(rung))])]
+
     started = datetime.now(UTC).isoformat(timespec="seconds")
     try:
         with show_count(len(networks) * options.rounds, choice.title) as say:
@@ -83,16 +88,24 @@ def bench_networks(options: argparse.Namespace) -> int:
                     said = _said(result)
                 say(f"{run.rung}, round {number} of {options.rounds}: {said}")
     except (KeyboardInterrupt, SystemExit):
-        _print(choice, rungs, found, options)
         print(f"stopped: what was measured is kept in {out / FILE}", file=sys.stderr)
         raise
-    _print(choice, rungs, found, options)
+    finally:
+        _print(choice, shown(), options)
+    if options.output and shown():
+        _draw(choice, shown(), options)
     for workload, why in failed.items():
         print(f"failed: {networks[workload].rung}: {why}", file=sys.stderr)
-    if not options.json and any(found.values()):
-        published = "--published " if choice.study.regime(choice.regime).published else ""
-        print(f"Kept in {out / FILE}. In the figure: roadmap figure {published}--regime {choice.regime} --throughput")
+    if not options.json and shown():
+        print(f"Kept in {out / FILE}." + (f" In the figure: {_figure(choice, options)}" if not choice.label else ""))
     return FAILED if failed else 0
+
+
+def _figure(choice: Choice, options: argparse.Namespace) -> str:
+    """The command that takes what was measured."""
+    parts = ["roadmap figure --throughput --regime", choice.regime]
+    parts += ["--published"] if choice.study.regime(choice.regime).published else []
+    return " ".join([*parts, *(["--out", str(options.out)] if options.out else [])])
 
 
 def _check(options: argparse.Namespace, out: Path) -> None:
@@ -108,6 +121,10 @@ def _check(options: argparse.Namespace, out: Path) -> None:
         raise ValueError(f"--seconds {options.seconds:g} is not valid: more than 0 is")
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; a folder is expected, or a name that nothing has yet")
+    if options.output:
+        from analysis.figures import check_suffixes
+
+        check_suffixes(options.output)
 
 
 def _said(result: Round) -> str:
@@ -117,9 +134,8 @@ def _said(result: Round) -> str:
     )
 
 
-def _print(choice: Choice, rungs: Sequence[Rung], found: Mapping[str, Sequence[Round]], options: Any) -> None:
+def _print(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]], options: argparse.Namespace) -> None:
     """What was measured of each rung, however far that is."""
-    shown = [(rung, rounds) for rung in rungs if (rounds := found[workload_of(choice.run(rung))])]
     if options.json:
         print(json.dumps([_record(rung, rounds) for rung, rounds in shown], indent=2))
         return
@@ -140,6 +156,19 @@ def _print(choice: Choice, rungs: Sequence[Rung], found: Mapping[str, Sequence[R
     print("\n" + table(header, rows) + "\n")
     print(f"Medians of {max(len(rounds) for _, rounds in shown)} rounds, ± half of their range. ", end="")
     print("Training counts three times the forward pass's multiply-adds.")
+
+
+def _draw(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]], options: argparse.Namespace) -> None:
+    """Images/s in inference as bars, or in training where no other was measured."""
+    from analysis.figures import draw_roadmap, save_figure
+    from analysis.results import series_of_bench
+
+    what: What = options.only or "inference"
+    quantity: Quantity = "training_images_per_second" if what == "training" else "inference_images_per_second"
+    where = f"images/s in {what} on {shown[0][1][0].conditions}"
+    series = series_of_bench(choice.study, choice.title, shown, quantity, where)
+    for path in save_figure(draw_roadmap([series]), options.output):
+        print(f"figure: {path}", file=sys.stderr)
 
 
 def _cells(rates: Rates) -> list[str]:

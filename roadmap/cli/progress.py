@@ -184,6 +184,11 @@ def show_count(total: int, what: str) -> Iterator[Callable[[str], None]]:
     from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bars:
-        task = bars.add_task(what, total=total, note="")
-        yield lambda text: bars.update(task, advance=1, note=text)
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(what, total=total)
+
+        def show(text: str) -> None:
+            bars.console.print(text, highlight=False, markup=False)
+            bars.advance(task)
+
+        yield show
