@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -110,4 +111,5 @@ def _measure_for(connection: Connection, run: Run, plan: Plan, started: str, plu
         found: Round | str = measure(run, plan, started)
     except (ValueError, RuntimeError) as error:  # also of a GPU whose memory is too small
         found = str(error).splitlines()[0]
-    connection.send(found)
+    with contextlib.suppress(OSError):  # whoever started it may be gone
+        connection.send(found)
