@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -189,12 +190,12 @@ def with_throughput(series: Series, workloads: Mapping[str, str], found: Measure
 def series_of_bench(
     study: Study, title: str, measured: Sequence[tuple[Rung, Sequence[Round]]], quantity: Quantity, what: str
 ) -> Series:
-    """Bars of what each round measured, such as images/s `what` in inference, for lack of any accuracy."""
+    """Bars of the medians of what was measured, which `what` names, in the place of accuracies."""
     bars = []
     for rung, rounds in measured:
-        sample = Sample.of([value for each in rounds if (value := getattr(each, quantity))])
-        identity = (rung.name, rung.title, rung.group, rung.adopted)
-        bars.append(Bar(*identity, sample.mean, sample.std, rounds[0].macs, rung.no_effect, runs=sample.n))
+        values = [value for each in rounds if (value := getattr(each, quantity))]
+        identity, std = (rung.name, rung.title, rung.group, rung.adopted), Sample.of(values).std
+        bars.append(Bar(*identity, statistics.median(values), std, rounds[0].macs, rung.no_effect, runs=len(values)))
     decimals = 0 if min(bar.value for bar in bars if bar.value) >= 100 else 1
     metric = Metric("throughput", quantity, what, decimals)
     return Series(measured[0][1][0].regime, title, tuple(bars), study.groups, metric)

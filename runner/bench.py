@@ -17,6 +17,7 @@ from runner.launch.local import process_context
 from runner.machine import available_gpus, check_here
 
 CPU_PIXELS = 16 * 224**2  # of a batch on a CPU where nothing is said: beyond it a step takes longer, and no image less
+ENDING = 10.0  # seconds that a process may take to end
 WARM_UP = {"cpu": 2, "cuda": 10}  # steps before the clock starts
 
 
@@ -88,11 +89,12 @@ def _measured_apart(run: Run, plan: Plan, started: str) -> Round:
     theirs.close()  # so that the end of the process is the end of the connection
     try:
         found: Round | str = ours.recv()
+        process.join(ENDING)  # in order: a compiler has processes of its own
     except EOFError:
         process.join()
         raise Failed(f"its process ended with status {process.exitcode}; out of memory, perhaps") from None
     finally:
-        process.kill()  # at once, where this one is interrupted
+        process.kill()  # where this one is interrupted
         process.join()
         ours.close()
     if isinstance(found, str):

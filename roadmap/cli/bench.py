@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from roadmap.cli.options import Choice, add_study_options, choose
-from roadmap.cli.text import FAILED, count, table
+from roadmap.cli.text import FAILED, count, many, table
 from roadmap.measurements import FILE, Conditions, Quantity, Rates, Round, What, append_round, rates_of, workload_of
 from roadmap.plain import LARGEST, three_digits, to_data
 from roadmap.record import Run
@@ -154,7 +154,7 @@ def _print(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]], option
         rows.append(row)
     print(f"{choice.title}\n" + "\n".join(_heading(shown)))
     print("\n" + table(header, rows) + "\n")
-    print(f"Medians of {max(len(rounds) for _, rounds in shown)} rounds, ± half of their range. ", end="")
+    print(f"Medians of {many(max(len(rounds) for _, rounds in shown), 'round')}, ± half of their range. ", end="")
     print("Training counts three times the forward pass's multiply-adds.")
 
 
