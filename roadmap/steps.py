@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from roadmap.design import SAME, Activation, Block, Design, Norm, map_blocks, map_convs
@@ -31,12 +32,12 @@ class Step:
     group: str = ""  # where the study names none
     title: str = ""
 
-    @property
+    @cached_property
     def subject(self) -> str:
         """What the function rewrites: "design", "recipe" or "experiment"."""
         return next(iter(inspect.signature(self.function).parameters), "")
 
-    @property
+    @cached_property
     def parameters(self) -> dict[str, Any]:
         """The type of each parameter, the one that variants vary first."""
         parameters = inspect.signature(self.function).parameters.values()
@@ -46,7 +47,7 @@ class Step:
         except NameError as error:
             raise ValueError(f"step {self.name!r}: an annotation of its parameters: {error}") from None
 
-    @property
+    @cached_property
     def required(self) -> list[str]:
         """Parameters that have no default."""
         signature = inspect.signature(self.function).parameters

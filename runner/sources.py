@@ -7,7 +7,6 @@ import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -94,6 +93,8 @@ class Source:
 def _find_digits(path: Path | None) -> Path:
     if path is not None:
         raise ValueError(f"digits={path}: the digits come with scikit-learn; --data digits alone is them")
+    from importlib.metadata import files  # which takes as long as all else that a dry run imports here
+
     (file,) = (file.locate() for file in files("scikit-learn") or () if file.name == "digits.csv.gz")
     return Path(str(file))
 
