@@ -28,6 +28,7 @@ class Execution:
     compile: str | None  # a backend of torch.compile
     augment: Literal["fast", "reference"] | Auto  # on arrays, or by timm's own transforms: the same random numbers
     checkpoint_minutes: float  # between two checkpoints within an epoch
+    checkpoint_share: float  # of the time, at most, that checkpoints at the ends of epochs take; 1: at each epoch's end
     on_nan: Literal["stop", "retry"]  # "retry": from the last checkpoint, the rest of the epoch in another order
     bad_images: Literal["stop", "skip"]  # "skip": another image in its place, counted
     tensorboard: bool = False  # the record is copied to a folder of the run for TensorBoard
@@ -41,6 +42,8 @@ class Execution:
                 raise ValueError(f"{name} is {value}, expected auto or at least {least}")
         if self.checkpoint_minutes < 0:
             raise ValueError(f"checkpoint_minutes is {self.checkpoint_minutes:g}, expected at least 0")
+        if not 0 < self.checkpoint_share <= 1:
+            raise ValueError(f"checkpoint_share is {self.checkpoint_share:g}, expected above 0 and at most 1")
         if self.wandb is not None and (not self.wandb or set(self.wandb) & set("/\\#?%:") or len(self.wandb) > 128):
             raise ValueError(f"wandb is {self.wandb!r}, expected a project's name, without any of / \\ # ? % :")
 

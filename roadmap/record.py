@@ -233,8 +233,15 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())  # before a checkpoint that counts on it
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def sync(path: Path) -> None:
+    """Waits until a file is on the disk itself. Raises OSError with the path where the disk does not take it."""
+    try:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
@@ -257,6 +264,11 @@ def _parsed(line: str) -> Any:
 
 def append_metrics(folder: Path, row: dict[str, Any]) -> None:
     append_row(folder / "metrics.jsonl", row)
+
+
+def sync_metrics(folder: Path) -> None:
+    """Before a checkpoint that counts on the rows so far."""
+    sync(folder / "metrics.jsonl")
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

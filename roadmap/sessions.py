@@ -11,7 +11,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from roadmap.record import append_row, read_rows
+from roadmap.record import append_row, read_rows, sync
 
 FILE, PLACE_FILE = "sessions.jsonl", "place.json"
 PLACE_BYTES = 80  # of the file: it is written over in place, each step
@@ -45,6 +45,7 @@ class Place:
 
 def append_session(folder: Path, session: Session) -> None:
     append_row(folder / FILE, asdict(session))
+    sync(folder / FILE)
 
 
 def read_sessions(folder: Path) -> tuple[Session, ...]:

@@ -31,6 +31,7 @@ from roadmap.record import (
     read_result,
     state,
     summary,
+    sync_metrics,
     write_divergences,
     write_json,
     write_manifest,
@@ -167,6 +168,7 @@ class Training:
         self.seconds = 0.0  # spent in the epoch so far
         self.place: PlaceFile | None = None  # rank 0's, while it trains
         self.saved_at = self.began = time.perf_counter()
+        self.saving = 0.0  # seconds that the last checkpoint took
 
     def train(self) -> dict[str, Any]:
         """Trains to the end from where the state is."""
@@ -235,6 +237,7 @@ class Training:
         self.saved_at = time.perf_counter()
         if self.world.rank != 0:
             return
+        sync_metrics(self.folder)
         checkpoint.save(
             self.folder,
             {
@@ -251,6 +254,7 @@ class Training:
                 "seconds": self.seconds + self.saved_at - self.began,
             },
         )
+        self.saving = time.perf_counter() - self.saved_at
 
     def _train_epoch(self) -> None:
         """Trains what is left of an epoch, evaluates, and writes metrics and checkpoint."""
@@ -278,8 +282,13 @@ class Training:
             append_metrics(self.folder, row)
         self.epoch, self.step, self.loss_sum, self.skipped, self.seconds = self.epoch + 1, 0, 0.0, 0, 0.0
         self.began = time.perf_counter()
-        self._save()
+        if self.epoch == self.recipe.epochs or self._is_worth_saving():
+            self._save()
         self.report("epoch", row)
+
+    def _is_worth_saving(self) -> bool:
+        """Whether a checkpoint like the last would take no more than its share of the time since then."""
+        return self.saving <= self.execution.checkpoint_share * (self.began - self.saved_at)
 
     def _name_skipped(self) -> None:
         """Every process's, in the log."""
