@@ -61,7 +61,7 @@ class PlaceFile:
         self._file = os.open(folder / PLACE_FILE, os.O_WRONLY | os.O_CREAT, 0o666)
 
     def write(self, place: Place) -> None:
-        os.pwrite(self._file, (json.dumps(asdict(place)).ljust(PLACE_BYTES - 1) + "\n").encode(), 0)
+        os.pwrite(self._file, (json.dumps(vars(place)).ljust(PLACE_BYTES - 1) + "\n").encode(), 0)
 
     def close(self) -> None:
         os.close(self._file)

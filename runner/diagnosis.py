@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -32,5 +33,8 @@ def first_not_finite(model: nn.Module, forward: Callable[[], object]) -> str | N
 
 def not_finite_weight(model: nn.Module) -> str | None:
     """The first parameter or buffer that is not finite; None where all are."""
+    numbers = [each for each in itertools.chain(model.parameters(), model.buffers()) if each.is_floating_point()]
+    if nn.utils.get_total_norm(numbers).isfinite():  # one look at all; where it is not, it may only have overflowed
+        return None
     states = model.state_dict()
     return next((name for name, tensor in states.items() if not torch.isfinite(tensor).all()), None)
