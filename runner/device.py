@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -16,6 +17,7 @@ from runner.machine import check_here
 BF16_CPU_IMAGE_SIZE = 128
 GPU_WORKERS = 10  # for each GPU, where there are so many cores: the paper's augmentation takes that many
 Asked = TypeVar("Asked", int, Literal["fast", "reference"])
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of mallopt, as malloc.h numbers them
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -42,6 +44,8 @@ class Setup:
         torch.set_num_threads(self.threads)
         # fp32 is what it says, also where a GPU would take a shorter format for convolutions.
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        if self.device == "cpu":
+            _keep_freed_memory()
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         if self.compile is not None:
@@ -76,6 +80,17 @@ def choose_setup(
         execution.compile,
         _unless_auto(execution.augment, stored.augment if stored else "fast"),
     )
+
+
+def _keep_freed_memory() -> None:
+    """Has glibc's allocator keep what is freed for the next step, which otherwise takes every large tensor anew.
+
+    The kernel clears memory as it gives it, which takes a tenth of a step (benchmarks/networks.py).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's; other systems have other allocators
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _unless_auto(asked: Asked | Auto, otherwise: Asked) -> Asked:
