@@ -85,7 +85,9 @@ def main() -> None:
             peer, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
             ratio = statistics.median(our / its for its, our in pairs)
             limit = min(LIMIT, 1.5 * peer + 0.1) if verb.startswith("list") else LIMIT
-            colder = [statistics.median(how(command, folder) for _ in range(3)) for how in (without_bytecode, from_the_disk)]
+            colder = [
+                statistics.median(how(command, folder) for _ in range(3)) for how in (without_bytecode, from_the_disk)
+            ]
             modules = imported(command, folder)
             heavy = HEAVY & {name.split(".")[0] for name in modules}
             remark = ("  above the limit" if ours > limit else "") + (f"  imports {sorted(heavy)}" if heavy else "")

@@ -6,8 +6,8 @@ On the smallest steps there are, pico's on digits, where what an engine adds wei
 with one thread, new in each round, and they take turns, an epoch each. Two ratios: of the steps alone, and of whole
 epochs, in which both evaluate, and the engine writes metrics and checkpoints too: sums over the epochs of a round.
 
-glibc gives memory back and takes it anew as a process's history has it, which makes two alike differ by 3 %: here it keeps
-what it has, for both.
+glibc gives memory back and takes it anew as a process's history has it, which makes two alike differ by 3 %: here it
+keeps what it has, for both.
 """
 
 from __future__ import annotations

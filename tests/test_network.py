@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import roadmap
 from analysis.published import published_rungs
 from roadmap.family import convnext
+from roadmap.network import DepthwiseConvolution
 from roadmap.study import load_study
 from roadmap.weights import _torchvision_convnext_name, load_renamed, peer_design
 from tests.test_steps import compositions
@@ -280,3 +281,60 @@ def test_blocks_that_can_not_be_are_refused():
         roadmap.Conv(3, width=1.0, depthwise=True)
     with pytest.raises(ValueError, match="decides its output"):
         roadmap.Block((roadmap.Conv(3, width="same"),))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [(3, 5), (4, 4), (9, 14)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [5, 7, 11])
+def test_large_depthwise_kernels_have_torchs_gradients(kernel, stride, size, layout):
+    torch.manual_seed(0)
+    ours = DepthwiseConvolution(6, 6, kernel, stride, kernel // 2, groups=6)
+    theirs = torch.nn.Conv2d(6, 6, kernel, stride, kernel // 2, groups=6)
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(2, 6, *size).to(memory_format=layout)
+    found = []
+    for convolution in (ours, theirs):
+        x = images.clone().requires_grad_()
+        y = convolution(x)
+        (y * torch.arange(y.numel()).view_as(y).cos()).sum().backward()
+        found.append([y, x.grad, convolution.weight.grad, convolution.bias.grad])
+    for mine, other in zip(*found, strict=True):
+        assert torch.allclose(mine, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_large_depthwise_gradients_are_those_of_small_differences(stride):
+    convolution = DepthwiseConvolution(3, 3, 5, stride, 2, groups=3).double()
+    images = torch.randn(2, 3, 6, 7, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(convolution, (images,))
+
+
+def test_large_depthwise_kernels_in_bf16_are_as_near_as_torchs():
+    """To the gradients in fp32: what autocast gives torch's own convolution."""
+    torch.manual_seed(0)
+    ours, theirs = (cls(32, 32, 7, padding=3, groups=32) for cls in (DepthwiseConvolution, torch.nn.Conv2d))
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(8, 32, 28, 28)
+
+    def gradient(convolution, autocast):
+        convolution.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            y = convolution(images)
+        assert y.dtype == (torch.bfloat16 if autocast else torch.float32)
+        y.float().square().mean().backward()
+        return convolution.weight.grad
+
+    exact = gradient(theirs, autocast=False)
+    errors = [(gradient(each, autocast=True) - exact).abs().mean() for each in (ours, theirs)]
+    assert errors[0] < 1.5 * errors[1]
+    assert errors[0] < 0.02 * exact.abs().mean()
+
+
+def test_large_depthwise_kernels_are_where_the_design_has_them():
+    def kinds(rung):
+        model = roadmap.build(roadmap.ladder("pico", rung)[0].experiment.design, 10)
+        return {type(module) for module in model.modules() if isinstance(module, torch.nn.Conv2d) and module.groups > 1}
+
+    assert kinds("layer-scale") == {DepthwiseConvolution}
+    assert kinds("width") == {torch.nn.Conv2d}  # of kernel 3
