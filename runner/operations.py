@@ -129,11 +129,41 @@ def shear_y(image: Pixels, factor: float, **how: Any) -> Pixels:
 
 
 def translate_x(image: Pixels, share: float, **how: Any) -> Pixels:
-    return _affine(image, (1, 0, share * image.shape[1], 0, 1, 0), **how)
+    return _shifted(image, share * image.shape[1], axis=1, **how)
 
 
 def translate_y(image: Pixels, share: float, **how: Any) -> Pixels:
-    return _affine(image, (1, 0, 0, 0, 1, share * image.shape[0]), **how)
+    return _shifted(image, share * image.shape[0], axis=0, **how)
+
+
+def _shifted(image: Pixels, pixels: float, axis: int, resample: Resampling, fillcolor: tuple[int, ...]) -> Pixels:
+    """What _affine does of a translation, in a fifth of its time: a filter along the axis, and whole pixels."""
+    if axis == 1:
+        turned = _shifted(np.asarray(cv2.transpose(image), np.uint8), pixels, 0, resample, fillcolor)
+        return np.asarray(cv2.transpose(turned), np.uint8)
+    whole, part = divmod(pixels, 1)
+    before = cv2.copyMakeBorder(image, 1, 0, 0, 0, cv2.BORDER_REPLICATE)  # for half a pixel that lies outside
+    filtered = cv2.filter2D(
+        before, -1, _weights(part, resample), anchor=(0, 1), delta=-CUT_OFF, borderType=cv2.BORDER_REPLICATE
+    )
+    # Rows of the image from which rows of the result are: their places are nearer to it than half a pixel.
+    first, last = (-1, len(image) - 2) if part >= 0.5 else (0, len(image) - 1)
+    top, bottom = max(0, first - int(whole)), min(len(image) - 1, last - int(whole))
+    if top > bottom:
+        return np.full_like(image, fillcolor)
+    seen = filtered[top + int(whole) + 1 : bottom + int(whole) + 2]
+    rest = (top, len(image) - 1 - bottom, 0, 0)
+    return np.asarray(cv2.copyMakeBorder(seen, *rest, cv2.BORDER_CONSTANT, value=fillcolor), np.uint8)
+
+
+def _weights(part: float, resample: Resampling) -> npt.NDArray[np.float64]:
+    """Of the pixels -1, 0, 1 and 2 for a place between 0 and 1; Pillow's transforms have a cubic of slope -1."""
+    if resample == Resampling.BILINEAR:
+        weights = [0, 1 - part, part, 0]
+    else:
+        middle = 1 + part * (1 - part)
+        weights = [-part * (1 - part) ** 2, (1 - part) * middle, part * middle, -(part**2) * (1 - part)]
+    return np.array(weights)[:, None]
 
 
 ON_ARRAYS: dict[Callable[..., Any], Callable[..., Pixels]] = {

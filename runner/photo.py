@@ -63,14 +63,16 @@ class Photo:
         import numpy as np
 
         as_reduced = {
-            1: cv2.IMREAD_COLOR,
+            1: cv2.IMREAD_COLOR_RGB,
             2: cv2.IMREAD_REDUCED_COLOR_2,
             4: cv2.IMREAD_REDUCED_COLOR_4,
             8: cv2.IMREAD_REDUCED_COLOR_8,
         }
         data = np.frombuffer(self.data, np.uint8)
         found = cv2.imdecode(data, as_reduced[reduction] | cv2.IMREAD_IGNORE_ORIENTATION)  # as Pillow does
-        return None if found is None else np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), np.uint8)
+        if found is not None and reduction > 1:
+            found = cv2.cvtColor(found, cv2.COLOR_BGR2RGB)
+        return None if found is None else np.asarray(found, np.uint8)
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:

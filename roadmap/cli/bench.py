@@ -1,4 +1,4 @@
-"""bench: how fast the networks are on this machine, and the memory that they take."""
+"""bench: how fast the networks are here, and the memory that they take; pipeline.py has how fast images come."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from roadmap.cli.options import Choice, add_study_options, choose
+from roadmap.cli.pipeline import bench_data
 from roadmap.cli.text import FAILED, count, many, table
 from roadmap.measurements import FILE, Conditions, Quantity, Rates, Round, What, append_round, rates_of, workload_of
 from roadmap.plain import LARGEST, three_digits, to_data
@@ -24,7 +25,11 @@ BOTH: tuple[What, ...] = ("training", "inference")
 def add_verbs(verbs: Any) -> None:
     parser = verbs.add_parser("bench", help="measured images/s and memory of every rung")
     parser.add_argument(
-        "what", nargs="?", choices=tuple(KINDS), default="networks", help="networks (default): the rungs, on one device"
+        "what",
+        nargs="?",
+        choices=tuple(KINDS),
+        default="networks",
+        help="networks (default): the rungs, on one device; data: where the input pipeline's time goes, on one core",
     )
     add_study_options(parser, ablation=True)
     parser.add_argument(
@@ -39,6 +44,9 @@ def add_verbs(verbs: Any) -> None:
     )
     parser.add_argument("--only", choices=BOTH, help="one of both")
     parser.add_argument("--cuda-graphs", action="store_true", help="replay what was captured once (on a GPU)")
+    parser.add_argument(
+        "--rate", type=float, metavar="IMAGES", help="of data: images/s of a device, for how many workers it needs"
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("-o", "--output", type=Path, action="append", help="images/s as bars: a .png, .svg or .pdf")
     parser.add_argument("--out", type=Path, help="folder of the runs, whose bench.jsonl keeps every measurement")
@@ -46,6 +54,15 @@ def add_verbs(verbs: Any) -> None:
 
 
 def bench(options: argparse.Namespace) -> int:
+    for name, value, least in (
+        ("rounds", options.rounds, 1),
+        ("batch", options.batch, 1),
+        ("warm-up", options.warm_up, 0),
+    ):
+        if value is not None and not least <= value < LARGEST:
+            raise ValueError(f"--{name} {value} is not valid: {least} or more is")
+    if not 0 < options.seconds < LARGEST:
+        raise ValueError(f"--seconds {options.seconds:g} is not valid: more than 0 is")
     return KINDS[options.what](options)
 
 
@@ -109,16 +126,9 @@ def _figure(choice: Choice, options: argparse.Namespace) -> str:
 
 
 def _check(options: argparse.Namespace, out: Path) -> None:
-    """Raises ValueError for numbers that can't be, and a file in the place of the folder."""
-    for name, value, least in (
-        ("rounds", options.rounds, 1),
-        ("batch", options.batch, 1),
-        ("warm-up", options.warm_up, 0),
-    ):
-        if value is not None and not least <= value < LARGEST:
-            raise ValueError(f"--{name} {value} is not valid: {least} or more is")
-    if not 0 < options.seconds < LARGEST:
-        raise ValueError(f"--seconds {options.seconds:g} is not valid: more than 0 is")
+    """Raises ValueError for what has no say, and for a file in the place of the folder."""
+    if options.rate is not None:
+        raise ValueError("--rate has no say in bench networks: it is of bench data")
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; a folder is expected, or a name that nothing has yet")
     if options.output:
@@ -209,4 +219,4 @@ def _record(rung: Rung, rounds: Sequence[Round]) -> dict[str, Any]:
     }
 
 
-KINDS: dict[str, Callable[[argparse.Namespace], int]] = {"networks": bench_networks}
+KINDS: dict[str, Callable[[argparse.Namespace], int]] = {"networks": bench_networks, "data": bench_data}

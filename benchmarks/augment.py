@@ -1,0 +1,129 @@
+"""The input pipeline against timm's: images/s of one core, the paper's recipe, files to the batch that the model takes.
+
+    python benchmarks/augment.py [--rounds 7] [--images 512]
+
+timm's is a loader of image files with its own transform, as its training script has it without a GPU to leave parts to,
+and its Mixup. Ours is what the engine trains on. Photographs are made out of scikit-learn's two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from photographs import write_photographs
+from timm.data import auto_augment, create_transform
+from timm.data.mixup import Mixup
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+
+import roadmap
+from roadmap.folders import describe_folder
+from roadmap.record import Run
+from roadmap.study import load_study
+from runner.data import TrainingBatches
+from runner.device import choose_setup
+from runner.sources import load_data
+
+BATCH = 128
+
+
+def by_timm(folder: Path, run: Run) -> Iterator[tuple[Tensor, Tensor]]:
+    # timm's posterize to 0 bits ends an epoch with Pillow 13; as in the engine the image is black then.
+    auto_augment.NAME_TO_OP["PosterizeIncreasing"] = lambda image, bits, **_: (
+        auto_augment.posterize(image, bits) if bits else image.point(lambda level: 0)
+    )
+    recipe = run.experiment.recipe
+    transform = create_transform(
+        recipe.image_size,
+        is_training=True,
+        color_jitter=None,
+        auto_augment=recipe.randaugment,
+        interpolation=recipe.interpolation,
+        re_prob=recipe.random_erasing,
+        re_mode="pixel",
+    )
+    mixup = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=run.dataset.classes)
+    while True:
+        for images, labels in DataLoader(ImageFolder(str(folder / "train"), transform), BATCH, shuffle=True):
+            yield mixup(images, labels)
+
+
+def by_us(folder: Path, run: Run, augment: str) -> Iterator[tuple[Tensor, Tensor]]:
+    execution = replace(load_study().execution, device="cpu", workers=0, augment=augment)
+    setup = choose_setup(run.experiment.recipe, execution, processes=1, threads=1)
+    setup.prepare()
+    training, _ = load_data(run, str(folder))
+    return TrainingBatches(run, training, setup, rank=0).stream(0, 0)
+
+
+def make_run(folder: Path) -> Run:
+    (rung,) = roadmap.ladder("resnet-50", "layer-scale")
+    recipe = replace(rung.experiment.recipe, batch_size=BATCH)
+    dataset = describe_folder(folder)
+    return Run("resnet-50", rung.name, replace(rung.experiment, recipe=recipe), folder.name, dataset, 0, "paper")
+
+
+WAYS: dict[str, Callable[[Path, Run], Iterator[tuple[Tensor, Tensor]]]] = {
+    "timm": by_timm,
+    "ours, --augment reference": partial(by_us, augment="reference"),
+    "ours": partial(by_us, augment="fast"),
+}
+
+
+def measure(way: str, folder: Path, images: int, asked: Connection) -> None:
+    """In a process of its own, since the engine has its process's allocator keep memory."""
+    torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    batches = WAYS[way](folder, make_run(folder))
+    next(batches)
+    asked.send(None)
+    while asked.recv():
+        began = time.perf_counter()
+        for _ in range(images // BATCH):
+            next(batches)
+        asked.send(images / (time.perf_counter() - began))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images", type=int, default=512, help="of each way in a round")
+    options = parser.parse_args()
+    rates: dict[str, list[float]] = {way: [] for way in WAYS}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "photographs"
+        write_photographs(folder, options.images)
+        asked = {}
+        for way in WAYS:
+            asked[way], its = get_context("spawn").Pipe()
+            get_context("spawn").Process(target=measure, args=(way, folder, options.images, its), daemon=True).start()
+            asked[way].recv()
+        for number in range(1, options.rounds + 1):
+            for way, pipe in asked.items():
+                pipe.send(True)
+                rates[way].append(pipe.recv())
+            print(f"round {number}: " + ", ".join(f"{way} {found[-1]:.0f}" for way, found in rates.items()), flush=True)
+        for pipe in asked.values():
+            pipe.send(False)
+    print(f"\nimages/s of one core, medians of {options.rounds} alternating rounds, torch {torch.__version__}")
+    for way, found in rates.items():
+        ratio = statistics.median(ours / timm for ours, timm in zip(found, rates["timm"], strict=True))
+        rate = statistics.median(found)
+        print(f"{way:<26} {rate:6.0f}   {1e3 / rate:6.3f} ms   ratio {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()
