@@ -1,0 +1,103 @@
+"""`roadmap bench data`: that its stages are those of the pipeline, and add up; how fast they are, no test asks."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from roadmap.cli import main
+from runner.stages import Stopwatch
+
+QUICK = ["bench", "data", "--rounds", "2", "--seconds", "0.01"]
+RESIZED = ["--set", "recipe.image_size=16", "--set", "recipe.batch_size=8", "--set", "recipe.crop=random-resized"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 1)):
+        for name in ("cat", "dog"):
+            (tmp_path / "pets" / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = draw.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "pets" / split / name / f"{index}.jpg")
+    return tmp_path
+
+
+def stages(capsys):
+    lines = capsys.readouterr().out.splitlines()
+    return {line.split()[0] for line in lines if " worker " in line or " trainer " in line}
+
+
+@pytest.mark.parametrize("augment", ["fast", "reference"])
+def test_every_stage_of_photographs_is_named(folder, capsys, augment):
+    everything = ["--set", "recipe.randaugment=rand-m9-mstd0.5-inc1", "--set", f"execution.augment={augment}"]
+    assert main([*QUICK, "--data", "pets", *RESIZED, *everything, "--rate", "1e6"]) == 0
+    found = capsys.readouterr()
+    for stage in ("read", "decode", "crop", "augment", "collate"):
+        assert f"\n{stage} " in found.out
+    for stage in ("transfer", "normalize", "erase", "mix"):
+        assert f"\n{stage} " in found.out
+    assert "A device that trains on 1000000 images/s keeps" in found.out
+    assert "[2/2] round 2 of 2: " in found.err
+
+
+def test_small_images_are_done_a_batch_at_a_time(folder, capsys):
+    assert main(QUICK) == 0
+    found = stages(capsys)
+    assert {"crop", "normalize"} <= found and "decode" not in found
+
+
+def test_the_stages_add_up(folder, capsys):
+    assert main([*QUICK, "--data", "pets", *RESIZED, "--json", "--rate", "5000"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    total = 1e3 / record["images_per_second_of_a_core"]
+    assert sum(record["milliseconds"].values()) == pytest.approx(total, rel=0.5)
+    assert record["images_per_second_of_a_worker"] >= record["images_per_second_of_a_core"]
+    assert record["workers_needed"] == pytest.approx(5000 / record["images_per_second_of_a_worker"], abs=1)
+
+
+def test_workers_are_told_for_what_bench_measured(folder, capsys):
+    quick = ["bench", "--rounds", "1", "--warm-up", "0", "--seconds", "0.001", "--batch", "4", "--only", "training"]
+    assert main(QUICK) == 0
+    assert "--rate IMAGES tells" in capsys.readouterr().out
+    assert main([*quick, "--steps", "layer-scale"]) == 0
+    assert main(QUICK) == 0
+    assert "(as layer-scale was measured on " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["data", "--batch", "8"], "--batch has no say in bench data"),
+        (["data", "--cuda-graphs"], "--cuda-graphs has no say in bench data"),
+        (["data", "-o", "a.png"], "--output has no say in bench data"),
+        (["data", "--rate", "0"], "--rate 0 is not valid: more than 0 is"),
+        (["data", "--rounds", "0"], "--rounds 0 is not valid: 1 or more is"),
+        (["data", "--data", "nowhere/else"], "no such folder"),
+        (["--rate", "5"], "--rate has no say in bench networks"),
+        (["dat"], "invalid choice: 'dat'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(folder, capsys, options, message):
+    try:
+        assert main(["bench", *options]) == 2
+    except SystemExit as stop:  # argparse's own
+        assert stop.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_time_within_another_stage_is_that_ones():
+    stopwatch = Stopwatch("cpu")
+    inner = stopwatch.timed("decode", lambda: time.sleep(0.05))
+    outer = stopwatch.timed("crop", lambda: (time.sleep(0.01), inner(), inner()))
+    began = time.perf_counter()
+    outer()
+    took = time.perf_counter() - began
+    assert stopwatch.seconds["decode"] >= 0.1
+    assert 0.01 <= stopwatch.seconds["crop"] <= took - 0.1 + 1e-6
