@@ -287,8 +287,13 @@ class Training:
         self.report("epoch", row)
 
     def _is_worth_saving(self) -> bool:
-        """Whether a checkpoint like the last would take no more than its share of the time since then."""
-        return self.saving <= self.execution.checkpoint_share * (self.began - self.saved_at)
+        """Whether a checkpoint like the last would take no more than its share of the time since then.
+
+        Rank 0's word, which no other has to know: it writes alone. Where a divergence is retried each epoch is saved,
+        since those after the checkpoint come out otherwise then, and W&B takes no epoch back.
+        """
+        share = self.execution.checkpoint_share * (self.began - self.saved_at)
+        return self.execution.on_nan == "retry" or self.saving <= share
 
     def _name_skipped(self) -> None:
         """Every process's, in the log."""

@@ -13,6 +13,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import wait
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ import torch
 from roadmap.record import read_divergences, read_metrics, state
 from runner import checkpoint
 from runner.distributed import World
+from runner.engine import Training
 from tests.conftest import execution
 from tests.test_engine import assert_same, train, weights
 
@@ -371,6 +373,21 @@ def test_weights_that_are_not_finite_are_never_saved(make_run, tmp_path, monkeyp
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path).values())
 
 
+def test_weights_whose_squares_have_no_finite_sum_are_finite_themselves():
+    from runner.diagnosis import not_finite_weight
+
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    largest = torch.finfo(torch.float32).max
+    network[0].weight.data.fill_(largest)
+    network[1].running_var.fill_(-largest)
+    assert torch.isinf(torch.nn.utils.get_total_norm(network.parameters()))
+    assert not_finite_weight(network) is None
+    network[1].running_var[1] = float("nan")
+    assert not_finite_weight(network) == "1.running_var"
+    network[0].weight.data[0, 1] = float("inf")
+    assert not_finite_weight(network) == "0.weight"
+
+
 def test_state_is_saved_by_time_and_on_request(make_run, tmp_path, monkeypatch):
     from runner import engine
 
@@ -390,6 +407,94 @@ def test_state_is_saved_by_time_and_on_request(make_run, tmp_path, monkeypatch):
     engine.train(make_run("recipe"), tmp_path / "asked", execution(), request=lambda: next(asked))
     assert saves == [(0, 3), (1, 0), (2, 0)]
     assert_same(tmp_path / "seldom", tmp_path / "always")
+
+
+class Clock:
+    """Of a machine on which each step takes a second, and each checkpoint one too."""
+
+    def __init__(self, monkeypatch):
+        from runner import engine
+
+        self.now, self.saves = 0.0, []
+        save, step = checkpoint.save, Training._train_step
+
+        def timed_save(folder, state):
+            save(folder, state)
+            self.now += 1
+            self.saves.append((state["epoch"], state["step"]))
+
+        def timed_step(training):
+            self.now += 1
+            return step(training)
+
+        monkeypatch.setattr(checkpoint, "save", timed_save)
+        monkeypatch.setattr(Training, "_train_step", timed_step)
+        monkeypatch.setattr(engine, "time", SimpleNamespace(perf_counter=lambda: self.now))
+
+
+def test_short_epochs_are_saved_a_few_at_a_time_and_the_last_always(make_run, tmp_path, monkeypatch):
+    clock, run = Clock(monkeypatch), make_run("recipe", epochs=6)  # of five seconds each
+    train(run, tmp_path / "always")
+    assert [epoch for epoch, _ in clock.saves] == [1, 2, 3, 4, 5, 6]
+    for share, saved in {0.1: [1, 3, 5, 6], 1e-3: [1, 6]}.items():
+        clock.saves.clear()
+        train(run, tmp_path / f"{share}", checkpoint_share=share)
+        assert [epoch for epoch, _ in clock.saves] == saved
+        assert_same(tmp_path / "always", tmp_path / f"{share}")
+
+
+def test_a_long_time_without_a_checkpoint_ends_in_an_epoch_whatever_their_share(make_run, tmp_path, monkeypatch):
+    clock = Clock(monkeypatch)
+    train(make_run("recipe", epochs=3), tmp_path, checkpoint_share=1e-3, checkpoint_minutes=7.5 / 60)
+    assert clock.saves == [(1, 0), (2, 2), (3, 0)]
+
+
+def test_where_a_divergence_is_retried_no_epoch_goes_without_a_checkpoint(make_run, tmp_path, monkeypatch):
+    clock = Clock(monkeypatch)
+    train(make_run("recipe", epochs=3), tmp_path, checkpoint_share=1e-3, on_nan="retry")
+    assert clock.saves == [(1, 0), (2, 0), (3, 0)]
+
+
+def test_killed_between_two_savings_a_run_goes_on_from_the_last_and_counts_the_loss(make_run, tmp_path, monkeypatch):
+    clock, run = Clock(monkeypatch), make_run("recipe", epochs=6)
+    train(run, tmp_path / "whole")
+    clock.saves.clear()
+
+    def killed(row):
+        if row["epoch"] == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run, tmp_path / "killed", killed, checkpoint_share=0.07)
+    assert clock.saves == [(1, 0), (4, 0)] and len(read_metrics(tmp_path / "killed")) == 5
+    rows = []
+    train(run, tmp_path / "killed", rows.append, checkpoint_share=0.07)
+    assert [row["epoch"] for row in rows] == [5, 6]
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+    result = json.loads((tmp_path / "killed" / "result.json").read_text())
+    assert (result["restarts"], result["lost_steps"]) == (1, 5)
+
+
+def test_processes_that_are_killed_between_two_savings_go_on_together(make_run, tmp_path):
+    run, seldom = make_run("recipe", epochs=4), execution(checkpoint_share=1e-9)  # the first and the last
+    assert end(start(run, tmp_path / "whole", execution(), 2))
+    assert not end(start(run, tmp_path / "killed", seldom, 2, ("step", 13)))  # of five an epoch
+    assert torch.load(tmp_path / "killed" / checkpoint.NAME, weights_only=True)["epoch"] == 1
+    assert len(read_metrics(tmp_path / "killed")) == 2
+    assert end(start(run, tmp_path / "killed", seldom, 2))
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_stop_between_two_savings_loses_nothing(make_run, tmp_path):
+    from runner.engine import Stopped
+
+    run, steps = make_run("recipe", epochs=4), iter(range(1, 100))
+    train(run, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        train(run, tmp_path / "stopped", should_stop=lambda: next(steps) == 16, checkpoint_share=1e-9)
+    train(run, tmp_path / "stopped", checkpoint_share=1e-9)
+    assert_same(tmp_path / "whole", tmp_path / "stopped")
+    assert json.loads((tmp_path / "stopped" / "result.json").read_text())["lost_steps"] == 0
 
 
 def test_a_stop_in_an_evaluation_is_heeded_there(make_run, tmp_path):
