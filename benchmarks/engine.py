@@ -1,6 +1,6 @@
 """The engine against a bare loop of the same network, batches, loss and optimizer: milliseconds a step.
 
-    python benchmarks/engine.py [--rounds 5] [--epochs 13]
+    python benchmarks/engine.py [--rounds 5] [--epochs 13] [--rungs pico,layer-scale]
 
 On the smallest steps there are, pico's on digits, where what an engine adds weighs most. Each is a process of its own
 with one thread, new in each round, and they take turns, an epoch each. Two ratios: of the steps alone, and of whole
@@ -38,7 +38,6 @@ from runner.optim import learning_rate, make_optimizer
 from runner.randomness import seed_for, seed_globally
 from runner.sources import load_data
 
-RUNGS = ("pico", "layer-scale")
 LIMIT = 1.02
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_MAX_": "0"}
 
@@ -128,12 +127,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=13)
+    parser.add_argument("--rungs", default="pico,layer-scale")
     options = parser.parse_args()
     os.environ.update(ALLOCATOR)  # of the processes that are started
     print(f"one thread, torch {torch.__version__}; ms a step, medians of {options.rounds} rounds; limit {LIMIT}")
     print("steps alone: engine   loop  ratio   whole epochs: engine   loop  ratio   rung")
     study = load_study()
-    for rung in roadmap.ladder("pico", ",".join(RUNGS)):
+    for rung in roadmap.ladder("pico", options.rungs):
         experiment = replace(rung.experiment, recipe=replace(rung.experiment.recipe, epochs=options.epochs))
         run = Run("pico", rung.name, experiment, "digits", study.dataset("digits"), 0, "paper")
         steps = run.dataset.train_images // experiment.recipe.batch_size * (options.epochs - 1)

@@ -6,7 +6,7 @@ import math
 import multiprocessing
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,22 +14,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from roadmap.recipe import Recipe
 from roadmap.record import Run
-from runner.augment import (
-    ByPillow,
-    Erasing,
-    Mixing,
-    Normalization,
-    OnArrays,
-    Transform,
-    evaluation_transform,
-    padded_crops,
-    resized,
-    training_transform,
-)
+from runner.augment import Erasing, Mixing, Normalization, padded_crops, resized
 from runner.device import Setup
 from runner.photo import BadImage
 from runner.randomness import generator_for, seed_for, seed_globally
 from runner.sources import Pixels, Split
+
+if TYPE_CHECKING:
+    from runner.transforms import Transform
 
 EVALUATION_BATCH = 256  # images of a device at a time, at most; without gradients it has room for more
 NO_IMAGES = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
@@ -126,13 +118,13 @@ class AllAtOnce:
 
 def training_samples(run: Run, split: Split, augment: Literal["fast", "reference"]) -> Samples:
     recipe, dataset = run.experiment.recipe, run.dataset
-    transform: Transform
-    if augment == "reference":
-        transform = ByPillow(training_transform(recipe, dataset))
-    elif isinstance(split, Pixels) and split.is_square and recipe.crop == "padded" and recipe.randaugment is None:
+    by_batch = augment == "fast" and recipe.crop == "padded" and recipe.randaugment is None
+    if by_batch and isinstance(split, Pixels) and split.is_square:
         return Samples(AllAtOnce(split, recipe, run.seed, training=True))
-    else:
-        transform = OnArrays(recipe, dataset)
+    from runner.transforms import ByPillow, OnArrays, training_transform  # slow to import
+
+    by_pillow = augment == "reference"
+    transform = ByPillow(training_transform(recipe, dataset)) if by_pillow else OnArrays(recipe, dataset)
     return Samples(OneByOne(split, transform, run.seed, substitutes=SUBSTITUTES))
 
 
@@ -140,6 +132,8 @@ def evaluation_samples(run: Run, split: Split) -> Samples:
     recipe = run.experiment.recipe
     if isinstance(split, Pixels) and split.is_square and recipe.evaluation_size in (None, recipe.image_size):
         return Samples(AllAtOnce(split, recipe, run.seed, training=False))
+    from runner.transforms import ByPillow, evaluation_transform  # slow to import
+
     return Samples(OneByOne(split, ByPillow(evaluation_transform(recipe)), run.seed, substitutes=0))
 
 

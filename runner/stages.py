@@ -13,11 +13,11 @@ import torch
 
 from roadmap.execution import Execution
 from roadmap.record import Run
-from runner.augment import ByPillow, OnArrays
 from runner.data import OneByOne, TrainingBatches
 from runner.device import choose_setup
 from runner.photo import Photo
 from runner.sources import Split, check_trainable, load_data
+from runner.transforms import ByPillow, OnArrays
 
 # In the order in which an image passes them: in a worker's process, then in the trainer's.
 WORKERS = ("read", "decode", "crop", "augment", "collate")

@@ -16,8 +16,9 @@ from timm.data.random_erasing import RandomErasing
 
 import roadmap
 from roadmap.study import load_study
-from runner.augment import Erasing, Mixing, Normalization, evaluation_transform, resized, training_transform
+from runner.augment import Erasing, Mixing, Normalization, resized
 from runner.randomness import seed_for, seed_globally
+from runner.transforms import evaluation_transform, training_transform
 
 IMAGENET = load_study().dataset("imagenet")
 

@@ -14,10 +14,10 @@ from sklearn.datasets import load_sample_image
 from timm.data import auto_augment
 
 from roadmap.study import load_study
-from runner.augment import ByPillow, OnArrays, training_transform
 from runner.operations import ON_ARRAYS
 from runner.photo import Photo
 from runner.randomness import seed_globally
+from runner.transforms import ByPillow, OnArrays, training_transform
 from tests.test_augment import recipe_of
 
 IMAGENET = load_study().dataset("imagenet")

@@ -47,6 +47,57 @@ def test_torch_stays_out_of_designs_steps_ladders_and_costs():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+TRAINING = """
+import sys
+from pathlib import Path
+from roadmap.ladders import ladder
+from roadmap.record import Run
+from roadmap.study import changed, load_study
+from runner.engine import train
+(rung,) = ladder("pico", sys.argv[1])
+study, short = load_study(), {"recipe": vars(rung.experiment.recipe) | {"epochs": 1, "warmup_epochs": 0}}
+experiment = changed(rung.experiment, short, "short")
+train(Run("pico", rung.name, experiment, "digits", study.dataset("digits"), 0, "paper"), Path(sys.argv[2]), study.execution)
+print(*({module.split(".")[0] for module in sys.modules}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("rung", "unneeded"),
+    [
+        ("pico", {"timm", "torchvision", "cv2", "PIL", "sklearn", "pandas", "matplotlib", "tensorboard", "wandb"}),
+        ("layer-scale", {"cv2", "sklearn", "pandas", "matplotlib", "tensorboard"}),  # which mixes and erases by timm
+    ],
+)
+def test_training_imports_what_the_recipe_asks_for(tmp_path, rung, unneeded):
+    command = [sys.executable, "-c", TRAINING, rung, str(tmp_path)]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    imported = set(printed.splitlines()[-1].split())
+    assert "torch" in imported and not unneeded & imported
+    assert ("timm" in imported) == ("timm" not in unneeded)
+
+
+SERVING = """
+import sys
+from roadmap.ladders import ladder
+from roadmap.record import Run
+from roadmap.study import load_study
+from runner.launch.local import process_context
+rungs = ladder("pico", sys.argv[1])
+runs = [Run("pico", rung.name, rung.experiment, "digits", load_study().dataset("digits"), 0, "paper") for rung in rungs]
+with process_context(runs).Pool(1) as pool:
+    print(*pool.apply(eval, ("list(__import__('sys').modules)",)))
+"""
+
+
+@pytest.mark.parametrize(("rungs", "timm"), [("pico", False), ("pico,layer-scale", True)])
+def test_a_runs_process_is_born_with_what_its_training_imports(rungs, timm):
+    command = [sys.executable, "-c", SERVING, rungs]
+    found = set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
+    assert {"torch", "torch._dynamo", "runner.engine"} <= found  # the second by the first optimizer of a process
+    assert ("timm.data" in found) == timm
+
+
 def test_all_names_exist_and_are_sorted():
     assert roadmap.__all__ == sorted(roadmap.__all__)
     for name in roadmap.__all__:

@@ -20,6 +20,7 @@ from typing import Any
 from roadmap.costs import cost
 from roadmap.execution import Execution
 from roadmap.plugins import LOADED, load_file
+from roadmap.recipe import Recipe
 from roadmap.record import Run
 from runner.distributed import Apart, World
 from runner.launch.events import ENDINGS, Event
@@ -65,7 +66,7 @@ def run_all(
     workers, threads = side_by_side or parallelism(
         [run for run, _ in jobs], available_cores(), processes, available_gpus(execution)
     )
-    context = process_context()
+    context = process_context([run for run, _ in jobs])
     waiting, failed = deque(jobs), []
     running: dict[Any, _Worker] = {}  # by each of their connections
 
@@ -102,20 +103,31 @@ def _end(running: dict[Any, _Worker], worker: _Worker, ending: Event) -> list[tu
     return [] if ending.kind in ("finished", "busy") else [(worker.run, worker.folder)]
 
 
-def process_context() -> BaseContext:
-    """Processes forked from a server that has imported what is slow to import, where the system has such."""
+def process_context(runs: Sequence[Run] = ()) -> BaseContext:
+    """Processes forked from a server that has imported what is slow to import, where the system has such.
+
+    Of the augmentation's libraries, what the runs will import.
+    """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     # Thread pools that were there before a fork are no use behind it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["runner.launch.job"])
+    preload = ["runner.launch.job", "torch._dynamo"]  # the latter by the first optimizer that a process makes
+    augmented = any(_is_augmented(run.experiment.recipe) for run in runs)
+    context.set_forkserver_preload([*preload, "runner.transforms"] if augmented else preload)
     # They are for the launcher, also where all processes are signalled at once: it would take runs whose server is gone
     # for ended.
     with handled(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         forkserver.ensure_running()
     return context
+
+
+def _is_augmented(recipe: Recipe) -> bool:
+    """Beyond what is done to small images without timm."""
+    by_image = recipe.crop == "random-resized" or recipe.randaugment is not None
+    return by_image or recipe.mixes or recipe.random_erasing > 0
 
 
 class _Worker:
