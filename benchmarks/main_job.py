@@ -1,15 +1,17 @@
 """The main job as a user starts it: seconds and peak memory of the whole process tree, against their limits.
 
-    python benchmarks/main_job.py [--rounds 3]
+    python benchmarks/main_job.py [--rounds 3] [--steps all] [--in-turn] [--before CHECKOUT]
 
 Takes about two minutes a round on two cores. Linux alone: memory is read from /proc. The proportional set size
-counts a page that processes share once.
+counts a page that processes share once. In the same rounds on demand: the same runs one after the other on all cores,
+and the main job of another checkout. Where the time went is told by the times of the files that each run leaves.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -17,7 +19,18 @@ import tempfile
 import time
 from pathlib import Path
 
+import roadmap
+
 LIMIT_SECONDS, LIMIT_MIB = 240, 2048
+CORES = len(os.sched_getaffinity(0))
+SIDE_BY_SIDE = [sys.executable, "-m", "roadmap"]
+IN_TURN = """
+import sys
+from roadmap.cli import main
+from runner.launch import local
+local.parallelism = lambda runs, cores, *_: (1, cores)
+sys.exit(main())
+"""
 
 
 def process_tree(root: int) -> list[int]:
@@ -47,34 +60,83 @@ def memory(root: int) -> tuple[float, float]:
     return resident, proportional
 
 
-def run_once(folder: str) -> tuple[float, float, float, float]:
+def run_once(command: list[str], steps: str, folder: str, source: str) -> tuple[float, float, float, float]:
     """Seconds, peak resident and proportional MiB, and the lowest top-1 of the rungs."""
     began, peaks = time.perf_counter(), [(0.0, 0.0)]
-    command = [sys.executable, "-m", "roadmap", "run", "--steps", "all"]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
+    asked = [*command, "run", "--steps", steps]
+    environment = {**os.environ, "PYTHONPATH": source}
+    with subprocess.Popen(asked, cwd=folder, env=environment, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             peaks.append(memory(process.pid))
             time.sleep(0.2)
     seconds = time.perf_counter() - began
     results = [json.loads(path.read_text()) for path in Path(folder).rglob("result.json")]
-    assert process.returncode == 0 and len(results) == 18, f"status {process.returncode}, {len(results)} results"
+    runs = len(roadmap.ladder("pico", steps))
+    assert process.returncode == 0 and len(results) == runs, f"status {process.returncode}, {len(results)} results"
     return seconds, max(r for r, _ in peaks), max(p for _, p in peaks), min(result["top1"] for result in results)
+
+
+def spent(folder: str, seconds: float) -> dict[str, float]:
+    """Seconds of the whole by what they went into, all cores alike: where one core has nothing to do, its share."""
+    ended = time.time()
+    done = [path.parent for path in Path(folder).rglob("result.json")]
+    begins = sorted((run / "manifest.json").stat().st_mtime for run in done)
+    ends = sorted((run / "result.json").stat().st_mtime for run in done)
+    rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in done]
+    steps = [json.loads((run / "place.json").read_text())["steps"] for run in done]
+    batches = [json.loads((run / "manifest.json").read_text())["experiment"]["recipe"]["batch_size"] for run in done]
+    training = sum(
+        count * batch / row["images_per_second"]
+        for count, batch, its in zip(steps, batches, rows, strict=True)
+        for row in its
+    )
+    in_epochs = sum(row["seconds"] for its in rows for row in its)
+    in_runs = sum(ends) - sum(begins)
+    idle = sum(ends[-1] - end for end in ends[-CORES:])
+    return {
+        "before the first run": begins[0] - (ended - seconds),
+        "training": training / CORES,
+        "evaluation": (in_epochs - training) / CORES,
+        "the rest of runs": (in_runs - in_epochs) / CORES,
+        "between runs": (CORES * (ends[-1] - begins[0]) - in_runs - idle) / CORES,
+        "waiting for the last run": idle / CORES,
+        "the figure": ended - ends[-1],
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    rounds = []
-    for i in range(parser.parse_args().rounds):
-        with tempfile.TemporaryDirectory() as folder:
-            rounds.append(run_once(folder))
-        seconds, resident, proportional, top1 = rounds[-1]
-        sizes = f"{proportional:.0f} MiB proportional, {resident:.0f} MiB resident"
-        print(f"round {i + 1}: {seconds:.0f} s, {sizes}, lowest top-1 {top1:.2f} %", flush=True)
-    seconds, resident, proportional, _ = (statistics.median(column) for column in zip(*rounds, strict=True))
+    parser.add_argument("--steps", default="all")
+    parser.add_argument("--in-turn", action="store_true")
+    parser.add_argument("--before", metavar="CHECKOUT")
+    options = parser.parse_args()
+    here = str(Path(roadmap.__file__).parent.parent)
+    ways = {"main job": (SIDE_BY_SIDE, here)}
+    if options.in_turn:
+        ways["in turn"] = ([sys.executable, "-c", IN_TURN], here)
+    if options.before:
+        ways["before"] = (SIDE_BY_SIDE, str(Path(options.before).resolve()))
+    rounds: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in ways}
+    parts = []
+    for i in range(options.rounds):
+        for name, (command, source) in ways.items():
+            with tempfile.TemporaryDirectory() as folder:
+                rounds[name].append(run_once(command, options.steps, folder, source))
+                if name == "main job":
+                    parts.append(spent(folder, rounds[name][-1][0]))
+            seconds, resident, proportional, top1 = rounds[name][-1]
+            sizes = f"{proportional:.0f} MiB proportional, {resident:.0f} MiB resident"
+            print(f"round {i + 1}, {name}: {seconds:.1f} s, {sizes}, lowest top-1 {top1:.2f} %", flush=True)
+    seconds, resident, proportional, _ = (statistics.median(column) for column in zip(*rounds["main job"], strict=True))
     print(f"median time     {seconds:6.0f} s    limit {LIMIT_SECONDS} s    ratio {seconds / LIMIT_SECONDS:.2f}")
     for name, size in (("proportional", proportional), ("resident", resident)):
         print(f"median {name:12} {size:6.0f} MiB  limit {LIMIT_MIB} MiB  ratio {size / LIMIT_MIB:.2f}")
+    for name in list(ways)[1:]:
+        ratio = statistics.median(its[0] / our[0] for its, our in zip(rounds[name], rounds["main job"], strict=True))
+        its_median = statistics.median(its[0] for its in rounds[name])
+        print(f"{name}: median {its_median:.1f} s, {ratio:.2f} times the main job's")
+    print("seconds of it: " + ", ".join(f"{key} {statistics.median(p[key] for p in parts):.1f}" for key in parts[0]))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python benchmarks/start.py [--rounds 5]
 
-Against `import torch`, and against making an optimizer too, for which torch imports its compiler: no training starts with
-less than that. Stages are those of one process that does all; `roadmap run` is as it is started, with a launcher and a
-server of processes of its own. Then what the imports of such a process take, by package.
+Against `import torch`, and against making an optimizer too, for which torch imports its compiler: no training starts
+with less than that. Stages are those of one process that does all; `roadmap run` is as it is started, with a launcher
+and a server of processes of its own. Then what the imports of such a process take, by package.
 """
 
 from __future__ import annotations

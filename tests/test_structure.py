@@ -57,7 +57,8 @@ from runner.engine import train
 (rung,) = ladder("pico", sys.argv[1])
 study, short = load_study(), {"recipe": vars(rung.experiment.recipe) | {"epochs": 1, "warmup_epochs": 0}}
 experiment = changed(rung.experiment, short, "short")
-train(Run("pico", rung.name, experiment, "digits", study.dataset("digits"), 0, "paper"), Path(sys.argv[2]), study.execution)
+run = Run("pico", rung.name, experiment, "digits", study.dataset("digits"), 0, "paper")
+train(run, Path(sys.argv[2]), study.execution)
 print(*({module.split(".")[0] for module in sys.modules}))
 """
 
