@@ -84,7 +84,9 @@ def spent(folder: str, seconds: float) -> dict[str, float]:
     ends = sorted((run / "result.json").stat().st_mtime for run in done)
     rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in done]
     steps = [json.loads((run / "place.json").read_text())["steps"] for run in done]
-    batches = [json.loads((run / "manifest.json").read_text())["run"]["experiment"]["recipe"]["batch_size"] for run in done]
+    batches = [
+        json.loads((run / "manifest.json").read_text())["run"]["experiment"]["recipe"]["batch_size"] for run in done
+    ]
     training = sum(
         count * batch / row["images_per_second"]
         for count, batch, its in zip(steps, batches, rows, strict=True)
