@@ -1,7 +1,7 @@
 """What a recipe does to batches of images: small ones whole, and all of them on the device.
 
-What is done to each image is in runner/transforms.py. timm, which imports all its networks with whatever is asked of it,
-is imported where a recipe erases or mixes: nothing else here waits for that.
+What is done to each image is in runner/transforms.py. timm, which imports all its networks with whatever is asked of
+it, is imported where a recipe erases or mixes: nothing else here waits for that.
 """
 
 from __future__ import annotations
