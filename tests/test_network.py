@@ -92,7 +92,9 @@ def check_composition(steps, regime):
     with device:
         model, images = roadmap.build(design, num_classes=10), torch.randn(2, 3, 64, 64)
     logits = model.train()(images)
-    assert logits.shape == (2, 10) and (device.type == "meta" or logits.isfinite().all())
+    assert logits.shape == (2, 10)
+    # Nothing but the draw of the weights keeps dozens of blocks without norms from growing beyond all floats.
+    assert regime != "pico" or logits.isfinite().all()
     logits.sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
