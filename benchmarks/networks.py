@@ -1,0 +1,205 @@
+"""Training images/s and memory of the resnet-50 rungs against the same network of timm and torchvision, on a CPU.
+
+    python benchmarks/networks.py [--rungs resnet-50,layer-scale] [--precision fp32,bf16,as-started] [--rounds 5]
+
+Whole training steps at batch 16 of 224 x 224 pixels. A rung that timm and torchvision lack is compared with itself of
+stock torch modules. Peers take the same step (recipe, optimizer, autocast) with glibc's allocator as it is, in the
+faster of both memory layouts, by the first round. `as-started`: the setup that the engine chooses against what peers do
+where nothing is said, fp32 and channels first, by a loop and an optimizer that nothing was said to either.
+
+Each measurement is a process of its own, in rounds that alternate. All rungs take about three quarters of an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from unittest import mock
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+import roadmap
+from roadmap.record import Run
+from roadmap.study import load_study
+from runner import learner, throughput
+from runner.device import Setup, choose_setup
+
+BATCH, PIXELS = 16, 224
+WARM_UP, SECONDS = 1, 2.0  # steps before the clock starts; measured at least, in whole steps
+CORES = os.cpu_count() or 1
+START, END = "resnet-50", "layer-scale"
+LIMITS = {"layer-norm": 1.1, "separate-downsampling": 1.1, END: 1.1}  # elsewhere 1
+LIMIT_AS_STARTED = 2.0
+OURS, STOCK = "ours", "stock modules"
+# By the rung that is the same network; each takes the drop path rate of the last block.
+PEERS: dict[str, dict[str, Callable[[float], nn.Module]]] = {
+    START: {
+        "torchvision": lambda drop_path: torchvision.models.resnet50(),
+        "timm": lambda drop_path: timm.create_model("resnet50", drop_path_rate=drop_path),
+    },
+    END: {
+        "torchvision": lambda drop_path: torchvision.models.convnext_tiny(stochastic_depth_prob=drop_path),
+        "timm": lambda drop_path: timm.create_model("convnext_tiny", drop_path_rate=drop_path),
+        "timm, conv_mlp": lambda drop_path: timm.create_model("convnext_tiny", conv_mlp=True, drop_path_rate=drop_path),
+    },
+}
+Found = tuple[float, float]  # images/s; MiB at the peak, beyond what the process had before it had a network
+Entrant = tuple[str, bool]  # whose network, and whether channels come last
+
+
+def run_of(rung: str) -> Run:
+    study = load_study()
+    (found,) = roadmap.ladder("resnet-50", rung)
+    return Run("resnet-50", rung, found.experiment, "imagenet", study.dataset("imagenet"), 0, "paper")
+
+
+def engines_step(run: Run, setup: Setup, name: str, images: Tensor) -> Callable[[], object]:
+    """The engine's, of the rung's network or of a peer's in its place."""
+    if name == OURS:
+        return throughput._training(run, setup, images, cuda_graphs=False)
+    if name == STOCK:
+        with mock.patch("roadmap.network.DepthwiseConvolution", nn.Conv2d):
+            return throughput._training(run, setup, images, cuda_graphs=False)
+
+    def build(design: object, classes: int, *, drop_path: float, **_: object) -> nn.Module:
+        return PEERS[run.rung][name](drop_path)
+
+    with mock.patch.object(learner, "build", build):
+        return throughput._training(run, setup, images, cuda_graphs=False)
+
+
+def plain_step(run: Run, name: str, images: Tensor) -> Callable[[], object]:
+    """As PyTorch's tutorials have it."""
+    model, recipe = PEERS[run.rung][name](run.experiment.recipe.drop_path).train(), run.experiment.recipe
+    optimizer = (
+        torch.optim.SGD(model.parameters(), lr=1e-9, momentum=recipe.momentum)
+        if recipe.optimizer == "sgd"
+        else torch.optim.AdamW(model.parameters(), lr=1e-9)
+    )
+    labels, criterion = torch.randint(1000, (len(images),)), nn.CrossEntropyLoss()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = criterion(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return step
+
+
+def work(rung: str, precision: str, entrant: Entrant, connection: Connection) -> None:
+    (name, channels_last), run = entrant, run_of(rung)
+    execution = replace(load_study().execution, device="cpu", channels_last=channels_last)
+    setup = choose_setup(run.experiment.recipe, execution, 1, CORES)
+    if precision != "as-started":
+        setup = replace(setup, precision=precision)
+    if name == OURS:
+        setup.prepare()
+    torch.set_num_threads(CORES)
+    throughput._load_libraries(setup)
+    memory, clock = throughput._Memory("cpu"), throughput._Clock("cpu", WARM_UP, SECONDS)
+    images = torch.randn(BATCH, 3, PIXELS, PIXELS).contiguous(memory_format=setup.memory_format)
+    if precision == "as-started" and name != OURS:
+        step = plain_step(run, name, images)
+    else:
+        step = engines_step(run, setup, name, images)
+    speed = BATCH / clock.seconds_of(step)
+    connection.send((speed, memory.peak() / 2**20))
+
+
+def measure(rung: str, precision: str, entrant: Entrant) -> Found:
+    context = multiprocessing.get_context("forkserver")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=work, args=(rung, precision, entrant, theirs))
+    process.start()
+    theirs.close()
+    try:
+        found: Found = ours.recv()
+    except EOFError:
+        raise SystemExit(f"{rung}, {precision}: the process of {entrant} ended without an answer") from None
+    process.join()
+    return found
+
+
+def compare(rung: str, precision: str, rounds: int) -> dict[Entrant, list[Found]]:
+    """What each found in each round; of a peer's layouts the faster one alone."""
+    names = list(PEERS.get(rung, {STOCK: None}))
+    last = load_study().execution.channels_last
+    layouts = [False] if precision == "as-started" else [True, False]
+    found: dict[Entrant, list[Found]] = {(OURS, last): []} | {(name, last): [] for name in names for last in layouts}
+    for number in range(1, rounds + 1):
+        for entrant, results in found.items():
+            results.append(measure(rung, precision, entrant))
+            print(f"# round {number}: {rung}, {precision}, {describe(entrant)}: {text(results[-1])}", flush=True)
+        for name in names if number == 1 else ():
+            slower = sorted((each for each in found if each[0] == name), key=lambda each: found[each][0][0])[:-1]
+            for each in slower:
+                del found[each]
+    return found
+
+
+def describe(entrant: Entrant) -> str:
+    name, channels_last = entrant
+    return f"{name}, channels {'last' if channels_last else 'first'}"
+
+
+def text(found: Found) -> str:
+    return f"{found[0]:5.2f} images/s, {found[1]:5.0f} MiB"
+
+
+def rows(rung: str, precision: str, found: dict[Entrant, list[Found]]) -> list[str]:
+    """A row for each peer: both medians, and the medians of the rounds' ratios."""
+    ((_, ours), *peers) = found.items()
+    limit = LIMIT_AS_STARTED if precision == "as-started" else LIMITS.get(rung, 1.0)
+    lines = []
+    for entrant, theirs in peers:
+        (speed, memory), (their_speed, their_memory) = (
+            [statistics.median(column) for column in zip(*each, strict=True)] for each in (ours, theirs)
+        )
+        faster, larger = (
+            statistics.median(mine[i] / other[i] for mine, other in zip(ours, theirs, strict=True)) for i in (0, 1)
+        )
+        verdict = "" if faster >= limit and larger <= 1 else "  *"
+        lines.append(
+            f"{rung:21s}  {precision:10s}  {their_speed:5.2f}  {speed:5.2f}  {faster:5.2f}  {limit:5.1f}"
+            f"  {their_memory:8.0f}  {memory:8.0f}  {larger:5.2f}  {describe(entrant)}{verdict}"
+        )
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rungs", default="all", help="names, separated by commas (default: all)")
+    parser.add_argument("--precision", default="fp32,bf16,as-started")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    known = [rung.name for rung in roadmap.ladder("resnet-50")]
+    rungs = known if options.rungs == "all" else options.rungs.split(",")
+    if unknown := set(rungs) - set(known):
+        parser.error(f"no rung {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    multiprocessing.set_forkserver_preload(["timm", "torchvision", "runner.throughput"])
+    table = []
+    for precision in options.precision.split(","):
+        for rung in rungs:
+            if precision != "as-started" or rung in PEERS:
+                table += rows(rung, precision, compare(rung, precision, options.rounds))
+    print(
+        f"{CORES} cores, torch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm.__version__}; "
+        f"batch {BATCH}, medians of {options.rounds} alternating rounds"
+    )
+    print("rung                   precision   images/s: peer, ours, ratio, limit   MiB: peer, ours, ratio   peer")
+    print("\n".join(table))
+    print("* below its limit, or above the peer's memory")
+
+
+if __name__ == "__main__":
+    main()
