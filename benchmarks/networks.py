@@ -9,8 +9,8 @@ faster of both memory layouts, by the first round. `as-started`: the setup that 
 where nothing is said, fp32 and channels first, by a loop and an optimizer that nothing was said to either.
 
 Each measurement is a process of its own, in rounds that alternate. All rungs take about three quarters of an hour.
-`--clock processor` counts the time that the processes had a core, shared among the cores, where a machine has other work
-too; what one core does while the others wait counts less by it.
+`--clock processor` is for machines with other work: the time that the process had a core, divided by the cores. What
+one core does while the others wait counts less by it.
 """
 
 from __future__ import annotations
