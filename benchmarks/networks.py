@@ -37,7 +37,7 @@ from runner import learner, throughput
 from runner.device import Setup, choose_setup
 
 BATCH, PIXELS = 16, 224
-WARM_UP, SECONDS = 2, 1.5  # steps before the clock starts; measured at least, in whole steps
+WARM_UP, SECONDS = 1, 1.5  # steps before the clock starts; measured at least, in whole steps
 CORES = os.cpu_count() or 1
 CLOCKS = {"wall": time.perf_counter, "processor": lambda: time.process_time() / CORES}
 START, END = "resnet-50", "layer-scale"
