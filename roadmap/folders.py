@@ -1,13 +1,18 @@
-"""Image folders: train/ and val/, each with a folder of images for every class, as ImageNet is usually kept."""
+"""Image folders: train/ and val/, each with a folder of images for every class, as ImageNet is usually kept.
+
+A folder that was packed (roadmap/packed.py) stands for the one it was made of.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from roadmap.packed import is_packed, read_index
 from roadmap.study import Dataset
 
 TRAINING, HELD_OUT = ("train",), ("val", "validation", "test")
@@ -41,8 +46,11 @@ def list_images(folder: Path) -> tuple[Listing, Listing]:
 
 
 def check_layout(folder: Path) -> Path:
-    """The folder, once it is seen to be one of images. Raises ValueError with what was looked for and not found."""
+    """The folder, once it is seen to be one of images, or packed. Raises ValueError with what was not found."""
     folder = folder.expanduser()
+    if is_packed(folder):
+        read_index(folder)
+        return folder
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; one with train/CLASS/IMAGE and val/CLASS/IMAGE was looked for")
     for names in (TRAINING, HELD_OUT):
@@ -92,18 +100,40 @@ def _images_below(root: Path, name: str) -> list[str]:
 
 @cache
 def describe_folder(folder: Path) -> Dataset:
-    """An image folder as a data set. What it holds, by the names and sizes of its files, is part of it."""
+    """An image folder, or a packed one, as a data set. What it holds, by the names and sizes of its files, is part of
+    it.
+    """
+    folder = folder.expanduser()
+    if is_packed(folder):
+        index = read_index(folder)
+        return Dataset(len(index.classes), index.train.images, index.val.images, MEAN, STD, content=index.content)
     train, held_out = list_images(folder)
     if len(train.classes) < 2:
         raise ValueError(f"{train.root}: {train.classes[0]!r} is the only class; two or more are needed")
-    return Dataset(len(train.classes), len(train.names), len(held_out.names), MEAN, STD, content=_content(folder))
+    content = content_of(_lines(listing) for listing in (train, held_out))
+    return Dataset(len(train.classes), len(train.names), len(held_out.names), MEAN, STD, content=content)
 
 
-def _content(folder: Path) -> str:
+def content_of(splits: Iterable[Iterable[bytes]]) -> str:
+    """A hash of what a folder holds, by a line for each image of each split."""
     digest = hashlib.sha256()
-    for listing in list_images(folder):
-        for name in listing.names:
-            size = (listing.root / name).stat().st_size
-            digest.update(f"{name} {size}\n".encode(errors="surrogateescape"))
+    for lines in splits:
+        for line in lines:
+            digest.update(line + b"\n")
         digest.update(b"\n")
     return digest.hexdigest()[:16]
+
+
+def content_line(name: bytes, size: int, checksum: int | None = None) -> bytes:
+    """An image's line: its file's name and size, and a checksum where its bytes are no longer the file's."""
+    return name + (b" %d" % size if checksum is None else b" %d %08x" % (size, checksum))
+
+
+def file_sizes(listing: Listing) -> tuple[int, ...]:
+    return tuple(os.stat(listing.root / name).st_size for name in listing.names)
+
+
+def _lines(listing: Listing) -> Iterable[bytes]:
+    # Names that are no text in this system's encoding are written as they are.
+    names = (name.encode(errors="surrogateescape") for name in listing.names)
+    return map(content_line, names, file_sizes(listing))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from roadmap.folders import Listing, check_layout, list_images
+from roadmap.packed import is_packed, read_index
 from roadmap.plain import choices
 from roadmap.record import Run
 from runner.photo import Photo
@@ -54,7 +55,27 @@ class Pixels:
         return Photo(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels))
 
 
-class Files:
+class Encoded:
+    """Images in the formats of files, decoded when they are wanted."""
+
+    labels: Tensor  # int64, N
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def encoded(self, index: int) -> bytes | memoryview:
+        """An image's file, as it is. Raises OSError where the system does not give it, BadImage where it is damaged."""
+        raise NotImplementedError
+
+    def where(self, index: int) -> str:
+        """The image's file, for messages."""
+        raise NotImplementedError
+
+    def photo(self, index: int) -> Photo:
+        return Photo(self.encoded(index), lambda: self.where(index))
+
+
+class Files(Encoded):
     """Images in files, read when they are wanted."""
 
     def __init__(self, listing: Listing) -> None:
@@ -65,13 +86,12 @@ class Files:
         # In one piece: of a million texts each has a count of its users, which workers would copy page by page.
         self.names = np.array([os.fsencode(name) for name in listing.names])
 
-    def __len__(self) -> int:
-        return len(self.names)
+    def encoded(self, index: int) -> bytes:
+        with open(self.where(index), "rb", buffering=0) as file:
+            return file.read()
 
-    def photo(self, index: int) -> Photo:
-        path = os.path.join(self.root, os.fsdecode(self.names[index]))
-        with open(path, "rb", buffering=0) as file:
-            return Photo(file.read(), lambda: path)
+    def where(self, index: int) -> str:
+        return os.path.join(self.root, os.fsdecode(self.names[index]))
 
 
 Splits = tuple[Split, Split]  # training, held out
@@ -201,14 +221,26 @@ def _cifar(name: str, folder: str) -> Source:
     return Source(find, read)
 
 
-def _folder(name: str) -> Source:
+def _folder(name: str, as_published: bool = False) -> Source:
+    """An image folder, or a packed one; `as_published`: only with the images' own bytes, as the name promises."""
+
     def find(path: Path | None) -> Path:
         try:
-            return check_layout(path or downloads() / name)
+            root = check_layout(path or downloads() / name)
         except ValueError as error:
             raise ValueError(str(error) + ("" if path else f"; --data {name}=PATH says where it is")) from None
+        if as_published and is_packed(root) and (anew := read_index(root).reencoded):
+            raise ValueError(
+                f"{name}={root}: {anew} of its images were encoded anew, so that it is {name} no longer; "
+                f"--data small-{name}={root} takes it for the other data set that it is"
+            )
+        return root
 
     def read(root: Path) -> Splits:
+        if is_packed(root):
+            from runner.packed import Packed
+
+            return Packed(root, "train"), Packed(root, "val")
         train, held_out = list_images(root)
         return Files(train), Files(held_out)
 
@@ -236,7 +268,7 @@ SOURCES = {
     "fashion-mnist": Source(_find_fashion_mnist, _read_fashion_mnist),
     "cifar10": _cifar("cifar10", "cifar-10-batches-py"),
     "cifar100": _cifar("cifar100", "cifar-100-python"),
-    "imagenet": _folder("imagenet"),
+    "imagenet": _folder("imagenet", as_published=True),
 }
 
 

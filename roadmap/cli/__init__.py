@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from roadmap.cli import bench, designs, figures, jobs, questions, reports, runs, tables
+from roadmap.cli import bench, data, designs, figures, jobs, questions, reports, runs, tables
 from roadmap.cli.text import BAD_USAGE, INTERRUPTED
 
 
@@ -31,6 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     reports.add_verbs(verbs)
     questions.add_verbs(verbs)
     bench.add_verbs(verbs)
+    data.add_verbs(verbs, Parser)
     return parser
 
 

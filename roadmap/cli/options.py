@@ -92,7 +92,9 @@ def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False
     parser.add_argument("--regime", help="pico, resnet-50, resnet-200 or another of ablations.yaml")
     parser.add_argument("--fidelity", help="whose word is followed: paper (default), authors or released")
     parser.add_argument(
-        "--data", help="a data set by name, an image folder by its path, or NAME=PATH (default: the regime's own data)"
+        "--data",
+        help="a data set by name, an image folder, packed or not, by its path, or NAME=PATH (default: the "
+        "regime's own data)",
     )
     parser.add_argument(
         "--plugin",

@@ -1,11 +1,11 @@
-"""How a study in training is shown: live in a terminal, line by line elsewhere."""
+"""How long work is shown, a study in training above all: live in a terminal, line by line elsewhere."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from roadmap.cli.text import duration
@@ -192,3 +192,32 @@ def show_count(total: int, what: str) -> Iterator[Callable[[str], None]]:
             bars.advance(task)
 
         yield show
+
+
+@contextlib.contextmanager
+def counting(doing: str, noun: str) -> Iterator[Callable[[int, int], None]]:
+    """For work that is counted: takes what is done, and all."""
+    if not sys.stdout.isatty():
+        yield _plain_counting(doing, noun)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(noun))
+    with Bars(*columns, TimeRemainingColumn()) as bars:
+        task = bars.add_task(doing, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _plain_counting(doing: str, noun: str) -> Callable[[int, int], None]:
+    """A line at each tenth, and every few minutes."""
+    told, told_at = 0, time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told, told_at
+        tenth = 10 * done // max(total, 1)
+        if tenth > told or time.monotonic() - told_at > LONG:
+            told, told_at = tenth, time.monotonic()
+            print(f"{doing}: {done} of {total} {noun}", flush=True)
+
+    return tell

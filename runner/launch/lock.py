@@ -1,4 +1,4 @@
-"""A run folder is one process's at a time."""
+"""A run folder, or another that is written, is one process's at a time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LAYOUT, KIND = ("qqihh", 3) if sys.platform == "darwin" else ("hhqqi", 0)
 
 
 class Busy(ValueError):
-    """Another process trains in the folder."""
+    """Another process writes in the folder."""
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path, doing: str = "in training") -> Iterator[None]:
     """Makes the folder and holds it against a second process. Raises Busy where another has it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as lock:
@@ -26,7 +26,7 @@ def exclusive(folder: Path) -> Iterator[None]:
             # The system lets go of it when the process ends, even if workers that it forked live on for seconds.
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            raise Busy(f"{folder} is in training by another process; wait for it or stop it") from None
+            raise Busy(f"{folder} is {doing} by another process; wait for it or stop it") from None
         yield
 
 

@@ -1,0 +1,105 @@
+"""data pack and data check: image folders as a few large files."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roadmap.cli.progress import counting
+from roadmap.cli.text import FAILED, many
+from roadmap.packed import Index, PackOptions, read_index
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def add_verbs(verbs: Any, parser_class: type[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser("data", help="pack an image folder into a few large files, and check them")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=parser_class)
+
+    parser = actions.add_parser("pack", help="an image folder into one packed, memory-mapped data set")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="an image folder, NAME=PATH, or a name below $ROADMAP_DATA such as imagenet"
+    )
+    parser.add_argument("destination", metavar="DESTINATION", type=Path, help="a new folder, or one to go on with")
+    parser.add_argument(
+        "--resize", type=int, metavar="PIXELS", help="an image's shorter side, at most (default: bytes are kept)"
+    )
+    parser.add_argument("--quality", type=int, help="of JPEGs that are resized (default: 90)")
+    parser.add_argument("--bad-images", choices=("stop", "skip"), default="stop", help="skip: left out, and counted")
+    parser.add_argument("--shard-megabytes", type=int, default=256, metavar="MB", help="of the source in each file")
+    parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one for each core)")
+    parser.set_defaults(function=pack_folder)
+
+    parser = actions.add_parser("check", help="read a packed data set back: counts and checksums")
+    parser.add_argument("packed", metavar="PACKED", type=Path)
+    parser.set_defaults(function=check_packed)
+
+
+def pack_folder(options: argparse.Namespace) -> int:
+    from runner.machine import available_cores
+    from runner.packing import DEFAULT_QUALITY, pack
+
+    jobs = available_cores() if options.jobs is None else options.jobs
+    if jobs < 1:
+        raise ValueError(f"--jobs {jobs} is not valid: 1 or more is")
+    quality = DEFAULT_QUALITY if options.resize is not None and options.quality is None else options.quality
+    try:
+        how = PackOptions(options.resize, quality, options.shard_megabytes, options.bad_images)
+    except ValueError as error:
+        raise ValueError(f"--{error}") from None
+    source, folder = _source(options.source), options.destination
+    with counting("packing", "images") as report:
+        try:
+            index = pack(source, folder, how, jobs, report)
+        except (KeyboardInterrupt, SystemExit):
+            print(f"stopped: {folder} keeps the files that are finished; the same command goes on", file=sys.stderr)
+            raise
+    for message in index.skipped:
+        print(f"left out: {message}", file=sys.stderr)
+    print(_summary(folder, index))
+    return 0
+
+
+def _source(written: str) -> Path:
+    """The folder that is meant. Whether it is one of images is seen later."""
+    from runner.sources import downloads
+
+    name, equals, path = written.partition("=")
+    if equals and os.sep not in name:
+        return Path(path).expanduser()
+    found = Path(written).expanduser()
+    return found if os.sep in written or found.is_dir() else downloads() / written
+
+
+def _summary(folder: Path, index: Index) -> str:
+    shards = [shard for split in index.splits.values() for shard in split.shards]
+    size = sum(shard.bytes for shard in shards) / 1e6
+    told = f"{folder}: {index.train.images} and {many(index.val.images, 'image')} in {many(len(shards), 'file')}, "
+    told += f"{size:.1f} MB"
+    told += f", {index.reencoded} encoded anew" if index.reencoded else ""
+    told += f", {len(index.skipped)} left out" if index.skipped else ""
+    return f"{told}; --data {folder} trains on it"
+
+
+def check_packed(options: argparse.Namespace) -> int:
+    from runner.packed import damage
+
+    folder: Path = options.packed
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; one that `roadmap data pack` made is expected")
+    index = read_index(folder)
+    with counting("checking", "images") as report:
+        tell: Callable[[int], None] = lambda done: report(done, index.images)  # noqa: E731
+        found = list(damage(folder, index, tell))
+    for message in found:
+        print(message)
+    shards = sum(len(split.shards) for split in index.splits.values())
+    if found:
+        print(f"{folder} is damaged; remove it and pack it again", file=sys.stderr)
+        return FAILED
+    print(f"{folder}: {many(index.images, 'image')} in {many(shards, 'file')}, all as they were written")
+    return 0
