@@ -126,7 +126,7 @@ def content_of(splits: Iterable[Iterable[bytes]]) -> str:
 
 def content_line(name: bytes, size: int, checksum: int | None = None) -> bytes:
     """An image's line: its file's name and size, and a checksum where its bytes are no longer the file's."""
-    return name + (b" %d" % size if checksum is None else b" %d %08x" % (size, checksum))
+    return name + (b" %d" % size if checksum is None else b" %d %016x" % (size, checksum))
 
 
 def file_sizes(listing: Listing) -> tuple[int, ...]:

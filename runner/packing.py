@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -33,11 +32,11 @@ from roadmap.packed import (
     is_packed,
     read_index,
 )
-from roadmap.plain import from_data, to_data
+from roadmap.plain import differences, from_data, to_data
 from roadmap.record import append_row, read_rows, write_json, write_whole
 from runner.launch.lock import exclusive
 from runner.launch.signals import handled
-from runner.packed import Shard, arrow, content_of_shards, schema
+from runner.packed import Shard, arrow, checksum, content_of_shards, schema
 from runner.photo import BadImage, Photo
 
 if TYPE_CHECKING:
@@ -135,16 +134,10 @@ def _check_destination(folder: Path, asked: Mapping[str, Any]) -> None:
         found = next(iter(read_rows(folder / JOURNAL)), None) or dict(asked)  # cut off in its first line: as none
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(f"{folder / JOURNAL} is not of this version; remove {folder} to pack again")
-    before, now = found["options"], asked["options"]
-    if differing := [name for name in now if before.get(name) != now[name]]:
-        was, wanted = (
-            ", ".join(
-                f"--{name.replace('_', '-')} {'unset' if each[name] is None else each[name]}" for name in differing
-            )
-            for each in (before, now)
-        )
-        raise ValueError(f"{folder} was packed with {was}, not {wanted}; choose another folder, or remove this one")
-    if found["source"] != asked["source"]:
+    if other := differences(found.get("options"), asked["options"]):
+        told = ", ".join(str(each).replace("_", "-") for each in other)
+        raise ValueError(f"{folder} was packed with other options ({told}); choose another folder, or remove this one")
+    if found.get("source") != asked["source"]:
         raise ValueError(
             f"{folder} was packed from other images: the source has changed, or is another; "
             "choose another folder, or remove this one"
@@ -269,7 +262,7 @@ def _batches(part: Part, options: PackOptions, skipped: list[str]) -> Iterator[p
                 raise BadImage(f"{error}; --bad-images skip leaves it out") from None
             skipped.append(str(error))
         else:
-            rows.append((name.encode(errors="surrogateescape"), label, data, zlib.crc32(data), anew))
+            rows.append((name.encode(errors="surrogateescape"), label, data, checksum(data), anew))
             total += len(data)
             if total > BATCH_BYTES:
                 yield _batch(rows)

@@ -163,7 +163,7 @@ def show_progress(runs: Sequence[Run], done: Mapping[str, int]) -> Progress:
     return LiveProgress(runs, done) if sys.stdout.isatty() else PlainProgress(runs, done)
 
 
-@contextmanager
+@contextlib.contextmanager
 def show_count(total: int, what: str) -> Iterator[Callable[[str], None]]:
     """Hears of each of so many things that it is done: a bar in a terminal, lines elsewhere.
 

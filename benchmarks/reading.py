@@ -1,0 +1,129 @@
+"""Reading an image folder's photographs in shuffled order, against reading them packed (`roadmap data pack`).
+
+    python benchmarks/reading.py [FOLDER] [--images 2000] [--rounds 7]     about 0.25 GB in FOLDER
+
+Warm: all of it is in memory. Cold: nothing is, by /proc/sys/vm/drop_caches where that is permitted (as root), else by
+posix_fadvise. Every measurement is a process of its own, forked, with data sets that it opens: that is in its time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import PIL
+import pyarrow
+from photographs import write_photographs
+
+from roadmap.folders import list_images
+from roadmap.packed import PackOptions
+from runner.packed import Packed
+from runner.packing import pack
+from runner.sources import Encoded, Files
+
+CASES = [
+    ("read", False, False),
+    ("read", True, False),
+    ("read and decode", False, True),
+    ("read and decode", True, True),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", help="where the images are made (default: the system's temporary folder)")
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="roadmap-reading-", dir=options.folder) as place:
+        source, packed = Path(place) / "folder", Path(place) / "packed"
+        write_photographs(source, options.images, classes=100)
+        pack(source, packed, PackOptions(), os.cpu_count() or 1, lambda done, total: None)
+        files = [path for folder in (source, packed) for path in folder.rglob("*.*")]
+        print(
+            f"{options.images} JPEGs, Pillow {PIL.__version__}, pyarrow {pyarrow.__version__}; cold: {make_cold(files)}"
+        )
+        print(f"images/s of one process, medians of {options.rounds} alternating rounds")
+        print(f"{'':<24}  folder  packed   ratio   lowest..highest   MB from the disk: folder  packed")
+        for what, cold, decode in CASES:
+            rounds = [one_round(source, packed, files, number, cold, decode) for number in range(options.rounds)]
+            ratios = [ours[0] / theirs[0] for theirs, ours in rounds]
+            rates, read = (
+                [statistics.median(each[side][what] for each in rounds) for side in (0, 1)] for what in (0, 1)
+            )
+            print(
+                f"{what + (', cold' if cold else ', warm'):<24}{rates[0]:>8.0f}{rates[1]:>8.0f}"
+                f"{statistics.median(ratios):>8.2f}   {min(ratios):.2f}..{max(ratios):.2f}"
+                f"{read[0] / 1e6:>31.0f}{read[1] / 1e6:>8.0f}",
+                flush=True,
+            )
+
+
+def one_round(
+    source: Path, packed: Path, files: list[Path], number: int, cold: bool, decode: bool
+) -> list[tuple[float, int]]:
+    """Of the folder and of the packed data set, in turn first: images/s, and bytes that came from the disk."""
+    found = {}
+    for folder in (source, packed) if number % 2 else (packed, source):
+        if cold:
+            make_cold(files)
+        else:
+            for path in files:
+                path.read_bytes()
+        found[folder] = in_a_process(folder, number, decode)
+    return [found[source], found[packed]]
+
+
+def make_cold(files: list[Path]) -> str:
+    """Has the system forget the files' content; returns how."""
+    os.sync()
+    try:
+        Path("/proc/sys/vm/drop_caches").write_text("3\n")
+        return "drop_caches"
+    except OSError:
+        for path in files:
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return "posix_fadvise"
+
+
+def in_a_process(folder: Path, seed: int, decode: bool) -> tuple[float, int]:
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=measure, args=(theirs, folder, seed, decode))
+    process.start()
+    found: tuple[float, int] = ours.recv()
+    process.join()
+    return found
+
+
+def measure(connection: Any, folder: Path, seed: int, decode: bool) -> None:
+    split: Encoded = Files(list_images(folder)[0]) if folder.name == "folder" else Packed(folder, "train")
+    order = list(range(len(split)))
+    random.Random(seed).shuffle(order)
+    before, began = bytes_from_disk(), time.perf_counter()
+    for index in order:
+        if decode:
+            split.photo(index).pixels()
+        else:
+            sum(bytes(split.encoded(index)[::4096]))  # a byte of each page: a map alone reads nothing
+    connection.send((len(order) / (time.perf_counter() - began), bytes_from_disk() - before))
+
+
+def bytes_from_disk() -> int:
+    try:
+        lines = Path("/proc/self/io").read_text().splitlines()
+    except OSError:
+        return 0
+    return int(next(line.split()[1] for line in lines if line.startswith("read_bytes")))
+
+
+if __name__ == "__main__":
+    main()
