@@ -88,8 +88,6 @@ class Shard:
         import numpy as np
 
         self.path, self.entry = folder / entry.file, entry
-        self.name = str(self.path)
-        self.changed = self.path.stat().st_mtime_ns  # another file of the name is another map
         table, address = self._table()
         images = table.column("image").chunks
         offsets = [np.frombuffer(batch.buffers()[1], np.int64, len(batch) + 1) for batch in images]
@@ -108,7 +106,7 @@ class Shard:
             size = self.path.stat().st_size
             if size != self.entry.bytes:
                 raise DamagedShard(f"{self.path} has {size} bytes, not {self.entry.bytes}; {HINT}")
-            buffer = library.py_buffer(_mapped(self.name, self.changed))
+            buffer = library.py_buffer(_mapped(self))
             table = library.ipc.open_file(buffer).read_all()
             table.validate(full=True)  # else damaged offsets would lead anywhere in memory
             if table.schema != schema() or len(table) != self.entry.images:
@@ -118,15 +116,11 @@ class Shard:
         return table, buffer.address
 
     def image(self, row: int) -> memoryview:
-        mapped, start, size = self.expect(row)
-        return memoryview(mapped)[start : start + size]
-
-    def expect(self, row: int) -> tuple[mmap.mmap, int, int]:
-        """Has the disk bring an image whole, not page by page; returns where it will be: map, start, size."""
-        mapped, start, size = _mapped(self.name, self.changed), self.starts.item(row), self.sizes.item(row)
+        mapped, start, size = _mapped(self), self.starts.item(row), self.sizes.item(row)
+        # The disk brings the image whole, and no more: the system would read megabytes around each page that is missed.
         lead = start % mmap.PAGESIZE
         mapped.madvise(mmap.MADV_WILLNEED, start - lead, size + lead)
-        return mapped, start, size
+        return memoryview(mapped)[start : start + size]
 
     def names(self) -> list[bytes]:
         names: list[bytes] = self._table()[0].column("name").to_pylist()
@@ -134,12 +128,9 @@ class Shard:
 
 
 @lru_cache(maxsize=MOST_MAPPED)
-def _mapped(path: str, changed: int) -> mmap.mmap:
-    with open(path, "rb") as file:
-        found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    # What lies around an image is not wanted: reading ahead would bring much more than is asked for.
-    found.madvise(mmap.MADV_RANDOM)
-    return found
+def _mapped(shard: Shard) -> mmap.mmap:
+    with shard.path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def schema() -> pyarrow.Schema:
@@ -170,8 +161,8 @@ def _lines(shards: Sequence[Shard]) -> Iterator[bytes]:
             yield content_line(name, size, its_checksum if reencoded else None)
 
 
-def damage(folder: Path, index: Index, report: Callable[[int], None]) -> Iterator[str]:
-    """Reads all of a packed data set back, and tells of what is not as it was written. Reports images behind it."""
+def damage(folder: Path, index: Index, report: Callable[[int, int], None]) -> Iterator[str]:
+    """Reads all of a packed data set back, and tells of what is not as it was written. Reports images done, and all."""
     whole: list[list[Shard]] = []
     seen = 0
     for name, split in index.splits.items():
@@ -192,7 +183,7 @@ def damage(folder: Path, index: Index, report: Callable[[int], None]) -> Iterato
                     if 0 <= label < len(labels):
                         labels[label] += 1
             seen += entry.images
-            report(seen)
+            report(seen, index.images)
         if len(shards) == len(split.shards) and tuple(labels) != split.images_of_class:
             yield f"{folder}: {name}: the images of the classes are not as many as the index says"
         whole.append(shards)

@@ -6,14 +6,11 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from roadmap.cli.progress import counting
 from roadmap.cli.text import FAILED, many
 from roadmap.packed import Index, PackOptions, read_index
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def add_verbs(verbs: Any, parser_class: type[argparse.ArgumentParser]) -> None:
@@ -93,8 +90,7 @@ def check_packed(options: argparse.Namespace) -> int:
         raise ValueError(f"{folder}: no such folder; one that `roadmap data pack` made is expected")
     index = read_index(folder)
     with counting("checking", "images") as report:
-        tell: Callable[[int], None] = lambda done: report(done, index.images)  # noqa: E731
-        found = list(damage(folder, index, tell))
+        found = list(damage(folder, index, report))
     for message in found:
         print(message)
     shards = sum(len(split.shards) for split in index.splits.values())

@@ -196,15 +196,16 @@ def show_count(total: int, what: str) -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def counting(doing: str, noun: str) -> Iterator[Callable[[int, int], None]]:
-    """For work that is counted: takes what is done, and all."""
-    if not sys.stdout.isatty():
+    """For work whose things are too many to tell of each: hears how many are done, and of how many."""
+    if not sys.stderr.isatty():
         yield _plain_counting(doing, noun)
         return
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(noun))
-    with Bars(*columns, TimeRemainingColumn()) as bars:
+    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
         task = bars.add_task(doing, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
@@ -218,6 +219,6 @@ def _plain_counting(doing: str, noun: str) -> Callable[[int, int], None]:
         tenth = 10 * done // max(total, 1)
         if tenth > told or time.monotonic() - told_at > LONG:
             told, told_at = tenth, time.monotonic()
-            print(f"{doing}: {done} of {total} {noun}", flush=True)
+            print(f"{doing}: {done} of {total} {noun}", flush=True, file=sys.stderr)
 
     return tell
