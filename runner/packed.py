@@ -101,17 +101,16 @@ class Shard:
 
     def _table(self) -> tuple[pyarrow.Table, int]:
         """The file as a table, and the address in memory that it begins at."""
-        library = arrow()
+        library, size = arrow(), self.path.stat().st_size
+        if size != self.entry.bytes:
+            raise DamagedShard(f"{self.path} has {size} bytes, not {self.entry.bytes}; {HINT}")
+        buffer = library.py_buffer(_mapped(self))
         try:
-            size = self.path.stat().st_size
-            if size != self.entry.bytes:
-                raise DamagedShard(f"{self.path} has {size} bytes, not {self.entry.bytes}; {HINT}")
-            buffer = library.py_buffer(_mapped(self))
             table = library.ipc.open_file(buffer).read_all()
             table.validate(full=True)  # else damaged offsets would lead anywhere in memory
             if table.schema != schema() or len(table) != self.entry.images:
                 raise library.ArrowInvalid("its columns, or their length, are others than the index says")
-        except library.ArrowException as error:
+        except (library.ArrowException, OSError) as error:  # of which kind is Arrow's own choice
             raise DamagedShard(f"{self.path} can't be read: {error}; {HINT}") from None
         return table, buffer.address
 
