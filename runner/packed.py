@@ -110,7 +110,7 @@ class Shard:
             table.validate(full=True)  # else damaged offsets would lead anywhere in memory
             if table.schema != schema() or len(table) != self.entry.images:
                 raise library.ArrowInvalid("its columns, or their length, are others than the index says")
-        except (library.ArrowException, OSError) as error:  # of which kind is Arrow's own choice
+        except (library.ArrowException, OSError, ValueError) as error:  # a column's name may be no text any more
             raise DamagedShard(f"{self.path} can't be read: {error}; {HINT}") from None
         return table, buffer.address
 
