@@ -118,7 +118,7 @@ def test_a_run_on_packed_data_is_the_folders_run_bit_for_bit(tmp_path):
         assert main([*arguments, *(word for each in settings for word in ("--set", each))]) == 0
         (run,) = out.glob("*/*/result.json")
         rows = [json.loads(line) for line in (run.parent / "metrics.jsonl").read_text().splitlines()]
-        found.append((run.parent.name, [(row["train_loss"], row["test_accuracy"]) for row in rows]))
+        found.append((run.parent.name, [[row[key] for key in ("train_loss", "accuracy")] for row in rows]))
     assert found[0] == found[1] and len(found[0][1]) == 3
 
 
@@ -270,8 +270,9 @@ def test_wrong_requests_are_refused(photographs, packed, tmp_path, capsys):
         assert pack(*arguments) == 2
         assert message in one_sentence(capsys)
     assert not new.exists()
-    assert check(photographs) == 2
-    assert check(tmp_path / "nowhere") == 2
+    for folder in (photographs, tmp_path / "nowhere"):
+        assert check(folder) == 2
+        assert "is no packed data set; a folder that `roadmap data pack` made is expected" in one_sentence(capsys)
 
 
 def test_the_same_packing_again_does_nothing(photographs, packed):

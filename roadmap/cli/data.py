@@ -10,7 +10,7 @@ from typing import Any
 
 from roadmap.cli.progress import counting
 from roadmap.cli.text import FAILED, many
-from roadmap.packed import Index, PackOptions, read_index
+from roadmap.packed import Index, PackOptions, is_packed, read_index
 
 
 def add_verbs(verbs: Any, parser_class: type[argparse.ArgumentParser]) -> None:
@@ -25,9 +25,13 @@ def add_verbs(verbs: Any, parser_class: type[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--resize", type=int, metavar="PIXELS", help="an image's shorter side, at most (default: bytes are kept)"
     )
-    parser.add_argument("--quality", type=int, help="of JPEGs that are resized (default: 90)")
-    parser.add_argument("--bad-images", choices=("stop", "skip"), default="stop", help="skip: left out, and counted")
-    parser.add_argument("--shard-megabytes", type=int, default=256, metavar="MB", help="of the source in each file")
+    parser.add_argument("--quality", type=int, metavar="1-100", help="of JPEGs that are resized (default: 90)")
+    parser.add_argument(
+        "--bad-images", choices=("stop", "skip"), default="stop", help="stop (default); skip: left out, counted"
+    )
+    parser.add_argument(
+        "--shard-megabytes", type=int, default=256, metavar="MB", help="of the source in each file (default: 256)"
+    )
     parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one for each core)")
     parser.set_defaults(function=pack_folder)
 
@@ -86,8 +90,8 @@ def check_packed(options: argparse.Namespace) -> int:
     from runner.packed import damage
 
     folder: Path = options.packed
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; one that `roadmap data pack` made is expected")
+    if not is_packed(folder):
+        raise ValueError(f"{folder} is no packed data set; a folder that `roadmap data pack` made is expected")
     index = read_index(folder)
     with counting("checking", "images") as report:
         found = list(damage(folder, index, report))
