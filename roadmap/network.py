@@ -26,6 +26,13 @@ NORMS: dict[Norm, Callable[[int], nn.Module]] = {"bn": nn.BatchNorm2d, "ln": par
 ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
+def _activation(name: Activation | None, *, in_place: bool) -> nn.Module:
+    """`in_place`: nothing else takes its input, nor a gradient; ReLU's own takes what comes out."""
+    if name == "relu":
+        return nn.ReLU(inplace=in_place)
+    return ACTIVATIONS[name]() if name else nn.Identity()
+
+
 class _Depthwise(torch.autograd.Function):
     """A depthwise convolution whose gradients are depthwise convolutions; its odd kernel is padded to keep the size.
 
@@ -90,7 +97,7 @@ class ConvNormAct(nn.Module):
         super().__init__()
         self.conv = find_mixer(layer.mixer).build(layer) if layer.mixer else _convolution(layer)
         self.norm = NORMS[layer.norm](layer.outputs) if layer.norm else nn.Identity()
-        self.act = ACTIVATIONS[layer.act]() if layer.act else nn.Identity()
+        self.act = _activation(layer.act, in_place=layer.norm is not None)  # the gradient of a norm takes its input
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.act(self.norm(self.conv(x)))
@@ -122,13 +129,20 @@ class Residual(nn.Module):
         )
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.shortcut = ConvNormAct(block.shortcut) if block.shortcut else nn.Identity()
-        self.act = ACTIVATIONS[block.act]() if block.act else nn.Identity()
+        self.act = _activation(block.act, in_place=True)
+        self.ends_with_norm = block.layers[-1].norm is not None and block.layers[-1].act is None
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.convs(x)
         if self.scale is not None:
             branch = branch * self.scale.view(-1, 1, 1)
-        y: Tensor = self.act(self.shortcut(x) + self.drop_path(branch))
+        branch, shortcut = self.drop_path(branch), self.shortcut(x)
+        # What a norm gave no gradient takes: the sum needs no memory of its own.
+        if self.ends_with_norm and torch.result_type(branch, shortcut) == branch.dtype:
+            branch += shortcut
+        else:
+            branch = shortcut + branch
+        y: Tensor = self.act(branch)
         return y
 
 

@@ -340,3 +340,37 @@ def test_large_depthwise_kernels_are_where_the_design_has_them():
 
     assert kinds("layer-scale") == {DepthwiseConvolution}
     assert kinds("width") == {torch.nn.Conv2d}  # of kernel 3
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("rung", ["pico", "gelu", "fewer-norms", "layer-norm", "layer-scale"])
+def test_sums_in_place_are_sums(rung, autocast):
+    """They leave a block's input as it was, and have the outputs, gradients and types of sums that take memory."""
+    torch.manual_seed(0)
+    model = roadmap.build(roadmap.ladder("pico", rung)[0].experiment.design, 10)
+    for block in model.stages[1].blocks:
+        found = []
+        x = torch.randn(2, block.convs[0].conv.in_channels, 8, 8)  # fp32, also where convolutions give bf16
+        for in_place in (block.ends_with_norm, False):
+            block.ends_with_norm = in_place
+            block.act.inplace = in_place
+            block.zero_grad()
+            taken = x.clone().requires_grad_()
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                y = block(taken)
+            y.square().mean().backward()
+            assert torch.equal(taken, x)
+            found.append([y, taken.grad, *(parameter.grad for parameter in block.parameters())])
+        for mine, other in zip(*found, strict=True):
+            assert mine.dtype == other.dtype and torch.equal(mine, other)
+
+
+def test_resnets_sums_and_activations_take_no_memory_of_their_own():
+    def is_in_place(rung):
+        block = roadmap.build(roadmap.ladder("pico", rung)[0].experiment.design, 10).stages[0].blocks[0].train()
+        held = []
+        block.convs[-1].register_forward_hook(lambda module, taken, given: held.append(given))
+        return block(torch.randn(2, block.convs[0].conv.in_channels, 8, 8)).data_ptr() == held[0].data_ptr()
+
+    assert is_in_place("pico")
+    assert not is_in_place("fewer-norms")  # whose last convolution's output may be a mixer's, and its own
