@@ -2,8 +2,8 @@
 
     python benchmarks/augment.py [--rounds 7] [--images 512]
 
-timm's is a loader of image files with its own transform, as its training script has it without a GPU to leave parts to,
-and its Mixup. Ours is what the engine trains on. Photographs are made out of scikit-learn's two.
+timm's transform is in a plain loader of image files, with its Mixup behind it; timm's loader is what its training
+script makes. Ratios are to both. Ours is what the engine trains on. Photographs are made out of scikit-learn's two.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 from photographs import write_photographs
-from timm.data import auto_augment, create_transform
+from timm.data import FastCollateMixup, ImageDataset, auto_augment, create_loader, create_transform
 from timm.data.mixup import Mixup
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -39,11 +39,15 @@ from runner.sources import load_data
 BATCH = 128
 
 
-def by_timm(folder: Path, run: Run) -> Iterator[tuple[Tensor, Tensor]]:
-    # timm's posterize to 0 bits ends an epoch with Pillow 13; as in the engine the image is black then.
+def mend_timm() -> None:
+    """Its posterize to 0 bits ends an epoch with Pillow 13; as in the engine the image is black then."""
     auto_augment.NAME_TO_OP["PosterizeIncreasing"] = lambda image, bits, **_: (
         auto_augment.posterize(image, bits) if bits else image.point(lambda level: 0)
     )
+
+
+def by_timm(folder: Path, run: Run) -> Iterator[tuple[Tensor, Tensor]]:
+    mend_timm()
     recipe = run.experiment.recipe
     transform = create_transform(
         recipe.image_size,
@@ -58,6 +62,33 @@ def by_timm(folder: Path, run: Run) -> Iterator[tuple[Tensor, Tensor]]:
     while True:
         for images, labels in DataLoader(ImageFolder(str(folder / "train"), transform), BATCH, shuffle=True):
             yield mixup(images, labels)
+
+
+def by_timms_loader(folder: Path, run: Run) -> Iterator[tuple[Tensor, Tensor]]:
+    """As its training script makes it: uint8 until images are mixed in the batch, then normalized and erased."""
+    mend_timm()
+    recipe = run.experiment.recipe
+    mixup = FastCollateMixup(
+        recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=run.dataset.classes
+    )
+    loader = create_loader(
+        ImageDataset(str(folder / "train")),
+        (3, recipe.image_size, recipe.image_size),
+        BATCH,
+        is_training=True,
+        num_workers=0,
+        persistent_workers=False,
+        device=torch.device("cpu"),
+        auto_augment=recipe.randaugment,
+        color_jitter=None,
+        interpolation=recipe.interpolation,
+        re_prob=recipe.random_erasing,
+        re_mode="pixel",
+        collate_fn=mixup,
+        pin_memory=False,
+    )
+    while True:
+        yield from loader
 
 
 def by_us(folder: Path, run: Run, augment: str) -> Iterator[tuple[Tensor, Tensor]]:
@@ -76,7 +107,8 @@ def make_run(folder: Path) -> Run:
 
 
 WAYS: dict[str, Callable[[Path, Run], Iterator[tuple[Tensor, Tensor]]]] = {
-    "timm": by_timm,
+    "timm's transform": by_timm,
+    "timm's loader": by_timms_loader,
     "ours, --augment reference": partial(by_us, augment="reference"),
     "ours": partial(by_us, augment="fast"),
 }
@@ -110,6 +142,7 @@ def main() -> None:
         for way in WAYS:
             asked[way], its = get_context("spawn").Pipe()
             get_context("spawn").Process(target=measure, args=(way, folder, options.images, its), daemon=True).start()
+            its.close()
             asked[way].recv()
         for number in range(1, options.rounds + 1):
             for way, pipe in asked.items():
@@ -120,9 +153,12 @@ def main() -> None:
             pipe.send(False)
     print(f"\nimages/s of one core, medians of {options.rounds} alternating rounds, torch {torch.__version__}")
     for way, found in rates.items():
-        ratio = statistics.median(ours / timm for ours, timm in zip(found, rates["timm"], strict=True))
+        ratios = [
+            statistics.median(ours / peer for ours, peer in zip(found, rates[its], strict=True))
+            for its in ("timm's transform", "timm's loader")
+        ]
         rate = statistics.median(found)
-        print(f"{way:<26} {rate:6.0f}   {1e3 / rate:6.3f} ms   ratio {ratio:.2f}")
+        print(f"{way:<26} {rate:6.0f}   {1e3 / rate:6.3f} ms   ratio {ratios[0]:.2f} and {ratios[1]:.2f}")
 
 
 if __name__ == "__main__":

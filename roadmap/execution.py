@@ -26,7 +26,7 @@ class Execution:
     workers: int | Auto  # processes that read and augment images, for each training process; 0: itself
     channels_last: bool  # the order in memory
     compile: str | None  # a backend of torch.compile
-    augment: Literal["fast", "reference"] | Auto  # on arrays, or by timm's own transforms: the same random numbers
+    augment: Literal["fast", "reference"] | Auto  # on arrays, or by timm's own transforms, one by one
     checkpoint_minutes: float  # between two checkpoints within an epoch
     checkpoint_share: float  # of the time, at most, that checkpoints at the ends of epochs take; 1: at each epoch's end
     on_nan: Literal["stop", "retry"]  # "retry": from the last checkpoint, the rest of the epoch in another order

@@ -64,6 +64,8 @@ class DepthwiseConvolution(nn.Conv2d):
     """Trains faster on a CPU, where torch's gradient of the weight takes ten times a forward for kernels above 3."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():  # a compiler has kernels of its own, and would stop at what follows
+            return super().forward(x)
         # oneDNN has no fast kernel for images of few pixels, and torch loops over the channels of single ones.
         if x.device.type != "cpu" or min(x.shape[2:]) < 4 or not torch.backends.mkldnn.is_available():
             return super().forward(x)
@@ -138,7 +140,7 @@ class Residual(nn.Module):
             branch = branch * self.scale.view(-1, 1, 1)
         branch, shortcut = self.drop_path(branch), self.shortcut(x)
         # What a norm gave no gradient takes: the sum needs no memory of its own.
-        if self.ends_with_norm and torch.result_type(branch, shortcut) == branch.dtype:
+        if self.ends_with_norm and branch.dtype == shortcut.dtype:
             branch += shortcut
         else:
             branch = shortcut + branch

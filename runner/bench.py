@@ -85,7 +85,8 @@ def _measured_apart(run: Run, plan: Plan, started: str) -> Round:
     process = context.Process(  # type: ignore[attr-defined]
         target=_measure_for, args=(theirs, run, plan, started, LOADED), daemon=True
     )
-    process.start()
+    with _undisturbed():  # else the new process may find nobody who tells it what to do
+        process.start()
     theirs.close()  # so that the end of the process is the end of the connection
     try:
         found: Round | str = ours.recv()
@@ -102,6 +103,16 @@ def _measured_apart(run: Run, plan: Plan, started: str) -> Round:
     return found
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals wait."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _measure_for(connection: Connection, run: Run, plan: Plan, started: str, plugins: Sequence[Path]) -> None:
     """In a process of its own: measures, and sends what it found, or why it did not."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it decides
@@ -111,7 +122,7 @@ def _measure_for(connection: Connection, run: Run, plan: Plan, started: str, plu
 
     try:
         found: Round | str = measure(run, plan, started)
-    except (ValueError, RuntimeError) as error:  # also of a GPU whose memory is too small
-        found = str(error).splitlines()[0]
+    except Exception as error:  # a design's that can't be built, a GPU's whose memory is too small, a plugin's
+        found = (str(error).splitlines() or [type(error).__name__])[0]
     with contextlib.suppress(OSError):  # whoever started it may be gone
         connection.send(found)

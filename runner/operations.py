@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL.Image import Resampling
 from timm.data import auto_augment
 
-Pixels = npt.NDArray[np.uint8]
+Array = npt.NDArray[np.uint8]
 
 LEVELS = np.arange(256)
 FILTERS = {Resampling.BILINEAR: cv2.INTER_LINEAR, Resampling.BICUBIC: cv2.INTER_CUBIC}
@@ -27,19 +27,19 @@ SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13  # Pillow's ImageFilte
 CUT_OFF = 0.499
 
 
-def _looked_up(image: Pixels, table: npt.NDArray[Any]) -> Pixels:
+def _looked_up(image: Array, table: npt.NDArray[Any]) -> Array:
     """Each level by a table of 256, or each channel's by one of its own, 256 x 3; cut off at 0 and 255."""
     table = table.clip(0, 255).astype(np.uint8)
     return np.asarray(cv2.LUT(image, table if table.ndim == 1 else table[None]), np.uint8)
 
 
-def _histograms(image: Pixels) -> npt.NDArray[np.int64]:
+def _histograms(image: Array) -> npt.NDArray[np.int64]:
     """256 x 3"""
     channels = [cv2.calcHist([image], [channel], None, [256], [0, 256]) for channel in range(3)]
     return np.stack(channels, axis=-1).reshape(256, 3).astype(np.int64)
 
 
-def auto_contrast(image: Pixels, **_: Any) -> Pixels:
+def auto_contrast(image: Array, **_: Any) -> Array:
     """Each channel's darkest level becomes 0 and its lightest 255."""
     found = _histograms(image) > 0
     low, high = found.argmax(0), 255 - found[::-1].argmax(0)
@@ -48,7 +48,7 @@ def auto_contrast(image: Pixels, **_: Any) -> Pixels:
     return _looked_up(image, table)
 
 
-def equalize(image: Pixels, **_: Any) -> Pixels:
+def equalize(image: Array, **_: Any) -> Array:
     """Each channel's levels, spread so that all are about as frequent."""
     counts = _histograms(image)
     lightest = counts[255 - (counts[::-1] > 0).argmax(0), range(3)]
@@ -58,40 +58,40 @@ def equalize(image: Pixels, **_: Any) -> Pixels:
     return _looked_up(image, table)
 
 
-def invert(image: Pixels, **_: Any) -> Pixels:
+def invert(image: Array, **_: Any) -> Array:
     return 255 - image
 
 
-def posterize(image: Pixels, bits_to_keep: int, **_: Any) -> Pixels:
+def posterize(image: Array, bits_to_keep: int, **_: Any) -> Array:
     """0 bits, or fewer, leave nothing: black."""
     return image & np.uint8(256 - 2 ** (8 - min(max(bits_to_keep, 0), 8)))
 
 
-def solarize(image: Pixels, threshold: int, **_: Any) -> Pixels:
+def solarize(image: Array, threshold: int, **_: Any) -> Array:
     return _looked_up(image, np.where(threshold > LEVELS, LEVELS, 255 - LEVELS))
 
 
-def solarize_add(image: Pixels, add: int, threshold: int = 128, **_: Any) -> Pixels:
+def solarize_add(image: Array, add: int, threshold: int = 128, **_: Any) -> Array:
     return _looked_up(image, np.where(threshold > LEVELS, LEVELS + add, LEVELS))
 
 
-def brightness(image: Pixels, factor: float, **_: Any) -> Pixels:
+def brightness(image: Array, factor: float, **_: Any) -> Array:
     return _looked_up(image, factor * LEVELS)
 
 
-def contrast(image: Pixels, factor: float, **_: Any) -> Pixels:
+def contrast(image: Array, factor: float, **_: Any) -> Array:
     """Away from the mean of the whole image's grey, or towards it."""
     mean = int(cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0] + 0.5)
     return _looked_up(image, mean + factor * (LEVELS - mean))
 
 
-def color(image: Pixels, factor: float, **_: Any) -> Pixels:
+def color(image: Array, factor: float, **_: Any) -> Array:
     """Away from each pixel's grey, or towards it."""
     blend = factor * np.eye(3) + (1 - factor) * LUMA
     return np.asarray(cv2.transform(image, np.column_stack((blend, [-CUT_OFF] * 3))), np.uint8)
 
 
-def sharpness(image: Pixels, factor: float, **_: Any) -> Pixels:
+def sharpness(image: Array, factor: float, **_: Any) -> Array:
     """Away from the smoothed image, or towards it; its outermost pixels stay."""
     kernel = (1 - factor) * SMOOTH
     kernel[1, 1] += factor
@@ -101,7 +101,7 @@ def sharpness(image: Pixels, factor: float, **_: Any) -> Pixels:
     return result
 
 
-def _affine(image: Pixels, matrix: tuple[float, ...], resample: Resampling, fillcolor: tuple[int, ...]) -> Pixels:
+def _affine(image: Array, matrix: tuple[float, ...], resample: Resampling, fillcolor: tuple[int, ...]) -> Array:
     """As Pillow's Image.transform: `matrix` leads from a place in the result to one in the image.
 
     Pillow has the corners of pixels at whole numbers, OpenCV their centres.
@@ -113,30 +113,30 @@ def _affine(image: Pixels, matrix: tuple[float, ...], resample: Resampling, fill
     return np.asarray(cv2.warpAffine(image, centred, size, flags=flags, borderValue=fillcolor), np.uint8)
 
 
-def rotate(image: Pixels, degrees: float, **how: Any) -> Pixels:
+def rotate(image: Array, degrees: float, **how: Any) -> Array:
     """About the centre."""
     y, x = image.shape[0] / 2, image.shape[1] / 2
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return _affine(image, (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y), **how)
 
 
-def shear_x(image: Pixels, factor: float, **how: Any) -> Pixels:
+def shear_x(image: Array, factor: float, **how: Any) -> Array:
     return _affine(image, (1, factor, 0, 0, 1, 0), **how)
 
 
-def shear_y(image: Pixels, factor: float, **how: Any) -> Pixels:
+def shear_y(image: Array, factor: float, **how: Any) -> Array:
     return _affine(image, (1, 0, 0, factor, 1, 0), **how)
 
 
-def translate_x(image: Pixels, share: float, **how: Any) -> Pixels:
+def translate_x(image: Array, share: float, **how: Any) -> Array:
     return _shifted(image, share * image.shape[1], axis=1, **how)
 
 
-def translate_y(image: Pixels, share: float, **how: Any) -> Pixels:
+def translate_y(image: Array, share: float, **how: Any) -> Array:
     return _shifted(image, share * image.shape[0], axis=0, **how)
 
 
-def _shifted(image: Pixels, pixels: float, axis: int, resample: Resampling, fillcolor: tuple[int, ...]) -> Pixels:
+def _shifted(image: Array, pixels: float, axis: int, resample: Resampling, fillcolor: tuple[int, ...]) -> Array:
     """What _affine does of a translation, in a fifth of its time: a filter along the axis, and whole pixels."""
     if axis == 1:
         turned = _shifted(np.asarray(cv2.transpose(image), np.uint8), pixels, 0, resample, fillcolor)
@@ -166,7 +166,7 @@ def _weights(part: float, resample: Resampling) -> npt.NDArray[np.float64]:
     return np.array(weights)[:, None]
 
 
-ON_ARRAYS: dict[Callable[..., Any], Callable[..., Pixels]] = {
+ON_ARRAYS: dict[Callable[..., Any], Callable[..., Array]] = {
     auto_augment.auto_contrast: auto_contrast,
     auto_augment.equalize: equalize,
     auto_augment.invert: invert,

@@ -56,7 +56,7 @@ class Photo:
         return np.array(image if reduction == 1 else image.reduce(reduction))
 
     def _decoded_by_opencv(self, reduction: int) -> npt.NDArray[np.uint8] | None:
-        """Of a whole JPEG in colours or grey; others, such as for print, it takes otherwise than Pillow."""
+        """Of a JPEG in colours or grey that is not cut off; those for print it takes otherwise than Pillow."""
         if self.data is None or self.header.format != "JPEG" or self.header.mode not in ("RGB", "L"):
             return None
         import cv2

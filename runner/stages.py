@@ -22,6 +22,7 @@ from runner.transforms import ByPillow, OnArrays
 # In the order in which an image passes them: in a worker's process, then in the trainer's.
 WORKERS = ("read", "decode", "crop", "augment", "collate")
 TRAINERS = ("transfer", "normalize", "erase", "mix")
+REST = "the rest"  # of the clock: the loader's own
 
 
 class Stopwatch:
@@ -76,7 +77,7 @@ def stage_seconds(run: Run, execution: Execution, rounds: int, seconds: float) -
     A batch before the first round is not counted. Raises ValueError where the data is not there.
     """
     check_trainable(run)
-    setup = choose_setup(run.experiment.recipe, replace(execution, workers=0), 1, 1)
+    setup = choose_setup(run.experiment.recipe, replace(execution, processes=1, threads=1, workers=0), 1, 1)
     setup.prepare()
     training, _ = load_data(run, execution.data_path)
     batches = TrainingBatches(run, training, setup, rank=0)
@@ -89,7 +90,9 @@ def stage_seconds(run: Run, execution: Execution, rounds: int, seconds: float) -
         images, began = 0, time.perf_counter()
         while time.perf_counter() - began < seconds:
             images += len(next(stream)[0])
-        yield {stage: stopwatch.seconds[stage] / images for stage in (*WORKERS, *TRAINERS)}
+        took = (time.perf_counter() - began) / images
+        found = {stage: stopwatch.seconds[stage] / images for stage in (*WORKERS, *TRAINERS)}
+        yield found | {REST: took - sum(found.values())}
 
 
 def _watch(batches: TrainingBatches, stopwatch: Stopwatch) -> None:

@@ -20,7 +20,7 @@ from torchvision.transforms import InterpolationMode
 
 from roadmap.recipe import Recipe
 from roadmap.study import Dataset
-from runner.operations import ON_ARRAYS, Pixels
+from runner.operations import ON_ARRAYS, Array
 from runner.photo import Photo
 
 PillowTransform = Callable[[Image], Tensor]  # RGB to uint8, 3 x S x S
@@ -76,11 +76,6 @@ def _mend_posterize(randaugment: auto_augment.RandAugment) -> None:
             operation.aug_fn = _posterize
 
 
-def timms_own(operation: Callable[..., Any]) -> Callable[..., Any]:
-    """The function of timm that an operation stands for."""
-    return auto_augment.posterize if operation is _posterize else operation
-
-
 def _posterize(image: Image, bits_to_keep: int, **arguments: Any) -> Image:
     if bits_to_keep < 1:
         return image.point(lambda level: 0)
@@ -110,11 +105,12 @@ class OnArrays:
         self.crop = self._random_resized if recipe.crop == "random-resized" else self._padded
         _, colours, _ = training_transform(recipe, dataset).transforms  # type: ignore[attr-defined]
         self.randaugment: list[auto_augment.RandAugment] = colours.transforms
+        timms: Any = auto_augment.NAME_TO_OP
         for operation in itertools.chain.from_iterable(each.ops for each in self.randaugment):
-            operation.aug_fn = ON_ARRAYS[timms_own(operation.aug_fn)]
-        cv2.setNumThreads(1)  # of a process whose images are small; workers are the threads
+            operation.aug_fn = ON_ARRAYS[timms[operation.name]]
 
     def __call__(self, photo: Photo) -> Tensor:
+        cv2.setNumThreads(1)  # whichever process this is; workers are the threads
         image = self.crop(photo)
         if self.recipe.horizontal_flip and torch.rand(1) < self.recipe.horizontal_flip:
             image = np.asarray(cv2.flip(image, 1), np.uint8)
@@ -122,11 +118,13 @@ class OnArrays:
             image = randaugment(image)
         return torch.from_numpy(image)
 
-    def _random_resized(self, photo: Photo) -> Pixels:
+    def _random_resized(self, photo: Photo) -> Array:
         recipe, side = self.recipe, self.recipe.image_size
         top, left, height, width = RandomResizedCropAndInterpolation.get_params(
             photo.header, recipe.crop_scale, recipe.crop_ratio
         )
+        if not height or not width:  # of an image of a pixel or two timm may take none
+            top, left, height, width = 0, 0, *photo.size[::-1]
         reduction = next((each for each in REDUCTIONS if 2 * each * side <= min(height, width)), 1)
         pixels = photo.pixels(reduction)
         if reduction == 1:
@@ -136,7 +134,7 @@ class OnArrays:
         how = Resampling[recipe.interpolation.upper()]
         return np.array(fromarray(pixels).resize((side, side), how, box=box))
 
-    def _padded(self, photo: Photo) -> Pixels:
+    def _padded(self, photo: Photo) -> Array:
         """Of the image with its shorter side resized, in a frame of black."""
         side, padding = self.recipe.image_size, self.recipe.crop_padding
         width, height = photo.size
@@ -149,7 +147,7 @@ class OnArrays:
         return np.ascontiguousarray(framed[top : top + side, left : left + side])
 
 
-def _resized(image: Pixels, size: tuple[int, int], interpolation: str) -> Pixels:
+def _resized(image: Array, size: tuple[int, int], interpolation: str) -> Array:
     """To height x width, by torch's filters of uint8, which are Pillow's and vectorized."""
     if image.shape[:2] == size:
         return image

@@ -520,3 +520,15 @@ def test_what_has_no_say_is_refused(capsys):
     assert main(["run", "--steps", "recipe", "--dry-run", "--set", "recipe.sync_batch_norm=true"]) == 0
     assert main(["run", "--dry-run", "--set", "execution.data_path=here"]) == 2
     assert "--data NAME=PATH" in capsys.readouterr().err
+
+
+def test_a_run_that_began_by_one_augmentation_is_not_asked_for_by_the_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = ["run", "--steps", "pico", "--set", "recipe.epochs=1", "--set", "recipe.decay_epochs=1"]
+    assert main([*command, "--augment", "reference"]) == 0
+    (manifest,) = tmp_path.glob("runs/pico/*/manifest.json")
+    assert json.loads(manifest.read_text())["execution"]["augment"] == "reference"
+    assert main([*command, "--augment", "fast"]) == 2
+    found = capsys.readouterr().err
+    assert "began with reference augmentation, --augment fast is another; --out FOLDER trains it anew" in found
+    assert main(command) == 0

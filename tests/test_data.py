@@ -8,9 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from runner.data import EvaluationBatches, TrainingBatches, epoch_order
+from runner.data import AllAtOnce, EvaluationBatches, OneByOne, TrainingBatches, epoch_order, training_samples
 from runner.photo import BadImage
+from runner.randomness import seed_for, seed_globally
 from runner.sources import Pixels, check_trainable, load_data
+from runner.transforms import training_transform
 from tests.conftest import setup_of
 
 
@@ -229,3 +231,23 @@ def test_an_odd_batch_can_not_be_mixed(make_run):
 
 def test_splits_know_their_length():
     assert len(Pixels(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))) == 3
+
+
+@pytest.mark.parametrize("augment", ["fast", "reference"])
+def test_the_reference_is_timms_pixel_for_pixel_and_the_fast_one_nearly(make_run, photographs, augment):
+    run = folder_run(make_run, photographs, **FULL)
+    split, recipe = load_data(run, str(photographs))[0], run.experiment.recipe
+    found = training_samples(run, split, augment).__getitems__([(1, 0), (1, 3)])
+    transform = training_transform(recipe, run.dataset)
+    for image, index in zip(found.images, (0, 3), strict=True):
+        seed_globally(seed_for(run.seed, "augment", 1, index))
+        expected = torch.as_tensor(transform(split.photo(index).rgb()))
+        assert torch.equal(image, expected) == (augment == "reference")
+        assert (image.int() - expected.int()).abs().float().mean() < 20
+
+
+def test_the_reference_is_done_one_by_one_for_small_images_too(make_run):
+    run = make_run("recipe")
+    split = load_data(run)[0]
+    kinds = [type(training_samples(run, split, augment).prepare) for augment in ("fast", "reference")]
+    assert kinds == [AllAtOnce, OneByOne]

@@ -126,3 +126,11 @@ def test_only_small_runs_on_cpus_go_side_by_side(make_run):
     assert parallelism([small, large], cores=4) == (1, 4)
     assert parallelism([small] * 5, cores=4, processes=2) == (1, 2)
     assert parallelism([small] * 5, cores=4, gpus=1) == (1, 4)
+
+
+def test_a_run_goes_on_with_the_augmentation_that_it_began_with(make_run):
+    recipe = make_run("recipe").experiment.recipe
+    chosen = choose_setup(recipe, execution(augment="reference"), 1, 1)
+    assert chosen.augment == "reference"
+    assert choose_setup(recipe, execution(), 1, 1).augment == "fast"
+    assert choose_setup(recipe, execution(), 1, 1, stored=chosen).augment == "reference"

@@ -374,3 +374,11 @@ def test_resnets_sums_and_activations_take_no_memory_of_their_own():
 
     assert is_in_place("pico")
     assert not is_in_place("fewer-norms")  # whose last convolution's output may be a mixer's, and its own
+
+
+@pytest.mark.parametrize("rung", ["pico", "layer-scale"])
+def test_a_network_is_compiled_in_one_piece(rung):
+    model = roadmap.build(roadmap.ladder("pico", rung)[0].experiment.design, 10)
+    images = torch.randn(2, 3, 32, 32)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)  # raises where it would have to stop
+    assert torch.allclose(compiled(images), model(images), atol=1e-5)

@@ -19,7 +19,7 @@ IDLE = ("batch", "warm_up", "only", "cuda_graphs", "output")  # options of the n
 
 def bench_data(options: argparse.Namespace) -> int:
     from roadmap.cli.progress import show_count
-    from runner.stages import TRAINERS, WORKERS, stage_seconds
+    from runner.stages import REST, TRAINERS, WORKERS, stage_seconds
 
     _check(options)
     choice = choose(options)
@@ -30,7 +30,7 @@ def bench_data(options: argparse.Namespace) -> int:
         for number, each in enumerate(found, start=1):
             rounds.append(each)
             say(f"round {number} of {options.rounds}: {three_digits(1 / sum(each.values()))} images/s")
-    stages = {stage: statistics.median(each[stage] for each in rounds) for stage in (*WORKERS, *TRAINERS)}
+    stages = {stage: statistics.median(each[stage] for each in rounds) for stage in (*WORKERS, *TRAINERS, REST)}
     worker, all_of_it = (_median_sum(rounds, which) for which in (WORKERS, tuple(stages)))
     rate, source = _rate(choice, options)
     if options.json:
@@ -74,8 +74,10 @@ def _median_sum(rounds: Sequence[dict[str, float]], stages: Sequence[str]) -> fl
 def _check(options: argparse.Namespace) -> None:
     """Raises ValueError for options that have no say, and numbers that can't be."""
     for name in IDLE:
-        if getattr(options, name):
+        if getattr(options, name) is not None and getattr(options, name) is not False:
             raise ValueError(f"--{name.replace('_', '-')} has no say in bench data: it is of the networks")
+    if options.out and options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"--out {options.out} is a file; a folder is expected, or a name that nothing has yet")
     if options.rate is not None and not 0 < options.rate < LARGEST:
         raise ValueError(f"--rate {options.rate:g} is not valid: more than 0 is")
 

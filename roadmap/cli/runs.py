@@ -17,7 +17,7 @@ from roadmap.cli.designs import speed
 from roadmap.cli.options import Choice, add_study_options, choose
 from roadmap.cli.text import many, table
 from roadmap.execution import MOST_RETRIES, Execution
-from roadmap.record import Run, State, folders_below, read_divergences, read_metrics, state
+from roadmap.record import Run, State, folders_below, read_divergences, read_json, read_metrics, state
 from roadmap.rungs import Rung
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def run_rungs(options: argparse.Namespace) -> int:
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; a folder is expected, or a name that nothing has yet")
     jobs = plan_jobs(choice, options.steps, seeds, out)
+    _check_augmentation(choice, jobs)
     retry = choice.execution.on_nan == "retry"
     waiting = [
         job
@@ -135,6 +136,19 @@ def run_rungs(options: argparse.Namespace) -> int:
         print(f"diverged: {job.run.name}: {told[-1]}; {hint}", file=sys.stderr)
     _conclude(choice, options.steps, out)
     return 0 if set(left.values()) == {"finished"} else 1
+
+
+def _check_augmentation(choice: Choice, jobs: Sequence[Job]) -> None:
+    """Raises ValueError where a run that began by one augmentation is asked for by the other: it would be neither."""
+    asked = choice.execution.augment
+    for job in jobs:
+        execution = (read_json(job.folder / "manifest.json") or {}).get("execution") or {}
+        began = execution.get("augment", "fast") if job.state != "absent" else asked
+        if asked not in ("auto", began):
+            raise ValueError(
+                f"{job.folder} began with {began} augmentation, --augment {asked} is another; "
+                "--out FOLDER trains it anew, beside this one"
+            )
 
 
 def _with_mirrors(choice: Choice, options: argparse.Namespace) -> Choice:
