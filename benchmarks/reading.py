@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2  # noqa: F401  # so that no forked process has to load it
 import PIL
 import pyarrow
 from photographs import write_photographs
