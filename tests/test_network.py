@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from torch.utils.flop_counter import FlopCounterMode
 
 import roadmap
@@ -94,7 +94,7 @@ def check_composition(steps, regime):
     logits = model.train()(images)
     assert logits.shape == (2, 10)
     # Nothing but the draw of the weights keeps dozens of blocks without norms from growing beyond all floats.
-    assert regime != "pico" or logits.isfinite().all()
+    assert regime != "pico" or logits.is_meta or logits.isfinite().all()
     logits.sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
@@ -105,6 +105,7 @@ DRAWS = int(os.environ.get("ROADMAP_DRAWS", "60"))
 
 @settings(deadline=None, max_examples=DRAWS)
 @given(compositions())
+@example(["inverted-bottleneck=6", "recipe", "kernel-size=11"])  # 10^8 weights in pico too
 def test_any_composition_of_pico_trains_and_costs_what_torch_counts(steps):
     check_composition(steps, "pico")
 
