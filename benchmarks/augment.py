@@ -134,6 +134,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images", type=int, default=512, help="of each way in a round")
     options = parser.parse_args()
+    if options.images < BATCH or options.images % BATCH:
+        parser.error(f"--images {options.images} is not whole batches of {BATCH}")
     rates: dict[str, list[float]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "photographs"

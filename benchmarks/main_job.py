@@ -1,6 +1,6 @@
 """The main job as a user starts it: seconds and peak memory of the whole process tree, against their limits.
 
-    python benchmarks/main_job.py [--rounds 3] [--steps all] [--in-turn] [--before CHECKOUT]
+    python benchmarks/main_job.py [--rounds 5] [--steps all] [--in-turn] [--before CHECKOUT]
 
 Takes about two minutes a round on two cores. Linux alone: memory is read from /proc. The proportional set size
 counts a page that processes share once. In the same rounds on demand: the same runs one after the other on all cores,
@@ -108,7 +108,7 @@ def spent(folder: str, seconds: float) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", default="all")
     parser.add_argument("--in-turn", action="store_true")
     parser.add_argument("--before", metavar="CHECKOUT")

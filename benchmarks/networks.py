@@ -205,9 +205,12 @@ def main() -> None:
     rungs = known if options.rungs == "all" else options.rungs.split(",")
     if unknown := set(rungs) - set(known):
         parser.error(f"no rung {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    precisions = options.precision.split(",")
+    if unknown := set(precisions) - {"fp32", "bf16", "as-started"}:
+        parser.error(f"no precision {', '.join(sorted(unknown))}; there are fp32, bf16, as-started")
     multiprocessing.set_forkserver_preload(["timm", "torchvision", "runner.throughput"])
     table = []
-    for precision in options.precision.split(","):
+    for precision in precisions:
         for rung in rungs:
             if precision != "as-started" or rung in PEERS:
                 table += rows(rung, precision, compare(rung, precision, options.clock, options.rounds))

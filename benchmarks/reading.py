@@ -103,6 +103,7 @@ def in_a_process(folder: Path, seed: int, decode: bool, one_of: int) -> tuple[fl
     ours, theirs = context.Pipe()
     process = context.Process(target=measure, args=(theirs, folder, seed, decode, one_of))
     process.start()
+    theirs.close()  # so that an end without an answer is one here
     found: tuple[float, int] = ours.recv()
     process.join()
     return found

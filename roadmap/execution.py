@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from roadmap.recipe import Recipe
 
 DEVICE_PIXELS = 128 * 224**2  # of the images that the paper gives to a device at a time
 MOST_RETRIES = 3  # of a run that diverges
 Auto = Literal["auto"]  # chosen for the machine; the run's record has what it came to
+
+
+def began_with(recorded: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """The execution that a manifest holds; of one older than `augment`, with what there was: timm's transforms.
+
+    Images that it had cropped a batch at a time still are.
+    """
+    by_batch = recipe.crop == "padded" and recipe.randaugment is None
+    return {"augment": "fast" if by_batch else "reference", **recorded}
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,9 @@ def content_line(name: bytes, size: int, checksum: int | None = None) -> bytes:
     return name + (b" %d" % size if checksum is None else b" %d %016x" % (size, checksum))
 
 
+@cache
 def file_sizes(listing: Listing) -> tuple[int, ...]:
+    """Bytes of each file, in the listing's order. Raises OSError."""
     return tuple(os.stat(listing.root / name).st_size for name in listing.names)
 
 

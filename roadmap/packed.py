@@ -39,7 +39,8 @@ class PackOptions:
             ("shard_megabytes", self.shard_megabytes, 1, 1_000_000),
         ):
             if value is not None and not least <= value <= most:
-                raise ValueError(f"{name} {value} is not valid: {least} to {most} are")
+                written = name.replace("_", "-")
+                raise ValueError(f"{written} {value} is not valid: {least} to {most} are")
 
 
 @dataclass(frozen=True)

@@ -231,8 +231,10 @@ def write_whole(path: Path, content: bytes) -> None:
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """Adds a line of JSON to a file. Raises OSError with the path where the disk does not take it."""
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        with path.open("ab+") as file:
+            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":  # the last line was cut off
+                file.write(b"\n")
+            file.write((json.dumps(row) + "\n").encode())
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
 

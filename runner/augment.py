@@ -34,7 +34,7 @@ def padded_crops(images: Tensor, where: Tensor, padding: int) -> Tensor:
 
 
 def resized(images: Tensor, recipe: Recipe) -> Tensor:
-    """Images of the training size, uint8 as they were."""
+    """N x C x H x W, uint8, to N x C x S x S of the training size S."""
     if images.shape[-2:] == (recipe.image_size,) * 2:
         return images
     wide = F.interpolate(

@@ -15,7 +15,7 @@ from runner.machine import check_here
 
 # Below this side, in pixels, a CPU loses more by casting than its bf16 units win (benchmarks/precision.py).
 BF16_CPU_IMAGE_SIZE = 128
-GPU_WORKERS = 10  # for each GPU, where there are so many cores: the paper's augmentation takes that many
+GPU_WORKERS = 10  # for each GPU, where there are so many cores: what --augment reference takes; fast, four do
 Asked = TypeVar("Asked")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of mallopt, as malloc.h numbers them
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -33,7 +33,7 @@ class Setup:
     workers: int
     channels_last: bool
     compile: str | None
-    augment: Literal["fast", "reference"] = "fast"  # "fast" where a record is older than the choice
+    augment: Literal["fast", "reference"]
 
     @property
     def memory_format(self) -> torch.memory_format:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from roadmap.costs import cost
-from roadmap.execution import MOST_RETRIES, Execution
+from roadmap.execution import MOST_RETRIES, Execution, began_with
 from roadmap.plain import from_data, to_data
 from roadmap.record import (
     Divergence,
@@ -90,7 +90,8 @@ def train(
     check_trainable(run)
     manifest = read_json(folder / "manifest.json") or {}
     where = f"{folder}/manifest.json: execution"
-    stored = from_data(Setup, manifest.get("execution"), where) if how_far != "absent" else None
+    recorded = began_with(manifest.get("execution") or {}, run.experiment.recipe)
+    stored = from_data(Setup, recorded, where) if how_far != "absent" else None
     setup = choose_setup(run.experiment.recipe, execution, world.size, threads, stored)
     setup.prepare()
     print(f"computed on {setup}" + (f", begun on {stored}" if stored not in (None, setup) else ""))

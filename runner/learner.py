@@ -36,9 +36,9 @@ class Learner:
         self.scaler = torch.amp.GradScaler(setup.device, enabled=setup.precision == "fp16")
 
     def backward(self, images: Tensor, targets: Tensor, *, parts: int = 1, part: int = 0) -> Tensor:
-        """Adds the gradients of a part of a device's batch; returns its loss.
+        """Adds the gradients of loss / `parts` of a part of a device's batch; returns its mean loss, without gradient.
 
-        Targets are labels, or of mixed images probabilities, B x classes.
+        Images are B x 3 x H x W. Targets are labels, or of mixed images probabilities, B x classes.
         """
         # Gradients cross to the other processes once a step, with its last part.
         waits = isinstance(self.parallel, DistributedDataParallel) and part < parts - 1

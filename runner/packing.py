@@ -134,7 +134,11 @@ def _check_destination(folder: Path, asked: Mapping[str, Any]) -> None:
         found = next(iter(read_rows(folder / JOURNAL)), None) or dict(asked)  # cut off in its first line: as none
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(f"{folder / JOURNAL} is not of this version; remove {folder} to pack again")
-    if other := differences(found.get("options"), asked["options"]):
+    options = found.get("options")
+    other = differences(options, asked["options"])
+    if isinstance(options, dict) and options.get("bad_images") == "stop":  # what that finished had no bad image
+        other = [each for each in other if each.path != "bad_images"]
+    if other:
         told = ", ".join(str(each).replace("_", "-") for each in other)
         raise ValueError(f"{folder} was packed with other options ({told}); choose another folder, or remove this one")
     if found.get("source") != asked["source"]:
@@ -221,7 +225,7 @@ class Stopped(Exception):
 
 
 def write_shard(part: Part, options: PackOptions) -> Written:
-    """Writes a file aside, then gives it its name."""
+    """Writes a file aside, then gives it its name; what the journal keeps. Raises BadImage, Stopped, OSError."""
     library = arrow()
     aside = part.path.with_name(part.path.name + ".tmp")
     skipped: list[str] = []

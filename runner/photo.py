@@ -43,9 +43,10 @@ class Photo:
             return _in_rgb(self.header)
 
     def pixels(self, reduction: int = 1) -> npt.NDArray[np.uint8]:
-        """In RGB, height x width x 3, each divided by 1, 2, 4 or 8 and rounded up.
+        """In RGB, uint8, height x width x 3; both sides divided by `reduction` (1, 2, 4 or 8), rounded up.
 
-        A JPEG is decoded at that scale, and the same pixels as Pillow's, but in three quarters of its time.
+        A JPEG is decoded at that scale, and the same pixels as Pillow's, but in three quarters of its time. Raises
+        BadImage.
         """
         import numpy as np
 

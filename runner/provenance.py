@@ -16,7 +16,16 @@ from roadmap.sessions import Session
 from runner.code import code_state
 from runner.device import Setup
 
-LIBRARIES = ("roadmap-convnext", "torch", "torchvision", "timm", "pillow", "numpy", "scikit-learn")
+LIBRARIES = (
+    "roadmap-convnext",
+    "torch",
+    "torchvision",
+    "timm",
+    "opencv-python-headless",
+    "pillow",
+    "numpy",
+    "scikit-learn",
+)
 
 
 def circumstances(setup: Setup) -> dict[str, Any]:

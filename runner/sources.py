@@ -31,7 +31,7 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def photo(self, index: int) -> Photo:
-        """Raises BadImage with the file."""
+        """Raises BadImage with the file; OSError where the system does not give it."""
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def stage_seconds(run: Run, execution: Execution, rounds: int, seconds: float) -
     setup = choose_setup(run.experiment.recipe, replace(execution, processes=1, threads=1, workers=0), 1, 1)
     setup.prepare()
     training, _ = load_data(run, execution.data_path)
-    batches = TrainingBatches(run, training, setup, rank=0)
+    batches = TrainingBatches(run, training, setup, rank=0, skip_bad=execution.bad_images == "skip")
     stopwatch = Stopwatch(setup.device)
     _watch(batches, stopwatch)
     stream = itertools.chain.from_iterable(batches.stream(0, 0) for _ in itertools.count())  # no end for small data
@@ -88,7 +88,7 @@ def stage_seconds(run: Run, execution: Execution, rounds: int, seconds: float) -
     for _ in range(rounds):
         stopwatch.seconds.clear()
         images, began = 0, time.perf_counter()
-        while time.perf_counter() - began < seconds:
+        while not images or time.perf_counter() - began < seconds:
             images += len(next(stream)[0])
         took = (time.perf_counter() - began) / images
         found = {stage: stopwatch.seconds[stage] / images for stage in (*WORKERS, *TRAINERS)}

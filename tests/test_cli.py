@@ -532,3 +532,17 @@ def test_a_run_that_began_by_one_augmentation_is_not_asked_for_by_the_other(tmp_
     found = capsys.readouterr().err
     assert "began with reference augmentation, --augment fast is another; --out FOLDER trains it anew" in found
     assert main(command) == 0
+
+
+def test_a_run_older_than_the_choice_of_augmentation_goes_on_with_what_there_was(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = ["run", "--steps", "layer-norm", "--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
+    command += ["--set", "recipe.randaugment=rand-m9-mstd0.5-inc1"]
+    assert main(command) == 0
+    (path,) = tmp_path.glob("runs/pico/*/manifest.json")
+    manifest = json.loads(path.read_text())
+    assert manifest["execution"].pop("augment") == "fast"
+    path.write_text(json.dumps(manifest))
+    assert main([*command, "--augment", "fast"]) == 2
+    assert "began with reference augmentation" in capsys.readouterr().err
+    assert main([*command, "--augment", "reference"]) == 0

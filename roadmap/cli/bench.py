@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from roadmap.cli.options import Choice, add_study_options, choose
+from roadmap.cli.options import Choice, add_study_options, choose, out_folder
 from roadmap.cli.pipeline import bench_data
 from roadmap.cli.text import FAILED, count, many, table
 from roadmap.measurements import FILE, Conditions, Quantity, Rates, Round, What, append_round, rates_of, workload_of
@@ -71,8 +71,8 @@ def bench_networks(options: argparse.Namespace) -> int:
     from runner.bench import make_plan, rounds_of
 
     choice = choose(options)
-    out = options.out or Path(choice.study.defaults.out)
-    _check(options, out)
+    out = out_folder(options, choice.study)
+    _check(options)
     rungs = choice.rungs(options.steps)
     networks: dict[str, Run] = {}  # by workload, since two rungs may be one
     for rung in rungs:
@@ -105,7 +105,8 @@ def bench_networks(options: argparse.Namespace) -> int:
                     said = _said(result)
                 say(f"{run.rung}, round {number} of {options.rounds}: {said}")
     except (KeyboardInterrupt, SystemExit):
-        print(f"stopped: what was measured is kept in {out / FILE}", file=sys.stderr)
+        told = f"what was measured is kept in {out / FILE}" if shown() else "nothing was measured yet"
+        print(f"stopped: {told}", file=sys.stderr)
         raise
     finally:
         _print(choice, shown(), options)
@@ -114,23 +115,23 @@ def bench_networks(options: argparse.Namespace) -> int:
     for workload, why in failed.items():
         print(f"failed: {networks[workload].rung}: {why}", file=sys.stderr)
     if not options.json and shown():
-        print(f"Kept in {out / FILE}." + (f" In the figure: {_figure(choice, options)}" if not choice.label else ""))
+        print(f"Kept in {out / FILE}." + _figure(choice, options))
     return FAILED if failed else 0
 
 
 def _figure(choice: Choice, options: argparse.Namespace) -> str:
-    """The command that takes what was measured."""
+    """The command that takes what was measured, where there is one: figures are of the paper's data, in inference."""
+    if choice.label or options.only == "training":
+        return ""
     parts = ["roadmap figure --throughput --regime", choice.regime]
     parts += ["--published"] if choice.study.regime(choice.regime).published else []
-    return " ".join([*parts, *(["--out", str(options.out)] if options.out else [])])
+    return " In the figure: " + " ".join([*parts, *(["--out", str(options.out)] if options.out else [])])
 
 
-def _check(options: argparse.Namespace, out: Path) -> None:
-    """Raises ValueError for what has no say, and for a file in the place of the folder."""
+def _check(options: argparse.Namespace) -> None:
+    """Raises ValueError for what has no say."""
     if options.rate is not None:
         raise ValueError("--rate has no say in bench networks: it is of bench data")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file; a folder is expected, or a name that nothing has yet")
     if options.output:
         from analysis.figures import check_suffixes
 

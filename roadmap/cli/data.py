@@ -11,6 +11,7 @@ from typing import Any
 from roadmap.cli.progress import counting
 from roadmap.cli.text import FAILED, many
 from roadmap.packed import Index, PackOptions, is_packed, read_index
+from roadmap.record import ForeignFolder
 
 
 def add_verbs(verbs: Any, parser_class: type[argparse.ArgumentParser]) -> None:
@@ -92,7 +93,11 @@ def check_packed(options: argparse.Namespace) -> int:
     folder: Path = options.packed
     if not is_packed(folder):
         raise ValueError(f"{folder} is no packed data set; a folder that `roadmap data pack` made is expected")
-    index = read_index(folder)
+    try:
+        index = read_index(folder)
+    except ForeignFolder as error:  # no JSON any more
+        print(f"{error} and pack it again", file=sys.stderr)
+        return FAILED
     with counting("checking", "images") as report:
         found = list(damage(folder, index, report))
     for message in found:

@@ -133,6 +133,14 @@ def study_of(options: argparse.Namespace) -> Study:
     return load_study()
 
 
+def out_folder(options: argparse.Namespace, study: Study) -> Path:
+    """Where what is measured goes. Raises ValueError for a file in its place."""
+    out: Path = options.out or Path(study.defaults.out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; a folder is expected, or a name that nothing has yet")
+    return out
+
+
 def choose(options: argparse.Namespace) -> Choice:
     """The study as the options have it. Raises ValueError for a name that it does not know."""
     study, data, path = _with_data(study_of(options), options.data)

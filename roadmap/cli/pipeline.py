@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from roadmap.cli.options import Choice, choose
+from roadmap.cli.options import Choice, choose, out_folder
 from roadmap.cli.text import many, table
 from roadmap.measurements import measured, read_rounds, workload_of
 from roadmap.plain import LARGEST, three_digits
@@ -23,6 +23,7 @@ def bench_data(options: argparse.Namespace) -> int:
 
     _check(options)
     choice = choose(options)
+    out = out_folder(options, choice.study)
     rung = choice.rungs(options.steps)[-1]  # the modern recipe's, where nothing is said
     rounds = []
     with show_count(options.rounds, f"{choice.title}, {rung.name}") as say:
@@ -32,7 +33,7 @@ def bench_data(options: argparse.Namespace) -> int:
             say(f"round {number} of {options.rounds}: {three_digits(1 / sum(each.values()))} images/s")
     stages = {stage: statistics.median(each[stage] for each in rounds) for stage in (*WORKERS, *TRAINERS, REST)}
     worker, all_of_it = (_median_sum(rounds, which) for which in (WORKERS, tuple(stages)))
-    rate, source = _rate(choice, options)
+    rate, source = _rate(choice, options, out)
     if options.json:
         record = {
             "rung": rung.name,
@@ -76,18 +77,15 @@ def _check(options: argparse.Namespace) -> None:
     for name in IDLE:
         if getattr(options, name) is not None and getattr(options, name) is not False:
             raise ValueError(f"--{name.replace('_', '-')} has no say in bench data: it is of the networks")
-    if options.out and options.out.exists() and not options.out.is_dir():
-        raise ValueError(f"--out {options.out} is a file; a folder is expected, or a name that nothing has yet")
     if options.rate is not None and not 0 < options.rate < LARGEST:
         raise ValueError(f"--rate {options.rate:g} is not valid: more than 0 is")
 
 
-def _rate(choice: Choice, options: argparse.Namespace) -> tuple[float | None, str]:
+def _rate(choice: Choice, options: argparse.Namespace, out: Path) -> tuple[float | None, str]:
     """Images/s of a device in training, and where that is from: as given, else as bench measured the fastest rung."""
     if options.rate is not None:
         return options.rate, ""
     workloads = {workload_of(choice.run(rung)): rung.name for rung in choice.rungs(options.steps)}
-    out = options.out or Path(choice.study.defaults.out)
     found = measured(read_rounds(out), "training_images_per_second", workloads)
     if found is None:
         return None, ""

@@ -12,6 +12,8 @@ from roadmap.cli.text import duration
 from roadmap.record import Run
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
     from runner.launch.events import Event
 
 
@@ -179,12 +181,7 @@ def show_count(total: int, what: str) -> Iterator[Callable[[str], None]]:
 
         yield say
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=Console(stderr=True)) as bars:
+    with _bars() as bars:
         task = bars.add_task(what, total=total)
 
         def show(text: str) -> None:
@@ -200,14 +197,18 @@ def counting(doing: str, noun: str) -> Iterator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield _plain_counting(doing, noun)
         return
+    with _bars(noun) as bars:
+        task = bars.add_task(doing, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _bars(noun: str = "") -> Bars:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(noun))
-    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-        task = bars.add_task(doing, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn(noun))
+    return Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True))
 
 
 def _plain_counting(doing: str, noun: str) -> Callable[[int, int], None]:

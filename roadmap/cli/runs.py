@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.designs import speed
-from roadmap.cli.options import Choice, add_study_options, choose
+from roadmap.cli.options import Choice, add_study_options, choose, out_folder
 from roadmap.cli.text import many, table
-from roadmap.execution import MOST_RETRIES, Execution
+from roadmap.execution import MOST_RETRIES, Execution, began_with
 from roadmap.record import Run, State, folders_below, read_divergences, read_json, read_metrics, state
 from roadmap.rungs import Rung
 
@@ -99,9 +99,7 @@ def run_rungs(options: argparse.Namespace) -> int:
     seeds = defaults.seeds if options.seeds is None else options.seeds
     if not 1 <= seeds <= MOST_SEEDS:
         raise ValueError(f"--seeds {seeds} is not valid: 1 to {MOST_SEEDS} are")
-    out = options.out or Path(defaults.out)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file; a folder is expected, or a name that nothing has yet")
+    out = out_folder(options, choice.study)
     jobs = plan_jobs(choice, options.steps, seeds, out)
     _check_augmentation(choice, jobs)
     retry = choice.execution.on_nan == "retry"
@@ -142,8 +140,9 @@ def _check_augmentation(choice: Choice, jobs: Sequence[Job]) -> None:
     """Raises ValueError where a run that began by one augmentation is asked for by the other: it would be neither."""
     asked = choice.execution.augment
     for job in jobs:
-        execution = (read_json(job.folder / "manifest.json") or {}).get("execution") or {}
-        began = execution.get("augment", "fast") if job.state != "absent" else asked
+        recorded = (read_json(job.folder / "manifest.json") or {}).get("execution") or {}
+        recipe = job.run.experiment.recipe
+        began = began_with(recorded, recipe)["augment"] if job.state != "absent" else asked
         if asked not in ("auto", began):
             raise ValueError(
                 f"{job.folder} began with {began} augmentation, --augment {asked} is another; "
