@@ -190,7 +190,7 @@ def _load_libraries(setup: Setup) -> None:
     with setup.autocast():
         loss = model(torch.randn(4, 3, 16, 16, device=setup.device)).float().sum()
     loss.backward()
-    torch.optim.AdamW(model.parameters(), foreach=True).step()
+    torch.optim.AdamW(model.parameters(), fused=True).step()
 
 
 def _matrix_gmacs_per_second(setup: Setup, clock: _Clock) -> float:

@@ -25,6 +25,7 @@ HOW = {"resample": Image.Resampling.BICUBIC, "fillcolor": (124, 116, 104)}
 INCREASING = auto_augment._RAND_INCREASING_TRANSFORMS
 ALL = sorted({*INCREASING, *auto_augment._RAND_TRANSFORMS} - {"Posterize"})
 GEOMETRIC = ["Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel"]
+ENHANCING = ["BrightnessIncreasing", "ColorIncreasing", "ContrastIncreasing", "SharpnessIncreasing"]
 
 
 @pytest.fixture(scope="module")
@@ -163,14 +164,22 @@ def test_probabilities_and_magnitudes_over_a_hundred_thousand_draws():
     for name, values in arguments.items():
         expected = count * 2 * 0.5 / 15
         assert len(values) == pytest.approx(expected, abs=5 * expected**0.5), name
-    for name, most in zip(GEOMETRIC, (30, 0.3, 0.3, 0.45, 0.45), strict=True):
-        values = np.array(arguments[name])
+    signed = dict(zip(GEOMETRIC, (30, 0.3, 0.3, 0.45, 0.45), strict=True)) | dict.fromkeys(ENHANCING, 0.9)
+    for name, most in signed.items():
+        values = np.array(arguments[name]) - (name in ENHANCING)  # 1 leaves an image as it is
         assert (values > 0).mean() == pytest.approx(0.5, abs=0.04)
         # A normal distribution about 9 of deviation 0.5, with the 2.3 % beyond 10 at 10.
         assert np.abs(values).mean() / most == pytest.approx(0.8996, abs=0.005)
         assert np.abs(values).std() / most == pytest.approx(0.0493, abs=0.004)
-        assert np.abs(values).max() == most
-    assert Counter(arguments["PosterizeIncreasing"]).keys() <= {0, 1, 2}
+        assert np.abs(values).max() == pytest.approx(most)
+    for name, least, grows in (("SolarizeIncreasing", 256, -256), ("SolarizeAdd", 0, 110)):
+        values = (np.array(arguments[name]) - least) / grows
+        assert values.mean() == pytest.approx(0.8996, abs=0.006)
+        assert values.std() == pytest.approx(0.0493, abs=0.004)
+    bits = Counter(arguments["PosterizeIncreasing"])  # 4 less the whole of 0.4 of the magnitude: below 7.5, and at 10
+    assert bits.keys() <= {0, 1, 2}
+    assert bits[0] / bits.total() == pytest.approx(0.0228, abs=0.008)
+    assert bits[2] / bits.total() == pytest.approx(0.0013, abs=0.002)
 
 
 def test_a_sample_is_the_same_whatever_was_drawn_before(jpeg):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
 import roadmap
 from runner.optim import learning_rate, make_optimizer, parameter_groups
@@ -60,3 +61,25 @@ def test_optimizers_have_the_recipes_numbers():
     assert (adamw.defaults["betas"], adamw.defaults["eps"]) == ((0.9, 0.999), 1e-8)
     sgd = make_optimizer(model, recipe_of("resnet-50"))
     assert (type(sgd).__name__, sgd.defaults["momentum"], sgd.defaults["nesterov"]) == ("SGD", 0.9, False)
+
+
+@pytest.mark.parametrize("rung", ["pico", "layer-scale"])
+def test_what_began_with_another_form_of_the_optimizer_goes_on_by_it(rung):
+    recipe, models = recipe_of(rung, "pico"), [torch.nn.Linear(3, 2) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    began, goes_on = (make_optimizer(model, recipe) for model in models)
+    for group in began.param_groups:
+        group["fused"], group["foreach"] = None, True
+
+    def step(model, optimizer):
+        optimizer.zero_grad()
+        model(torch.arange(6.0).view(2, 3)).square().sum().backward()
+        optimizer.step()
+
+    step(models[0], began)
+    models[1].load_state_dict(models[0].state_dict())
+    goes_on.load_state_dict(began.state_dict())
+    assert all(group["foreach"] and not group["fused"] for group in goes_on.param_groups)
+    for model, optimizer in zip(models, (began, goes_on), strict=True):
+        step(model, optimizer)
+    assert torch.equal(models[0].weight, models[1].weight)

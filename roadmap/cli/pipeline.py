@@ -13,28 +13,41 @@ from roadmap.cli.options import Choice, choose, out_folder
 from roadmap.cli.text import many, table
 from roadmap.measurements import measured, read_rounds, workload_of
 from roadmap.plain import LARGEST, three_digits
+from roadmap.rungs import Rung
 
 IDLE = ("batch", "warm_up", "only", "cuda_graphs", "output")  # options of the networks alone
 
 
 def bench_data(options: argparse.Namespace) -> int:
     from roadmap.cli.progress import show_count
-    from runner.stages import REST, TRAINERS, WORKERS, stage_seconds
+    from runner.stages import stage_seconds
 
     _check(options)
     choice = choose(options)
     out = out_folder(options, choice.study)
     rung = choice.rungs(options.steps)[-1]  # the modern recipe's, where nothing is said
-    rounds = []
-    with show_count(options.rounds, f"{choice.title}, {rung.name}") as say:
-        found = stage_seconds(choice.run(rung), choice.execution, options.rounds, options.seconds)
-        for number, each in enumerate(found, start=1):
-            rounds.append(each)
-            say(f"round {number} of {options.rounds}: {three_digits(1 / sum(each.values()))} images/s")
+    rounds: list[dict[str, float]] = []
+    try:
+        with show_count(options.rounds, f"{choice.title}, {rung.name}") as say:
+            found = stage_seconds(choice.run(rung), choice.execution, options.rounds, options.seconds)
+            for number, each in enumerate(found, start=1):
+                rounds.append(each)
+                say(f"round {number} of {options.rounds}: {three_digits(1 / sum(each.values()))} images/s")
+    finally:
+        if rounds:  # also where it was stopped
+            _print(choice, rung, rounds, _rate(choice, options, out), in_json=options.json)
+    return 0
+
+
+def _print(
+    choice: Choice, rung: Rung, rounds: Sequence[dict[str, float]], needed: tuple[float | None, str], *, in_json: bool
+) -> None:
+    from runner.stages import REST, TRAINERS, WORKERS
+
     stages = {stage: statistics.median(each[stage] for each in rounds) for stage in (*WORKERS, *TRAINERS, REST)}
     worker, all_of_it = (_median_sum(rounds, which) for which in (WORKERS, tuple(stages)))
-    rate, source = _rate(choice, options, out)
-    if options.json:
+    rate, source = needed
+    if in_json:
         record = {
             "rung": rung.name,
             "milliseconds": {stage: seconds * 1e3 for stage, seconds in stages.items()},
@@ -44,7 +57,7 @@ def bench_data(options: argparse.Namespace) -> int:
             "workers_needed": math.ceil(rate * worker) if rate else None,
         }
         print(json.dumps(record, indent=2))
-        return 0
+        return
     lines = [
         [stage, "worker" if stage in WORKERS else "trainer", f"{seconds * 1e3:.3f}", f"{seconds / all_of_it:.0%}"]
         for stage, seconds in stages.items()
@@ -56,16 +69,13 @@ def bench_data(options: argparse.Namespace) -> int:
     ]
     print(f"{choice.title}, {rung.name}: {rung.experiment.recipe.image_size} pixels\n")
     print(table(["stage", "whose", "ms an image", "of all"], lines))
-    print(
-        f"\nMedians of {many(options.rounds, 'round')}. One core does {three_digits(1 / all_of_it)} images/s, ", end=""
-    )
+    print(f"\nMedians of {many(len(rounds), 'round')}. One core does {three_digits(1 / all_of_it)} images/s, ", end="")
     print(f"and as a worker beside the trainer {three_digits(1 / worker)}.")
     if rate:
         cores = math.ceil(rate * worker)
         print(f"A device that trains on {three_digits(rate)} images/s{source} keeps {many(cores, 'worker')} busy.")
     else:
         print("--rate IMAGES tells how many workers a device needs that trains on so many images/s.")
-    return 0
 
 
 def _median_sum(rounds: Sequence[dict[str, float]], stages: Sequence[str]) -> float:
