@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -78,7 +79,7 @@ def test_what_began_with_another_form_of_the_optimizer_goes_on_by_it(rung):
 
     step(models[0], began)
     models[1].load_state_dict(models[0].state_dict())
-    goes_on.load_state_dict(began.state_dict())
+    goes_on.load_state_dict(copy.deepcopy(began.state_dict()))
     assert all(group["foreach"] and not group["fused"] for group in goes_on.param_groups)
     for model, optimizer in zip(models, (began, goes_on), strict=True):
         step(model, optimizer)
