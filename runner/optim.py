@@ -41,7 +41,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Fused: an eighth less time of pico's steps. What began with another form goes on by it, as its state says."""
+    """In its fused form, for small networks. What began with another goes on by it: its state says so."""
     groups = [group for group in parameter_groups(model, recipe) if group["params"]]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
