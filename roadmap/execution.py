@@ -13,13 +13,14 @@ MOST_RETRIES = 3  # of a run that diverges
 Auto = Literal["auto"]  # chosen for the machine; the run's record has what it came to
 
 
-def began_with(recorded: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+def began_with(recorded: Any, recipe: Recipe) -> dict[str, Any]:
     """The execution that a manifest holds; of one older than `augment`, with what there was: timm's transforms.
 
-    Images that it had cropped a batch at a time still are.
+    Images that it had cropped a batch at a time still are. Raises ValueError where it is no mapping.
     """
-    by_batch = recipe.crop == "padded" and recipe.randaugment is None
-    return {"augment": "fast" if by_batch else "reference", **recorded}
+    if not isinstance(recorded, Mapping):
+        raise ValueError(f"execution: {recorded!r} is not a mapping")
+    return {"augment": "fast" if recipe.crops_by_batch else "reference", **recorded}
 
 
 @dataclass(frozen=True)

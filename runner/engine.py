@@ -64,6 +64,15 @@ class Diverged(ValueError):
 Report = Callable[[str, dict[str, Any]], None]
 
 
+def _stored(folder: Path, manifest: dict[str, Any], run: Run) -> Setup:
+    """The setup that a run began with. Raises ValueError with the file where it is none."""
+    try:
+        setup: Setup = from_data(Setup, began_with(manifest.get("execution"), run.experiment.recipe), "execution")
+    except ValueError as error:
+        raise ValueError(f"{folder}/manifest.json: {error}") from None
+    return setup
+
+
 def train(
     run: Run,
     folder: Path,
@@ -89,9 +98,7 @@ def train(
         return read_result(folder, run) or {}
     check_trainable(run)
     manifest = read_json(folder / "manifest.json") or {}
-    where = f"{folder}/manifest.json: execution"
-    recorded = began_with(manifest.get("execution") or {}, run.experiment.recipe)
-    stored = from_data(Setup, recorded, where) if how_far != "absent" else None
+    stored = _stored(folder, manifest, run) if how_far != "absent" else None
     setup = choose_setup(run.experiment.recipe, execution, world.size, threads, stored)
     setup.prepare()
     print(f"computed on {setup}" + (f", begun on {stored}" if stored not in (None, setup) else ""))

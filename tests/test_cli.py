@@ -546,3 +546,6 @@ def test_a_run_older_than_the_choice_of_augmentation_goes_on_with_what_there_was
     assert main([*command, "--augment", "fast"]) == 2
     assert "began with reference augmentation" in capsys.readouterr().err
     assert main([*command, "--augment", "reference"]) == 0
+    path.write_text(json.dumps(manifest | {"execution": "fast"}))
+    assert main([*command, "--augment", "fast"]) == 2
+    assert "manifest.json: execution: 'fast' is not a mapping" in capsys.readouterr().err

@@ -84,3 +84,21 @@ def test_what_began_with_another_form_of_the_optimizer_goes_on_by_it(rung):
     for model, optimizer in zip(models, (began, goes_on), strict=True):
         step(model, optimizer)
     assert torch.equal(models[0].weight, models[1].weight)
+
+
+@pytest.mark.parametrize("rung", ["pico", "layer-scale"])
+def test_the_fused_form_takes_the_steps_of_the_plain_one(rung):
+    """In double precision, since in single the last bits that differ grow in training."""
+    recipe = recipe_of(rung, "pico")
+    models = [torch.nn.Conv2d(3, 8, 3, dtype=torch.float64).to(memory_format=torch.channels_last) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    optimizers = [make_optimizer(model, recipe) for model in models]
+    for group in optimizers[1].param_groups:
+        group["fused"], group["foreach"] = None, False
+    for step in range(20):
+        images = torch.sin(torch.arange(3 * 64.0, dtype=torch.float64) + step).view(1, 3, 8, 8)
+        for model, optimizer in zip(models, optimizers, strict=True):
+            optimizer.zero_grad()
+            model(images).square().sum().backward()
+            optimizer.step()
+    assert torch.allclose(models[0].weight, models[1].weight, rtol=1e-9, atol=1e-12)

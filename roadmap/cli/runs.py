@@ -140,10 +140,14 @@ def _check_augmentation(choice: Choice, jobs: Sequence[Job]) -> None:
     """Raises ValueError where a run that began by one augmentation is asked for by the other: it would be neither."""
     asked = choice.execution.augment
     for job in jobs:
-        recorded = (read_json(job.folder / "manifest.json") or {}).get("execution") or {}
-        recipe = job.run.experiment.recipe
-        began = began_with(recorded, recipe)["augment"] if job.state != "absent" else asked
-        if asked not in ("auto", began):
+        if asked == "auto" or job.state == "absent":
+            continue
+        path = job.folder / "manifest.json"
+        try:
+            began = began_with((read_json(path) or {}).get("execution"), job.run.experiment.recipe)["augment"]
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        if asked != began:
             raise ValueError(
                 f"{job.folder} began with {began} augmentation, --augment {asked} is another; "
                 "--out FOLDER trains it anew, beside this one"
