@@ -287,6 +287,13 @@ def flip(path, at):
         file.write(bytes([byte ^ 0x80]))
 
 
+def test_an_index_that_is_no_json_any_more_is_damage(copy, capsys):
+    flip(copy / "packed.json", 0)
+    assert check(copy) == 1
+    error = capsys.readouterr().err
+    assert "packed.json is not valid JSON" in error and error.strip().endswith("and pack it again")
+
+
 def test_a_flipped_byte_is_found_by_the_check_and_by_who_reads_it(copy, capsys):
     shard = copy / "train-00000.arrow"
     flip(shard, shard.stat().st_size // 2)

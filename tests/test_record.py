@@ -13,6 +13,7 @@ from roadmap.record import (
     ForeignFolder,
     Run,
     append_metrics,
+    append_row,
     keep_metrics,
     read_json,
     read_metrics,
@@ -138,6 +139,15 @@ def test_half_a_line_is_no_epoch(tmp_path):
     assert [row["epoch"] for row in read_metrics(tmp_path)] == [1, 2]
     keep_metrics(tmp_path, 1)
     assert path.read_text() == '{"epoch": 1}\n'
+
+
+def test_a_line_after_one_that_was_cut_off_stands_on_its_own(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    append_row(path, {"a": 1})
+    path.write_bytes(path.read_bytes() + b'{"a": 2, "b')
+    append_row(path, {"a": 3})
+    append_row(path, {"a": 4})
+    assert path.read_text().splitlines() == ['{"a": 1}', '{"a": 2, "b', '{"a": 3}', '{"a": 4}']
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path):

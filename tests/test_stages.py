@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from roadmap.cli import main
+from runner import stages as stages_module
 from runner.stages import Stopwatch
 
 QUICK = ["bench", "data", "--rounds", "2", "--seconds", "0.01"]
@@ -51,6 +52,30 @@ def test_small_images_are_done_a_batch_at_a_time(folder, capsys):
     assert main(QUICK) == 0
     found = stages(capsys)
     assert {"crop", "normalize"} <= found and "decode" not in found
+
+
+def test_bad_images_end_it_or_are_skipped_as_it_is_told(folder, capsys):
+    (folder / "pets" / "train" / "cat" / "3.jpg").write_bytes(b"no image")
+    command = [*QUICK, "--data", "pets", *RESIZED]
+    assert main(command) == 2
+    assert "3.jpg can't be read as an image" in capsys.readouterr().err
+    assert main([*command, "--set", "execution.bad_images=skip"]) == 0
+
+
+def test_a_round_has_a_batch_at_least(folder, capsys):
+    assert main([*QUICK, "--seconds", "1e-9"]) == 0
+    assert "Medians of 2 rounds." in capsys.readouterr().out
+
+
+def test_what_was_measured_before_it_is_stopped_is_printed(folder, monkeypatch, capsys):
+    def stopped(*_):
+        yield dict.fromkeys((*stages_module.WORKERS, *stages_module.TRAINERS, stages_module.REST), 0.001)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages_module, "stage_seconds", stopped)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        raise SystemExit(main(QUICK))
+    assert "Medians of 1 round." in capsys.readouterr().out
 
 
 def test_the_stages_and_the_rest_are_all_there_is(folder, capsys):
