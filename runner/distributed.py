@@ -5,6 +5,7 @@ Torch is imported when they meet: who merely starts them has no use for it.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ class World:
     def joined(self, device: str) -> Iterator[None]:
         """In touch with the others, over NCCL from GPUs and gloo from CPUs. Raises Apart where they don't meet."""
         import torch
+        import torch.distributed.nn  # now, or DDP does later: its functions keep the group as a default, never freed
         from torch import distributed as dist
 
         if device == "cuda":
@@ -62,6 +64,9 @@ class World:
         # Not after an error: the others may never come to it.
         if self.size > 1:
             dist.destroy_process_group()
+            # Gloo's threads end with the group's last reference. One that frees a tensor while the interpreter shuts
+            # down aborts the process (pytorch/pytorch#179291).
+            gc.collect()
 
     def _store(self, address: Path) -> TCPStore:
         """What they meet by: at a port that is free on rank 0's host, so that no two jobs ever share one.
