@@ -57,7 +57,8 @@ class _Depthwise(torch.autograd.Function):
         of_x = F.conv2d(gradient, weight.flip(2, 3), padding=kernel // 2, groups=channels)
         images, filters = x.reshape(1, -1, height, width), gradient.reshape(-1, 1, height, width)
         of_weight = F.conv2d(images, filters, padding=kernel // 2, groups=len(filters))
-        return of_x, of_weight.view(-1, channels, kernel, kernel).sum(0).unsqueeze(1), of_bias, None
+        of_weight = of_weight.view(-1, channels, kernel, kernel).sum(0).unsqueeze(1)
+        return of_x, torch.empty_like(weight).copy_(of_weight), of_bias, None  # of its strides, which DDP warns of else
 
 
 class DepthwiseConvolution(nn.Conv2d):
