@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +13,7 @@ from analysis.published import Published, published_rungs
 from analysis.statistics import Judgement, Sample, Values, judge
 from roadmap.costs import Cost, cost
 from roadmap.ladders import ladder
-from roadmap.measurements import Measured, Quantity, Round
+from roadmap.measurements import Measured, Round, What, rates_of
 from roadmap.plain import choices
 from roadmap.record import Run
 from roadmap.rungs import Rung
@@ -149,6 +148,7 @@ class Series:
     groups: tuple[str, ...]  # of the study, in order
     metric: Metric = TOP1
     measured_on: str = ""  # and how, what throughput the bars have
+    spread: str = "one standard deviation of {} runs"  # what the error bars are, of how many
 
 
 START = "(start)"  # the row of the regimes' first rungs, which are named after them
@@ -188,17 +188,20 @@ def with_throughput(series: Series, workloads: Mapping[str, str], found: Measure
 
 
 def series_of_bench(
-    study: Study, title: str, measured: Sequence[tuple[Rung, Sequence[Round]]], quantity: Quantity, what: str
+    study: Study, title: str, measured: Sequence[tuple[Rung, Sequence[Round]]], what: What, where: str
 ) -> Series:
-    """Bars of the medians of what was measured, which `what` names, in the place of accuracies."""
+    """Bars of what was measured in the place of accuracies, with the spread of the rounds; `where` names it."""
     bars = []
     for rung, rounds in measured:
-        values = [value for each in rounds if (value := getattr(each, quantity))]
-        identity, std = (rung.name, rung.title, rung.group, rung.adopted), Sample.of(values).std
-        bars.append(Bar(*identity, statistics.median(values), std, rounds[0].macs, rung.no_effect, runs=len(values)))
+        if rates := rates_of(rounds, what):
+            identity, macs = (rung.name, rung.title, rung.group, rung.adopted), rounds[0].macs
+            value, spread = rates.images_per_second, rates.spread
+            bars.append(Bar(*identity, value, spread, macs, rung.no_effect, runs=len(rounds)))
     decimals = 0 if min(bar.value for bar in bars if bar.value) >= 100 else 1
-    metric = Metric("throughput", quantity, what, decimals)
-    return Series(measured[0][1][0].regime, title, tuple(bars), study.groups, metric)
+    metric = Metric("throughput", f"{what}_images_per_second", where, decimals)
+    return Series(
+        measured[0][1][0].regime, title, tuple(bars), study.groups, metric, spread="half the range of {} rounds"
+    )
 
 
 def _references(study: Study, regime: str) -> list[Bar]:

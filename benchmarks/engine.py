@@ -118,8 +118,9 @@ def measure(run: Run) -> list[list[float]]:
             ours.send("go on")
             for part, seconds in enumerate(ours.recv()):
                 sums[part][i] += seconds
-    for worker in workers:
-        worker.kill()
+    for worker, (ours, _) in zip(workers, pipes, strict=True):
+        ours.send("go on")
+        worker.join()
     return sums
 
 

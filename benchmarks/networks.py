@@ -1,7 +1,7 @@
 """Training images/s and memory of the resnet-50 rungs against the same network of timm and torchvision, on a CPU.
 
     python benchmarks/networks.py [--rungs resnet-50,layer-scale] [--precision fp32,bf16,as-started] [--rounds 5]
-                                  [--clock processor]
+                                  [--clock processor] [--allocator]
 
 Whole training steps at batch 16 of 224 x 224 pixels. A rung that timm and torchvision lack is compared with itself of
 stock torch modules. Peers take the same step (recipe, optimizer, autocast) with glibc's allocator as it is, in the
@@ -10,7 +10,8 @@ where nothing is said, fp32 and channels first, by a loop and an optimizer that 
 
 Each measurement is a process of its own, in rounds that alternate. All rungs take about three quarters of an hour.
 `--clock processor` is for machines with other work: the time that the process had a core, divided by the cores. What
-one core does while the others wait counts less by it.
+one core does while the others wait counts less by it. `--allocator` adds our networks with glibc's allocator as it is:
+what keeping freed memory is worth, and costs.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ START, END = "resnet-50", "layer-scale"
 LIMITS = {"layer-norm": 1.1, "separate-downsampling": 1.1, END: 1.1}  # elsewhere 1
 LIMIT_AS_STARTED = 2.0
 OURS, STOCK = "ours", "stock modules"
+ON_GLIBC = "ours, glibc's allocator as it is"
 # By the rung that is the same network; each takes the drop path rate of the last block.
 PEERS: dict[str, dict[str, Callable[[float], nn.Module]]] = {
     START: {
@@ -68,7 +70,7 @@ def run_of(rung: str) -> Run:
 
 def engines_step(run: Run, setup: Setup, name: str, images: Tensor) -> Callable[[], object]:
     """The engine's, of the rung's network or of a peer's in its place."""
-    if name == OURS:
+    if name in (OURS, ON_GLIBC):
         return throughput._training(run, setup, images, cuda_graphs=False)
     if name == STOCK:
         with mock.patch("roadmap.network.DepthwiseConvolution", nn.Conv2d):
@@ -124,7 +126,7 @@ def work(rung: str, precision: str, clock: str, entrant: Entrant, connection: Co
     throughput._load_libraries(setup)
     memory = throughput._Memory("cpu")
     images = torch.randn(BATCH, 3, PIXELS, PIXELS).contiguous(memory_format=setup.memory_format)
-    if precision == "as-started" and name != OURS:
+    if precision == "as-started" and name not in (OURS, ON_GLIBC):
         step = plain_step(run, name, images)
     else:
         step = engines_step(run, setup, name, images)
@@ -146,12 +148,14 @@ def measure(rung: str, precision: str, clock: str, entrant: Entrant) -> Found:
     return found
 
 
-def compare(rung: str, precision: str, clock: str, rounds: int) -> dict[Entrant, list[Found]]:
+def compare(rung: str, precision: str, clock: str, rounds: int, allocator: bool) -> dict[Entrant, list[Found]]:
     """What each found in each round; of a peer's layouts the faster one alone."""
     names = list(PEERS.get(rung, {STOCK: None}))
-    last = load_study().execution.channels_last
+    layout = load_study().execution.channels_last
+    entrants = [(OURS, layout), *([(ON_GLIBC, layout)] if allocator else [])]
     layouts = [False] if precision == "as-started" else [True, False]
-    found: dict[Entrant, list[Found]] = {(OURS, last): []} | {(name, last): [] for name in names for last in layouts}
+    entrants += [(name, channels_last) for name in names for channels_last in layouts]
+    found: dict[Entrant, list[Found]] = {entrant: [] for entrant in entrants}
     for number in range(1, rounds + 1):
         for entrant, results in found.items():
             results.append(measure(rung, precision, clock, entrant))
@@ -175,9 +179,11 @@ def text(found: Found) -> str:
 def rows(rung: str, precision: str, found: dict[Entrant, list[Found]]) -> list[str]:
     """A row for each peer: both medians, and the medians of the rounds' ratios."""
     ((_, ours), *peers) = found.items()
-    limit = LIMIT_AS_STARTED if precision == "as-started" else LIMITS.get(rung, 1.0)
     lines = []
     for entrant, theirs in peers:
+        limit = LIMIT_AS_STARTED if precision == "as-started" else LIMITS.get(rung, 1.0)
+        if entrant[0] == ON_GLIBC:
+            limit = 1.0
         (speed, memory), (their_speed, their_memory) = (
             [statistics.median(column) for column in zip(*each, strict=True)] for each in (ours, theirs)
         )
@@ -198,6 +204,7 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32,bf16,as-started")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--allocator", action="store_true")
     options = parser.parse_args()
     if options.clock == "processor":
         os.environ["OMP_WAIT_POLICY"] = "passive"  # of the processes that are started: waiting takes no core's time
@@ -213,7 +220,9 @@ def main() -> None:
     for precision in precisions:
         for rung in rungs:
             if precision != "as-started" or rung in PEERS:
-                table += rows(rung, precision, compare(rung, precision, options.clock, options.rounds))
+                found = compare(rung, precision, options.clock, options.rounds, options.allocator)
+                table += rows(rung, precision, found)
+                print("\n".join(f"# {line}" for line in table[-len(found) + 1 :]), flush=True)
     print(
         f"{CORES} cores, torch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm.__version__}; "
         f"batch {BATCH}, by the {options.clock} clock, medians of {options.rounds} alternating rounds"

@@ -13,14 +13,14 @@ MOST_RETRIES = 3  # of a run that diverges
 Auto = Literal["auto"]  # chosen for the machine; the run's record has what it came to
 
 
-def began_with(recorded: Any, recipe: Recipe) -> dict[str, Any]:
+def began_with(recorded: Any, *, crops_by_batch: bool) -> dict[str, Any]:
     """The execution that a manifest holds; of one older than `augment`, with what there was: timm's transforms.
 
     Images that it had cropped a batch at a time still are. Raises ValueError where it is no mapping.
     """
     if not isinstance(recorded, Mapping):
         raise ValueError(f"execution: {recorded!r} is not a mapping")
-    return {"augment": "fast" if recipe.crops_by_batch else "reference", **recorded}
+    return {"augment": "fast" if crops_by_batch else "reference", **recorded}
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Execution:
     workers: int | Auto  # processes that read and augment images, for each training process; 0: itself
     channels_last: bool  # the order in memory
     compile: str | None  # a backend of torch.compile
-    augment: Literal["fast", "reference"] | Auto  # on arrays, or by timm's own transforms, one by one
     checkpoint_minutes: float  # between two checkpoints within an epoch
-    checkpoint_share: float  # of the time, at most, that checkpoints at the ends of epochs take; 1: at each epoch's end
     on_nan: Literal["stop", "retry"]  # "retry": from the last checkpoint, the rest of the epoch in another order
     bad_images: Literal["stop", "skip"]  # "skip": another image in its place, counted
+    augment: Literal["fast", "reference"] | Auto = "auto"  # on arrays, or by timm's own transforms, one by one
+    checkpoint_share: float = 0.005  # of the time, at most, for those at the ends of epochs; 1: at each epoch's end
     tensorboard: bool = False  # the record is copied to a folder of the run for TensorBoard
     wandb: str | None = None  # a project of Weights & Biases that the record is copied to
     data_path: str | None = None  # where the data set lies; None: where it usually does

@@ -91,8 +91,12 @@ def is_packed(folder: Path) -> bool:
     return (folder / INDEX).is_file() or (folder / JOURNAL).is_file()
 
 
+class Damaged(ValueError):
+    """A packed data set is not as it was written."""
+
+
 def read_index(folder: Path) -> Index:
-    """Raises ValueError where the data set is not whole, or not of this version."""
+    """Raises ValueError where the data set is not whole, or not of this version, and Damaged where it can't be so."""
     data = read_json(folder / INDEX)
     if data is None:
         raise ValueError(f"{folder}: its packing was not finished; the same `roadmap data pack` goes on with it")
@@ -101,10 +105,10 @@ def read_index(folder: Path) -> Index:
     try:
         index: Index = from_data(Index, data)
     except ValueError as error:
-        raise ValueError(f"{folder / INDEX}: {error}") from None
+        raise Damaged(f"{folder / INDEX}: {error}") from None
     for name, split in index.splits.items():
         if split.images != sum(shard.images for shard in split.shards):
-            raise ValueError(f"{folder / INDEX}: {name}: the classes' images and the shards' are not as many")
-        if len(split.images_of_class) != len(index.classes):
-            raise ValueError(f"{folder / INDEX}: {name}: not a number of images for each class")
+            raise Damaged(f"{folder / INDEX}: {name}: the classes' images and the shards' are not as many")
+        if len(split.images_of_class) != len(index.classes) or min(split.images_of_class) < 0:
+            raise Damaged(f"{folder / INDEX}: {name}: not a number of images for each class")
     return index

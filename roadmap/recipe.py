@@ -90,11 +90,6 @@ class Recipe:
         _require(self.ema is None or 0 < self.ema < 1, "ema", self.ema, "null or between 0 and 1")
 
     @property
-    def crops_by_batch(self) -> bool:
-        """Whether small images can be cropped and mirrored a batch at a time, since no more is done to each."""
-        return self.crop == "padded" and self.randaugment is None
-
-    @property
     def mixes(self) -> bool:
         """Whether images are mixed, by mixup or cutmix."""
         return self.mix_probability > 0 and (self.mixup > 0 or self.cutmix > 0)

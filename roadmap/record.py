@@ -82,6 +82,13 @@ class Run:
         return {"experiment": canonical(self.experiment), **named}
 
     @property
+    def crops_by_batch(self) -> bool:
+        """Whether images are cropped and mirrored a batch at a time: small ones in memory, with no more to be done."""
+        in_memory = self.dataset.content is None and self.data != "imagenet"  # not in a folder
+        recipe = self.experiment.recipe
+        return in_memory and recipe.crop == "padded" and recipe.randaugment is None
+
+    @property
     def name(self) -> str:
         return f"{self.regime}/{self.rung}-s{self.seed}"
 

@@ -118,7 +118,7 @@ class AllAtOnce:
 
 def training_samples(run: Run, split: Split, augment: Literal["fast", "reference"]) -> Samples:
     recipe, dataset = run.experiment.recipe, run.dataset
-    if augment == "fast" and recipe.crops_by_batch and isinstance(split, Pixels) and split.is_square:
+    if augment == "fast" and run.crops_by_batch and isinstance(split, Pixels) and split.is_square:
         return Samples(AllAtOnce(split, recipe, run.seed, training=True))
     from runner.transforms import ByPillow, OnArrays, training_transform  # slow to import
 

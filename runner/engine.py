@@ -45,7 +45,7 @@ from runner.distributed import ALONE, Apart, World
 from runner.evaluation import evaluate
 from runner.learner import Learner
 from runner.mirrors import mirror_finished, mirrored
-from runner.optim import learning_rate
+from runner.optim import learning_rate, load_optimizer
 from runner.provenance import circumstances, peak_memory, session
 from runner.randomness import seed_for, seed_globally
 from runner.request import Request
@@ -67,7 +67,8 @@ Report = Callable[[str, dict[str, Any]], None]
 def _stored(folder: Path, manifest: dict[str, Any], run: Run) -> Setup:
     """The setup that a run began with. Raises ValueError with the file where it is none."""
     try:
-        setup: Setup = from_data(Setup, began_with(manifest.get("execution"), run.experiment.recipe), "execution")
+        began = began_with(manifest.get("execution"), crops_by_batch=run.crops_by_batch)
+        setup: Setup = from_data(Setup, began, "execution")
     except ValueError as error:
         raise ValueError(f"{folder}/manifest.json: {error}") from None
     return setup
@@ -219,7 +220,7 @@ class Training:
 
     def _take_up(self, saved: dict[str, Any]) -> None:
         self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        load_optimizer(self.optimizer, saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         if self.ema:
             self.ema.load_state_dict(saved["ema"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -46,3 +47,10 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.eps, fused=True)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Brings an optimizer to a state, and to the form that the state is of."""
+    optimizer.load_state_dict(state)
+    # A fused one divides by a GradScaler's scale itself, which the scaler asks it by this name; no other form can.
+    optimizer._step_supports_amp_scaling = all(group.get("fused") for group in optimizer.param_groups)  # type: ignore[attr-defined]

@@ -84,6 +84,7 @@ def pack(source: Path, folder: Path, options: PackOptions, jobs: int, report: Ca
     asked = {"format": FORMAT, "source": content, "options": to_data(options)}
     _check_destination(folder, asked)
     if (folder / INDEX).is_file():
+        (folder / JOURNAL).unlink(missing_ok=True)  # who wrote the index may have been killed before
         return read_index(folder)
     parts = [
         part
@@ -131,7 +132,7 @@ def _check_destination(folder: Path, asked: Mapping[str, Any]) -> None:
         index = read_index(folder)
         found: Any = {"format": index.format, "source": index.source, "options": to_data(index.options)}
     else:
-        found = next(iter(read_rows(folder / JOURNAL)), None) or dict(asked)  # cut off in its first line: as none
+        found = next(iter(read_rows(folder / JOURNAL)), None) or dict(asked)  # damaged in its first line: as none
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(f"{folder / JOURNAL} is not of this version; remove {folder} to pack again")
     options = found.get("options")
@@ -152,7 +153,8 @@ def _resume(folder: Path, asked: Mapping[str, Any], parts: Sequence[Part]) -> di
     """The files that were finished before and still are what was written, as far as size and columns tell."""
     wanted = {part.path.name for part in parts}
     found = {}
-    for row in read_rows(folder / JOURNAL)[1:]:
+    first, *rows = read_rows(folder / JOURNAL) or [None]
+    for row in rows if first else ():  # by what options they were written is in the first
         with contextlib.suppress(ValueError, OSError):
             written: Written = from_data(Written, row)
             if written.shard.file in wanted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -255,7 +256,7 @@ def _refuse_path(path: Path | None, wanted: str) -> None:
 def _download(name: str, looked: list[Path], fetch: Callable[[], object]) -> None:
     """Raises ValueError where it can't be had, with where it was looked for."""
     places = " and ".join(map(str, looked))
-    print(f"{name}: not in {places}; downloading to {downloads()}/", flush=True)
+    print(f"{name}: not in {places}; downloading to {downloads()}/", file=sys.stderr, flush=True)
     try:
         fetch()
     except (OSError, RuntimeError) as error:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import torch
 
 from roadmap.execution import Execution
@@ -74,8 +75,16 @@ class TimedSplit:
 def stage_seconds(run: Run, execution: Execution, rounds: int, seconds: float) -> Iterator[dict[str, float]]:
     """Seconds an image by stage, of one core: of each round, in whole batches of `seconds` or more.
 
-    A batch before the first round is not counted. Raises ValueError where the data is not there.
+    A batch before the first round is not counted. Raises ValueError where the data is not there, or a batch can't be
+    made.
     """
+    try:
+        yield from _rounds(run, execution, rounds, seconds)
+    except (RuntimeError, MemoryError, cv2.error) as error:
+        raise ValueError(f"no batch can be made here: {str(error).splitlines()[0]}") from None
+
+
+def _rounds(run: Run, execution: Execution, rounds: int, seconds: float) -> Iterator[dict[str, float]]:
     check_trainable(run)
     setup = choose_setup(run.experiment.recipe, replace(execution, processes=1, threads=1, workers=0), 1, 1)
     setup.prepare()

@@ -135,10 +135,15 @@ class _Clock:
         """Of one step: the mean over as many as take the least time."""
         for _ in range(self.warm_up):
             step()
-        once = self._timed(step, 1)
-        return once if once >= self.least else self._timed(step, math.ceil(self.least / once))
+        steps, seconds = 1, self._timed(step, 1)
+        while seconds < self.least:  # the first may have been the slowest
+            more = math.ceil((self.least - seconds) * steps / seconds)
+            seconds += self._timed(step, more)
+            steps += more
+        return seconds / steps
 
     def _timed(self, step: Callable[[], object], count: int) -> float:
+        """Seconds of so many steps."""
         if self.device == "cuda":
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             begin.record()
@@ -146,11 +151,11 @@ class _Clock:
                 step()
             end.record()
             end.synchronize()
-            return float(begin.elapsed_time(end)) / 1e3 / count
+            return float(begin.elapsed_time(end)) / 1e3
         began = time.perf_counter()
         for _ in range(count):
             step()
-        return (time.perf_counter() - began) / count
+        return time.perf_counter() - began
 
 
 class _Memory:

@@ -17,6 +17,7 @@ from roadmap.cli import main
 from roadmap.ladders import ladder
 from roadmap.record import read_metrics
 from roadmap.study import load_study
+from tests.test_sources import make_folder
 
 QUICK = ["--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0", "--set", "recipe.batch_size=256"]
 
@@ -534,10 +535,16 @@ def test_a_run_that_began_by_one_augmentation_is_not_asked_for_by_the_other(tmp_
     assert main(command) == 0
 
 
-def test_a_run_older_than_the_choice_of_augmentation_goes_on_with_what_there_was(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "by_image",
+    [["--set", "recipe.randaugment=rand-m9-mstd0.5-inc1"], ["--data", "FOLDER", "--set", "recipe.batch_size=2"]],
+)
+def test_a_run_older_than_the_choice_of_augmentation_goes_on_with_what_there_was(
+    tmp_path, monkeypatch, capsys, by_image
+):
     monkeypatch.chdir(tmp_path)
     command = ["run", "--steps", "layer-norm", "--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
-    command += ["--set", "recipe.randaugment=rand-m9-mstd0.5-inc1"]
+    command += [str(make_folder(tmp_path / "pets")) if each == "FOLDER" else each for each in by_image]
     assert main(command) == 0
     (path,) = tmp_path.glob("runs/pico/*/manifest.json")
     manifest = json.loads(path.read_text())

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import roadmap
-from runner.optim import learning_rate, make_optimizer, parameter_groups
+from runner.optim import learning_rate, load_optimizer, make_optimizer, parameter_groups
 
 
 def recipe_of(rung: str, regime: str = "resnet-50"):
@@ -64,8 +64,9 @@ def test_optimizers_have_the_recipes_numbers():
     assert (type(sgd).__name__, sgd.defaults["momentum"], sgd.defaults["nesterov"]) == ("SGD", 0.9, False)
 
 
+@pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("rung", ["pico", "layer-scale"])
-def test_what_began_with_another_form_of_the_optimizer_goes_on_by_it(rung):
+def test_what_began_with_another_form_of_the_optimizer_goes_on_by_it(rung, scaled):
     recipe, models = recipe_of(rung, "pico"), [torch.nn.Linear(3, 2) for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
     began, goes_on = (make_optimizer(model, recipe) for model in models)
@@ -74,12 +75,14 @@ def test_what_began_with_another_form_of_the_optimizer_goes_on_by_it(rung):
 
     def step(model, optimizer):
         optimizer.zero_grad()
-        model(torch.arange(6.0).view(2, 3)).square().sum().backward()
-        optimizer.step()
+        scaler = torch.amp.GradScaler("cpu", enabled=scaled)  # as fp16 has it
+        scaler.scale(model(torch.arange(6.0).view(2, 3)).square().sum()).backward()
+        scaler.step(optimizer)
 
+    load_optimizer(began, began.state_dict())
     step(models[0], began)
     models[1].load_state_dict(models[0].state_dict())
-    goes_on.load_state_dict(copy.deepcopy(began.state_dict()))
+    load_optimizer(goes_on, copy.deepcopy(began.state_dict()))
     assert all(group["foreach"] and not group["fused"] for group in goes_on.param_groups)
     for model, optimizer in zip(models, (began, goes_on), strict=True):
         step(model, optimizer)

@@ -22,6 +22,7 @@ from PIL import Image
 from roadmap.cli import main
 from roadmap.folders import describe_folder, list_images
 from roadmap.packed import INDEX, JOURNAL, PackOptions, read_index
+from roadmap.plain import to_data
 from runner import packing
 from runner.packed import DamagedShard, Packed
 from runner.photo import BadImage
@@ -217,6 +218,21 @@ def test_a_packing_that_was_stopped_goes_on_with_the_files_that_are_finished(
     assert pack(photographs, folder, "--shard-megabytes", "1") == 0
     assert (folder / finished).stat().st_mtime_ns == before
     assert_as_undisturbed(folder, packed)
+
+
+def test_files_whose_options_are_not_known_any_more_are_written_anew(photographs, packed, tmp_path):
+    """The first line of the journal, which has them, is damaged; other options are asked for."""
+    folder = tmp_path / "set"
+    shutil.copytree(packed, folder)
+    (folder / INDEX).unlink()
+    shards = read_index(packed).splits["train"].shards
+    rows = [{"shard": to_data(shard), "images_of_class": [], "reencoded": 0, "skipped": []} for shard in shards]
+    (folder / JOURNAL).write_text("\n".join(["no JSON", *map(json.dumps, rows), ""]))
+    assert pack(photographs, folder, "--shard-megabytes", "1", "--resize", "16") == 0
+    assert read_index(folder).reencoded == read_index(packed).images
+    (folder / JOURNAL).write_text("left by one that was killed at its end\n")
+    assert pack(photographs, folder, "--shard-megabytes", "1", "--resize", "16") == 0
+    assert not (folder / JOURNAL).exists()
 
 
 def assert_as_undisturbed(folder, packed):

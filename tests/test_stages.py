@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 
 import numpy as np
@@ -73,8 +74,7 @@ def test_what_was_measured_before_it_is_stopped_is_printed(folder, monkeypatch, 
         raise KeyboardInterrupt
 
     monkeypatch.setattr(stages_module, "stage_seconds", stopped)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        raise SystemExit(main(QUICK))
+    assert main(QUICK) == 130
     assert "Medians of 1 round." in capsys.readouterr().out
 
 
@@ -83,7 +83,27 @@ def test_the_stages_and_the_rest_are_all_there_is(folder, capsys):
     record = json.loads(capsys.readouterr().out)
     assert min(record["milliseconds"].values()) >= 0  # the rest of the clock, behind the stages, too
     assert record["images_per_second_of_a_worker"] >= record["images_per_second_of_a_core"]
-    assert record["workers_needed"] == pytest.approx(5000 / record["images_per_second_of_a_worker"], abs=1)
+    assert record["workers_needed"] == math.ceil(5000 / record["images_per_second_of_a_worker"])
+
+
+@pytest.mark.parametrize("setting", ["recipe.image_size=1000000", "recipe.crop_padding=1000000"])
+def test_batches_that_no_memory_holds_are_told(folder, capsys, setting):
+    assert main([*QUICK, "--set", setting]) == 2
+    error = capsys.readouterr().err
+    assert "no batch can be made here: " in error and "Traceback" not in error
+
+
+def test_packed_images_have_the_stages_of_a_folders(folder, capsys):
+    assert main(["data", "pack", "pets", "packed"]) == 0
+    capsys.readouterr()
+    assert main([*QUICK, "--data", "packed", *RESIZED]) == 0
+    assert {"read", "decode", "crop", "augment", "collate"} <= stages(capsys)
+
+
+@pytest.mark.parametrize("setting", ["workers=4", "threads=2", "wandb=mine", "checkpoint_minutes=1"])
+def test_settings_without_a_say_are_refused(folder, capsys, setting):
+    assert main([*QUICK, "--set", f"execution.{setting}"]) == 2
+    assert f"--set execution.{setting} has no say in bench data; of the execution device," in capsys.readouterr().err
 
 
 def test_workers_are_told_for_what_bench_measured(folder, capsys):

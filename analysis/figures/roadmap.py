@@ -152,7 +152,7 @@ def _keys(panels: Sequence[Panel], colours: Mapping[str, str]) -> list[tuple[Any
         keys += [(Patch(facecolor=BEHIND, edgecolor=BEHIND_EDGE), each.title) for each in behind]
     if not all(bar.adopted for panel in panels for bar in panel.bars):
         keys.append((Patch(facecolor="white", edgecolor="#444444", hatch=HATCH), "not adopted"))
-    spread = spread_key(*(panel.bars for panel in panels))
+    spread = spread_key(*(panel.bars for panel in panels), what=panels[0].series[0].spread)
     return keys + ([spread] if spread else [])
 
 

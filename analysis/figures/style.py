@@ -93,11 +93,11 @@ class Spread(Protocol):
     def runs(self) -> int: ...
 
 
-def spread_key(*panels: Iterable[Spread]) -> tuple[Line2D, str] | None:
+def spread_key(*panels: Iterable[Spread], what: str = "one standard deviation of {} runs") -> tuple[Line2D, str] | None:
     """What the error bars of each panel are, for a legend; none where there are none."""
     counts = [sorted({each.runs for each in panel if each.std is not None}) for panel in panels]
     said = [str(runs[0]) if len(runs) == 1 else f"{runs[0]} to {runs[-1]}" for runs in counts if runs]
-    return (error_mark(), f"one standard deviation of {' and of '.join(dict.fromkeys(said))} runs") if said else None
+    return (error_mark(), what.format(" and of ".join(dict.fromkeys(said)))) if said else None
 
 
 def error_mark() -> Line2D:

@@ -7,6 +7,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,18 @@ from typing import Any
 from roadmap.cli.options import Choice, add_study_options, choose, out_folder
 from roadmap.cli.pipeline import bench_data
 from roadmap.cli.text import FAILED, count, many, table
-from roadmap.measurements import FILE, Conditions, Quantity, Rates, Round, What, append_round, rates_of, workload_of
+from roadmap.execution import Execution
+from roadmap.measurements import FILE, Conditions, Rates, Round, What, append_round, rates_of, workload_of
 from roadmap.plain import LARGEST, three_digits, to_data
 from roadmap.record import Run
 from roadmap.rungs import Rung
 
 BOTH: tuple[What, ...] = ("training", "inference")
+# What of an execution has a say.
+USED = {
+    "networks": ("device", "device_batch", "threads", "channels_last", "compile"),
+    "data": ("device", "device_batch", "channels_last", "augment", "bad_images"),
+}
 
 
 def add_verbs(verbs: Any) -> None:
@@ -63,6 +70,11 @@ def bench(options: argparse.Namespace) -> int:
             raise ValueError(f"--{name} {value} is not valid: {least} or more is")
     if not 0 < options.seconds < LARGEST:
         raise ValueError(f"--seconds {options.seconds:g} is not valid: more than 0 is")
+    for setting in options.settings:
+        section, _, key = setting.partition("=")[0].partition(".")
+        if section == "execution" and key in {field.name for field in fields(Execution)} - set(USED[options.what]):
+            used = ", ".join(USED[options.what])
+            raise ValueError(f"--set {setting} has no say in bench {options.what}; of the execution {used} have")
     return KINDS[options.what](options)
 
 
@@ -155,7 +167,7 @@ def _print(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]], option
     kinds: list[What] = [what for what in BOTH if rates_of(shown[0][1], what)]
     header = ["rung", "MACs"]
     for what in kinds:
-        header += [f"{what} images/s", "MiB", "GMACs/s", "of a product"]
+        header += [f"{what} images/s", "MiB", "GMACs/s", "share of matmul"]
     rows = []
     for rung, rounds in shown:
         row = [rung.name, count(rounds[0].macs)]
@@ -175,9 +187,8 @@ def _draw(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]], options
     from analysis.results import series_of_bench
 
     what: What = options.only or "inference"
-    quantity: Quantity = "training_images_per_second" if what == "training" else "inference_images_per_second"
     where = f"images/s in {what} on {shown[0][1][0].conditions}"
-    series = series_of_bench(choice.study, choice.title, shown, quantity, where)
+    series = series_of_bench(choice.study, choice.title, shown, what, where)
     for path in save_figure(draw_roadmap([series]), options.output):
         print(f"figure: {path}", file=sys.stderr)
 
@@ -194,13 +205,13 @@ def _cells(rates: Rates) -> list[str]:
 
 
 def _heading(shown: Sequence[tuple[Rung, Sequence[Round]]]) -> list[str]:
-    """What the networks were measured under, and what a product of matrices comes to there."""
+    """What the networks were measured under, and the rate of matrix products there."""
     products: dict[Conditions, list[float]] = {}
     for _, rounds in shown:
         for each in rounds:
             products.setdefault(each.conditions, []).append(each.matrix_gmacs_per_second)
     return [
-        f"{conditions}, torch {conditions.torch}: a product of matrices makes {three_digits(rate)} GMACs/s"
+        f"{conditions}, torch {conditions.torch}: matmul {three_digits(rate)} GMACs/s"
         for conditions, rates in products.items()
         for rate in [statistics.median(rates)]
     ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from roadmap.cli.progress import counting
 from roadmap.cli.text import FAILED, many
-from roadmap.packed import Index, PackOptions, is_packed, read_index
+from roadmap.packed import Damaged, Index, PackOptions, is_packed, read_index
 from roadmap.record import ForeignFolder
 
 
@@ -97,6 +97,9 @@ def check_packed(options: argparse.Namespace) -> int:
         index = read_index(folder)
     except ForeignFolder as error:  # no JSON any more
         print(f"{error} and pack it again", file=sys.stderr)
+        return FAILED
+    except Damaged as error:
+        print(f"{error}; remove {folder} and pack it again", file=sys.stderr)
         return FAILED
     with counting("checking", "images") as report:
         found = list(damage(folder, index, report))

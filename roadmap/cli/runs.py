@@ -144,7 +144,9 @@ def _check_augmentation(choice: Choice, jobs: Sequence[Job]) -> None:
             continue
         path = job.folder / "manifest.json"
         try:
-            began = began_with((read_json(path) or {}).get("execution"), job.run.experiment.recipe)["augment"]
+            began = began_with((read_json(path) or {}).get("execution"), crops_by_batch=job.run.crops_by_batch)[
+                "augment"
+            ]
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         if asked != began:

@@ -20,7 +20,6 @@ from typing import Any
 from roadmap.costs import cost
 from roadmap.execution import Execution
 from roadmap.plugins import LOADED, load_file
-from roadmap.recipe import Recipe
 from roadmap.record import Run
 from runner.distributed import Apart, World
 from runner.launch.events import ENDINGS, Event
@@ -115,7 +114,7 @@ def process_context(runs: Sequence[Run] = ()) -> BaseContext:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
     preload = ["runner.launch.job", "torch._dynamo"]  # the latter by the first optimizer that a process makes
-    augmented = any(_is_augmented(run.experiment.recipe) for run in runs)
+    augmented = any(_is_augmented(run) for run in runs)
     context.set_forkserver_preload([*preload, "runner.transforms"] if augmented else preload)
     # They are for the launcher, also where all processes are signalled at once: it would take runs whose server is gone
     # for ended.
@@ -124,10 +123,10 @@ def process_context(runs: Sequence[Run] = ()) -> BaseContext:
     return context
 
 
-def _is_augmented(recipe: Recipe) -> bool:
+def _is_augmented(run: Run) -> bool:
     """Beyond what is done to small images without timm."""
-    by_image = recipe.crop == "random-resized" or recipe.randaugment is not None
-    return by_image or recipe.mixes or recipe.random_erasing > 0
+    recipe = run.experiment.recipe
+    return not run.crops_by_batch or recipe.mixes or recipe.random_erasing > 0
 
 
 class _Worker:
