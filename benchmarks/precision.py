@@ -11,10 +11,13 @@ import argparse
 import os
 import statistics
 import time
+from dataclasses import replace
 
 import torch
 
 import roadmap
+from roadmap.study import load_study
+from runner.device import choose_setup
 
 CASES = [  # (regime, rung, image size, batch)
     ("pico", "recipe", 32, 64),
@@ -38,7 +41,7 @@ class Variant:
         design = roadmap.ladder(regime, rung)[0].experiment.design
         self.model = roadmap.build(design, 10).to(memory_format=FORMATS[layout])
         self.images = torch.randn(batch, 3, size, size).contiguous(memory_format=FORMATS[layout])
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), foreach=True)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), fused=True)
         self.bf16 = bf16
 
     def step(self) -> float:
@@ -55,7 +58,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    torch.set_num_threads(os.cpu_count() or 1)
+    execution = replace(load_study().execution, device="cpu")
+    recipe = roadmap.ladder("pico", "recipe")[0].experiment.recipe
+    choose_setup(recipe, execution, 1, os.cpu_count() or 1).prepare()  # threads and allocator as the engine has them
     print(f"{os.cpu_count()} cores, torch {torch.__version__}; ms a step, medians of {rounds} alternating rounds")
     print("fp32 first  fp32 last  bf16 last   last/first   bf16/fp32   case")
     for case in CASES:

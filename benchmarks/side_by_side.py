@@ -12,10 +12,13 @@ import multiprocessing
 import os
 import statistics
 import time
+from dataclasses import replace
 
 import torch
 
 import roadmap
+from roadmap.study import load_study
+from runner.device import choose_setup
 
 CORES = os.cpu_count() or 1
 CASES = [  # (regime, rung, image size, batch), from small to large
@@ -30,10 +33,12 @@ CASES = [  # (regime, rung, image size, batch), from small to large
 
 def steps(case: tuple[str, str, int, int], threads: int, count: int) -> None:
     regime, rung, size, batch = case
-    torch.set_num_threads(threads)
-    model = roadmap.build(roadmap.ladder(regime, rung)[0].experiment.design, 10).to(memory_format=torch.channels_last)
+    (found,) = roadmap.ladder(regime, rung)
+    execution = replace(load_study().execution, device="cpu")
+    choose_setup(found.experiment.recipe, execution, 1, threads).prepare()  # threads and allocator as the engine has them
+    model = roadmap.build(found.experiment.design, 10).to(memory_format=torch.channels_last)
     images = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), foreach=True)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     for _ in range(count):
         optimizer.zero_grad()
         model(images).sum().backward()
@@ -57,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    multiprocessing.set_forkserver_preload(["torch", "roadmap.network"])
+    multiprocessing.set_forkserver_preload(["torch", "roadmap.network", "runner.device"])
     print(f"{CORES} cores, torch {torch.__version__}; seconds for {CORES} runs, medians of {rounds} alternating rounds")
     print("MACs a step   in turn   side by side   ratio   case")
     for case in CASES:
