@@ -35,7 +35,7 @@ def steps(case: tuple[str, str, int, int], threads: int, count: int) -> None:
     regime, rung, size, batch = case
     (found,) = roadmap.ladder(regime, rung)
     execution = replace(load_study().execution, device="cpu")
-    choose_setup(found.experiment.recipe, execution, 1, threads).prepare()  # threads and allocator as the engine has them
+    choose_setup(found.experiment.recipe, execution, 1, threads).prepare()  # as the engine has it
     model = roadmap.build(found.experiment.design, 10).to(memory_format=torch.channels_last)
     images = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
