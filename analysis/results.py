@@ -138,6 +138,9 @@ class Bar:
     throughput: float | None = None  # measured images/s in inference, where they are to be shown
 
 
+SPREAD_OF_RUNS = "one standard deviation of {} runs"
+
+
 @dataclass(frozen=True)
 class Series:
     """The bars of a regime, from top to bottom."""
@@ -148,7 +151,7 @@ class Series:
     groups: tuple[str, ...]  # of the study, in order
     metric: Metric = TOP1
     measured_on: str = ""  # and how, what throughput the bars have
-    spread: str = "one standard deviation of {} runs"  # what the error bars are, of how many
+    spread: str = SPREAD_OF_RUNS  # what the error bars are, of how many
 
 
 START = "(start)"  # the row of the regimes' first rungs, which are named after them

@@ -226,7 +226,7 @@ def test_files_whose_options_are_not_known_any_more_are_written_anew(photographs
     shutil.copytree(packed, folder)
     (folder / INDEX).unlink()
     shards = read_index(packed).splits["train"].shards
-    rows = [{"shard": to_data(shard), "images_of_class": [], "reencoded": 0, "skipped": []} for shard in shards]
+    rows = [{"shard": to_data(shard), "reencoded": 0, "skipped": []} for shard in shards]
     (folder / JOURNAL).write_text("\n".join(["no JSON", *map(json.dumps, rows), ""]))
     assert pack(photographs, folder, "--shard-megabytes", "1", "--resize", "16") == 0
     assert read_index(folder).reencoded == read_index(packed).images

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.metrics import Metric
-from analysis.results import REFERENCE
+from analysis.results import REFERENCE, SPREAD_OF_RUNS
 from roadmap.record import write_whole
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -93,7 +93,7 @@ class Spread(Protocol):
     def runs(self) -> int: ...
 
 
-def spread_key(*panels: Iterable[Spread], what: str = "one standard deviation of {} runs") -> tuple[Line2D, str] | None:
+def spread_key(*panels: Iterable[Spread], what: str = SPREAD_OF_RUNS) -> tuple[Line2D, str] | None:
     """What the error bars of each panel are, for a legend; none where there are none."""
     counts = [sorted({each.runs for each in panel if each.std is not None}) for panel in panels]
     said = [str(runs[0]) if len(runs) == 1 else f"{runs[0]} to {runs[-1]}" for runs in counts if runs]
