@@ -198,8 +198,8 @@ def series_of_bench(
     for rung, rounds in measured:
         if rates := rates_of(rounds, what):
             identity, macs = (rung.name, rung.title, rung.group, rung.adopted), rounds[0].macs
-            value, spread = rates.images_per_second, rates.spread
-            bars.append(Bar(*identity, value, spread, macs, rung.no_effect, runs=len(rounds)))
+            spread = rates.spread if len(rounds) > 1 else None
+            bars.append(Bar(*identity, rates.images_per_second, spread, macs, rung.no_effect, runs=len(rounds)))
     decimals = 0 if min(bar.value for bar in bars if bar.value) >= 100 else 1
     metric = Metric("throughput", f"{what}_images_per_second", where, decimals)
     return Series(
