@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +70,8 @@ def speed_measured(out: Path, regime: str, device: str | None = None) -> Speed |
     for machine, network, macs_per_second in measured:
         if machine == machines[-1]:
             seen.setdefault(network, []).append(macs_per_second)
+    import statistics  # here, as what answers at once does without
+
     medians = {network: statistics.median(speeds) for network, speeds in seen.items()}
     median = statistics.median(medians.values())
     count = sum(map(len, seen.values()))
@@ -90,6 +91,8 @@ def _measured(folder: Path) -> tuple[str, tuple[Design, int], float] | None:
         return None
     if not rates:
         return None
+    import statistics
+
     design, size = run.experiment.design, run.experiment.recipe.image_size
     macs = cost(design, size, run.dataset.classes).macs
     return gpu or CPU, (design, size), PASSES * macs * statistics.median(rates) / devices

@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import json
 import os
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -297,6 +296,8 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a run's epochs come to: the last one's accuracies and losses, never the best's, which would choose on the
     test set; the pace, and the memory.
     """
+    import statistics  # here, as what answers at once does without
+
     rates = [row["images_per_second"] for row in rows if row.get("images_per_second")]
     return {
         **{key: value for key, value in rows[-1].items() if key.endswith(("top1", "top5", "loss"))},

@@ -43,6 +43,7 @@ def test_imports_go_one_way(room):
 def test_torch_stays_out_of_designs_steps_ladders_and_costs():
     light = "design steps recipe plain plan costs widths study rungs ablations ladders family record drawing cli"
     code = "import sys\n" + "\n".join(f"import roadmap.{name}" for name in light.split())
+    code += "\nroadmap.cli.make_parser()  # with the modules of all verbs"
     code += "\nassert not {'torch', 'numpy', 'matplotlib', 'rich', 'jinja2'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -132,6 +133,18 @@ def test_the_readmes_commands_are_ones_that_the_parser_takes():
     assert len(commands) >= 8
     for command in commands:
         make_parser().parse_args(command.split("#")[0].split())
+
+
+def test_each_verb_is_found_in_the_module_that_is_said_to_add_it():
+    from roadmap.cli import VERBS, make_parser
+
+    def verbs_of(parser):
+        return list(parser._subparsers._group_actions[0].choices)
+
+    assert verbs_of(make_parser()) == [verb for verbs in VERBS.values() for verb in verbs]
+    for verbs in VERBS.values():
+        for verb in verbs:
+            assert verbs_of(make_parser(verb)) == list(verbs)
 
 
 def test_versions_agree():

@@ -1,16 +1,31 @@
-"""The command `roadmap`: parsing and printing. Each verb imports what it needs when it runs."""
+"""The command `roadmap`: parsing and printing. A verb's module is imported when it is asked for, and what the verb
+needs when it runs.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import os
 import signal
 import sys
 from collections.abc import Sequence
 
-from roadmap.cli import bench, data, designs, figures, jobs, questions, reports, runs, tables
 from roadmap.cli.text import BAD_USAGE, INTERRUPTED
+
+# The modules below roadmap.cli and their verbs, in the order of --help. Each adds them to the parser by `add_verbs`.
+VERBS = {
+    "designs": ("list", "show", "diff", "cost"),
+    "runs": ("run",),
+    "jobs": ("status", "logs", "cancel", "retry"),
+    "figures": ("figure",),
+    "tables": ("collect", "table"),
+    "reports": ("report",),
+    "questions": ("power", "attribution", "proxy"),
+    "bench": ("bench",),
+    "data": ("data",),
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,25 +35,21 @@ class Parser(argparse.ArgumentParser):
         self.exit(BAD_USAGE, f"{self.prog}: {message} ({self.prog} --help)\n")
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser(verb: str | None = None) -> argparse.ArgumentParser:
+    """For all verbs; where the verb is known, for those of its module."""
+    modules = [module for module, names in VERBS.items() if verb in names] or list(VERBS)
     parser = Parser(prog="roadmap", description="From a ResNet to a ConvNeXt, rung by rung: re-run, take apart, draw.")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
-    designs.add_verbs(verbs)
-    runs.add_verbs(verbs)
-    jobs.add_verbs(verbs)
-    figures.add_verbs(verbs)
-    tables.add_verbs(verbs)
-    reports.add_verbs(verbs)
-    questions.add_verbs(verbs)
-    bench.add_verbs(verbs)
-    data.add_verbs(verbs, Parser)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for module in modules:
+        importlib.import_module(f"roadmap.cli.{module}").add_verbs(verbs)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0 done, 1 something failed, 2 bad usage, 130 stopped by Ctrl-C."""
     _prepare_output()
-    options = make_parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = make_parser(next(iter(arguments), None)).parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what runs is stopped in order
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # asks runs in training for their state, and nothing of others
     try:

@@ -14,9 +14,9 @@ from roadmap.packed import Damaged, Index, PackOptions, is_packed, read_index
 from roadmap.record import ForeignFolder
 
 
-def add_verbs(verbs: Any, parser_class: type[argparse.ArgumentParser]) -> None:
+def add_verbs(verbs: Any) -> None:
     parser = verbs.add_parser("data", help="pack an image folder into a few large files, and check them")
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=parser_class)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     parser = actions.add_parser("pack", help="an image folder into one packed, memory-mapped data set")
     parser.add_argument(

@@ -12,7 +12,6 @@ from typing import Any
 from roadmap.ablations import chosen_moves
 from roadmap.cluster import Cluster
 from roadmap.execution import Execution
-from roadmap.folders import describe_folder
 from roadmap.ladders import find_rung, ladder
 from roadmap.mixers import mixers_of
 from roadmap.plain import choices, from_data, parse_value, to_data
@@ -206,6 +205,8 @@ def _with_data(study: Study, written: str | None) -> tuple[Study, str | None, st
             raise ValueError(f"--data {written}: {name}={path} is the data set of that name; call a folder otherwise")
     elif name in study.data:
         return study, name, path
+    from roadmap.folders import describe_folder
+
     try:
         dataset = describe_folder(Path(path))
     except ValueError as error:
@@ -215,6 +216,8 @@ def _with_data(study: Study, written: str | None) -> tuple[Study, str | None, st
 
 def with_settings(kind: Any, value: Any, settings: Sequence[str]) -> Any:
     """A value of a kind with parts set by key path, `recipe.epochs=30`. Raises ValueError for a wrong key or value."""
+    if not settings:
+        return value
     data = to_data(value)
     for setting in settings:
         path, equals, text = setting.partition("=")
