@@ -124,5 +124,7 @@ def _measure_for(connection: Connection, run: Run, plan: Plan, started: str, plu
         found: Round | str = measure(run, plan, started)
     except Exception as error:  # a design's that can't be built, a GPU's whose memory is too small, a plugin's
         found = (str(error).splitlines() or [type(error).__name__])[0]
+        if "can't allocate memory" in found or type(error).__name__ == "OutOfMemoryError":  # a CPU's, a GPU's
+            found = f"the memory is too small for a batch of {plan.batch}"
     with contextlib.suppress(OSError):  # whoever started it may be gone
         connection.send(found)

@@ -79,6 +79,10 @@ def pack(source: Path, folder: Path, options: PackOptions, jobs: int, report: Ca
     arrow()
     if is_packed(source):
         raise ValueError(f"{source} is packed already; an image folder is expected")
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise ValueError(
+            f"{folder} lies in {source}, whose images it would be taken for one of; a folder elsewhere is expected"
+        )
     content = describe_folder(source).content
     splits = dict(zip(("train", "val"), list_images(source), strict=True))
     asked = {"format": FORMAT, "source": content, "options": to_data(options)}

@@ -112,6 +112,9 @@ def test_what_was_measured_before_an_interruption_is_kept(here, number, status):
         (["--seconds", "0"], "--seconds 0 is not valid: more than 0 is"),
         (["--out", "file"], "--out file is a file"),
         (["-o", "speeds.txt"], "speeds.txt: a figure ends in .png, .svg, .pdf"),
+        (["-o", "folder.png"], "folder.png is a folder; a file is expected"),
+        (["-o", "file/speeds.png"], "file: File exists"),
+        (["--set", "execution.data_path=x"], "has no say in bench networks; --data NAME=PATH has"),
         (["--steps", "gelo"], "did you mean 'gelu'"),
         (["--set", "execution.compile=nonesuch"], "'nonesuch' is no backend of torch.compile"),
         (["--set", "execution.device=cuda"], "there is no CUDA device here"),
@@ -119,6 +122,7 @@ def test_what_was_measured_before_an_interruption_is_kept(here, number, status):
 )
 def test_what_can_not_be_measured_is_refused_in_a_sentence(here, capsys, options, said):
     (here / "file").write_text("")
+    (here / "folder.png").mkdir()
     assert main(["bench", *options]) == 2
     assert said in capsys.readouterr().err and not (here / "runs").exists()
 
@@ -228,3 +232,8 @@ def test_figures_take_what_was_measured(here, capsys):
     assert main(["figure", "--published", "--out", "runs"]) == 2
     assert main(["figure", "--throughput", "--compare", "difference"]) == 2
     assert "--throughput is of the roadmap figure alone" in capsys.readouterr().err
+
+
+def test_a_batch_that_no_memory_holds_is_said_so(here, capsys):
+    assert main(["bench", *QUICK, "--steps", "pico", "--batch", str(10**10)]) == 1
+    assert "failed: pico: the memory is too small for a batch of 10000000000" in capsys.readouterr().err

@@ -289,6 +289,14 @@ def test_wrong_requests_are_refused(photographs, packed, tmp_path, capsys):
         assert "is no packed data set; a folder that `roadmap data pack` made is expected" in one_sentence(capsys)
 
 
+def test_a_destination_within_the_source_is_refused(tmp_path, capsys):
+    source = make_photographs(tmp_path / "source")
+    for inside in (source, source / "train" / "packed", source / "train" / ".." / "new"):
+        assert pack(source, inside) == 2
+        assert "lies in" in capsys.readouterr().err
+        assert not (inside / "packed.json").exists()
+
+
 def test_the_same_packing_again_does_nothing(photographs, packed):
     before = {path: path.stat().st_mtime_ns for path in packed.iterdir()}
     assert pack(photographs, packed, "--shard-megabytes", "1") == 0

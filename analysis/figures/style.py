@@ -107,6 +107,8 @@ def error_mark() -> Line2D:
 def check_suffixes(paths: Iterable[Path]) -> None:
     """Raises ValueError for one that no figure is written as."""
     for path in paths:
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder; a file is expected")
         if path.suffix.lower() not in FORMATS:
             raise ValueError(f"{path}: a figure ends in {', '.join(FORMATS)}")
 

@@ -62,7 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED if options.verb == "run" else 0
     except (ValueError, OSError) as error:
-        print(f"roadmap {options.verb}: {' '.join(str(error).split())}", file=sys.stderr)
+        told = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            told = f"{error.filename}: {error.strerror}"
+        print(f"roadmap {options.verb}: {' '.join(told.split())}", file=sys.stderr)
         return BAD_USAGE
 
 

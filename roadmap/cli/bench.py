@@ -74,7 +74,8 @@ def bench(options: argparse.Namespace) -> int:
         section, _, key = setting.partition("=")[0].partition(".")
         if section == "execution" and key in {field.name for field in fields(Execution)} - set(USED[options.what]):
             used = ", ".join(USED[options.what])
-            raise ValueError(f"--set {setting} has no say in bench {options.what}; of the execution {used} have")
+            instead = "; --data NAME=PATH has" if key == "data_path" else f"; of the execution {used} have"
+            raise ValueError(f"--set {setting} has no say in bench {options.what}{instead}")
     return KINDS[options.what](options)
 
 
@@ -104,6 +105,7 @@ def bench_networks(options: argparse.Namespace) -> int:
     def shown() -> list[tuple[Rung, list[Round]]]:
         return [(rung, rounds) for rung in rungs if (rounds := found[workload_of(choice.run(rung))])]
 
+    out.mkdir(parents=True, exist_ok=True)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     try:
         with show_count(len(networks) * options.rounds, choice.title) as say:
@@ -148,6 +150,8 @@ def _check(options: argparse.Namespace) -> None:
         from analysis.figures import check_suffixes
 
         check_suffixes(options.output)
+        for path in options.output:  # what can't be written is said before anything is measured
+            path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _said(result: Round) -> str:

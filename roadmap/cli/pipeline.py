@@ -19,13 +19,13 @@ IDLE = ("batch", "warm_up", "only", "cuda_graphs", "output")  # options of the n
 
 
 def bench_data(options: argparse.Namespace) -> int:
-    from roadmap.cli.progress import show_count
-    from runner.stages import stage_seconds
-
     _check(options)
     choice = choose(options)
     out = out_folder(options, choice.study)
     rung = choice.rungs(options.steps)[-1]  # the modern recipe's, where nothing is said
+    from roadmap.cli.progress import show_count
+    from runner.stages import stage_seconds  # with all that training imports: what is wrong is said before
+
     rounds: list[dict[str, float]] = []
     try:
         with show_count(options.rounds, f"{choice.title}, {rung.name}") as say:
