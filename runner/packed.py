@@ -130,7 +130,7 @@ class Shard:
 def _mapped(shard: Shard) -> mmap.mmap:
     with shard.path.open("rb") as file:
         found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    # Else the system reads around each page that is missed: six times what is wanted (benchmarks/README.md).
+    # Else the system reads around each page that is missed: ten times what is wanted (benchmarks/README.md).
     found.madvise(mmap.MADV_RANDOM)
     return found
 

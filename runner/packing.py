@@ -89,7 +89,7 @@ def pack(source: Path, folder: Path, options: PackOptions, jobs: int, report: Ca
     _check_destination(folder, asked)
     if (folder / INDEX).is_file():
         (folder / JOURNAL).unlink(missing_ok=True)  # who wrote the index may have been killed before
-        return read_index(folder)
+        return _whole(folder, read_index(folder))
     parts = [
         part
         for name, listing in splits.items()
@@ -107,6 +107,15 @@ def pack(source: Path, folder: Path, options: PackOptions, jobs: int, report: Ca
                 done[written.shard.file] = written
         index = _conclude(folder, asked, splits["train"].classes, [done[part.path.name] for part in parts])
         (folder / JOURNAL).unlink()
+    return index
+
+
+def _whole(folder: Path, index: Index) -> Index:
+    """The index, once its files are seen to be there. Raises ValueError for one that is not, or of another size."""
+    for shard in (shard for split in index.splits.values() for shard in split.shards):
+        path = folder / shard.file
+        if not path.is_file() or path.stat().st_size != shard.bytes:
+            raise ValueError(f"{path} is not there as it was written; remove {folder} and pack it again")
     return index
 
 

@@ -289,6 +289,16 @@ def test_wrong_requests_are_refused(photographs, packed, tmp_path, capsys):
         assert "is no packed data set; a folder that `roadmap data pack` made is expected" in one_sentence(capsys)
 
 
+def test_the_same_packing_again_sees_that_a_file_is_gone_or_cut_off(photographs, copy, capsys):
+    (first, *_) = sorted(copy.glob("*.arrow"))
+    with first.open("r+b") as file:
+        file.truncate(first.stat().st_size - 1)
+    for _ in range(2):
+        assert pack(photographs, copy, "--shard-megabytes", "1") == 2
+        assert f"{first} is not there as it was written" in capsys.readouterr().err
+        first.unlink(missing_ok=True)
+
+
 def test_a_destination_within_the_source_is_refused(tmp_path, capsys):
     source = make_photographs(tmp_path / "source")
     for inside in (source, source / "train" / "packed", source / "train" / ".." / "new"):
