@@ -47,7 +47,7 @@ def list_images(folder: Path) -> tuple[Listing, Listing]:
 
 def check_layout(folder: Path) -> Path:
     """The folder, once it is seen to be one of images, or packed. Raises ValueError with what was not found."""
-    folder = folder.expanduser()
+    folder = Path(os.path.expanduser(folder))  # which leaves a home that nobody has as it is
     if is_packed(folder):
         read_index(folder)
         return folder
@@ -103,7 +103,7 @@ def describe_folder(folder: Path) -> Dataset:
     """An image folder, or a packed one, as a data set. What it holds, by the names and sizes of its files, is part of
     it.
     """
-    folder = folder.expanduser()
+    folder = Path(os.path.expanduser(folder))
     if is_packed(folder):
         index = read_index(folder)
         return Dataset(len(index.classes), index.train.images, index.val.images, MEAN, STD, content=index.content)

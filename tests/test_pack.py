@@ -277,6 +277,7 @@ def test_wrong_requests_are_refused(photographs, packed, tmp_path, capsys):
         ((photographs, tmp_path / "else"), "is there and no packed data set"),
         ((packed, new), "is packed already; an image folder is expected"),
         ((tmp_path / "nowhere", new), "no such folder"),
+        (("~nobody-of-that-name/images", new), "no such folder"),
         ((photographs, new, "--quality", "80"), "--quality 80 has no say without resize"),
         ((photographs, new, "--resize", "0"), "--resize 0 is not valid: 1 to 65500 are"),
         ((photographs, new, "--jobs", "0"), "--jobs 0 is not valid"),

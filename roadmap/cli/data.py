@@ -72,8 +72,8 @@ def _source(written: str) -> Path:
 
     name, equals, path = written.partition("=")
     if equals and os.sep not in name:
-        return Path(path).expanduser()
-    found = Path(written).expanduser()
+        return Path(os.path.expanduser(path))
+    found = Path(os.path.expanduser(written))
     return found if os.sep in written or found.is_dir() else downloads() / written
 
 
