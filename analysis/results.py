@@ -16,7 +16,8 @@ from roadmap.ladders import ladder
 from roadmap.measurements import Measured, Round, What, rates_of
 from roadmap.plain import choices
 from roadmap.record import Run
-from roadmap.rungs import Rung
+from roadmap.references import REFERENCE, references
+from roadmap.rungs import Place, Rung
 from roadmap.study import Study
 
 PUBLISHED_SEEDS = 3  # of each row of the paper's Tables 10 and 11 that has a deviation
@@ -113,7 +114,9 @@ def published_rows_of(study: Study, results: Sequence[Result]) -> dict[str, Publ
     if not regime.published or first.data != regime.data:
         return {}
     rows = published_rungs(regime.published)
-    designs = {rung.name: rung.experiment.design for rung in ladder(first.regime, study=study)}
+    place = Place.of(first.regime, study=study)
+    known = (*ladder(first.regime, study=study), *references(place, "all"))
+    designs = {rung.name: rung.experiment.design for rung in known}
     return {
         result.rung.name: rows[result.rung.name]
         for result in results
@@ -155,7 +158,6 @@ class Series:
 
 
 START = "(start)"  # the row of the regimes' first rungs, which are named after them
-REFERENCE = "Reference"  # the group of the systems that the rungs are held against
 
 
 def title_of_runs(study: Study, results: Sequence[Result], label: str = "") -> str:
@@ -180,6 +182,7 @@ def series_of_runs(study: Study, results: Sequence[Result], label: str = "", met
     regime = study.regime(first.regime)
     bars = [bar_of(result, metric) for result in results]
     references = _references(study, first.regime) if metric == TOP1 and first.data == regime.data else []
+    references = [bar for bar in references if bar.rung not in [own.rung for own in bars]]  # those trained here
     return Series(first.regime, title_of_runs(study, results, label), (*bars, *references), study.groups, metric)
 
 

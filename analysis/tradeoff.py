@@ -12,6 +12,7 @@ from analysis.results import Result, published_sample, published_table
 from roadmap.costs import cost
 from roadmap.ladders import ladder
 from roadmap.measurements import Measured, Quantity, workload_of
+from roadmap.references import REFERENCE
 from roadmap.study import Study
 
 TITLES = {
@@ -55,6 +56,7 @@ class Tradeoff:
     groups: tuple[str, ...]  # of the study, in order
     paths: tuple[Line, ...]  # the rungs of each regime, in the roadmap's order
     families: tuple[Line, ...] = ()  # models that the rungs are held against
+    families_title: str = "references, trained alike"
 
 
 def tradeoff_of_runs(
@@ -69,7 +71,8 @@ def tradeoff_of_runs(
     Throughput and memory are those of `benched`, where it is given, else as the runs had them. Raises ValueError
     where no run has finished, or none has the measurement.
     """
-    paths = [Line(title, tuple(_points(results, x, metric, benched))) for title, results in titled]
+    paths = [Line(title, tuple(_points(_rungs(results), x, metric, benched))) for title, results in titled]
+    others = [result for _, results in titled for result in results if result.rung.group == REFERENCE]
     if not any(result.values(metric) for _, results in titled for result in results):
         raise ValueError(f"no finished run has a {metric.title}: there is no point to draw")
     if not any(path.points for path in paths):
@@ -77,7 +80,19 @@ def tradeoff_of_runs(
     where = " in training, as measured" if x == "throughput" else ", as measured" if x == "memory" else ""
     if benched:
         where = f"{' in inference' if x == 'throughput' else ' of training'} on {benched.conditions}"
-    return Tradeoff(x, TITLES[x] + where, metric, study.groups, tuple(path for path in paths if path.points))
+    shown = tuple(path for path in paths if path.points)
+    return Tradeoff(x, TITLES[x] + where, metric, study.groups, shown, _kin(_points(others, x, metric, benched)))
+
+
+def _rungs(results: Sequence[Result]) -> list[Result]:
+    """Without the references, which are on no path."""
+    return [result for result in results if result.rung.group != REFERENCE]
+
+
+def _kin(points: Sequence[Point]) -> tuple[Line, ...]:
+    """References of one family together: what their names have before the size."""
+    families = {name: list(found) for name, found in groupby(points, key=lambda point: point.name.partition("-")[0])}
+    return tuple(Line(name, tuple(sorted(found, key=lambda point: point.x))) for name, found in families.items())
 
 
 def _points(results: Sequence[Result], x: str, metric: Metric, benched: Measured | None) -> list[Point]:
@@ -108,7 +123,9 @@ def published_tradeoff(study: Study, regimes: Sequence[str], x: str) -> Tradeoff
         raise ValueError("the paper has no measured memory: --x memory is for one's own runs")
     paths = [] if x in MEASURED else [_published_path(study, regime, x) for regime in regimes]
     where = " in inference on one V100, as the paper measured" if x == "throughput" else ""
-    return Tradeoff(x, TITLES[x] + where, TOP1, study.groups, tuple(paths), _families(x))
+    return Tradeoff(
+        x, TITLES[x] + where, TOP1, study.groups, tuple(paths), _families(x), "models of the paper's Table 1"
+    )
 
 
 def _published_path(study: Study, regime: str, x: str) -> Line:
@@ -124,7 +141,8 @@ def _published_path(study: Study, regime: str, x: str) -> Line:
 
 def _families(x: str) -> tuple[Line, ...]:
     """Those of one family and image size together."""
-    models = sorted(published_models(), key=lambda model: (model.family, model.image_size))
+    known = [model for model in published_models() if x != "throughput" or model.throughput]
+    models = sorted(known, key=lambda model: (model.family, model.image_size))
     return tuple(
         Line(SPELLED[family], tuple(_model_point(model, x) for model in members))
         for (family, _), members in groupby(models, key=lambda model: (model.family, model.image_size))
@@ -132,7 +150,7 @@ def _families(x: str) -> tuple[Line, ...]:
 
 
 def _model_point(model: Model, x: str) -> Point:
-    at = {"macs": model.gmacs * 1e9, "parameters": model.parameters, "throughput": model.throughput}[x]
+    at = {"macs": model.gmacs * 1e9, "parameters": model.parameters, "throughput": model.throughput or 0.0}[x]
     size = model.parameters if x == "macs" else model.gmacs * 1e9
     name = f"{SPELLED[model.family]}-{model.name.rpartition('-')[2].upper()}"
     title = name if model.image_size == 224 else f"{name} at {model.image_size}"

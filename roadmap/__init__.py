@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from roadmap.costs import Cost, cost
 from roadmap.design import Block, Conv, Design, Downsampling, Stem
 from roadmap.ladders import compose, ladder
+from roadmap.models import NamedModel, model
 from roadmap.recipe import Experiment, Recipe
 from roadmap.rungs import Rung
 from roadmap.steps import NoEffect, Step, step
@@ -22,6 +23,7 @@ __all__ = [
     "Design",
     "Downsampling",
     "Experiment",
+    "NamedModel",
     "NoEffect",
     "Recipe",
     "Rung",
@@ -33,6 +35,7 @@ __all__ = [
     "ladder",
     "load_timm",
     "load_torchvision",
+    "model",
     "step",
 ]
 

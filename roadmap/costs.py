@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a design, by arithmetic alone.
+"""Parameters and multiply-adds of a design, by arithmetic alone; of another library's model by torch's counter.
 
 Counted as the paper's tables do: the convolutions and the linear layer, one multiply-add as one; norms,
 activations, biases and pooling count nothing.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from roadmap.design import Design
 from roadmap.mixers import find_mixer
+from roadmap.models import NamedModel, count_named
 from roadmap.plan import BlockPlan, Layer, plan
 
 
@@ -19,11 +20,13 @@ class Cost:
     macs: int  # multiply-adds of one image
 
 
-def cost(design: Design, input_size: int = 224, num_classes: int = 1000) -> Cost:
+def cost(design: Design | NamedModel, input_size: int = 224, num_classes: int = 1000) -> Cost:
     """What a design costs for square images of `input_size` pixels.
 
     Raises ValueError where the image is too small for the design.
     """
+    if isinstance(design, NamedModel):
+        return Cost(*count_named(design, input_size, num_classes))
     network = plan(design)
     counter = _Counter(input_size)
     counter.layer(network.stem)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 
 from roadmap.design import Activation, Design, Norm
+from roadmap.models import NamedModel
+from roadmap.plain import show
 from roadmap.plan import BlockPlan, Layer, StagePlan, plan
 
 NORM_NAMES: dict[Norm, str] = {"bn": "BN", "ln": "LN"}
@@ -24,8 +26,10 @@ def _behind(norm: Norm | None, act: Activation | None) -> list[str]:
     return ([NORM_NAMES[norm]] if norm else []) + ([ACTIVATION_NAMES[act]] if act else [])
 
 
-def draw_network(design: Design) -> str:
-    """A line for the stem, each stage and the head."""
+def draw_network(design: Design | NamedModel) -> str:
+    """A line for the stem, each stage and the head; of another library's model its name and arguments."""
+    if isinstance(design, NamedModel):
+        return "\n".join([str(design), *(f"  {name}: {show(value)}" for name, value in design.arguments.items())])
     lines = around_blocks(design)
     stages = [f"stage {i}  {_stage_text(stage)}" for i, stage in enumerate(plan(design).stages, start=1)]
     return "\n".join([f"stem     {lines['stem']}", *stages, f"head     {lines['head']}"])
@@ -78,8 +82,10 @@ def column(block: BlockPlan) -> list[str]:
     return [*boxes, SUM, *_behind(None, block.act)]
 
 
-def draw_block(design: Design) -> str:
-    """The design's blocks, each a column with the shortcut beside it."""
+def draw_block(design: Design | NamedModel) -> str:
+    """The design's blocks, each a column with the shortcut beside it; nothing of another library's model."""
+    if isinstance(design, NamedModel):
+        return ""
     (blocks,) = distinct_blocks(design)
     return "\n\n".join(f"{title}\n{_draw(block)}" for title, block in blocks.items())
 
@@ -97,8 +103,10 @@ def _draw(block: BlockPlan) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def mark_changes(before: Design, after: Design) -> str:
+def mark_changes(before: Design | NamedModel, after: Design | NamedModel) -> str:
     """What is around the blocks and the blocks that differ as lines, those gone marked with -, those new with +."""
+    if isinstance(before, NamedModel) or isinstance(after, NamedModel):
+        return "\n".join(_marked(*(draw_network(each).splitlines() for each in (before, after))))
     old, new = distinct_blocks(before, after)
     lines = _marked(*([f"{key}: {text}" for key, text in around_blocks(each).items()] for each in (before, after)))
     for title in old | new:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from roadmap.costs import cost
 from roadmap.design import Design
+from roadmap.models import NamedModel
 from roadmap.plain import LARGEST, choices
 from roadmap.recipe import Experiment
 from roadmap.record import ForeignFolder, read_json, read_metrics, read_run
@@ -25,7 +26,7 @@ class Speed:
 
     macs_per_second: float
     source: str
-    measured: Mapping[tuple[Design, int], float] = field(default_factory=dict)  # by design and image size
+    measured: Mapping[tuple[Design | NamedModel, int], float] = field(default_factory=dict)  # by design and image size
 
     def of(self, experiment: Experiment) -> float:
         """That of the same network, where it was measured."""
@@ -66,7 +67,7 @@ def speed_measured(out: Path, regime: str, device: str | None = None) -> Speed |
     machines = [machine for machine, _, _ in measured if device is None or _is_called(machine, device)]
     if not machines:
         return None
-    seen: dict[tuple[Design, int], list[float]] = {}
+    seen: dict[tuple[Design | NamedModel, int], list[float]] = {}
     for machine, network, macs_per_second in measured:
         if machine == machines[-1]:
             seen.setdefault(network, []).append(macs_per_second)
@@ -79,7 +80,7 @@ def speed_measured(out: Path, regime: str, device: str | None = None) -> Speed |
     return Speed(median, f"{median:.3g} multiply-adds a second, measured by {runs} in {out} on {machines[-1]}", medians)
 
 
-def _measured(folder: Path) -> tuple[str, tuple[Design, int], float] | None:
+def _measured(folder: Path) -> tuple[str, tuple[Design | NamedModel, int], float] | None:
     """The kind of device, the network, and the multiply-adds a second of one device; None where a run tells no such."""
     try:
         manifest = read_json(folder / "manifest.json") or {}

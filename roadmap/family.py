@@ -7,7 +7,7 @@ from dataclasses import replace
 from roadmap.design import Design, map_blocks, resnet
 from roadmap.plain import choices
 from roadmap.steps import STEPS
-from roadmap.study import Study, load_study
+from roadmap.study import Sibling, Study, load_study
 
 CONVNEXT_STEPS = (
     "patchify-stem", "depthwise", "inverted-bottleneck", "move-up-depthwise", "gelu", "fewer-activations",
@@ -31,8 +31,11 @@ def convnext(name: str, study: Study | None = None) -> Design:
     study = study or load_study()
     if name not in study.family:
         raise ValueError(f"unknown ConvNeXt {name!r}; {choices(study.family, name)}")
-    sibling = study.family[name]
+    return sibling_design(study.family[name])
+
+
+def sibling_design(sibling: Sibling) -> Design:
     design = convnext_design(sibling.width, sibling.depths)
     if sibling.isotropic:
-        design = replace(design, stem=replace(design.stem, kernel=16, stride=16, last_norm=None))
+        design = replace(design, stem=replace(design.stem, kernel=sibling.patch, stride=sibling.patch, last_norm=None))
     return map_blocks(design, lambda block: replace(block, layer_scale=sibling.layer_scale))

@@ -5,16 +5,13 @@ A `Conv` whose `mixer` names an entry here is built by it. Designs stay data: th
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from roadmap.models import NamedModel, find_model
 from roadmap.plain import choices
-from roadmap.plugins import load_installed
+from roadmap.plugins import code_of, load_installed
 
 if TYPE_CHECKING:
     from roadmap.design import Design
@@ -48,16 +45,10 @@ def mixer(
     def register(build: Callable[[Layer], Any]) -> Callable[[Layer], Any]:
         if name in MIXERS:
             raise ValueError(f"mixer {name!r} exists already")
-        MIXERS[name] = Mixer(name, build, parameters, macs, _code_of(build))
+        MIXERS[name] = Mixer(name, build, parameters, macs, code_of(build))
         return build
 
     return register
-
-
-def _code_of(build: Any) -> str:
-    while isinstance(build, partial):
-        build = build.func
-    return hashlib.sha256(Path(inspect.getfile(build)).read_bytes()).hexdigest()[:12]
 
 
 def find_mixer(name: str) -> Mixer:
@@ -73,7 +64,9 @@ def find_mixer(name: str) -> Mixer:
     return MIXERS[name]
 
 
-def mixers_of(design: Design) -> dict[str, str]:
-    """The mixers that a design names, each with the hash of its code."""
+def own_code(design: Design | NamedModel) -> dict[str, str]:
+    """What of users' own code a network is made of, by name, with the hash of each one's file."""
+    if isinstance(design, NamedModel):
+        return {str(design): find_model(design.name).code} if design.library == "own" else {}
     named: Iterable[str | None] = (conv.mixer for block in design.blocks for conv in block.convs)
     return {name: find_mixer(name).code for name in sorted({name for name in named if name})}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from roadmap.design import Activation, Design, Norm
 from roadmap.mixers import find_mixer
+from roadmap.models import NamedModel, build_named
 from roadmap.plan import BlockPlan, Layer, NetworkPlan, StagePlan, plan
 
 
@@ -66,6 +67,8 @@ class DepthwiseConvolution(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():  # a compiler has kernels of its own, and would stop at what follows
+            return super().forward(x)
+        if not torch.is_grad_enabled():  # no gradient to save time in, and none that a tracer would stumble over
             return super().forward(x)
         # oneDNN has no fast kernel for images of few pixels, and torch loops over the channels of single ones.
         if x.device.type != "cpu" or min(x.shape[2:]) < 4 or not torch.backends.mkldnn.is_available():
@@ -183,29 +186,62 @@ class Network(nn.Module):
         self.norm = NORMS[network.head_norm](network.features) if network.head_norm else nn.Identity()
         self.head = nn.Linear(network.features, num_classes)
 
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What each stage gives, N x channels x height x width; of the rungs at strides 4, 8, 16 and 32."""
+        x, found = self.stem(images), []
+        for stage in self.stages:
+            x = stage(x)
+            found.append(x)
+        return tuple(found)
+
     def forward(self, images: Tensor) -> Tensor:
         y: Tensor = self.head(self.norm(self.pool(self.stages(self.stem(images)))).flatten(1))
         return y
 
 
+Initialization = Literal["torchvision", "truncated-normal"]
+
+
+@overload
 def build(
     design: Design,
+    num_classes: int = ...,
+    *,
+    drop_path: float = ...,
+    initialization: Initialization = ...,
+    image_size: int = ...,
+) -> Network: ...
+@overload
+def build(
+    design: Design | NamedModel,
+    num_classes: int = ...,
+    *,
+    drop_path: float = ...,
+    initialization: Initialization = ...,
+    image_size: int = ...,
+) -> nn.Module: ...
+def build(
+    design: Design | NamedModel,
     num_classes: int = 1000,
     *,
     drop_path: float = 0.0,
-    initialization: Literal["torchvision", "truncated-normal"] = "torchvision",
-) -> Network:
+    initialization: Initialization = "torchvision",
+    image_size: int = 224,
+) -> nn.Module:
     """The model of a design; its forward takes N x 3 x H x W.
 
     `drop_path` is the last block's rate, growing linearly from 0 at the first. Weights are drawn from torch's
-    global generator. Raises ValueError for a design that leaves no channels.
+    global generator. Of another library's model its weights are as that draws them, and some are for images of
+    `image_size` pixels alone. Raises ValueError for a design that leaves no channels, or a model that can't be built.
     """
+    if isinstance(design, NamedModel):
+        return build_named(design, num_classes, image_size, drop_path)
     network = Network(design, num_classes, drop_path)
     initialize(network, initialization)
     return network
 
 
-def initialize(model: nn.Module, scheme: Literal["torchvision", "truncated-normal"]) -> None:
+def initialize(model: nn.Module, scheme: Initialization) -> None:
     """Draws the weights anew: as torchvision's ResNet, or truncated normal of std 0.02 with biases 0 (ConvNeXt).
 
     Norms and layer scales keep the start that their layers gave them.

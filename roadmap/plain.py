@@ -138,8 +138,10 @@ def _union_from(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
 
 
 def _has_shape(kind: Any, data: Any) -> bool:
-    if dataclasses.is_dataclass(kind):
-        return isinstance(data, Mapping)
+    if dataclasses.is_dataclass(kind):  # of several, that which has such fields
+        return isinstance(data, Mapping) and not data.keys().isdisjoint(
+            field.name for field in dataclasses.fields(kind)
+        )
     return typing.get_origin(kind) is tuple and isinstance(data, list | tuple)
 
 

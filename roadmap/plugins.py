@@ -1,4 +1,4 @@
-"""Users' own steps and mixers: Python files named on the command line or in the study, and installed packages.
+"""Users' own steps, mixers and models: Python files named on the command line or in the study, and installed packages.
 
 A package registers modules in the entry point group `roadmap.steps`; loading one runs its decorators.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import sys
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 GROUP = "roadmap.steps"
 LOADED: list[Path] = []  # files, in order, for processes that train to load too
@@ -46,3 +48,10 @@ def load_installed() -> None:
             entry.load()
         except (Exception, SystemExit) as error:
             raise ValueError(f"entry point {entry.name} of {GROUP}: {type(error).__name__}: {error}") from error
+
+
+def code_of(function: Any) -> str:
+    """A hash of the file that defines a function or a class."""
+    while isinstance(function, partial):
+        function = function.func
+    return hashlib.sha256(Path(inspect.getfile(function)).read_bytes()).hexdigest()[:12]

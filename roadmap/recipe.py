@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from roadmap.design import Design, comparable
+from roadmap.models import NamedModel
 from roadmap.plain import Difference, differences
 
 # timm's notation, such as rand-m9-mstd0.5-inc1; a part that timm doesn't know it would pass over without a word.
@@ -140,16 +141,20 @@ def _require(holds: bool, name: str, value: object, expected: str) -> None:
 class Experiment:
     """What a step rewrites: a design and the recipe that trains it."""
 
-    design: Design
+    design: Design | NamedModel
     recipe: Recipe
 
     @property
     def idle(self) -> set[str]:
         """The recipe's fields that have no say, given the others and the design."""
+        if isinstance(self.design, NamedModel):
+            return self.recipe.idle | self.design.idle
         return self.recipe.idle | (set() if self.design.has_batch_norm else {"sync_batch_norm"})
 
 
 def changes(before: Experiment, after: Experiment) -> list[Difference]:
     """What differs, the designs in words of the same shape."""
-    old, new = comparable(before.design, after.design)
+    old, new = before.design, after.design
+    if isinstance(old, Design) and isinstance(new, Design):
+        old, new = comparable(old, new)
     return [*differences(old, new, "design"), *differences(before.recipe, after.recipe, "recipe")]

@@ -23,7 +23,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from roadmap.design import simplest
+from roadmap.design import Design, simplest
 from roadmap.plain import from_data, to_data
 from roadmap.recipe import Experiment
 from roadmap.study import Dataset
@@ -64,7 +64,7 @@ class Run:
     dataset: Dataset
     seed: int
     fidelity: str
-    mixers: dict[str, str] = field(default_factory=dict)  # those of the design, with the hash of each one's code
+    mixers: dict[str, str] = field(default_factory=dict)  # users' own code in the network, with each one's hash
 
     @cached_property
     def identity(self) -> str:
@@ -109,7 +109,8 @@ def digest(data: Any) -> str:
 @lru_cache(maxsize=4096)  # many runs differ in their seed alone
 def canonical(experiment: Experiment) -> dict[str, Any]:
     """An experiment as plain data, the same for all that mean the same. Not to be changed: it is kept."""
-    plain = replace(experiment, design=simplest(experiment.design))
+    design = experiment.design
+    plain = replace(experiment, design=simplest(design) if isinstance(design, Design) else design)
     # Through the types, so that a width of 1 and of 1.0 are one.
     canonical: dict[str, Any] = to_data(from_data(Experiment, to_data(plain)))
     return canonical

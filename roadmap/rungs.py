@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from roadmap.design import Design
 from roadmap.plain import choices, parse_value
 from roadmap.recipe import Experiment, Recipe
 from roadmap.steps import NoEffect, find_step
@@ -140,7 +141,9 @@ class Place:
     def _matched(self, experiment: Experiment, rung: str) -> Experiment:
         (target,) = select(replace(self, base=()), [rung])  # which may be a rung of the base
         size, classes = experiment.recipe.image_size, self.study.dataset(self.data).classes
-        design = match_width(experiment.design, target.experiment.design, size, classes)
+        own, wanted = experiment.design, target.experiment.design
+        assert isinstance(own, Design) and isinstance(wanted, Design)  # as all that steps make
+        design = match_width(own, wanted, size, classes)
         return replace(experiment, design=design)
 
     def rung(self, move: Move, experiment: Experiment, parent: Rung, *, name: str = "") -> Rung:

@@ -82,14 +82,45 @@ class Sibling:
 
     width: int
     depths: tuple[int, ...]
-    isotropic: bool = False  # one resolution, behind a stem of 16x16 patches without a norm
+    isotropic: bool = False  # one resolution, behind a stem of patches without a norm
+    patch: int = 16  # side of an isotropic one's patches, pixels
     layer_scale: float | None = 1e-6
 
 
 @dataclass(frozen=True)
+class Form:
+    """How a reference is built, and what of the modern recipe is its own."""
+
+    model: str  # timm/NAME, torchvision/NAME, own/NAME, or family/NAME of this study's
+    arguments: dict[str, Any] = field(default_factory=dict)  # of the model; of a member of the family, its fields
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+    def changed(self, change: FormChange) -> Form:
+        arguments = {**self.arguments, **change.arguments}
+        return Form(change.model or self.model, arguments, change.recipe)
+
+
+@dataclass(frozen=True)
+class FormChange:
+    """What of a reference's form differs in a regime; the recipe is the regime's, but for what is said here."""
+
+    model: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Reference:
+    """A system that the rungs are compared with."""
+
     title: str
-    regime: str
+    regime: str | None = None  # whose published table has it as a row
+    form: Form | None = None  # none: its published figure is all there is
+    forms: dict[str, FormChange | None] = field(default_factory=dict)  # by regime; none where there can be none
+
+    def form_in(self, regime: str) -> Form | None:
+        change = self.forms.get(regime, FormChange(recipe=self.form.recipe if self.form else {}))
+        return self.form.changed(change) if self.form and change else None
 
 
 @dataclass(frozen=True)
@@ -326,7 +357,9 @@ def _check_names(study: Study) -> None:
         if entry.variants or entry.adopted is not None:
             checks.append((f"ladder[{i}].adopted", entry.adopted, set(entry.variants) - set(entry.rejected)))
         checks += [(f"ladder[{i}].rejected", key, entry.variants) for key in entry.rejected]
-    checks += [(f"references.{name}.regime", each.regime, study.regimes) for name, each in study.references.items()]
+    for name, each in study.references.items():
+        checks += [(f"references.{name}.regime", each.regime, study.regimes)] if each.regime else []
+        checks += [(f"references.{name}.forms", regime, study.regimes) for regime in each.forms]
     for where, name, valid in checks:
         if name not in valid:
             raise ValueError(f"{where}: unknown {name!r}; {choices(valid, name)}")

@@ -64,11 +64,12 @@ def network_of(run: Run, setup: Setup, world: World = ALONE) -> nn.Module:
     """The network of a run as it begins, on its device and in its order in memory."""
     recipe = run.experiment.recipe
     seed_globally(seed_for(run.seed, "initialization"))
-    model: nn.Module = build(
+    model = build(
         run.experiment.design,
         run.dataset.classes,
         drop_path=recipe.drop_path,
         initialization=recipe.initialization,
+        image_size=recipe.image_size,
     )
     return _prepared(model, recipe.sync_batch_norm and world.size > 1, setup)
 

@@ -29,11 +29,14 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
-    """Parameters that weight decay takes, and those that it leaves: biases, norms and layer scales, by the recipe."""
+    """Parameters that weight decay takes, and those that it leaves by the recipe: biases, norms and layer scales, and
+    what a library's model names itself, such as embeddings of places.
+    """
+    named: set[str] = getattr(model, "no_weight_decay", set)()  # timm's models have such a method
     decayed: list[nn.Parameter] = []
     left: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        takes = recipe.decay_norms_and_biases or parameter.ndim > 1
+    for name, parameter in model.named_parameters():
+        takes = recipe.decay_norms_and_biases or (parameter.ndim > 1 and name not in named)
         (decayed if takes else left).append(parameter)
     return [
         {"params": decayed, "weight_decay": recipe.weight_decay},

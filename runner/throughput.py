@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from roadmap.costs import cost
 from roadmap.measurements import Conditions, Round, workload_of
+from roadmap.models import NamedModel, builder_of
 from roadmap.record import Run
 from runner.bench import Plan
 from runner.device import DTYPES, Setup, choose_setup
@@ -39,7 +40,7 @@ def measure(run: Run, plan: Plan, started: str) -> Round:
     recipe, classes = run.experiment.recipe, run.dataset.classes
     setup = choose_setup(recipe, plan.execution, 1, available_cores())
     setup.prepare()
-    _load_libraries(setup)
+    _load_libraries(setup, run)
     memory, clock = _Memory(setup.device), _Clock(setup.device, plan.warm_up, plan.seconds)
     shape = (plan.batch, 3, recipe.image_size, recipe.image_size)
     images = torch.randn(shape, device=setup.device).contiguous(memory_format=setup.memory_format)
@@ -188,8 +189,10 @@ def _resident_peak() -> int:
     return int(found[1]) * 1024 if found else peak_memory("cpu")  # which elsewhere may be that of who started this
 
 
-def _load_libraries(setup: Setup) -> None:
-    """Uses what every network uses, so that none is charged with the loading of it."""
+def _load_libraries(setup: Setup, run: Run) -> None:
+    """Uses what every network uses, so that none is charged with the loading of it; nor with that of its library."""
+    if isinstance(run.experiment.design, NamedModel):
+        builder_of(run.experiment.design)
     layers = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.GELU(), nn.Flatten(), nn.Linear(16 * 14**2, 16))
     model = layers.to(setup.device).to(memory_format=setup.memory_format)
     with setup.autocast():

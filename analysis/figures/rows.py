@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import blended_transform_factory
 
 from analysis.figures.style import FAINT, Layout
-from analysis.results import REFERENCE, START, Bar, Series
+from analysis.results import START, Bar, Series
 from roadmap.plain import three_digits
+from roadmap.references import REFERENCE
 
 Row = Sequence[Bar | None]
 
@@ -19,16 +20,16 @@ HEADING = 0.85  # of a group above its rungs, rows
 
 
 def rows_of(series: Sequence[Series]) -> list[Row]:
-    """A row for each rung with every series' bar; starts share a row, and so do references."""
-    tables = [{_key(each, bar): bar for bar in each.bars} for each in series]
-    keys = list(dict.fromkeys(key for table in tables for key in table))
-    if REFERENCE in keys:
-        keys.append(keys.pop(keys.index(REFERENCE)))
-    return [[table.get(key) for table in tables] for key in keys]
+    """A row for each rung with every series' bar; starts share a row, and references where no series has several."""
+    lone = all(sum(bar.group == REFERENCE for bar in each.bars) <= 1 for each in series)
+    tables = [{_key(each, bar, lone): bar for bar in each.bars} for each in series]
+    keys = dict.fromkeys(key for table in tables for key in table)
+    rows = [[table.get(key) for table in tables] for key in keys]
+    return sorted(rows, key=lambda row: first(row).group == REFERENCE)  # which stand last
 
 
-def _key(series: Series, bar: Bar) -> str:
-    if bar.group == REFERENCE:
+def _key(series: Series, bar: Bar, lone: bool) -> str:
+    if bar.group == REFERENCE and lone:
         return REFERENCE
     return START if bar.rung == series.regime else bar.rung
 

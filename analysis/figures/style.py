@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.metrics import Metric
-from analysis.results import REFERENCE, SPREAD_OF_RUNS
+from analysis.results import SPREAD_OF_RUNS
 from roadmap.record import write_whole
+from roadmap.references import REFERENCE
 
 FORMATS = (".png", ".svg", ".pdf")
 DPI = 300

@@ -174,7 +174,7 @@ def _key_of_marks(tradeoff: Tradeoff) -> list[tuple[Any, str]]:
     if not all(point.adopted for point in points):
         keys.append((_mark("white", DARK), "not adopted"))
     if tradeoff.families:
-        keys.append((_mark("white", FAINT), "models of the paper's Table 1"))
+        keys.append((_mark("white", FAINT), tradeoff.families_title))
     sizes = tuple(_mark("white", DARK, size) for size in (2, 4, 6))
     keys.append((sizes, f"area: {'parameters' if tradeoff.x == 'macs' else 'multiply-adds'}"))
     spread = spread_key(points)

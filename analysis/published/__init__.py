@@ -47,21 +47,23 @@ def published_rungs(file: str | None) -> dict[str, Published]:
 
 @dataclass(frozen=True)
 class Model:
-    """A row of the paper's Table 1, of those that were trained on ImageNet-1K alone."""
+    """A row of the paper's Table 1."""
 
     name: str
     image_size: int
     parameters: float
     gmacs: float
-    throughput: float  # images/s of inference on one V100
+    throughput: float | None  # images/s of inference on one V100
     top1: float  # percent
+    pretraining: str = ""  # on what else than ImageNet-1K
 
     @property
     def family(self) -> str:
         return self.name.rpartition("-")[0]
 
 
-def published_models() -> list[Model]:
+def published_models(*, pretrained: bool = False) -> list[Model]:
+    """Those that were trained on ImageNet-1K alone, or `pretrained` on more too, which stand last."""
     with (FOLDER / "imagenet_models.csv").open(encoding="utf-8", newline="") as table:
         return [
             Model(
@@ -69,9 +71,10 @@ def published_models() -> list[Model]:
                 int(row["image_size"]),
                 float(row["params_millions"]) * 1e6,
                 float(row["gmacs"]),
-                float(row["throughput_v100_images_per_s"]),
+                float(row["throughput_v100_images_per_s"]) if row["throughput_v100_images_per_s"] else None,
                 float(row["top1"]),
+                row["pretraining"],
             )
             for row in csv.DictReader(table)
-            if not row["pretraining"]
+            if pretrained or not row["pretraining"]
         ]

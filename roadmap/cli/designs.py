@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from roadmap.cli.options import Choice, add_study_options, choose
 from roadmap.cli.text import count, duration, table
 from roadmap.costs import Cost, cost
+from roadmap.design import Design
 from roadmap.drawing import draw_block, draw_network, mark_changes
 from roadmap.estimates import Speed, speed_given, speed_measured, speed_of
 from roadmap.plain import LARGEST, show, to_data
 from roadmap.recipe import Experiment, changes
+from roadmap.references import REFERENCE
 from roadmap.rungs import Rung
 
 if TYPE_CHECKING:
@@ -67,7 +69,8 @@ def list_rungs(options: argparse.Namespace) -> int:
 
     choice = choose(options)
     published = published_rungs(choice.study.regime(choice.regime).published)
-    rungs = [(rung, rung_cost(choice, rung), published.get(rung.name)) for rung in choice.rungs(options.steps)]
+    chosen = choice.rungs(options.steps)
+    rungs = [(rung, rung_cost(choice, rung), published.get(rung.name)) for rung in chosen]
     if options.json:
         records = [
             {
@@ -100,7 +103,29 @@ def list_rungs(options: argparse.Namespace) -> int:
     if published and any(line[-1].endswith("*") for line in rows):
         notes.append("* printed so in the paper; the network itself has what stands under MACs")
     print("\n".join(["", *notes] if notes else []))
+    _print_published_counts(choice, chosen)
     return 0
+
+
+def _print_published_counts(choice: Choice, rungs: Sequence[Rung]) -> None:
+    """Of the references that the regime has as they were published, what was published of them."""
+    from analysis.counting import counted_beside
+
+    as_published = {name for name, each in choice.study.references.items() if each.form_in(choice.regime) == each.form}
+    found = counted_beside([rung for rung in rungs if rung.group == REFERENCE and rung.name in as_published])
+    if not found:
+        return
+    header = ["reference", "pixels", "parameters", "published", "GMACs", "published", "difference"]
+    header += ["published top-1 %", "images/s of a V100"]
+    rows = []
+    for each in found:
+        ours, theirs = each.ours, each.published
+        counts = [f"{ours.macs / 1e9:.2f}", f"{theirs.gmacs:.1f}", f"{each.off:+.1f} %"]
+        speed = "" if theirs.throughput is None else f"{theirs.throughput:.1f}"
+        sizes = [str(theirs.image_size), f"{ours.parameters / 1e6:.2f} M", f"{theirs.parameters / 1e6:.0f} M"]
+        rows.append([each.name, *sizes, *counts, f"{theirs.top1:.1f}" + (" *" if theirs.pretraining else ""), speed])
+    print(table(header, rows))
+    print("\n* pre-trained on ImageNet-22K" if any(each.published.pretraining for each in found) else "")
 
 
 def _marked(rung: Rung) -> str:
@@ -114,7 +139,7 @@ def show_rung(options: argparse.Namespace) -> int:
     if options.output:
         from analysis.blocks import draw_block as draw_figure
 
-        _save(draw_figure(rung.title, rung.experiment.design), options.output)
+        _save(draw_figure(rung.title, _drawable(rung)), options.output)
     if options.json:
         print(json.dumps(to_data(rung.experiment), indent=2))
         return 0
@@ -122,7 +147,8 @@ def show_rung(options: argparse.Namespace) -> int:
     print(f"{rung.name}: {rung.title}" + (f" ({rung.group})" if rung.group else ""))
     print(f"{choice.regime}, {count(counted.parameters)} parameters, {count(counted.macs)} MACs\n")
     print(draw_network(rung.experiment.design) + "\n")
-    print(draw_block(rung.experiment.design) + "\n")
+    if block := draw_block(rung.experiment.design):
+        print(block + "\n")
     for name, value in to_data(rung.experiment).items():
         print(f"{name}:")
         print("\n".join(_outline(value, 1)))
@@ -149,7 +175,8 @@ def _outline(data: dict[str, Any], depth: int) -> list[str]:
 
 def diff_rungs(options: argparse.Namespace) -> int:
     choice = choose(options)
-    before, after = (choice.rung(name).experiment for name in (options.before, options.after))
+    rungs = [choice.rung(name) for name in (options.before, options.after)]
+    before, after = (rung.experiment for rung in rungs)
     found = changes(before, after)
     if options.json:
         print(json.dumps(to_data(found), indent=2))
@@ -162,8 +189,16 @@ def diff_rungs(options: argparse.Namespace) -> int:
     if options.output:
         from analysis.blocks import draw_change
 
-        _save(draw_change((options.before, before.design), (options.after, after.design)), options.output)
+        left, right = ((rung.name, _drawable(rung)) for rung in rungs)
+        _save(draw_change(left, right), options.output)
     return 0
+
+
+def _drawable(rung: Rung) -> Design:
+    """Raises ValueError for another library's model."""
+    if isinstance(rung.experiment.design, Design):
+        return rung.experiment.design
+    raise ValueError(f"-o draws the blocks of designs: {rung.name} is {rung.experiment.design}, which has none here")
 
 
 def _save(figure: Figure, path: Path) -> None:

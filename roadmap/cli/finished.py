@@ -76,7 +76,7 @@ def attribution_of(choice: Choice, steps: str, runs: pd.DataFrame, metric: Metri
     kinds = ["cumulative", "add-one", "leave-one-out", f"orders:{numbers.astype(int).max()}" if len(numbers) else ""]
 
     def results(ablation: str) -> list[Result]:
-        ladder = replace(choice, ablation=ablation).rungs(steps) if ablation else ()
+        ladder = replace(choice, ablation=ablation, references=None).rungs(steps) if ablation else ()
         return results_of([(rung, choice.run(rung)) for rung in ladder], runs)
 
     found = Ablations(*map(results, kinds))

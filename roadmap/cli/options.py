@@ -13,11 +13,12 @@ from roadmap.ablations import chosen_moves
 from roadmap.cluster import Cluster
 from roadmap.execution import Execution
 from roadmap.ladders import find_rung, ladder
-from roadmap.mixers import mixers_of
+from roadmap.mixers import own_code
 from roadmap.plain import choices, from_data, parse_value, to_data
 from roadmap.plugins import load_file
 from roadmap.recipe import Experiment
 from roadmap.record import Run
+from roadmap.references import is_reference, reference, references
 from roadmap.rungs import Place, Rung
 from roadmap.study import Dataset, Study, changed, load_study
 
@@ -33,6 +34,7 @@ class Choice:
     profile: str | None = None  # of the cluster that jobs are submitted to; None: runs are trained here
     cluster: Cluster | None = None
     base: str | None = None  # as it is written
+    references: str | None = None  # that stand behind the rungs, as they are written
 
     @property
     def study(self) -> Study:
@@ -50,7 +52,8 @@ class Choice:
         regime, fidelity, data = self.place.regime, self.place.fidelity, self.place.data
         how: dict[str, Any] = {"ablation": self.ablation, "data": data, "study": self.study, "base": self.place.base}
         chosen = ladder(regime, steps, fidelity, **how)
-        rungs = tuple(map(self._set, chosen))
+        beside = references(replace(self.place, base=()), self.references) if self.references else ()
+        rungs = tuple(map(self._set, (*chosen, *beside)))
         for setting in self.settings:
             section, _, name = setting.partition("=")[0].partition(".")
             if section == "recipe" and all(name in rung.experiment.idle for rung in rungs):
@@ -74,16 +77,17 @@ class Choice:
         return f"{title}, {self.label}" if self.label else title
 
     def rung(self, name: str) -> Rung:
-        """Any rung by its name. Raises ValueError with the valid ones."""
-        return self._set(find_rung(self.place, name))
+        """Any rung, or reference, by its name. Raises ValueError with the valid ones."""
+        found = reference if is_reference(self.study, name) else find_rung
+        return self._set(found(self.place, name))
 
     def _set(self, rung: Rung) -> Rung:
         return replace(rung, experiment=with_settings(Experiment, rung.experiment, self.settings))
 
     def run(self, rung: Rung, seed: int = 0) -> Run:
-        mixers = mixers_of(rung.experiment.design)
+        code = own_code(rung.experiment.design)
         place, dataset = self.place, self.dataset
-        return Run(place.regime, rung.name, rung.experiment, place.data, dataset, seed, place.fidelity, mixers)
+        return Run(place.regime, rung.name, rung.experiment, place.data, dataset, seed, place.fidelity, code)
 
 
 def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False) -> None:
@@ -119,6 +123,13 @@ def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False
             "--ablation",
             default="cumulative",
             help="cumulative (default: each rung on the one before), leave-one-out, add-one, orders:N or variants",
+        )
+        parser.add_argument(
+            "--references",
+            nargs="?",
+            const="all",
+            metavar="NAMES",
+            help="systems beside the rungs, trained alike: all that the regime has, or names such as swin-t,deit-s",
         )
         parser.add_argument(
             "--base", metavar="STEPS", help="that every rung has, the start too: recipe, or recipe..kernel-size-7"
@@ -157,7 +168,8 @@ def choose(options: argparse.Namespace) -> Choice:
     if any(setting.startswith("execution.data_path") for setting in execution_settings):
         raise ValueError("--set execution.data_path is --data NAME=PATH, which also says what the data is")
     execution = with_settings(dict[str, Execution], {"execution": execution}, execution_settings)["execution"]
-    return Choice(place, getattr(options, "ablation", "cumulative"), settings, execution, profile, cluster, base)
+    ablation, beside = getattr(options, "ablation", "cumulative"), getattr(options, "references", None)
+    return Choice(place, ablation, settings, execution, profile, cluster, base, beside)
 
 
 def _base_steps(place: Place, written: str) -> tuple[str, ...]:

@@ -1,0 +1,208 @@
+"""Networks that are no designs of this project: those of timm and torchvision by name, and users' own functions.
+
+A named model stands where a design stands: it is built, counted, trained and hashed alike. Steps rewrite designs alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from roadmap.plain import choices
+from roadmap.plugins import code_of, load_installed
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# What stands for the run's own values in a model's arguments.
+FILLED = ("{image_size}", "{drop_path}")
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A network by its name in the library that builds it. Its weights begin as the library draws them."""
+
+    library: Literal["timm", "torchvision", "own"]  # "own": a function that `model` registered
+    name: str
+    # Plain data. "{image_size}" (pixels) and "{drop_path}" are filled in from the recipe.
+    arguments: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    def __str__(self) -> str:
+        return f"{self.library}/{self.name}"
+
+    @staticmethod
+    def parse(written: str, arguments: dict[str, Any]) -> NamedModel:
+        """`timm/NAME`, `torchvision/NAME` or `own/NAME`. Raises ValueError for what is no such."""
+        library, slash, name = written.partition("/")
+        if not (slash and name) or library not in ("timm", "torchvision", "own"):
+            raise ValueError(f"{written!r} is no model; timm/NAME, torchvision/NAME and own/NAME are")
+        return NamedModel(library, name, arguments)  # type: ignore[arg-type]  # as the line above holds
+
+    @property
+    def idle(self) -> set[str]:
+        """The recipe's fields that have no say in it."""
+        takes_drop_path = "{drop_path}" in self.arguments.values()
+        return {"initialization"} | (set() if takes_drop_path else {"drop_path"})
+
+    def filled(self, image_size: int, drop_path: float) -> dict[str, Any]:
+        """The arguments with the recipe's values."""
+        values = dict(zip(FILLED, (image_size, drop_path), strict=True))
+        return {
+            name: values.get(value, value) if isinstance(value, str) else value
+            for name, value in self.arguments.items()
+        }
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A user's function."""
+
+    name: str
+    build: Callable[..., nn.Module]  # takes num_classes and the arguments, gives N x 3 x H x W -> N x classes
+    code: str  # a hash of the file that defines it: another code is another network
+
+
+MODELS: dict[str, OwnModel] = {}
+
+
+def model(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers the decorated function, or module class, as the model `own/NAME`.
+
+    It takes `num_classes` and whatever arguments the study gives it, all by keyword, and gives a module from images
+    N x 3 x H x W to logits N x classes.
+    """
+
+    def register(build: Callable[..., Any]) -> Callable[..., Any]:
+        if name in MODELS:
+            raise ValueError(f"model {name!r} exists already")
+        MODELS[name] = OwnModel(name, build, code_of(build))
+        return build
+
+    return register
+
+
+def find_model(name: str) -> OwnModel:
+    """The user's model of that name, of an installed package where need be. Raises ValueError where there is none."""
+    if name not in MODELS:
+        load_installed()
+    if name not in MODELS:
+        known = choices(MODELS, name) if MODELS else "none is registered"
+        raise ValueError(f"unknown model own/{name}; {known} (--plugin loads the file that defines it)")
+    return MODELS[name]
+
+
+def build_named(named: NamedModel, num_classes: int, image_size: int, drop_path: float) -> nn.Module:
+    """The network, with the weights that its library draws from torch's global generator.
+
+    Raises ValueError with the library's own words where it has no such model, or can't build it so.
+    """
+    arguments = {"num_classes": num_classes, **named.filled(image_size, drop_path)}
+    builder = builder_of(named)
+    try:
+        return builder(**arguments)
+    except Exception as error:  # whatever a library raises at arguments that do not fit
+        told = ", ".join(f"{key}={value}" for key, value in arguments.items())
+        raise ValueError(f"{named} can't be built with {told}: {type(error).__name__}: {error}") from error
+
+
+def builder_of(named: NamedModel) -> Callable[..., nn.Module]:
+    """What builds it, its library imported. Raises ValueError where there is no such model."""
+    if named.library == "own":
+        return find_model(named.name).build
+    if named.library == "torchvision":
+        from torchvision import models
+
+        if named.name not in models.list_models(models):
+            raise ValueError(
+                f"torchvision has no model {named.name!r}; {_near(models.list_models(models), named.name)}"
+            )
+        return functools.partial(models.get_model, named.name)
+    import timm
+
+    if not timm.is_model(named.name):
+        raise ValueError(f"timm has no model {named.name!r}; {_near(timm.list_models(), named.name)}")
+    return functools.partial(timm.create_model, named.name)
+
+
+def _near(names: list[str], name: str) -> str:
+    """Of a thousand names, those that are near."""
+    import difflib
+
+    near = difflib.get_close_matches(name, names, n=5, cutoff=0.4)
+    return f"near are: {', '.join(near)}" if near else f"it has {len(names)} others"
+
+
+def count_named(named: NamedModel, image_size: int, num_classes: int) -> tuple[int, int]:
+    """Parameters and multiply-adds of one image, by torch's own counter; kept in a file for the next process.
+
+    Counted are convolutions and matrix products, those of attention among them, one multiply-add
+    as one: what the paper's tables count. Norms, activations, softmax, biases and pooling count nothing.
+    Raises ValueError where the model can't be built.
+    """
+    arguments = json.dumps(named.arguments, sort_keys=True)
+    return _counted(named.library, named.name, arguments, image_size, num_classes)
+
+
+@functools.cache
+def _counted(library: Any, name: str, arguments: str, image_size: int, num_classes: int) -> tuple[int, int]:
+    named = NamedModel(library, name, json.loads(arguments))
+    key = "; ".join([str(named), arguments, f"{image_size} pixels", f"{num_classes} classes", _version(named)])
+    kept = _read_counts()
+    if key in kept:
+        return kept[key]
+    found = _count(named, num_classes, image_size)
+    _keep_count(key, found)
+    return found
+
+
+def _count(named: NamedModel, num_classes: int, image_size: int) -> tuple[int, int]:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):  # shapes alone: nothing is allocated, nor computed
+        network = build_named(named, num_classes, image_size, 0.0).eval()
+        images = torch.empty(1, 3, image_size, image_size)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            try:
+                network(images)
+            except Exception as error:
+                raise ValueError(f"{named} takes no image of {image_size} pixels: {error}") from error
+    # A multiply-add is two of what torch counts.
+    return sum(weight.numel() for weight in network.parameters()), counter.get_total_flops() // 2
+
+
+def _version(named: NamedModel) -> str:
+    from importlib.metadata import version
+
+    return find_model(named.name).code if named.library == "own" else f"{named.library} {version(named.library)}"
+
+
+def counts_file() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "roadmap" / "counts.jsonl"
+
+
+def _read_counts() -> dict[str, tuple[int, int]]:
+    from roadmap.record import read_rows
+
+    try:
+        rows = read_rows(counts_file())
+    except OSError:
+        return {}
+    whole = [row for row in rows if isinstance(row, dict) and row.keys() == {"model", "parameters", "macs"}]
+    return {row["model"]: (int(row["parameters"]), int(row["macs"])) for row in whole}
+
+
+def _keep_count(key: str, found: tuple[int, int]) -> None:
+    from roadmap.record import append_row
+
+    path = counts_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        append_row(path, {"model": key, "parameters": found[0], "macs": found[1]})
+    except OSError:  # then it is counted again
+        return

@@ -1,0 +1,63 @@
+"""The systems that the rungs are compared with, as rungs of their own: the same recipe, data and records."""
+
+from __future__ import annotations
+
+from roadmap.design import Design
+from roadmap.family import sibling_design
+from roadmap.models import MODELS, NamedModel
+from roadmap.plain import choices
+from roadmap.recipe import Experiment
+from roadmap.rungs import Place, Rung
+from roadmap.study import Form, Reference, Study, changed
+
+REFERENCE = "Reference"
+RECIPE = "modern"
+
+
+def references(place: Place, written: str) -> tuple[Rung, ...]:
+    """The rungs of names parted by commas, in the study's order; "all" are those that the regime has a form of.
+
+    A name is one of the study's references, that of a model which a plugin registered, or a model as it is written
+    there, `timm/resnet18`. Raises ValueError for what is none.
+    """
+    names = [name.strip() for name in written.split(",")]
+    whole = [name for name in place.study.references if place.study.references[name].form_in(place.regime)]
+    if "all" in names:
+        names = [*whole, *(name for name in names if name != "all" and name not in whole)]
+    order = {name: i for i, name in enumerate(whole)}
+    return tuple(reference(place, name) for name in sorted(dict.fromkeys(names), key=lambda name: order.get(name, 99)))
+
+
+def is_reference(study: Study, name: str) -> bool:
+    return name in study.references or name in MODELS or name.partition("/")[0] in ("timm", "torchvision", "own")
+
+
+def reference(place: Place, name: str) -> Rung:
+    """One of them. Raises ValueError with the valid names, or where the regime has no form of it."""
+    found = _find(place.study, name)
+    form, where = found.form_in(place.regime), f"references.{name}"
+    if form is None:
+        why = "is a published figure alone" if found.form is None else "has no form for it"
+        raise ValueError(f"reference {name!r} can't be trained in regime {place.regime!r}: it {why}")
+    recipe = changed(place.study.recipe(RECIPE, place.regime, place.fidelity, place.data), form.recipe, where)
+    experiment = Experiment(_network(place.study, form, where), recipe)
+    return Rung(name.replace("/", "-"), found.title, REFERENCE, True, experiment, None)
+
+
+def _find(study: Study, name: str) -> Reference:
+    if name in study.references:
+        return study.references[name]
+    if name in MODELS:
+        return Reference(name, form=Form(f"own/{name}"))
+    if "/" in name:
+        return Reference(name, form=Form(name))
+    raise ValueError(f"unknown reference {name!r}; {choices([*study.references, *MODELS], name)}, or timm/NAME")
+
+
+def _network(study: Study, form: Form, where: str) -> Design | NamedModel:
+    library, _, name = form.model.partition("/")
+    if library != "family":
+        return NamedModel.parse(form.model, form.arguments)
+    if name not in study.family:
+        raise ValueError(f"{where}.model: unknown ConvNeXt {name!r}; {choices(study.family, name)}")
+    return sibling_design(changed(study.family[name], form.arguments, f"{where}.arguments"))

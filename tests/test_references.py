@@ -1,0 +1,207 @@
+"""The systems that the rungs are compared with: built, counted, trained and drawn as rungs are."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import roadmap
+from analysis.counting import counted_beside
+from analysis.figures.rows import rows_of
+from analysis.results import Bar, Series
+from roadmap import models
+from roadmap.cli import main
+from roadmap.models import NamedModel, build_named, count_named
+from roadmap.recipe import Experiment
+from roadmap.references import REFERENCE, reference, references
+from roadmap.rungs import Place
+from roadmap.study import load_study
+
+REGIMES = ("pico", "resnet-50")
+# Parameters and multiply-adds of 224 pixels and 1,000 classes, at which the libraries state the same.
+GOLDEN = Path(__file__).parent / "goldens" / "references.json"
+
+
+def all_of(regime):
+    return references(Place.of(regime), "all")
+
+
+@pytest.fixture
+def no_cache(tmp_path, monkeypatch):
+    """An empty folder in the place of the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    models._counted.cache_clear()
+    yield tmp_path / "cache" / "roadmap" / "counts.jsonl"
+    models._counted.cache_clear()
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+def test_parameters_and_macs_are_what_they_were(regime):
+    classes = load_study().dataset(load_study().regime(regime).data).classes
+    found = {}
+    for rung in all_of(regime):
+        counted = roadmap.cost(rung.experiment.design, rung.experiment.recipe.image_size, classes)
+        found[rung.name] = [counted.parameters, counted.macs]
+    assert found == json.loads(GOLDEN.read_text(encoding="utf-8"))[regime]
+
+
+# The published Swin-B of 384 pixels has windows of 12, and EfficientNetV2-L is by its authors' own count.
+KNOWN_OFF = {("swin-b", 384), ("efficientnetv2-l", 480)}
+
+
+def test_counts_are_the_published_ones():
+    found = counted_beside(all_of("resnet-50"))
+    assert len(found) >= 20
+    for each in found:
+        assert each.ours.parameters == pytest.approx(each.published.parameters, rel=0.02)
+        if (each.name, each.published.image_size) not in KNOWN_OFF:
+            assert abs(each.off) <= 2.1, each
+
+
+@pytest.mark.parametrize("rung", all_of("pico"), ids=lambda rung: rung.name)
+def test_the_small_form_is_built_as_it_is_counted(rung):
+    network = roadmap.build(rung.experiment.design, 10, drop_path=0.1, image_size=32)
+    assert network(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+    parameters = sum(weight.numel() for weight in network.parameters())
+    assert parameters == roadmap.cost(rung.experiment.design, 32, 10).parameters
+
+
+def test_the_recipes_drop_path_reaches_the_library():
+    network = build_named(NamedModel("timm", "deit_tiny_patch16_224", {"drop_path_rate": "{drop_path}"}), 10, 224, 0.3)
+    assert network.blocks[-1].drop_path1.drop_prob == pytest.approx(0.3)
+    design = reference(Place.of("resnet-50"), "vgg-16-bn").experiment
+    assert {"drop_path", "initialization"} <= design.idle
+    assert "drop_path" not in reference(Place.of("resnet-50"), "swin-t").experiment.idle
+
+
+def test_a_count_is_kept_for_the_next_process(no_cache, monkeypatch):
+    named = NamedModel("timm", "resnet18")
+    counted = count_named(named, 64, 10)
+    assert len(no_cache.read_text().splitlines()) == 1
+    models._counted.cache_clear()
+    monkeypatch.setattr(models, "_count", lambda *_: pytest.fail("counted again"))
+    assert count_named(named, 64, 10) == counted
+    with pytest.raises(pytest.fail.Exception):  # of other classes it is another network
+        count_named(named, 64, 11)
+
+
+def test_a_cache_that_can_not_be_written_is_done_without(no_cache):
+    no_cache.parent.parent.write_text("a file in its place")
+    assert count_named(NamedModel("timm", "resnet18"), 64, 10)[0] > 11e6
+
+
+def test_a_damaged_cache_is_counted_anew(no_cache):
+    no_cache.parent.mkdir(parents=True)
+    no_cache.write_text('{"model": "x"}\nnonsense\n[1]\n')
+    assert count_named(NamedModel("timm", "resnet18"), 64, 10)[0] > 11e6
+
+
+def test_torchvisions_models_go_by_name_too():
+    ours, theirs = (
+        roadmap.cost(NamedModel(library, name))
+        for library, name in (("torchvision", "swin_t"), ("timm", "swin_tiny_patch4_window7_224"))
+    )
+    assert ours == theirs
+
+
+def test_a_reference_keeps_its_identity_by_name_and_arguments(make_run):
+    run = make_run("gelu")
+    runs = [
+        replace(run, experiment=replace(run.experiment, design=NamedModel("timm", name, arguments)))
+        for name, arguments in (("resnet18", {}), ("resnet34", {}), ("resnet18", {"drop_rate": 0.1}))
+    ]
+    assert len({each.identity for each in (run, *runs)}) == 4
+    assert isinstance(runs[0].experiment, Experiment) and hash(runs[0].experiment) != hash(runs[1].experiment)
+
+
+SHORT = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
+
+
+def test_references_are_trained_counted_and_drawn_beside_rungs(tmp_path, capsys):
+    out = str(tmp_path / "runs")
+    assert main(["run", "--steps", "pico", "--references", "swin-t,mobilenetv2", "--out", out, *SHORT]) == 0
+    folders = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "runs" / "pico").iterdir())
+    assert folders == ["mobilenetv2-s0", "pico-s0", "swin-t-s0"]
+    for result in (tmp_path / "runs" / "pico").glob("*/result.json"):
+        assert json.loads(result.read_text())["parameters"] > 0
+    assert list((tmp_path / "runs").glob("*.svg"))
+    capsys.readouterr()
+    assert main(["table", "--steps", "pico", "--references", "swin-t", "--out", out, *SHORT]) == 0
+    assert re.search(r"^swin-t .* 3\.0", capsys.readouterr().out, flags=re.MULTILINE)
+    for kind in (["figure", "--kind", "tradeoff"], ["report"]):
+        drawn = tmp_path / ("page.html" if kind == ["report"] else "tradeoff.svg")
+        chosen = ["--steps", "pico", "--references", "swin-t,mobilenetv2", "--out", out, *SHORT]
+        assert main([*kind, *chosen, "-o", str(drawn)]) == 0
+        assert drawn.stat().st_size > 10_000
+    assert "Swin-T" in drawn.read_text(encoding="utf-8")  # of the page; the pictures' letters are paths
+
+
+def test_each_reference_has_a_row_and_lone_ones_of_two_regimes_share_one():
+    def series(regime, *names):
+        bars = [Bar(regime, regime, "", True, 90.0, None, 1e6)]
+        bars += [Bar(name, name, REFERENCE, True, 91.0, None, 1e6) for name in names]
+        return Series(regime, regime, tuple(bars), ())
+
+    several, other = series("pico", "swin-t", "deit-s"), series("resnet-50", "swin-t")
+    assert [[bar and bar.rung for bar in row] for row in rows_of([several, other])] == [
+        ["pico", "resnet-50"], ["swin-t", "swin-t"], ["deit-s", None]
+    ]  # fmt: skip
+    lone = rows_of([other, series("resnet-200", "swin-b")])
+    assert [[bar and bar.rung for bar in row] for row in lone] == [["resnet-50", "resnet-200"], ["swin-t", "swin-b"]]
+
+
+OWN = """
+import torch
+import roadmap
+
+@roadmap.model("two-layers")
+class TwoLayers(torch.nn.Module):
+    def __init__(self, num_classes, width=8):
+        super().__init__()
+        self.conv, self.head = torch.nn.Conv2d(3, width, 3), torch.nn.Linear(width, num_classes)
+
+    def forward(self, images):
+        return self.head(self.conv(images).mean((2, 3)))
+"""
+
+
+def test_a_users_own_module_is_a_reference(tmp_path):
+    plugin, out = tmp_path / "two.py", tmp_path / "runs"
+    plugin.write_text(OWN)
+    command = [sys.executable, "-m", "roadmap", "run", "--steps", "pico", "--plugin", str(plugin), "--out", str(out)]
+    subprocess.run([*command, "--references", "two-layers", *SHORT], check=True, capture_output=True)
+    (result,) = out.glob("pico/two-layers-s0-*/result.json")
+    assert json.loads(result.read_text())["parameters"] == 8 * 27 + 8 + 8 * 10 + 10
+    (manifest,) = out.glob("pico/two-layers-s0-*/manifest.json")
+    assert json.loads(manifest.read_text())["run"]["mixers"].keys() == {"own/two-layers"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--references", "swin"], "unknown reference 'swin'; did you mean 'swin-"),
+        (["--references", "vgg-16-bn"], "can't be trained in regime 'pico': it has no form for it"),
+        (["--references", "timm/resnet19"], "timm has no model 'resnet19'; near are: .*resnet18"),
+        (["--references", "own/none"], "unknown model own/none; "),
+        (["--references", "timm/swin_tiny_patch4_window7_224"], "takes no image of 32 pixels"),
+    ],
+)
+def test_what_is_no_reference_is_said_so(arguments, told, capsys):
+    assert main(["list", *arguments]) == 2
+    assert re.search(told, capsys.readouterr().err)
+
+
+def test_show_and_diff_tell_of_references(capsys):
+    assert main(["show", "swin-t"]) == 0
+    assert "timm/swin_tiny_patch4_window7_224" in capsys.readouterr().out
+    assert main(["diff", "layer-scale", "swin-t"]) == 0
+    assert "recipe.drop_path" not in (told := capsys.readouterr().out) and "+ timm/swin" in told
+    assert main(["diff", "gelu", "swin-t", "-o", "block.svg"]) == 2
+    assert "which has none here" in capsys.readouterr().err
