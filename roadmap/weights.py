@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from roadmap.design import Design, comparable, resnet
@@ -53,6 +55,40 @@ def load_timm(model: nn.Module, name: str, state_dict: Mapping[str, Tensor]) -> 
     name = name.partition(".")[0]  # a tag, as in convnext_tiny.fb_in1k, names weights of the same network
     rename = _timm_convnext_name if name.startswith("convnext") else _resnet_name
     load_renamed(model, peer_design(name), {rename(key): tensor for key, tensor in state_dict.items()}, name)
+
+
+def load_peer(model: nn.Module, written: str, state_dict: Mapping[str, Tensor]) -> None:
+    """Loads weights of `torchvision/NAME` or `timm/NAME`. Raises ValueError where they are of another network."""
+    library, slash, name = written.partition("/")
+    loaders = {"torchvision": load_torchvision, "timm": load_timm}
+    if not slash or library not in loaders:
+        raise ValueError(f"{written!r} names no peer's model: torchvision/NAME and timm/NAME do")
+    if isinstance(model, Network):
+        loaders[library](model, name, state_dict)
+        return
+    try:  # a reference, which is the library's own network
+        model.load_state_dict(dict(state_dict))
+    except RuntimeError as error:
+        raise ValueError(f"the weights are not of this network: {' '.join(str(error).split())[:200]}") from None
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Of a .safetensors file, or one that torch saved. Raises ValueError where it holds something else."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(str(path)))
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what the formats' readers raise is their own
+        raise ValueError(f"{path} can't be read as weights: {type(error).__name__}") from None
+    # ConvNeXt's and DeiT's authors keep theirs below such a key.
+    found = found.get("model", found.get("state_dict", found)) if isinstance(found, dict) else found
+    if not isinstance(found, dict) or not all(isinstance(each, Tensor) for each in found.values()):
+        raise ValueError(f"{path} holds no weights by name")
+    return found
 
 
 def load_renamed(model: nn.Module, design: Design, tensors: Mapping[str, Tensor], name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +11,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from roadmap.execution import Execution
+from roadmap.record import Run
 from runner.data import EvaluationBatches
-from runner.device import Setup
-from runner.distributed import World
+from runner.device import Setup, choose_setup
+from runner.distributed import ALONE, World
+from runner.machine import available_cores
+from runner.sources import load_data
 
 
 @torch.no_grad()
@@ -48,3 +53,20 @@ def evaluate(
         "top5": 100 * top5 / count,
         "skipped_images": round(skipped),
     }
+
+
+def evaluate_alone(
+    run: Run, network: nn.Module, execution: Execution, report: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """A network on a run's held-out images, in this process; `report` hears how many are done, and of how many."""
+    setup = choose_setup(run.experiment.recipe, execution, 1, available_cores())
+    setup.prepare()
+    _, held_out = load_data(run, execution.data_path)
+    batches = EvaluationBatches(run, held_out, setup, 0, execution.bad_images == "skip")
+    done = itertools.count()
+
+    def between() -> None:
+        report(min(next(done) * batches.batch_size, len(held_out)), len(held_out))
+
+    network = network.to(torch.device(setup.device)).to(memory_format=setup.memory_format)
+    return evaluate(network, batches, setup, ALONE, between)

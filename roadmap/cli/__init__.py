@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from roadmap.cli.text import BAD_USAGE, INTERRUPTED
+from roadmap.plain import choices
 
 # The modules below roadmap.cli and their verbs, in the order of --help. Each adds them to the parser by `add_verbs`.
 VERBS = {
@@ -25,6 +26,7 @@ VERBS = {
     "questions": ("power", "attribution", "proxy"),
     "bench": ("bench",),
     "data": ("data",),
+    "networks": ("export", "evaluate"),
 }
 
 
@@ -37,8 +39,10 @@ class Parser(argparse.ArgumentParser):
 
 def make_parser(verb: str | None = None) -> argparse.ArgumentParser:
     """For all verbs; where the verb is known, for those of its module."""
-    modules = [module for module, names in VERBS.items() if verb in names] or list(VERBS)
     parser = Parser(prog="roadmap", description="From a ResNet to a ConvNeXt, rung by rung: re-run, take apart, draw.")
+    modules = [module for module, names in VERBS.items() if verb in names] or list(VERBS)
+    if verb and not verb.startswith("-") and len(modules) > 1:
+        parser.error(f"unknown verb {verb!r}; {choices([name for names in VERBS.values() for name in names], verb)}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for module in modules:
         importlib.import_module(f"roadmap.cli.{module}").add_verbs(verbs)

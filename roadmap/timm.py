@@ -1,0 +1,136 @@
+"""The rungs as models of timm, once this is imported: `timm.create_model("roadmap_resnet50_gelu", num_classes=10)`.
+
+Their names are the regime's and the rung's, `roadmap_resnet200_kernel_size_7`; a regime's start is `roadmap_resnet50`.
+With `features_only=True` they give what their stages do, for the necks of detection and segmentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from timm.models import FeatureInfo, register_model
+from torch import Tensor, nn
+
+from roadmap.design import Design
+from roadmap.ladders import ladder
+from roadmap.network import Network, initialize
+from roadmap.plan import plan
+from roadmap.recipe import Recipe
+from roadmap.rungs import Rung
+from roadmap.study import Dataset, Study, load_study
+
+
+class TimmNetwork(Network):
+    """A network with what timm's programs ask of a model."""
+
+    def __init__(self, design: Design, num_classes: int, drop_path: float) -> None:
+        super().__init__(design, num_classes, drop_path)
+        self.num_classes, self.num_features = num_classes, self.head.in_features
+        self.pretrained_cfg: dict[str, Any] = {}
+
+    @property
+    def default_cfg(self) -> dict[str, Any]:
+        return self.pretrained_cfg
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        return self.maps(images)[-1]
+
+    def forward_head(self, maps: Tensor, pre_logits: bool = False) -> Tensor:
+        pooled: Tensor = self.norm(self.pool(maps)).flatten(1)
+        return pooled if pre_logits else self.head(pooled)
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        self.num_classes, self.head = num_classes, nn.Linear(self.num_features, num_classes)
+
+
+class Maps(nn.Module):
+    """What chosen stages give, in order; `feature_info` has their channels and strides."""
+
+    def __init__(self, network: Network, out_indices: Sequence[int] | None) -> None:
+        super().__init__()
+        self.stem, self.stages = network.stem, network.stages
+        count = len(self.stages)
+        self.out_indices = tuple(range(count)) if out_indices is None else tuple(i % count for i in out_indices)
+        self.feature_info = FeatureInfo(_information(network), self.out_indices)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x, found = self.stem(images), []
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            found += [x] if i in self.out_indices else []
+        return found
+
+
+def _information(network: Network) -> list[dict[str, Any]]:
+    """Of every stage, as timm tells it."""
+    stem, stages = network.design.stem, plan(network.design).stages
+    stride = stem.stride * (2 if stem.pool else 1)
+    return [
+        {"num_chs": stage.blocks[-1].outputs, "reduction": stride * 2**i, "module": f"stages.{i}"}
+        for i, stage in enumerate(stages)
+    ]
+
+
+def model_name(regime: str, rung: str) -> str:
+    names = [regime.replace("-", "")] + ([rung.replace("-", "_")] if rung != regime else [])
+    return "_".join(["roadmap", *names])
+
+
+def _creator(rung: Rung, dataset: Dataset) -> Callable[..., nn.Module]:
+    design, recipe = rung.experiment.design, rung.experiment.recipe
+    assert isinstance(design, Design)  # as all rungs are
+
+    def create(
+        pretrained: bool = False,
+        num_classes: int = dataset.classes,
+        drop_path_rate: float = 0.0,
+        features_only: bool = False,
+        out_indices: Sequence[int] | None = None,
+        **others: Any,
+    ) -> nn.Module:
+        unknown = others.keys() - {"pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
+        if pretrained:
+            raise ValueError(f"there are no weights to download of {rung.name}; `roadmap run` trains it")
+        if unknown:
+            raise TypeError(f"{rung.name} takes no {min(unknown)}")
+        network = TimmNetwork(design, num_classes, drop_path_rate)
+        initialize(network, recipe.initialization)
+        network.pretrained_cfg = _configuration(rung, recipe, dataset, num_classes)
+        return Maps(network, out_indices) if features_only else network
+
+    return create
+
+
+def _configuration(rung: Rung, recipe: Recipe, dataset: Dataset, num_classes: int) -> dict[str, Any]:
+    """What timm makes its evaluation's transform of."""
+    return {
+        "architecture": rung.name,
+        "num_classes": num_classes,
+        "input_size": (3, recipe.image_size, recipe.image_size),
+        "interpolation": recipe.interpolation,
+        "crop_pct": recipe.evaluation_crop,
+        "mean": dataset.mean,
+        "std": dataset.std,
+        "first_conv": "stem.0.conv",
+        "classifier": "head",
+    }
+
+
+def register(study: Study) -> list[str]:
+    """Every rung of every regime; returns their names."""
+    names = []
+    for regime in study.regimes:
+        dataset = study.dataset(study.regime(regime).data)
+        for rung in ladder(regime, study=study):
+            create = _creator(rung, dataset)
+            create.__name__, create.__module__ = model_name(regime, rung.name), __name__
+            register_model(create)
+            names.append(create.__name__)
+    return names
+
+
+NAMES = register(load_study())

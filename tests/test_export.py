@@ -1,0 +1,119 @@
+"""Networks taken away: the file gives the same outputs, without this project where the form is a program."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+
+import roadmap
+from roadmap.cli import main
+from roadmap.references import references
+from roadmap.rungs import Place
+from runner.export import read_trained
+
+SHORT = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
+RUNGS = "pico,layer-scale"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs")
+    chosen = ["--steps", RUNGS, "--references", "swin-t", "--set", "recipe.ema=0.9"]
+    assert main(["run", *chosen, "--out", str(out), *SHORT]) == 0
+    return out
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torchscript", "onnx"])
+@pytest.mark.parametrize("rung", ["pico", "layer-scale", "swin-t"])
+def test_what_is_exported_gives_the_same_outputs(runs, tmp_path, capsys, rung, form):
+    path = tmp_path / "network"
+    assert main(["export", f"{rung}-s0", "--to", form, "--out", str(runs), "-o", str(path)]) == 0
+    assert re.search(r"its outputs are \de[-+]\d+ off at most", capsys.readouterr().out)
+    assert path.stat().st_size > 1e5
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
+def test_a_program_runs_without_this_project_on_any_number_of_images(runs, tmp_path):
+    import onnxruntime
+
+    (folder,) = runs.glob("pico/layer-scale-s0-*")
+    _, network = read_trained(folder)
+    images = torch.rand(5, 3, 32, 32)
+    with torch.no_grad():
+        wanted = network(images)
+    assert main(["export", str(folder), "--to", "onnx", "-o", str(tmp_path / "a.onnx")]) == 0
+    session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"))
+    (found,) = session.run(None, {"images": images.numpy()})
+    assert torch.allclose(torch.from_numpy(found), wanted, atol=1e-4)
+    assert session.get_modelmeta().custom_metadata_map["classes"] == "10"
+    assert main(["export", str(folder), "--to", "torchscript", "-o", str(tmp_path / "a.pt")]) == 0
+    assert torch.allclose(torch.jit.load(tmp_path / "a.pt")(images), wanted, atol=1e-5)
+
+
+def test_averaged_weights_are_others(runs):
+    (folder,) = runs.glob("pico/pico-s0-*")
+    (_, raw), (_, averaged) = read_trained(folder), read_trained(folder, averaged=True)
+    assert not torch.equal(raw.head.weight, averaged.head.weight)
+
+
+def test_what_can_not_be_exported_is_said_so(runs, tmp_path, capsys):
+    for written, told in (
+        ("gelu-s0", "no run is called 'gelu-s0'"),
+        ("nothing", "no run is called 'nothing'"),
+    ):
+        assert main(["export", written, "--out", str(runs)]) == 2
+        assert told in capsys.readouterr().err
+    (folder,) = runs.glob("pico/pico-s0-*")
+    bare = tmp_path / folder.name
+    bare.mkdir()
+    (bare / "manifest.json").write_text((folder / "manifest.json").read_text())
+    assert main(["export", str(bare)]) == 2
+    assert "has no checkpoint" in capsys.readouterr().err
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["run"]["experiment"]["recipe"]["ema"] == 0.9
+
+
+@pytest.mark.parametrize("rung", roadmap.ladder("resnet-50", "resnet-50,patchify-stem,gelu,layer-scale,+patchify-stem"))
+def test_every_rung_gives_maps_of_four_strides(rung):
+    network = roadmap.build(rung.experiment.design, 10).eval()
+    with torch.no_grad():
+        found = network.maps(torch.rand(1, 3, 64, 64))
+    assert [64 // each.shape[-1] for each in found] == [4, 8, 16, 32]
+    assert found[-1].shape[1] == network.head.in_features
+
+
+def test_references_are_all_exported_by_name():
+    assert len(references(Place.of("pico"), "all")) == 22
+
+
+def test_a_run_is_evaluated_as_it_was_in_training(runs, capsys):
+    (folder,) = runs.glob("pico/layer-scale-s0-*")
+    result = json.loads((folder / "result.json").read_text())
+    capsys.readouterr()
+    for weights, key in (("raw", ""), ("ema", "ema_")):
+        assert main(["evaluate", "layer-scale-s0", "--out", str(runs), "--weights", weights, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["top1"] == pytest.approx(result[f"{key}top1"])
+        assert found["test_loss"] == pytest.approx(result[f"{key}test_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_peers_weights_are_evaluated_in_the_same_network(tmp_path, capsys, suffix):
+    """torchvision's convnext_tiny of ten classes, on digits scaled to 32 pixels."""
+    from safetensors.torch import save_file
+    from torchvision import models
+
+    torch.manual_seed(0)
+    weights = models.convnext_tiny(num_classes=10).state_dict()
+    path = tmp_path / f"weights{suffix}"
+    save_file(weights, str(path)) if suffix == ".safetensors" else torch.save({"model": weights}, path)
+    command = ["evaluate", "layer-scale", "--regime", "resnet-50", "--data", "digits"]
+    settings = ["--set", "recipe.image_size=32", "--set", "recipe.batch_size=64"]
+    assert main([*command, *settings, "--state-dict", str(path), "--of", "torchvision/convnext_tiny"]) == 0
+    assert re.search(r"on 454 held-out images of digits: top-1 \d", capsys.readouterr().out)
+    for other, told in (("torchvision/resnet50", "is not the network of resnet50"), ("resnet50", "names no peer's")):
+        assert main([*command, *settings, "--state-dict", str(path), "--of", other]) == 2
+        assert told in capsys.readouterr().err

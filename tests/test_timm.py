@@ -1,0 +1,58 @@
+"""The rungs by timm's own factory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+
+import roadmap
+from roadmap.timm import NAMES, model_name
+
+
+def test_every_rung_of_every_regime_is_a_model_of_timm():
+    assert set(NAMES) <= set(timm.list_models("roadmap_*"))
+    wanted = {model_name(regime, rung.name) for regime in ("pico", "resnet-200") for rung in roadmap.ladder(regime)}
+    assert wanted <= set(NAMES)
+    assert {"roadmap_resnet50", "roadmap_resnet50_gelu", "roadmap_resnet200_kernel_size_7"} <= set(NAMES)
+
+
+def test_it_is_the_rungs_network():
+    model = timm.create_model("roadmap_resnet50_layer_norm", num_classes=10, drop_path_rate=0.1).eval()
+    (rung,) = roadmap.ladder("resnet-50", "layer-norm")
+    network = roadmap.build(rung.experiment.design, 10).eval()
+    network.load_state_dict(model.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model(images), network(images))
+        assert torch.equal(model.forward_head(model.forward_features(images)), network(images))
+    assert model.default_cfg["input_size"] == (3, 224, 224)
+    model.reset_classifier(7)
+    assert model(images).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["roadmap_resnet50", "roadmap_resnet50_patchify_stem", "roadmap_resnet50_layer_scale"])
+def test_features_have_the_channels_and_strides_that_they_tell(name):
+    model = timm.create_model(name, features_only=True).eval()
+    assert model.feature_info.reduction() == [4, 8, 16, 32]
+    with torch.no_grad():
+        found = model(torch.rand(1, 3, 64, 64))
+    assert [each.shape[1] for each in found] == model.feature_info.channels()
+    assert [64 // each.shape[-1] for each in found] == model.feature_info.reduction()
+    some = timm.create_model(name, features_only=True, out_indices=(1, -1))
+    assert some.feature_info.reduction() == [8, 32] and len(some(torch.rand(1, 3, 64, 64))) == 2
+
+
+def test_what_can_not_be_created_is_said_so():
+    with pytest.raises(ValueError, match="no weights to download of gelu"):
+        timm.create_model("roadmap_pico_gelu", pretrained=True)
+    with pytest.raises(TypeError, match="gelu takes no in_chans"):
+        timm.create_model("roadmap_pico_gelu", in_chans=1)
+
+
+def test_importing_the_package_alone_stays_light():
+    code = "import roadmap, sys; assert not {'timm', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
