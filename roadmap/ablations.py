@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -76,6 +75,8 @@ def add_one(place: Place, moves: list[Move]) -> Iterator[Rung]:
 
 def orders(place: Place, moves: list[Move], count: int) -> Iterator[Rung]:
     """The steps in random orders, the same ones every time, each from the start on."""
+    import random  # here, as what answers at once does without
+
     yield place.start
     for number in range(1, count + 1):
         before = place.start

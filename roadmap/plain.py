@@ -6,7 +6,6 @@ The one place where data from outside becomes values: the study's YAML, `--set`,
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -82,6 +81,8 @@ def parse_value(text: str, where: str) -> Any:
 
 def choices(valid: Iterable[object], given: object) -> str:
     """What may stand here instead of `given`, the nearest first: for error messages."""
+    import difflib  # here, as what answers at once does without
+
     names = [str(name) for name in valid]
     near = difflib.get_close_matches(str(given), names, n=1)
     return (f"did you mean {near[0]!r}? " if near else "") + "valid: " + ", ".join(names)

@@ -5,7 +5,6 @@ A package registers modules in the entry point group `roadmap.steps`; loading on
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import inspect
 import sys
@@ -24,6 +23,8 @@ def load_file(path: Path) -> None:
         return
     if not path.is_file():
         raise ValueError(f"plugin {path}: no such file")
+    import hashlib  # here, as what answers at once does without
+
     # Two files of one name are two modules.
     name = f"roadmap_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -52,6 +53,8 @@ def load_installed() -> None:
 
 def code_of(function: Any) -> str:
     """A hash of the file that defines a function or a class."""
+    import hashlib
+
     while isinstance(function, partial):
         function = function.func
     return hashlib.sha256(Path(inspect.getfile(function)).read_bytes()).hexdigest()[:12]

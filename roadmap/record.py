@@ -14,7 +14,6 @@ runs/<regime>/<rung>-s<seed>-<identity>/
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -102,6 +101,8 @@ class Run:
 
 def digest(data: Any) -> str:
     """A hash of plain data, whatever the order of its keys."""
+    import hashlib  # here, as what answers at once does without
+
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

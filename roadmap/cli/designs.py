@@ -13,8 +13,6 @@ from roadmap.cli.options import Choice, add_study_options, choose
 from roadmap.cli.text import count, duration, table
 from roadmap.costs import Cost, cost
 from roadmap.design import Design
-from roadmap.drawing import draw_block, draw_network, mark_changes
-from roadmap.estimates import Speed, speed_given, speed_measured, speed_of
 from roadmap.plain import LARGEST, show, to_data
 from roadmap.recipe import Experiment, changes
 from roadmap.references import REFERENCE
@@ -22,6 +20,8 @@ from roadmap.rungs import Rung
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from roadmap.estimates import Speed
 
 
 def add_verbs(verbs: Any) -> None:
@@ -65,10 +65,11 @@ def rung_cost(choice: Choice, rung: Rung) -> Cost:
 
 
 def list_rungs(options: argparse.Namespace) -> int:
-    from analysis.published import published_rungs
+    choice, published = choose(options), {}
+    if file := choice.study.regime(choice.regime).published:
+        from analysis.published import published_rungs
 
-    choice = choose(options)
-    published = published_rungs(choice.study.regime(choice.regime).published)
+        published = published_rungs(file)
     chosen = choice.rungs(options.steps)
     rungs = [(rung, rung_cost(choice, rung), published.get(rung.name)) for rung in chosen]
     if options.json:
@@ -103,7 +104,8 @@ def list_rungs(options: argparse.Namespace) -> int:
     if published and any(line[-1].endswith("*") for line in rows):
         notes.append("* printed so in the paper; the network itself has what stands under MACs")
     print("\n".join(["", *notes] if notes else []))
-    _print_published_counts(choice, chosen)
+    if choice.references:
+        _print_published_counts(choice, chosen)
     return 0
 
 
@@ -134,6 +136,8 @@ def _marked(rung: Rung) -> str:
 
 
 def show_rung(options: argparse.Namespace) -> int:
+    from roadmap.drawing import draw_block, draw_network
+
     choice = choose(options)
     rung = choice.rung(options.step)
     if options.output:
@@ -174,6 +178,8 @@ def _outline(data: dict[str, Any], depth: int) -> list[str]:
 
 
 def diff_rungs(options: argparse.Namespace) -> int:
+    from roadmap.drawing import mark_changes
+
     choice = choose(options)
     rungs = [choice.rung(name) for name in (options.before, options.after)]
     before, after = (rung.experiment for rung in rungs)
@@ -213,6 +219,8 @@ def speed(choice: Choice, out: Path, device: str | None = None, throughput: floa
 
     On a cluster it is that of the profile's device; here that of whatever the newest runs were trained on.
     """
+    from roadmap.estimates import speed_given, speed_measured, speed_of
+
     if throughput is not None:
         return speed_given(throughput)
     default = (choice.cluster and choice.cluster.device) or choice.study.regime(choice.regime).device
