@@ -181,9 +181,9 @@ def series_of_runs(study: Study, results: Sequence[Result], label: str = "", met
     first = results[0].run
     regime = study.regime(first.regime)
     bars = [bar_of(result, metric) for result in results]
-    references = _references(study, first.regime) if metric == TOP1 and first.data == regime.data else []
-    references = [bar for bar in references if bar.rung not in [own.rung for own in bars]]  # those trained here
-    return Series(first.regime, title_of_runs(study, results, label), (*bars, *references), study.groups, metric)
+    published = _references(study, first.regime) if metric == TOP1 and first.data == regime.data else []
+    published = [bar for bar in published if bar.rung not in [own.rung for own in bars]]  # those trained here
+    return Series(first.regime, title_of_runs(study, results, label), (*bars, *published), study.groups, metric)
 
 
 def with_throughput(series: Series, workloads: Mapping[str, str], found: Measured) -> Series:

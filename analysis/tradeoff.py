@@ -72,7 +72,7 @@ def tradeoff_of_runs(
     where no run has finished, or none has the measurement.
     """
     paths = [Line(title, tuple(_points(_rungs(results), x, metric, benched))) for title, results in titled]
-    others = [result for _, results in titled for result in results if result.rung.group == REFERENCE]
+    others = [[result for result in results if result.rung.group == REFERENCE] for _, results in titled]
     if not any(result.values(metric) for _, results in titled for result in results):
         raise ValueError(f"no finished run has a {metric.title}: there is no point to draw")
     if not any(path.points for path in paths):
@@ -81,7 +81,8 @@ def tradeoff_of_runs(
     if benched:
         where = f"{' in inference' if x == 'throughput' else ' of training'} on {benched.conditions}"
     shown = tuple(path for path in paths if path.points)
-    return Tradeoff(x, TITLES[x] + where, metric, study.groups, shown, _kin(_points(others, x, metric, benched)))
+    kin = tuple(line for results in others for line in _kin(_points(results, x, metric, benched)))
+    return Tradeoff(x, TITLES[x] + where, metric, study.groups, shown, kin)
 
 
 def _rungs(results: Sequence[Result]) -> list[Result]:
@@ -91,7 +92,9 @@ def _rungs(results: Sequence[Result]) -> list[Result]:
 
 def _kin(points: Sequence[Point]) -> tuple[Line, ...]:
     """References of one family together: what their names have before the size."""
-    families = {name: list(found) for name, found in groupby(points, key=lambda point: point.name.partition("-")[0])}
+    families: dict[str, list[Point]] = {}
+    for point in points:
+        families.setdefault(point.name.partition("-")[0], []).append(point)
     return tuple(Line(name, tuple(sorted(found, key=lambda point: point.x))) for name, found in families.items())
 
 

@@ -69,4 +69,6 @@ def evaluate_alone(
         report(min(next(done) * batches.batch_size, len(held_out)), len(held_out))
 
     network = network.to(torch.device(setup.device)).to(memory_format=setup.memory_format)
-    return evaluate(network, batches, setup, ALONE, between)
+    found = evaluate(network, batches, setup, ALONE, between)
+    report(len(held_out), len(held_out))
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -100,7 +101,7 @@ def _write_torchscript(run: Run, network: nn.Module, images: Tensor, path: Path)
     with torch.no_grad(), warnings.catch_warnings():  # of values that are taken for constants, as sizes of images are
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(network, images, check_trace=False)
-        torch.jit.save(traced, str(path), _extra_files={"run.json": str(_describe(run))})
+        torch.jit.save(traced, str(path), _extra_files={"run.json": json.dumps(_describe(run))})
 
 
 def _read_torchscript(run: Run, path: Path) -> Callable[[Tensor], Tensor]:

@@ -40,7 +40,9 @@ def measure(run: Run, plan: Plan, started: str) -> Round:
     recipe, classes = run.experiment.recipe, run.dataset.classes
     setup = choose_setup(recipe, plan.execution, 1, available_cores())
     setup.prepare()
-    _load_libraries(setup, run)
+    if isinstance(run.experiment.design, NamedModel):
+        builder_of(run.experiment.design)  # nor is a network charged with the loading of its library
+    _load_libraries(setup)
     memory, clock = _Memory(setup.device), _Clock(setup.device, plan.warm_up, plan.seconds)
     shape = (plan.batch, 3, recipe.image_size, recipe.image_size)
     images = torch.randn(shape, device=setup.device).contiguous(memory_format=setup.memory_format)
@@ -189,10 +191,8 @@ def _resident_peak() -> int:
     return int(found[1]) * 1024 if found else peak_memory("cpu")  # which elsewhere may be that of who started this
 
 
-def _load_libraries(setup: Setup, run: Run) -> None:
-    """Uses what every network uses, so that none is charged with the loading of it; nor with that of its library."""
-    if isinstance(run.experiment.design, NamedModel):
-        builder_of(run.experiment.design)
+def _load_libraries(setup: Setup) -> None:
+    """Uses what every network uses, so that none is charged with the loading of it."""
     layers = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.GELU(), nn.Flatten(), nn.Linear(16 * 14**2, 16))
     model = layers.to(setup.device).to(memory_format=setup.memory_format)
     with setup.autocast():

@@ -25,6 +25,9 @@ ROOT = Path(__file__).parent.parent
 # No test talks to W&B. Before any process is started: those of a fork server have the environment of its start.
 os.environ["WANDB_MODE"] = "offline"
 
+# Nor do they read what users keep: a count that is there already hides what counting gives now.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="roadmap-cache-")
+
 # The machines are noisy, so that no test is timed; and in CI the draws are the same every time.
 settings.register_profile("roadmap", deadline=None, derandomize=os.environ.get("CI") == "true")
 settings.load_profile("roadmap")
