@@ -25,7 +25,9 @@ def references(place: Place, written: str) -> tuple[Rung, ...]:
     if "all" in names:
         names = [*whole, *(name for name in names if name != "all" and name not in whole)]
     order = {name: i for i, name in enumerate(whole)}
-    return tuple(reference(place, name) for name in sorted(dict.fromkeys(names), key=lambda name: order.get(name, 99)))
+    return tuple(
+        reference(place, name) for name in sorted(dict.fromkeys(names), key=lambda name: order.get(name, len(order)))
+    )
 
 
 def is_reference(study: Study, name: str) -> bool:

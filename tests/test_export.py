@@ -10,8 +10,6 @@ import torch
 
 import roadmap
 from roadmap.cli import main
-from roadmap.references import references
-from roadmap.rungs import Place
 from runner.export import read_trained
 
 SHORT = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
@@ -50,7 +48,9 @@ def test_a_program_runs_without_this_project_on_any_number_of_images(runs, tmp_p
     assert torch.allclose(torch.from_numpy(found), wanted, atol=1e-4)
     assert session.get_modelmeta().custom_metadata_map["classes"] == "10"
     assert main(["export", str(folder), "--to", "torchscript", "-o", str(tmp_path / "a.pt")]) == 0
-    assert torch.allclose(torch.jit.load(tmp_path / "a.pt")(images), wanted, atol=1e-5)
+    told = {"run.json": ""}
+    assert torch.allclose(torch.jit.load(tmp_path / "a.pt", _extra_files=told)(images), wanted, atol=1e-5)
+    assert json.loads(told["run.json"])["classes"] == "10"
 
 
 def test_averaged_weights_are_others(runs):
@@ -85,8 +85,19 @@ def test_every_rung_gives_maps_of_four_strides(rung):
     assert found[-1].shape[1] == network.head.in_features
 
 
-def test_references_are_all_exported_by_name():
-    assert len(references(Place.of("pico"), "all")) == 22
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--set", "recipe.epochs=2"], "--set has no say in evaluating a run"),
+        (["--regime", "pico"], "--regime has no say in evaluating a run"),
+        (["--of", "timm/resnet50"], "--of has no say in evaluating a run"),
+        (["--state-dict", "a.pth", "--of", "timm/resnet50", "--weights", "ema"], "--weights ema is of a run"),
+        (["--state-dict", "a.pth"], "--state-dict needs --of LIBRARY/NAME"),
+    ],
+)
+def test_options_that_have_no_say_in_an_evaluation_are_refused(runs, capsys, options, told):
+    assert main(["evaluate", "pico-s0", "--out", str(runs), *options]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_a_run_is_evaluated_as_it_was_in_training(runs, capsys):

@@ -23,6 +23,7 @@ from roadmap.recipe import Experiment
 from roadmap.references import REFERENCE, reference, references
 from roadmap.rungs import Place
 from roadmap.study import load_study
+from runner.optim import parameter_groups
 
 REGIMES = ("pico", "resnet-50")
 # Parameters and multiply-adds of 224 pixels and 1,000 classes, at which the libraries state the same.
@@ -79,6 +80,21 @@ def test_the_recipes_drop_path_reaches_the_library():
     design = reference(Place.of("resnet-50"), "vgg-16-bn").experiment
     assert {"drop_path", "initialization"} <= design.idle
     assert "drop_path" not in reference(Place.of("resnet-50"), "swin-t").experiment.idle
+
+
+def test_what_a_model_names_itself_is_left_by_weight_decay():
+    experiment = reference(Place.of("pico"), "swin-t").experiment
+    network = roadmap.build(experiment.design, 10, image_size=32)
+    names = {id(weight): name for name, weight in network.named_parameters()}
+    decayed, left = (
+        [names[id(each)] for each in group["params"]] for group in parameter_groups(network, experiment.recipe)
+    )
+    assert any(name.endswith("relative_position_bias_table") for name in left)
+    assert decayed and not any("relative_position" in name or name.endswith("bias") for name in decayed)
+
+
+def test_all_but_two_have_a_form_in_pico():
+    assert len(all_of("resnet-50")) - len(all_of("pico")) == 2 and len(all_of("pico")) == 22
 
 
 def test_a_count_is_kept_for_the_next_process(no_cache, monkeypatch):

@@ -98,8 +98,11 @@ def _trained(options: argparse.Namespace) -> tuple[Run, nn.Module, Execution]:
     """A run's, on its own data, or on other data of as many classes."""
     from runner.export import read_trained
 
-    if options.of:
-        raise ValueError("--of has no say without --state-dict")
+    ignored = {"--of": options.of, "--regime": options.regime, "--fidelity": options.fidelity}
+    ignored["--set"] = [each for each in options.settings if not each.startswith("execution.")]
+    for name, value in ignored.items():
+        if value:
+            raise ValueError(f"{name} has no say in evaluating a run, which is as it was trained")
     folder = find_run(options.run, options.out)
     run, network = read_trained(folder, averaged=options.weights == "ema")
     options.regime = run.regime
@@ -117,6 +120,8 @@ def _loaded(options: argparse.Namespace) -> tuple[Run, nn.Module, Execution]:
     from roadmap.weights import load_peer, read_state_dict
     from runner.export import untrained
 
+    if options.weights == "ema":
+        raise ValueError("--weights ema is of a run: --state-dict is whatever the file holds")
     if options.of is None:
         raise ValueError("--state-dict needs --of LIBRARY/NAME, such as torchvision/convnext_tiny")
     choice = choose(options)
