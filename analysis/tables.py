@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -113,7 +113,7 @@ def rendered(table: pd.DataFrame, metric: Metric = TOP1) -> pd.DataFrame:
     columns: dict[str, list[str]] = {"rung": list(table["rung"])}
     rows = table.to_dict("records")
     if "published" in table:
-        columns["published"] = [_spread(row["published"], row["published_std"], digits) for row in rows]
+        columns["published"] = [spread(row["published"], row["published_std"], digits) for row in rows]
     columns[metric.title] = [_accuracy(row, digits) for row in rows]
     if "published" in table or (table["n"] > 1).any():
         columns["runs"] = [str(row["n"]) for row in rows]
@@ -143,12 +143,12 @@ def hours(value: Any) -> str:
     return _text(value, ".3g" if pd.isna(value) or value < 999.5 else ",.0f")
 
 
-def _spread(mean: Any, std: Any, digits: int) -> str:
+def spread(mean: Any, std: Any, digits: int) -> str:
     return _text(mean, f".{digits}f") + ("" if pd.isna(std) else f" ±{std:.{digits}f}")
 
 
 def _accuracy(row: dict[Any, Any], digits: int) -> str:
-    told = [_spread(row["mean"], row["std"], digits)] if row["n"] else []
+    told = [spread(row["mean"], row["std"], digits)] if row["n"] else []
     if row.get("diverged"):
         told.append(f"{row['diverged']} diverged" if row["n"] else "diverged")
     return ", ".join(told) or "-"
@@ -166,14 +166,14 @@ def p_text(value: Any) -> str:
     return "" if pd.isna(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def written(table: pd.DataFrame, form: str, metric: Metric = TOP1, title: str = "") -> str:
+def written(table: pd.DataFrame, form: str, render: Callable[[pd.DataFrame], pd.DataFrame], title: str = "") -> str:
     """As Markdown or LaTeX (booktabs), rendered; as CSV, in full precision, without the title.
 
     Raises ValueError for another format.
     """
     if form == "csv":
         return table.to_csv(index=False)
-    shown = rendered(table, metric)
+    shown = render(table)
     if form == "markdown":
         lines = [list(shown.columns), ["---"] * shown.shape[1], *shown.to_numpy().tolist()]
         rows = "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)

@@ -30,19 +30,33 @@ class Listing:
     names: tuple[str, ...]  # relative to the root
     labels: tuple[int, ...]  # index into the classes, of each name
 
+    def as_of(self, classes: tuple[str, ...], whose: str) -> Listing:
+        """With the labels that its classes have among others. Raises ValueError for a class that is not among them."""
+        strange = sorted(set(self.classes) - set(classes))
+        if strange:
+            raise ValueError(f"{self.root}: class {strange[0]!r} is not among those of {whose}")
+        if classes == self.classes:
+            return self
+        places = {name: place for place, name in enumerate(classes)}
+        moved = [places[name] for name in self.classes]
+        return Listing(self.root, classes, self.names, tuple(moved[label] for label in self.labels))
+
+    @property
+    def content(self) -> str:
+        """A hash of its files' names and sizes."""
+        return content_of([_lines(self)])
+
+
+def list_classes(root: Path) -> Listing:
+    """The images of a folder that has one of images for each class. Raises ValueError where it has none."""
+    return _list_split(root, _classes_in(root))
+
 
 @cache
 def list_images(folder: Path) -> tuple[Listing, Listing]:
     """The training and held-out images of a folder. Raises ValueError with what was looked for and not found."""
     train, held_out = (_list_split(*_split_root(check_layout(folder), names)) for names in (TRAINING, HELD_OUT))
-    strange = sorted(set(held_out.classes) - set(train.classes))
-    if strange:
-        raise ValueError(f"{held_out.root}: class {strange[0]!r} is not among those of {train.root}")
-    if held_out.classes != train.classes:  # a class without held-out images
-        moved = {held_out.classes.index(name): train.classes.index(name) for name in held_out.classes}
-        labels = tuple(moved[label] for label in held_out.labels)
-        held_out = Listing(held_out.root, train.classes, held_out.names, labels)
-    return train, held_out
+    return train, held_out.as_of(train.classes, str(train.root))
 
 
 def check_layout(folder: Path) -> Path:
@@ -64,11 +78,15 @@ def _split_root(folder: Path, names: tuple[str, ...]) -> tuple[Path, tuple[str, 
     if root is None:
         wanted = " or ".join(f"{name}/" for name in names)
         raise ValueError(f"{folder}: {wanted} was looked for and is not there, with a folder of images for each class")
+    return root, _classes_in(root)
+
+
+def _classes_in(root: Path) -> tuple[str, ...]:
     classes = tuple(sorted(entry.name for entry in os.scandir(root) if _is_class(entry)))
     if not classes:
         found = sum(1 for _ in os.scandir(root))
         raise ValueError(f"{root}: {found} files and no folders; a folder of images for each class was looked for")
-    return root, classes
+    return classes
 
 
 def _list_split(root: Path, classes: tuple[str, ...]) -> Listing:

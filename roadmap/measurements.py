@@ -6,11 +6,10 @@ import statistics
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from roadmap.estimates import PASSES
-from roadmap.plain import from_data, to_data
-from roadmap.record import Run, append_row, canonical, digest, read_rows
+from roadmap.record import Run, append_record, canonical, digest, read_records
 
 FILE, FORMAT = "bench.jsonl", 1
 
@@ -81,22 +80,12 @@ def workload_of(run: Run) -> str:
 def append_round(out: Path, found: Round) -> None:
     """Raises OSError with the path where the disk does not take it."""
     out.mkdir(parents=True, exist_ok=True)
-    append_row(out / FILE, {"format": FORMAT, **to_data(found)})
+    append_record(out / FILE, found, FORMAT)
 
 
 def read_rounds(out: Path) -> list[Round]:
     """All that were ever measured, in order; lines that are no such, or of another version, are left out."""
-    return [found for row in read_rows(out / FILE) if (found := _round_of(row))]
-
-
-def _round_of(row: Any) -> Round | None:
-    if not isinstance(row, dict) or row.get("format") != FORMAT:
-        return None
-    try:
-        found: Round = from_data(Round, {key: value for key, value in row.items() if key != "format"})
-    except ValueError:
-        return None
-    return found
+    return read_records(out / FILE, Round, FORMAT)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from roadmap.design import Design, simplest
 from roadmap.plain import from_data, to_data
@@ -28,6 +28,7 @@ from roadmap.recipe import Experiment
 from roadmap.study import Dataset
 
 FORMAT = 2
+T = TypeVar("T")
 
 State = Literal["absent", "begun", "diverged", "finished"]
 
@@ -263,6 +264,21 @@ def read_rows(path: Path) -> list[Any]:
     except FileNotFoundError:
         return []
     return [_parsed(line) for line in lines if line.endswith("\n")]
+
+
+def append_record(path: Path, value: Any, version: int) -> None:
+    """Adds a dataclass as a line that tells its format. Raises OSError with the path if the disk does not take it."""
+    append_row(path, {"format": version, **to_data(value)})
+
+
+def read_records(path: Path, kind: type[T], version: int) -> list[T]:
+    """The dataclasses of a file's lines, in order; lines that are no such, or of another version, are left out."""
+    found = []
+    for row in read_rows(path):
+        if isinstance(row, dict) and row.pop("format", None) == version:
+            with contextlib.suppress(ValueError):
+                found.append(from_data(kind, row))
+    return found
 
 
 def _parsed(line: str) -> Any:

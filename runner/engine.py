@@ -49,7 +49,7 @@ from runner.optim import learning_rate, load_optimizer
 from runner.provenance import circumstances, peak_memory, session
 from runner.randomness import seed_for, seed_globally
 from runner.request import Request
-from runner.sources import check_trainable, load_data
+from runner.sources import check_trainable, class_names, load_data
 
 
 class Stopped(Exception):
@@ -104,7 +104,7 @@ def train(
     setup.prepare()
     print(f"computed on {setup}" + (f", begun on {stored}" if stored not in (None, setup) else ""))
     if how_far == "absent" and world.rank == 0:
-        write_manifest(folder, run, **circumstances(setup))
+        write_manifest(folder, run, **circumstances(setup), classes=class_names(run, execution.data_path))
     divergences, retrying = read_divergences(folder), False
     while True:
         if is_diverged(divergences):

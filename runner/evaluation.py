@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roadmap.execution import Execution
@@ -17,7 +17,7 @@ from runner.data import EvaluationBatches
 from runner.device import Setup, choose_setup
 from runner.distributed import ALONE, World
 from runner.machine import available_cores
-from runner.sources import load_data
+from runner.sources import Split, load_data
 
 
 @torch.no_grad()
@@ -56,19 +56,43 @@ def evaluate(
 
 
 def evaluate_alone(
-    run: Run, network: nn.Module, execution: Execution, report: Callable[[int, int], None]
+    run: Run,
+    network: nn.Module,
+    execution: Execution,
+    report: Callable[[int, int], None],
+    held_out: Split | None = None,
 ) -> dict[str, Any]:
-    """A network on a run's held-out images, in this process; `report` hears how many are done, and of how many."""
+    """A network on a run's held-out images, or on others, in this process.
+
+    `report` hears how many are done, and of how many.
+    """
     setup = choose_setup(run.experiment.recipe, execution, 1, available_cores())
     setup.prepare()
-    _, held_out = load_data(run, execution.data_path)
+    if held_out is None:
+        _, held_out = load_data(run, execution.data_path)
+    total = len(held_out)
     batches = EvaluationBatches(run, held_out, setup, 0, execution.bad_images == "skip")
     done = itertools.count()
 
     def between() -> None:
-        report(min(next(done) * batches.batch_size, len(held_out)), len(held_out))
+        report(min(next(done) * batches.batch_size, total), total)
 
     network = network.to(torch.device(setup.device)).to(memory_format=setup.memory_format)
     found = evaluate(network, batches, setup, ALONE, between)
-    report(len(held_out), len(held_out))
+    report(total, total)
     return found
+
+
+class Among(nn.Module):
+    """A network that chooses among some of its classes: the logits of the others are minus infinity."""
+
+    def __init__(self, network: nn.Module, chosen: Sequence[int], classes: int) -> None:
+        super().__init__()
+        self.network = network
+        mask = torch.full((classes,), -math.inf)
+        mask[list(chosen)] = 0.0
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images) + self.mask
+        return logits

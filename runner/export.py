@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,13 +16,31 @@ from roadmap.network import build
 from roadmap.record import Run, read_json, read_run
 from runner import checkpoint
 
+Weights = Literal["raw", "ema"]
 Form = Literal["safetensors", "torchscript", "onnx"]
 SUFFIXES: dict[Form, str] = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
 TOLERANCE = 1e-4  # of the largest output, between a network and what was exported of it
 IMAGES = 2  # that both are given
 
 
-def read_trained(folder: Path, *, averaged: bool = False) -> tuple[Run, nn.Module]:
+@dataclass(frozen=True)
+class Trained:
+    """A run, and its network as the newest checkpoint has it."""
+
+    run: Run
+    network: nn.Module
+    weights: Weights
+    trained: tuple[int, int]  # epochs behind it, and steps of the next
+    classes: tuple[str, ...]  # of its outputs, as its images' folders were called; empty where its record is older
+
+    @property
+    def unfinished(self) -> str:
+        """What there is to tell of a run that is not trained to its end; else nothing."""
+        epochs = self.run.experiment.recipe.epochs
+        return "" if self.trained[0] >= epochs else f"{self.trained[0]} of {epochs} epochs"
+
+
+def read_trained(folder: Path, *, averaged: bool = False) -> Trained:
     """A folder's run, and its network as the newest checkpoint has it; with EMA's weights if `averaged`.
 
     Raises ValueError where there is no run, no checkpoint, or no averaged weights, and ForeignFolder where they are not
@@ -41,7 +60,8 @@ def read_trained(folder: Path, *, averaged: bool = False) -> tuple[Run, nn.Modul
         weights = {key.removeprefix("module."): each for key, each in saved["ema"].items() if key != "n_averaged"}
     network = untrained(run)
     network.load_state_dict(weights)
-    return run, network.eval()
+    classes = tuple(map(str, manifest.get("classes", ())))
+    return Trained(run, network.eval(), "ema" if averaged else "raw", (saved["epoch"], saved["step"]), classes)
 
 
 def untrained(run: Run) -> nn.Module:

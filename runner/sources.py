@@ -109,6 +109,7 @@ class Source:
 
     find: Callable[[Path | None], Path]  # from a path that was given, or where it usually is
     read: Callable[[Path], Splits]
+    classes: Callable[[Path], tuple[str, ...]] | None = None  # their names, where they have some
 
 
 def _find_digits(path: Path | None) -> Path:
@@ -245,7 +246,10 @@ def _folder(name: str, as_published: bool = False) -> Source:
         train, held_out = list_images(root)
         return Files(train), Files(held_out)
 
-    return Source(find, read)
+    def classes(root: Path) -> tuple[str, ...]:
+        return read_index(root).classes if is_packed(root) else list_images(root)[0].classes
+
+    return Source(find, read, classes)
 
 
 def _refuse_path(path: Path | None, wanted: str) -> None:
@@ -297,6 +301,17 @@ def load_data(run: Run, path: str | None = None) -> Splits:
     if classes > run.dataset.classes:
         raise ValueError(f"data set {run.data!r} has {classes} classes, the study says {run.dataset.classes}")
     return splits
+
+
+def class_names(run: Run, path: str | None = None) -> tuple[str, ...]:
+    """Of a run's data, in the order of the network's outputs: folders' names, else numbers from 0.
+
+    Raises ValueError where the data are not there.
+    """
+    its = source(run)
+    if its.classes is None:
+        return tuple(map(str, range(run.dataset.classes)))
+    return its.classes(its.find(Path(path) if path else None))
 
 
 def check_trainable(run: Run) -> None:

@@ -38,7 +38,7 @@ def test_a_program_runs_without_this_project_on_any_number_of_images(runs, tmp_p
     import onnxruntime
 
     (folder,) = runs.glob("pico/layer-scale-s0-*")
-    _, network = read_trained(folder)
+    network = read_trained(folder).network
     images = torch.rand(5, 3, 32, 32)
     with torch.no_grad():
         wanted = network(images)
@@ -55,7 +55,7 @@ def test_a_program_runs_without_this_project_on_any_number_of_images(runs, tmp_p
 
 def test_averaged_weights_are_others(runs):
     (folder,) = runs.glob("pico/pico-s0-*")
-    (_, raw), (_, averaged) = read_trained(folder), read_trained(folder, averaged=True)
+    raw, averaged = read_trained(folder).network, read_trained(folder, averaged=True).network
     assert not torch.equal(raw.head.weight, averaged.head.weight)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from roadmap.plain import choices
@@ -78,3 +79,34 @@ def published_models(*, pretrained: bool = False) -> list[Model]:
             for row in csv.DictReader(table)
             if pretrained or not row["pretraining"]
         ]
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """A row of the paper's Table 8."""
+
+    model: str
+    image_size: int
+    pretraining: str  # on what else than ImageNet-1K
+    worth: dict[str, float | None]  # percent: clean and by the names of roadmap/shifts.py, top-1; imagenet-c mCE
+
+
+def published_robustness() -> list[Robustness]:
+    names = ("clean", "imagenet-c", "imagenet-a", "imagenet-r", "imagenet-sketch")
+    with (FOLDER / "robustness.csv").open(encoding="utf-8", newline="") as table:
+        return [
+            Robustness(
+                row["model"],
+                int(row["image_size"]),
+                row["pretraining"],
+                {name: float(row[name]) if row[name] else None for name in names},
+            )
+            for row in csv.DictReader(table)
+        ]
+
+
+@cache
+def alexnet_errors() -> dict[str, float]:
+    """AlexNet's error on each corruption of ImageNet-C, the mean over the severities, 0 to 1."""
+    with (FOLDER / "alexnet_imagenet_c.csv").open(encoding="utf-8", newline="") as table:
+        return {row["corruption"]: float(row["error"]) for row in csv.DictReader(table)}

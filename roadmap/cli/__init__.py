@@ -26,7 +26,8 @@ VERBS = {
     "questions": ("power", "attribution", "proxy"),
     "bench": ("bench",),
     "data": ("data",),
-    "networks": ("export", "evaluate"),
+    "networks": ("export",),
+    "evaluation": ("evaluate",),
 }
 
 

@@ -63,18 +63,22 @@ class Choice:
     @property
     def label(self) -> str:
         """What differs from the regime as it stands in the study: for titles and names of files."""
+        data = self.place.data
+        return ", ".join([*([data] if data != self.study.regime(self.regime).data else []), *self._differences])
+
+    @property
+    def _differences(self) -> list[str]:
+        """But for the data."""
         place = self.place
-        parts = [place.data] if place.data != self.study.regime(place.regime).data else []
-        parts += [place.fidelity] if place.fidelity != self.study.defaults.fidelity else []
+        parts = [place.fidelity] if place.fidelity != self.study.defaults.fidelity else []
         parts += [f"on {self.base}"] if self.base else []
         parts += [self.ablation] if self.ablation != "cumulative" else []
-        return ", ".join([*parts, *self.settings])
+        return [*parts, *self.settings]
 
     @property
     def title(self) -> str:
         """What study it is."""
-        title = f"{self.study.regime(self.regime).title} on {self.place.data}"
-        return f"{title}, {self.label}" if self.label else title
+        return ", ".join([f"{self.study.regime(self.regime).title} on {self.place.data}", *self._differences])
 
     def rung(self, name: str) -> Rung:
         """Any rung, or reference, by its name. Raises ValueError with the valid ones."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +16,6 @@ from roadmap.study import load_study
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from analysis.metrics import Metric
 
 
 def add_verbs(verbs: Any) -> None:
@@ -31,6 +31,12 @@ def add_verbs(verbs: Any) -> None:
     )
     parser.add_argument("-o", "--output", type=Path, help="a .md, .csv or .tex (default: printed)")
     parser.add_argument("--metric", default="top1", help="top1 (default), top5, ema or loss")
+    parser.add_argument(
+        "--robustness",
+        action="store_true",
+        help="instead: ImageNet-C, -A, -R and -Sketch of the runs that `roadmap evaluate` held against them, above "
+        "the paper's Table 8",
+    )
     add_study_options(parser, ablation=True)
     parser.add_argument("--out", type=Path, help="folder of the runs")
     parser.set_defaults(function=show_table)
@@ -68,9 +74,11 @@ SUFFIXES = {".md": "markdown", ".csv": "csv", ".tex": "latex"}
 
 def show_table(options: argparse.Namespace) -> int:
     from analysis.metrics import find_metric
-    from analysis.tables import published_judged, remarks, study_table
+    from analysis.tables import published_judged, remarks, rendered, study_table
 
     metric = find_metric(options.metric)
+    if options.robustness:
+        return _show_robustness(options)
     if options.published:
         refuse_study_options(options)
         study = load_study()
@@ -79,34 +87,60 @@ def show_table(options: argparse.Namespace) -> int:
     else:
         found = finished(options)
         tables = {each.choice.title: study_table(each.choice.study, each.results, metric) for each in found}
-    form = options.format or (SUFFIXES.get(options.output.suffix.lower()) if options.output else "terminal")
-    if form is None:
-        raise ValueError(f"{options.output}: a table ends in {', '.join(SUFFIXES)}, or --format says what it is")
-    text = _as_text(tables, form, metric)
-    if options.output:
-        from roadmap.record import write_whole
-
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(options.output, text.encode())
-        print(f"table: {options.output}")
-    else:
-        print(text, end="")
+    form = _form(options)
+    _give(_as_text(tables, form, partial(rendered, metric=metric)), options.output)
     for title, each in tables.items():
         for remark in remarks(each):
             print(f"{title}: {remark}", file=sys.stderr if form != "terminal" else sys.stdout)
     return 0
 
 
-def _as_text(tables: dict[str, pd.DataFrame], form: str, metric: Metric) -> str:
-    from analysis.tables import rendered, written
+def _show_robustness(options: argparse.Namespace) -> int:
+    from analysis.robustness import rendered, robustness_table
+
+    for name, given in (("published", options.published), ("metric", options.metric != "top1")):
+        if given:
+            raise ValueError(f"--{name} has no say in --robustness, which has the paper's Table 8 below one's own runs")
+    out = options.out or Path(load_study().defaults.out)
+    tables = {each.choice.title: robustness_table(each.results, out) for each in finished(options)}
+    tables = {title: each for title, each in tables.items() if each["runs"].any()}
+    if not tables:
+        told = "no run was held against other images yet (roadmap evaluate RUN --data imagenet-a=PATH)"
+        raise ValueError(f"{out}: {told}")
+    _give(_as_text(tables, _form(options), rendered), options.output)
+    return 0
+
+
+def _form(options: argparse.Namespace) -> str:
+    """Raises ValueError for an output that ends in none."""
+    form = options.format or (SUFFIXES.get(options.output.suffix.lower()) if options.output else "terminal")
+    if form is None:
+        raise ValueError(f"{options.output}: a table ends in {', '.join(SUFFIXES)}, or --format says what it is")
+    return str(form)
+
+
+def _give(text: str, output: Path | None) -> None:
+    """Printed, or in a file."""
+    if output is None:
+        print(text, end="")
+        return
+    from roadmap.record import write_whole
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(output, text.encode())
+    print(f"table: {output}")
+
+
+def _as_text(tables: dict[str, pd.DataFrame], form: str, render: Callable[[pd.DataFrame], pd.DataFrame]) -> str:
+    from analysis.tables import written
 
     if form == "csv" and len(tables) > 1:
         raise ValueError("a CSV file holds one regime: choose with --regime")
     parts = []
     for title, each in tables.items():
         if form == "terminal":
-            shown = rendered(each, metric)
+            shown = render(each)
             parts.append(f"{title}\n\n{table(list(shown.columns), shown.to_numpy().tolist())}\n")
         else:
-            parts.append(written(each, form, metric, title))
+            parts.append(written(each, form, render, title))
     return "\n".join(parts)
