@@ -161,12 +161,20 @@ def _counted(library: Any, name: str, arguments: str, image_size: int, num_class
 
 
 def _count(named: NamedModel, num_classes: int, image_size: int) -> tuple[int, int]:
+    """On shapes alone, where nothing is allocated or computed; else, of a model that asks for values, on some."""
+    try:
+        return _count_on("meta", named, num_classes, image_size)
+    except ValueError:
+        return _count_on("cpu", named, num_classes, image_size)
+
+
+def _count_on(device: str, named: NamedModel, num_classes: int, image_size: int) -> tuple[int, int]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.device("meta"):  # shapes alone: nothing is allocated, nor computed
+    with torch.device(device):
         network = build_named(named, num_classes, image_size, 0.0).eval()
-        images = torch.empty(1, 3, image_size, image_size)
+        images = torch.zeros(1, 3, image_size, image_size)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             try:
                 network(images)
@@ -177,9 +185,11 @@ def _count(named: NamedModel, num_classes: int, image_size: int) -> tuple[int, i
 
 
 def _version(named: NamedModel) -> str:
+    """Of all that a count depends on."""
     from importlib.metadata import version
 
-    return find_model(named.name).code if named.library == "own" else f"{named.library} {version(named.library)}"
+    its = find_model(named.name).code if named.library == "own" else f"{named.library} {version(named.library)}"
+    return f"{its}; torch {version('torch')}"
 
 
 def counts_file() -> Path:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from roadmap.folders import HELD_OUT, TRAINING
 from roadmap.packed import is_packed
 from roadmap.record import append_record, read_records
 
@@ -90,7 +91,7 @@ def find_shifted(written: str) -> Shifted | None:
         if named:
             raise ValueError(f"--data {written}: no such folder")
         return None
-    if name not in SHIFTS and (is_packed(root) or (root / "train").is_dir()):
+    if name not in SHIFTS and (is_packed(root) or any((root / split).is_dir() for split in (*TRAINING, *HELD_OUT))):
         return None
     corrupted = tuple(_corrupted_parts(root))
     name = name if named else _guessed(root, bool(corrupted))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,9 +14,9 @@ from roadmap.cluster import Cluster
 from roadmap.design import resnet
 from roadmap.execution import Execution
 from roadmap.plain import check_keys, choices, from_data, to_data
-from roadmap.plugins import load_file, load_installed
+from roadmap.plugins import load_file
 from roadmap.recipe import Experiment, Recipe
-from roadmap.steps import STEPS, find_step
+from roadmap.steps import find_step
 
 FILE_NAME = "ablations.yaml"
 T = TypeVar("T")
@@ -117,6 +116,7 @@ class Reference:
     regime: str | None = None  # whose published table has it as a row
     form: Form | None = None  # none: its published figure is all there is
     forms: dict[str, FormChange | None] = field(default_factory=dict)  # by regime; none where there can be none
+    counterpart: str | None = None  # the reference of its size that it is said to match
 
     def form_in(self, regime: str) -> Form | None:
         change = self.forms.get(regime, FormChange(recipe=self.form.recipe if self.form else {}))
@@ -286,13 +286,15 @@ def load_study(path: Path | None = None) -> Study:
 
 def parse_study(data: Any) -> Study:
     """Plain data as a study, with every name and parameter in it checked."""
+    from roadmap.checks import check_names, check_variant  # which take a study themselves
+
     if data is None:
         raise ValueError("the file is empty")
     check_keys(data, Study.__dataclass_fields__, "")
     if data.get("format") != 1:
         raise ValueError(f"format: {data.get('format')!r} is not valid; this version reads 1")
     study: Study = from_data(Study, data)
-    _check_names(study)
+    check_names(study)
     for name, regime in study.regimes.items():
         for fidelity in study.fidelities:
             study.start(name, fidelity, regime.data)
@@ -306,63 +308,13 @@ def parse_study(data: Any) -> Study:
                     step.variant(value, f"ladder[{i}].variants")
         for step_name, variants in regime.variants.items():
             for i, written in enumerate(variants):
-                _check_variant(step_name, written, f"regimes.{name}.variants.{step_name}[{i}]")
+                check_variant(step_name, written, f"regimes.{name}.variants.{step_name}[{i}]")
     for name, cluster in study.clusters.items():
         changed(study.execution, cluster.execution, f"clusters.{name}.execution")
     for name, dataset in study.data.items():
         for recipe in study.recipes.values():
             changed(recipe, dataset.recipe, f"data.{name}.recipe")
     return study
-
-
-def _check_variant(step: str, written: int | float | str, where: str) -> None:
-    from roadmap.rungs import Move  # which needs a study itself
-
-    try:
-        Move.parse(f"{step}={written}")
-    except ValueError as error:
-        quotes = "; a list such as 2:2:6:2 stands in quotes" if isinstance(written, int) else ""
-        raise ValueError(f"{where}: {error}{quotes}") from None
-
-
-def _check_names(study: Study) -> None:
-    """Every name that the study uses is one that it, or the program, knows."""
-    named = {entry.step for entry in study.ladder}
-    named = named.union(*(regime.steps.keys() | regime.variants.keys() for regime in study.regimes.values()))
-    if not named.union(*(fidelity.steps for fidelity in study.fidelities.values())) <= STEPS.keys():
-        load_installed()
-    checks: list[tuple[str, Any, Any]] = [
-        ("defaults.regime", study.defaults.regime, study.regimes),
-        ("defaults.fidelity", study.defaults.fidelity, study.fidelities),
-    ]
-    for name, regime in study.regimes.items():
-        if not re.fullmatch(r"\w[\w.+-]*", name):
-            raise ValueError(f"regimes.{name}: not a name for a folder; letters, digits, '.', '+', '-' and '_' are")
-        checks.append((f"regimes.{name}.data", regime.data, study.data))
-        checks.append((f"regimes.{name}.device", regime.device, study.devices))
-        checks.append((f"regimes.{name}.cluster", regime.cluster, study.clusters))
-        checks += [(f"regimes.{name}.recipes.{key}", key, study.recipes) for key in regime.recipes]
-        checks += [(f"regimes.{name}.steps.{key}", key, STEPS) for key in regime.steps]
-        checks += [(f"regimes.{name}.variants.{key}", key, STEPS) for key in regime.variants]
-    for name, cluster in study.clusters.items():
-        checks += [(f"clusters.{name}.device", cluster.device, study.devices)] if cluster.device else []
-    for name, fidelity in study.fidelities.items():
-        checks += [(f"fidelities.{name}.recipes.{key}", key, study.recipes) for key in fidelity.recipes]
-        checks += [(f"fidelities.{name}.steps.{key}", key, STEPS) for key in fidelity.steps]
-    for i, entry in enumerate(study.ladder):
-        if entry.step in [other.step for other in study.ladder[:i]]:
-            raise ValueError(f"ladder[{i}].step: {entry.step!r} stands twice")
-        checks.append((f"ladder[{i}].step", entry.step, STEPS))
-        checks += [(f"ladder[{i}].fidelities", key, study.fidelities) for key in entry.fidelities]
-        if entry.variants or entry.adopted is not None:
-            checks.append((f"ladder[{i}].adopted", entry.adopted, set(entry.variants) - set(entry.rejected)))
-        checks += [(f"ladder[{i}].rejected", key, entry.variants) for key in entry.rejected]
-    for name, each in study.references.items():
-        checks += [(f"references.{name}.regime", each.regime, study.regimes)] if each.regime else []
-        checks += [(f"references.{name}.forms", regime, study.regimes) for regime in each.forms]
-    for where, name, valid in checks:
-        if name not in valid:
-            raise ValueError(f"{where}: unknown {name!r}; {choices(valid, name)}")
 
 
 def _lookup(table: Mapping[str, T], kind: str, name: str) -> T:

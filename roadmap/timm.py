@@ -1,6 +1,7 @@
 """The rungs as models of timm, once this is imported: `timm.create_model("roadmap_resnet50_gelu", num_classes=10)`.
 
 Their names are the regime's and the rung's, `roadmap_resnet200_kernel_size_7`; a regime's start is `roadmap_resnet50`.
+Any other composition is `timm.create_model("roadmap_rung", regime="resnet-50", rung="gelu+layer-norm")`.
 With `features_only=True` they give what their stages do, for the necks of detection and segmentation.
 """
 
@@ -13,11 +14,11 @@ from timm.models import FeatureInfo, register_model
 from torch import Tensor, nn
 
 from roadmap.design import Design
-from roadmap.ladders import ladder
+from roadmap.ladders import find_rung, ladder
 from roadmap.network import Network, initialize
 from roadmap.plan import plan
 from roadmap.recipe import Recipe
-from roadmap.rungs import Rung
+from roadmap.rungs import Place, Rung
 from roadmap.study import Dataset, Study, load_study
 
 
@@ -120,6 +121,16 @@ def _configuration(rung: Rung, recipe: Recipe, dataset: Dataset, num_classes: in
     }
 
 
+def roadmap_rung(pretrained: bool = False, *, rung: str, regime: str = "resnet-50", **others: Any) -> nn.Module:
+    """Any rung, variant or composition by its name, as `roadmap show` takes it.
+
+    Raises ValueError with the valid names.
+    """
+    place = Place.of(regime)
+    dataset = place.study.dataset(place.data)
+    return _creator(find_rung(place, rung), dataset)(pretrained=pretrained, **others)
+
+
 def register(study: Study) -> list[str]:
     """Every rung of every regime; returns their names."""
     names = []
@@ -133,4 +144,5 @@ def register(study: Study) -> list[str]:
     return names
 
 
+register_model(roadmap_rung)
 NAMES = register(load_study())

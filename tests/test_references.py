@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import roadmap
 from analysis.counting import counted_beside
@@ -22,8 +23,9 @@ from roadmap.models import NamedModel, build_named, count_named
 from roadmap.recipe import Experiment
 from roadmap.references import REFERENCE, reference, references
 from roadmap.rungs import Place
-from roadmap.study import load_study
+from roadmap.study import load_study, parse_study
 from runner.optim import parameter_groups
+from tests.conftest import ROOT
 
 REGIMES = ("pico", "resnet-50")
 # Parameters and multiply-adds of 224 pixels and 1,000 classes, at which the libraries state the same.
@@ -175,6 +177,7 @@ def test_each_reference_has_a_row_and_lone_ones_of_two_regimes_share_one():
 
 OWN = """
 import torch
+import yaml
 import roadmap
 
 @roadmap.model("two-layers")
@@ -212,6 +215,59 @@ def test_a_users_own_module_is_a_reference(tmp_path):
 def test_what_is_no_reference_is_said_so(arguments, told, capsys):
     assert main(["list", *arguments]) == 2
     assert re.search(told, capsys.readouterr().err)
+
+
+ASKING = """
+import roadmap, torch
+
+@roadmap.model("asking")
+class Asking(torch.nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv, self.head = torch.nn.Conv2d(3, 8, 3), torch.nn.Linear(8, num_classes)
+        self.scale = float(self.conv.weight.abs().max())  # which a tensor of no numbers has not
+
+    def forward(self, images):
+        return self.head(self.conv(images).mean((2, 3))) * self.scale
+"""
+
+
+def test_a_model_that_asks_for_values_is_counted_on_them(tmp_path, capsys):
+    (tmp_path / "asking.py").write_text(ASKING)
+    plugin = ["--plugin", str(tmp_path / "asking.py")]
+    assert main(["list", "--steps", "pico", "--references", "asking", *plugin, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)[-1]
+    assert found["parameters"] == 8 * 27 + 8 + 8 * 10 + 10 and found["macs"] == 8 * 27 * 30 * 30 + 80
+
+
+def test_the_json_has_what_was_published(capsys):
+    assert main(["list", "--regime", "resnet-50", "--references", "convnext-b,vit-s-16", "--json"]) == 0
+    *rungs, large, small = json.loads(capsys.readouterr().out)
+    assert "as_published" not in rungs[0]
+    assert [each["published"]["gmacs"] for each in large["as_published"]] == [15.4, 45.0]
+    (only,) = small["as_published"]
+    assert only["published"]["training_memory"] == 4.9 and abs(only["percent_off"]) < 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"a/b": {"title": "A"}}, "references.a/b: not a name for a folder"),
+        ({"gelu": {"title": "A"}}, "references.gelu: 'gelu' is the name of a rung already"),
+        (
+            {"a": {"title": "A", "form": {"model": "resnet18"}}},
+            "references.a.form.model: 'resnet18' is no model; timm/",
+        ),
+        ({"a": {"title": "A", "form": {"model": "family/convnext"}}}, "references.a.form.model: unknown 'convnext'"),
+        ({"a": {"title": "A", "forms": {"pico": {"recipe": {"epoch": 1}}}}}, "references.a.forms.pico.recipe: unknown"),
+        ({"a": {"title": "A", "counterpart": "swin"}}, "references.a.counterpart: unknown 'swin'; did you mean"),
+    ],
+)
+def test_references_are_checked_where_they_are_read(changes, told):
+    data = yaml.safe_load((ROOT / "ablations.yaml").read_text())
+    data["references"] |= changes
+    with pytest.raises(ValueError, match=f"^{re.escape(told)}"):
+        parse_study(data)
 
 
 def test_show_and_diff_tell_of_references(capsys):

@@ -10,7 +10,9 @@ import timm
 import torch
 
 import roadmap
+from roadmap.cli import main
 from roadmap.timm import NAMES, model_name
+from runner.export import read_trained
 
 
 def test_every_rung_of_every_regime_is_a_model_of_timm():
@@ -46,9 +48,32 @@ def test_features_have_the_channels_and_strides_that_they_tell(name):
     assert some.feature_info.reduction() == [8, 32] and len(some(torch.rand(1, 3, 64, 64))) == 2
 
 
+@pytest.mark.parametrize("rung", ["gelu+layer-norm", "+depthwise", "kernel-size=13", "only-gelu"])
+def test_any_composition_gives_features(rung):
+    model = timm.create_model("roadmap_rung", rung=rung, num_classes=10, features_only=True).eval()
+    with torch.no_grad():
+        found = model(torch.rand(1, 3, 64, 64))
+    assert [64 // each.shape[-1] for each in found] == model.feature_info.reduction() == [4, 8, 16, 32]
+    assert [each.shape[1] for each in found] == model.feature_info.channels()
+
+
+def test_a_trained_runs_weights_are_loaded_by_timm(tmp_path):
+    short = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0", "--out", str(tmp_path)]
+    assert main(["run", "--steps", "gelu", *short]) == 0
+    assert main(["export", "gelu-s0", "--out", str(tmp_path), "-o", str(tmp_path / "gelu.safetensors")]) == 0
+    (folder,) = tmp_path.glob("pico/gelu-s0-*")
+    trained = read_trained(folder).network
+    loaded = timm.create_model("roadmap_pico_gelu", checkpoint_path=str(tmp_path / "gelu.safetensors")).eval()
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), trained(images))
+
+
 def test_what_can_not_be_created_is_said_so():
     with pytest.raises(ValueError, match="no weights to download of gelu"):
         timm.create_model("roadmap_pico_gelu", pretrained=True)
+    with pytest.raises(ValueError, match="unknown rung 'geelu'; did you mean 'gelu'"):
+        timm.create_model("roadmap_rung", rung="geelu")
     with pytest.raises(TypeError, match="gelu takes no in_chans"):
         timm.create_model("roadmap_pico_gelu", in_chans=1)
 

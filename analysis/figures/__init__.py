@@ -1,6 +1,7 @@
 """The figures: each file draws one kind, from data that the modules beside this folder make."""
 
 from analysis.figures.attribution import draw_interactions, draw_worths
+from analysis.figures.counterparts import draw_counterparts
 from analysis.figures.curves import draw_curves
 from analysis.figures.difference import draw_difference
 from analysis.figures.roadmap import draw_roadmap, draw_side_by_side
@@ -10,6 +11,7 @@ from analysis.figures.tradeoff import draw_tradeoff
 __all__ = [
     "STYLE",
     "check_suffixes",
+    "draw_counterparts",
     "draw_curves",
     "draw_difference",
     "draw_interactions",

@@ -48,7 +48,7 @@ def published_rungs(file: str | None) -> dict[str, Published]:
 
 @dataclass(frozen=True)
 class Model:
-    """A row of the paper's Table 1."""
+    """A row of the paper's Tables 1 and 2."""
 
     name: str
     image_size: int
@@ -57,6 +57,7 @@ class Model:
     throughput: float | None  # images/s of inference on one V100
     top1: float  # percent
     pretraining: str = ""  # on what else than ImageNet-1K
+    training_memory: float | None = None  # GB, of 32 images on a V100
 
     @property
     def family(self) -> str:
@@ -64,8 +65,24 @@ class Model:
 
 
 def published_models(*, pretrained: bool = False) -> list[Model]:
-    """Those that were trained on ImageNet-1K alone, or `pretrained` on more too, which stand last."""
-    with (FOLDER / "imagenet_models.csv").open(encoding="utf-8", newline="") as table:
+    """Those of Table 1 that were trained on ImageNet-1K alone, or `pretrained` on more too, which stand last."""
+    return [model for model in _models("imagenet_models.csv") if pretrained or not model.pretraining]
+
+
+def isotropic_models() -> list[Model]:
+    """Those of Table 2."""
+    return _models("isotropic_models.csv")
+
+
+def published_model(name: str, image_size: int) -> Model | None:
+    """The network of a name, however it was trained; None where the paper has it not at that size."""
+    known = [*published_models(pretrained=True), *isotropic_models()]
+    return next((model for model in known if (model.name, model.image_size) == (name, image_size)), None)
+
+
+@cache
+def _models(file: str) -> list[Model]:
+    with (FOLDER / file).open(encoding="utf-8", newline="") as table:
         return [
             Model(
                 row["model"],
@@ -75,9 +92,9 @@ def published_models(*, pretrained: bool = False) -> list[Model]:
                 float(row["throughput_v100_images_per_s"]) if row["throughput_v100_images_per_s"] else None,
                 float(row["top1"]),
                 row["pretraining"],
+                float(row["training_memory_gb"]) if row.get("training_memory_gb") else None,
             )
             for row in csv.DictReader(table)
-            if pretrained or not row["pretraining"]
         ]
 
 

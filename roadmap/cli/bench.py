@@ -129,6 +129,7 @@ def bench_networks(options: argparse.Namespace) -> int:
     for workload, why in failed.items():
         print(f"failed: {networks[workload].rung}: {why}", file=sys.stderr)
     if not options.json and shown():
+        _print_pairs(choice, shown(), options)
         print(f"Kept in {out / FILE}." + _figure(choice, options))
     return FAILED if failed else 0
 
@@ -163,8 +164,10 @@ def _said(result: Round) -> str:
 
 def _print(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]], options: argparse.Namespace) -> None:
     """What was measured of each rung, however far that is."""
+    published = _published(choice, shown)
     if options.json:
-        print(json.dumps([_record(rung, rounds) for rung, rounds in shown], indent=2))
+        records = [_record(rung, rounds, published.get(rung.name)) for rung, rounds in shown]
+        print(json.dumps(records, indent=2))
         return
     if not shown:
         return
@@ -172,17 +175,59 @@ def _print(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]], option
     header = ["rung", "MACs"]
     for what in kinds:
         header += [f"{what} images/s", "MiB", "GMACs/s", "share of matmul"]
+    header += ["V100, published"] if published else []
     rows = []
     for rung, rounds in shown:
         row = [rung.name, count(rounds[0].macs)]
         for what in kinds:
             if rates := rates_of(rounds, what):
                 row += _cells(rates)
+        row += [f"{published.get(rung.name, '-')}"] if published else []
         rows.append(row)
     print(f"{choice.title}\n" + "\n".join(_heading(shown)))
     print("\n" + table(header, rows) + "\n")
     print(f"Medians of {many(max(len(rounds) for _, rounds in shown), 'round')}, ± half of their range. ", end="")
     print("Training counts three times the forward pass's multiply-adds.")
+    if published:
+        print("Published: images/s of inference on one V100, in the paper's Tables 1 and 2.")
+
+
+def _published(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]]) -> dict[str, float]:
+    """By rung the images/s that the paper has of its network, at the same image size."""
+    from analysis.counterparts import names_of_networks
+    from analysis.published import published_model
+
+    names = names_of_networks(choice.place, {rung.name: choice.run(rung) for rung, _ in shown})
+    found = {}
+    for rung, _ in shown:
+        model = published_model(names.get(rung.name, rung.name), rung.experiment.recipe.image_size)
+        if model and model.throughput:
+            found[rung.name] = model.throughput
+    return found
+
+
+def _print_pairs(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]], options: argparse.Namespace) -> None:
+    """Each ConvNeXt over the system of its size, where both were measured."""
+    from analysis.counterparts import QUANTITIES, pairs_of
+
+    networks = {rung.name: choice.run(rung) for rung, _ in shown}
+    pairs = pairs_of(choice.place, networks, [each for _, rounds in shown for each in rounds])
+    if not pairs:
+        return
+    kinds = [name for name in QUANTITIES if any(name in pair.ratios for pair in pairs)]
+    rows = []
+    for pair in pairs:
+        cells = [
+            f"{pair.ratios[name].value:.2f}" + (f" ({pair.published[name]:.2f})" if name in pair.published else "")
+            if name in pair.ratios
+            else "-"
+            for name in kinds
+        ]
+        rows.append([f"{pair.titles[0]} / {pair.titles[1]}", *cells])
+    print("\nA ConvNeXt over the system of its size, medians of the rounds' ratios (and as published, on one V100)\n")
+    print(table(["", *(QUANTITIES[name].title for name in kinds)], rows))
+    out = f" --out {options.out}" if options.out else ""
+    print(f"\nAs a figure: roadmap figure --kind counterparts --regime {choice.regime}{out}")
 
 
 def _draw(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]], options: argparse.Namespace) -> None:
@@ -221,12 +266,13 @@ def _heading(shown: Sequence[tuple[Rung, Sequence[Round]]]) -> list[str]:
     ]
 
 
-def _record(rung: Rung, rounds: Sequence[Round]) -> dict[str, Any]:
+def _record(rung: Rung, rounds: Sequence[Round], published: float | None) -> dict[str, Any]:
     first = rounds[0]
     names = ("regime", "workload", "image_size", "parameters", "macs", "started")
     rates = {what: rates_of(rounds, what) for what in BOTH}
     return {
         "rung": rung.name,
+        "published_v100_images_per_second": published,
         **{name: getattr(first, name) for name in names},
         "conditions": to_data(first.conditions),
         "rounds": len(rounds),

@@ -21,6 +21,7 @@ from roadmap.rungs import Rung
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from analysis.counting import Counted
     from roadmap.estimates import Speed
 
 
@@ -73,6 +74,7 @@ def list_rungs(options: argparse.Namespace) -> int:
     chosen = choice.rungs(options.steps)
     rungs = [(rung, rung_cost(choice, rung), published.get(rung.name)) for rung in chosen]
     if options.json:
+        beside = _published_counts(choice, chosen) if choice.references else {}
         records = [
             {
                 "name": rung.name,
@@ -84,6 +86,7 @@ def list_rungs(options: argparse.Namespace) -> int:
                 "macs": counted.macs,
                 "gmacs": round(counted.macs / 1e9, 4),
                 "published": to_data(row) if row else None,
+                **({"as_published": beside.get(rung.name, [])} if rung.group == REFERENCE else {}),
             }
             for rung, counted, row in rungs
         ]
@@ -109,12 +112,25 @@ def list_rungs(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_published_counts(choice: Choice, rungs: Sequence[Rung]) -> None:
-    """Of the references that the regime has as they were published, what was published of them."""
+def _counted_beside(choice: Choice, rungs: Sequence[Rung]) -> list[Counted]:
+    """The references that the regime has as they were published, beside what was published of them."""
     from analysis.counting import counted_beside
 
     as_published = {name for name, each in choice.study.references.items() if each.form_in(choice.regime) == each.form}
-    found = counted_beside([rung for rung in rungs if rung.group == REFERENCE and rung.name in as_published])
+    return counted_beside([rung for rung in rungs if rung.group == REFERENCE and rung.name in as_published])
+
+
+def _published_counts(choice: Choice, rungs: Sequence[Rung]) -> dict[str, list[dict[str, Any]]]:
+    """By reference, for each image size that is published: what is counted here, there, and percent between."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for each in _counted_beside(choice, rungs):
+        ours = {"parameters": each.ours.parameters, "macs": each.ours.macs, "percent_off": round(each.off, 3)}
+        found.setdefault(each.name, []).append({**ours, "published": to_data(each.published)})
+    return found
+
+
+def _print_published_counts(choice: Choice, rungs: Sequence[Rung]) -> None:
+    found = _counted_beside(choice, rungs)
     if not found:
         return
     header = ["reference", "pixels", "parameters", "published", "GMACs", "published", "difference"]

@@ -33,7 +33,8 @@ def add_verbs(verbs: Any) -> None:
         choices=tuple(KINDS),
         default="roadmap",
         help="roadmap (default), tradeoff (the metric against a cost), curves (epoch by epoch), "
-        "attribution (each step in all orders), or interactions (a heat map of pairs of steps)",
+        "attribution (each step in all orders), interactions (a heat map of pairs of steps), or counterparts (each "
+        "ConvNeXt over the system of its size, as `bench --references` measured both)",
     )
     parser.add_argument("--compare", choices=COMPARISONS, help="one's own roadmap with the paper's, or less it")
     parser.add_argument(
@@ -222,10 +223,28 @@ def _attribution(options: argparse.Namespace) -> tuple[Attribution, str]:
     return attribution_of(choice, options.steps, runs, _metric(options)), choice.title
 
 
+def _counterparts(options: argparse.Namespace) -> Figure:
+    from analysis.counterparts import pairs_of
+    from analysis.figures import draw_counterparts
+
+    for name, given in (("published", options.published), ("metric", options.metric != "top1")):
+        if given:
+            raise ValueError(f"--{name} has no say in --kind counterparts, which has the paper's beside one's own")
+    choice = choose(argparse.Namespace(**{**vars(options), "references": options.references or "all"}))
+    networks = {rung.name: choice.run(rung) for rung in choice.rungs(options.steps)}
+    rounds = read_rounds(options.out or Path(choice.study.defaults.out))
+    pairs = pairs_of(choice.place, networks, rounds)
+    if not pairs:
+        told = f"roadmap bench --regime {choice.regime} --references convnext-t,swin-t"
+        raise ValueError(f"no ConvNeXt was measured with its counterpart by one command: {told}")
+    return draw_counterparts(pairs, options.columns)
+
+
 KINDS: dict[str, Callable[[argparse.Namespace], Figure]] = {
     "roadmap": _roadmap,
     "tradeoff": _tradeoff,
     "curves": _curves,
     "attribution": _worths,
     "interactions": _interactions,
+    "counterparts": _counterparts,
 }

@@ -19,6 +19,7 @@ from typing import Any
 
 from roadmap.costs import cost
 from roadmap.execution import Execution
+from roadmap.models import NamedModel
 from roadmap.plugins import LOADED, load_file
 from roadmap.record import Run
 from runner.distributed import Apart, World
@@ -105,7 +106,7 @@ def _end(running: dict[Any, _Worker], worker: _Worker, ending: Event) -> list[tu
 def process_context(runs: Sequence[Run] = ()) -> BaseContext:
     """Processes forked from a server that has imported what is slow to import, where the system has such.
 
-    Of the augmentation's libraries, what the runs will import.
+    Of the augmentation's and the references' libraries, what the runs will import.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -114,8 +115,10 @@ def process_context(runs: Sequence[Run] = ()) -> BaseContext:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
     preload = ["runner.launch.job", "torch._dynamo"]  # the latter by the first optimizer that a process makes
-    augmented = any(_is_augmented(run) for run in runs)
-    context.set_forkserver_preload([*preload, "runner.transforms"] if augmented else preload)
+    preload += ["runner.transforms"] if any(_is_augmented(run) for run in runs) else []
+    designs = [run.experiment.design for run in runs]
+    preload += sorted({each.library for each in designs if isinstance(each, NamedModel)} - {"own"})
+    context.set_forkserver_preload(preload)
     # They are for the launcher, also where all processes are signalled at once: it would take runs whose server is gone
     # for ended.
     with handled(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):

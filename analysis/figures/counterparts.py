@@ -1,0 +1,100 @@
+"""Each ConvNeXt over the system of its size, quantity by quantity: what was measured, and what the paper has."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from analysis.counterparts import QUANTITIES, Pair
+from analysis.figures.style import COLOURS, DARK, FAINT, LAYOUTS, Layout
+
+LEAST = 1.3  # times and a time of one that the axes show at least
+TICKS = {1.6: 1.25, 2.2: 1.5, 5.5: 2.0, 11.0: 5.0}  # by how far the axes go: what is marked beside one, and one over it
+BETTER = {"higher": "more is better", "lower": "less is better", "neither": ""}
+
+
+def draw_counterparts(pairs: Sequence[Pair], columns: int = 2) -> Figure:
+    """A panel for each quantity, a row for each pair: one's ratio as a dot with its rounds' range, the paper's hollow.
+
+    All panels have one logarithmic scale, so that a distance from 1 is the same in each.
+    """
+    layout = LAYOUTS[columns]
+    shown = [name for name in QUANTITIES if any(name in pair.ratios for pair in pairs)]
+    across = len(shown) if columns == 2 else -(-len(shown) // 2)
+    down = -(-len(shown) // across)
+    names = [" /\n".join(pair.titles) for pair in pairs]
+    handles, labels = _key(pairs, columns)
+    left = 0.15 + layout.letter * max(len(title) for pair in pairs for title in pair.titles)
+    above, under, line = 0.055 * layout.type, 0.045 * layout.type, 0.0205 * layout.small
+    tall = 1.9 * layout.row * len(pairs) + 0.1
+    height = down * (above + tall + under) + line * sum(label.count("\n") + 1 for label in labels) + 0.1
+    with matplotlib.rc_context(layout.style):
+        figure = Figure(figsize=(layout.width, height))
+        wide = (layout.width - left - 0.08) / across
+        low, high = _limits(pairs)
+        for i, name in enumerate(shown):
+            row, column = divmod(i, across)
+            bottom = height - (row + 1) * (above + tall) - row * under
+            place = ((left + column * wide) / layout.width, bottom / height, 0.93 * wide / layout.width, tall / height)
+            axes = figure.add_axes(place)
+            axes.set_xscale("log")
+            axes.set(xlim=(low, high), ylim=(len(pairs) - 0.5, -0.5))
+            _draw_panel(axes, pairs, name, layout)
+            axes.set_yticks(range(len(pairs)), names if column == 0 else [""] * len(pairs), fontsize=layout.small)
+        place_of_key: Any = {"loc": "lower left", "bbox_to_anchor": (0.01, 0.0), "borderaxespad": 0.1}
+        figure.legend(handles, labels, frameon=False, fontsize=layout.small, **place_of_key)
+        figure.canvas.draw()
+    return figure
+
+
+def _limits(pairs: Sequence[Pair]) -> tuple[float, float]:
+    values = [value for pair in pairs for each in pair.ratios.values() for value in (each.low, each.high)]
+    values += [value for pair in pairs for value in pair.published.values()]
+    most = max(LEAST, max(values), 1 / min(values)) * 1.12
+    return 1 / most, most
+
+
+def _draw_panel(axes: Axes, pairs: Sequence[Pair], name: str, layout: Layout) -> None:
+    what = QUANTITIES[name]
+    axes.axvline(1, color=FAINT, linewidth=0.8, zorder=1)
+    for y, pair in enumerate(pairs):
+        if ratio := pair.ratios.get(name):
+            axes.plot([ratio.low, ratio.high], [y, y], color=COLOURS[1], linewidth=1.5, zorder=2)
+            axes.plot(ratio.value, y, "o", color=COLOURS[1], markersize=0.55 * layout.type, zorder=4)
+            text: Any = {"ha": "center", "va": "bottom", "fontsize": layout.small, "color": DARK, "zorder": 5}
+            text["path_effects"] = [withStroke(linewidth=2, foreground="white")]  # where it stands on the line
+            above = (0, 0.4 * layout.type)
+            axes.annotate(f"{ratio.value:.2f}", (ratio.value, y), above, textcoords="offset points", **text)
+        if name in pair.published:
+            hollow: Any = {"color": COLOURS[3], "markerfacecolor": "none", "markersize": 0.75 * layout.type}
+            axes.plot(pair.published[name], y, "D", zorder=3, **hollow)
+    better = BETTER[what.better]
+    axes.set_title(what.title.replace(" in ", "\nin "), fontsize=layout.small, pad=3)
+    axes.set_xlabel(better, fontsize=layout.small, color=FAINT, labelpad=1)
+    far = axes.get_xlim()[1]
+    tick = next((tick for limit, tick in TICKS.items() if far < limit), 10.0)
+    axes.xaxis.set_major_locator(FixedLocator([1 / tick, 1.0, tick]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.2g}"))
+    axes.tick_params(axis="x", labelsize=layout.small)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["right", "top", "left"]].set_visible(False)
+
+
+def _key(pairs: Sequence[Pair], columns: int) -> tuple[list[Line2D], list[str]]:
+    conditions = "; ".join(dict.fromkeys(str(pair.conditions) for pair in pairs))
+    handles = [Line2D([], [], color=COLOURS[1], marker="o", linewidth=1.5, markersize=4)]
+    labels = [textwrap.fill(f"the first over the second, median and range of rounds: {conditions}", 62 * columns)]
+    if any(pair.published for pair in pairs):
+        hollow: Any = {"color": COLOURS[3], "markerfacecolor": "none", "linestyle": ""}
+        handles.append(Line2D([], [], marker="D", markersize=5, **hollow))
+        labels.append("as published, on one V100")
+    return handles, labels
