@@ -1,11 +1,11 @@
-"""The references' parameters and multiply-adds, counted here, beside what the paper's Tables 1 and 2 have of them."""
+"""The references' parameters and multiply-adds, counted here, beside what the paper, or torchvision, has of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.published import Model, isotropic_models, published_models
+from analysis.published import Model, isotropic_models, models_of_torchvision, published_models
 from roadmap.costs import Cost, cost
 from roadmap.rungs import Rung
 
@@ -26,7 +26,7 @@ class Counted:
 
 def counted_beside(rungs: Sequence[Rung]) -> list[Counted]:
     """A row for each image size that the tables have of each reference, as networks of ImageNet's 1,000 classes."""
-    models = [*published_models(pretrained=True), *isotropic_models()]
+    models = [*models_of_torchvision(), *published_models(pretrained=True), *isotropic_models()]
     rows = {(model.name, model.image_size): model for model in reversed(models)}
     return [
         Counted(rung.name, cost(rung.experiment.design, size), rows[name, size])

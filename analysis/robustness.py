@@ -52,12 +52,24 @@ def worth_of(found: Sequence[Evaluation], data: str) -> float | None:
     return mean_corruption_error(errors_of(of_it)) if SHIFTS[data].corrupted else of_it[-1].top1
 
 
-def newest(folder: Path, weights: str = "raw") -> list[Evaluation]:
-    """Of each part what was measured last, of the weights that are trained furthest."""
+def measured_of(folder: Path, weights: str = "raw") -> list[Evaluation]:
+    """What was measured of a run's weights that are trained furthest: of each set the whole with most images.
+
+    Parts of several wholes, such as folders of which one is incomplete, are not mixed; of equals the newest counts.
+    """
     found = [each for each in read_evaluations(folder) if each.weights == weights]
     furthest = max((each.trained for each in found), default=None)
-    parts = {(each.data, each.part): each for each in found if each.trained == furthest}
-    return list(parts.values())
+    wholes: dict[str, dict[str, dict[str, Evaluation]]] = {}
+    for each in found:
+        if each.trained == furthest:
+            of_set = wholes.setdefault(each.data, {})
+            of_set[each.whole] = {**of_set.pop(each.whole, {}), each.part: each}  # last what was measured last
+    most = [max(reversed(of_set.values()), key=_images) for of_set in wholes.values()]
+    return [each for parts in most for each in parts.values()]
+
+
+def _images(parts: Mapping[str, Evaluation]) -> int:
+    return sum(each.images - each.skipped for each in parts.values())
 
 
 def robustness_table(results: Sequence[Result], out: Path, weights: str = "raw") -> pd.DataFrame:
@@ -70,7 +82,7 @@ def robustness_table(results: Sequence[Result], out: Path, weights: str = "raw")
 
 
 def _row(result: Result, out: Path, weights: str) -> dict[str, object] | None:
-    runs = {seed: newest(out / row["folder"], weights) for seed, row in result.seeds.items()}
+    runs = {seed: measured_of(out / row["folder"], weights) for seed, row in result.seeds.items()}
     runs = {seed: found for seed, found in runs.items() if found}
     if not runs:
         return None
@@ -80,7 +92,19 @@ def _row(result: Result, out: Path, weights: str) -> dict[str, object] | None:
     for data in COLUMNS:
         values = [value for found in runs.values() if (value := worth_of(found, data)) is not None]
         row |= _sampled(data, values)
+        images = [_images({each.part: each for each in found if each.data == data}) for found in runs.values()]
+        row[f"{data}_images"] = max(images) if values else None
     return row
+
+
+def remarks(table: pd.DataFrame) -> list[str]:
+    """How many images stand behind one's own figures."""
+    said = []
+    for row in table[table["runs"] > 0].to_dict("records"):
+        images = {SHIFTS[data].title: row[f"{data}_images"] for data in COLUMNS}
+        counts = [f"{int(count):,} of {title}" for title, count in images.items() if count > 0]
+        said.append(f"{row['model']}: on {', '.join(counts)}.")
+    return said
 
 
 def _sampled(name: str, values: Sequence[float]) -> dict[str, object]:

@@ -127,8 +127,9 @@ def rendered(table: pd.DataFrame, metric: Metric = TOP1) -> pd.DataFrame:
     if "ema" in table and metric != METRICS["ema"]:
         columns["EMA top-1 %"] = [_text(row["ema"], ".2f") for row in rows]
     columns["parameters"] = [f"{row['parameters'] / 1e6:.2f} M" for row in rows]
-    unit, name = (1e9, "G") if max(row["macs"] for row in rows) >= 1e8 else (1e6, "M")
-    columns["MACs"] = [f"{row['macs'] / unit:.2f} {name}" for row in rows]
+    columns["MACs"] = [
+        f"{row['macs'] / 1e9:.2f} G" if row["macs"] >= 1e8 else f"{row['macs'] / 1e6:.2f} M" for row in rows
+    ]
     if "device_hours" in table:
         columns["device-hours"] = [hours(row["device_hours"]) for row in rows]
     return pd.DataFrame({name: cells for name, cells in columns.items() if any(cells)})

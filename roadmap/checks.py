@@ -77,6 +77,8 @@ def _checks_of_reference(study: Study, name: str, its: Reference) -> Iterator[tu
     yield from [(f"{where}.regime", its.regime, study.regimes)] if its.regime else []
     yield from [(f"{where}.counterpart", its.counterpart, study.references)] if its.counterpart else []
     yield from ((f"{where}.forms", regime, study.regimes) for regime in its.forms)
+    if its.counterpart == name:
+        raise ValueError(f"{where}.counterpart: {name!r} is itself; another reference is expected")
     forms: dict[str, Form | FormChange | None] = {f"{where}.form": its.form}
     forms |= {f"{where}.forms.{regime}": form for regime, form in its.forms.items()}
     for place, form in forms.items():

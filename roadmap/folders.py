@@ -21,6 +21,15 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+def named_path(written: str) -> tuple[str | None, str]:
+    """The parts of NAME=PATH, or None and a path. Raises ValueError where one of them is missing."""
+    name, equals, path = written.partition("=")
+    named = bool(equals) and os.sep not in name
+    if not written or (named and not (name and path)):
+        raise ValueError(f"--data {written or repr(written)}: a name, a path, or NAME=PATH is expected")
+    return (name, path) if named else (None, written)
+
+
 @dataclass(frozen=True)
 class Listing:
     """The images of one split, in order."""

@@ -104,10 +104,15 @@ def build_named(named: NamedModel, num_classes: int, image_size: int, drop_path:
     arguments = {"num_classes": num_classes, **named.filled(image_size, drop_path)}
     builder = builder_of(named)
     try:
-        return builder(**arguments)
+        network = builder(**arguments)
     except Exception as error:  # whatever a library raises at arguments that do not fit
         told = ", ".join(f"{key}={value}" for key, value in arguments.items())
         raise ValueError(f"{named} can't be built with {told}: {type(error).__name__}: {error}") from error
+    if not callable(getattr(network, "parameters", None)):  # without the import of torch, to ask whether it is a module
+        raise ValueError(f"{named} gives a {type(network).__name__}; a torch.nn.Module is expected")
+    if not any(weight.requires_grad for weight in network.parameters()):
+        raise ValueError(f"{named} has no weights to train")
+    return network
 
 
 def builder_of(named: NamedModel) -> Callable[..., nn.Module]:
@@ -177,9 +182,12 @@ def _count_on(device: str, named: NamedModel, num_classes: int, image_size: int)
         images = torch.zeros(1, 3, image_size, image_size)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             try:
-                network(images)
+                logits = network(images)
             except Exception as error:
                 raise ValueError(f"{named} takes no image of {image_size} pixels: {error}") from error
+    shape = list(logits.shape) if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
+    if shape != [1, num_classes]:
+        raise ValueError(f"{named} gives {shape} for one image; logits of {num_classes} classes are expected")
     # A multiply-add is two of what torch counts.
     return sum(weight.numel() for weight in network.parameters()), counter.get_total_flops() // 2
 

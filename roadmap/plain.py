@@ -126,6 +126,9 @@ def _union_from(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
     """The first kind that takes the data; where none does, the error of the kind that has its shape."""
     if data is None and types.NoneType in kinds:
         return None
+    mappings = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
+    if len(mappings) == 1 and isinstance(data, Mapping):  # what is wrong within it is told
+        return from_data(mappings[0], data, where)
     errors = []
     for kind in kinds:
         try:

@@ -41,19 +41,25 @@ def reference(place: Place, name: str) -> Rung:
     if form is None:
         why = "is a published figure alone" if found.form is None else "has no form for it"
         raise ValueError(f"reference {name!r} can't be trained in regime {place.regime!r}: it {why}")
-    recipe = changed(place.study.recipe(RECIPE, place.regime, place.fidelity, place.data), form.recipe, where)
+    modern = place.study.recipe(RECIPE, place.regime, place.fidelity, place.data)
+    if found.form:  # also where the regime has a form of its own: what is wrong there is wrong
+        changed(modern, found.form.recipe, f"{where}.form.recipe")
+    recipe = changed(modern, form.recipe, where)
     experiment = Experiment(_network(place.study, form, where), recipe)
     return Rung(name.replace("/", "-"), found.title, REFERENCE, True, experiment, None)
 
 
 def _find(study: Study, name: str) -> Reference:
+    if name in study.references and name in MODELS:
+        raise ValueError(f"{name!r} is a reference of the study already; the plugin's model needs another name")
     if name in study.references:
         return study.references[name]
     if name in MODELS:
         return Reference(name, form=Form(f"own/{name}"))
     if "/" in name:
         return Reference(name, form=Form(name))
-    raise ValueError(f"unknown reference {name!r}; {choices([*study.references, *MODELS], name)}, or timm/NAME")
+    known = dict.fromkeys([*study.references, *MODELS])
+    raise ValueError(f"unknown reference {name!r}; {choices(known, name)}, or timm/NAME")
 
 
 def _network(study: Study, form: Form, where: str) -> Design | NamedModel:

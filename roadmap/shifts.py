@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from roadmap.folders import HELD_OUT, TRAINING
+from roadmap.folders import HELD_OUT, TRAINING, named_path
 from roadmap.packed import is_packed
 from roadmap.record import append_record, read_records
 
@@ -82,19 +82,16 @@ def find_shifted(written: str) -> Shifted | None:
 
     Raises ValueError where the folder is not as images of that name are kept.
     """
-    name, equals, path = written.partition("=")
-    named = bool(equals) and os.sep not in name
-    root = Path(os.path.expanduser(path if named else written))
-    if named and name not in SHIFTS and not root.is_dir():
-        return None
+    name, path = named_path(written)
+    root = Path(os.path.expanduser(path))
     if not root.is_dir():
-        if named:
+        if name in SHIFTS:
             raise ValueError(f"--data {written}: no such folder")
         return None
     if name not in SHIFTS and (is_packed(root) or any((root / split).is_dir() for split in (*TRAINING, *HELD_OUT))):
         return None
     corrupted = tuple(_corrupted_parts(root))
-    name = name if named else _guessed(root, bool(corrupted))
+    name = name or _guessed(root, bool(corrupted))
     known = SHIFTS.get(name)
     if known and known.corrupted and not corrupted:
         raise ValueError(
@@ -171,6 +168,7 @@ class Evaluation:
     data: str  # of SHIFTS, or whatever it was called
     part: str
     content: str  # a hash of the files' names and sizes
+    whole: str  # that of all parts which the command was given: figures of several parts are of one whole
     weights: Literal["raw", "ema"]
     trained: tuple[int, int]  # epochs and steps that the network had behind it
     classes: int  # that it could choose among

@@ -18,6 +18,7 @@ from roadmap.ladders import find_rung, ladder
 from roadmap.network import Network, initialize
 from roadmap.plan import plan
 from roadmap.recipe import Recipe
+from roadmap.references import reference
 from roadmap.rungs import Place, Rung
 from roadmap.study import Dataset, Study, load_study
 
@@ -45,7 +46,9 @@ class TimmNetwork(Network):
         return self.head
 
     def reset_classifier(self, num_classes: int) -> None:
-        self.num_classes, self.head = num_classes, nn.Linear(self.num_features, num_classes)
+        self.num_classes = num_classes
+        head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.head = head  # type: ignore[assignment]  # without classes it gives features, as timm's own models do
 
 
 class Maps(nn.Module):
@@ -98,8 +101,10 @@ def _creator(rung: Rung, dataset: Dataset) -> Callable[..., nn.Module]:
             raise ValueError(f"there are no weights to download of {rung.name}; `roadmap run` trains it")
         if unknown:
             raise TypeError(f"{rung.name} takes no {min(unknown)}")
-        network = TimmNetwork(design, num_classes, drop_path_rate)
+        network = TimmNetwork(design, num_classes or 1, drop_path_rate)
         initialize(network, recipe.initialization)
+        if not num_classes:  # then it gives pooled features
+            network.reset_classifier(0)
         network.pretrained_cfg = _configuration(rung, recipe, dataset, num_classes)
         return Maps(network, out_indices) if features_only else network
 
@@ -122,13 +127,15 @@ def _configuration(rung: Rung, recipe: Recipe, dataset: Dataset, num_classes: in
 
 
 def roadmap_rung(pretrained: bool = False, *, rung: str, regime: str = "resnet-50", **others: Any) -> nn.Module:
-    """Any rung, variant or composition by its name, as `roadmap show` takes it.
+    """Any rung, variant, composition, or ConvNeXt of the study's family by its name, as `roadmap show` takes it.
 
     Raises ValueError with the valid names.
     """
     place = Place.of(regime)
-    dataset = place.study.dataset(place.data)
-    return _creator(find_rung(place, rung), dataset)(pretrained=pretrained, **others)
+    found = (reference if rung in place.study.references else find_rung)(place, rung)
+    if not isinstance(found.experiment.design, Design):
+        raise ValueError(f"{rung} is a model of {found.experiment.design.library} itself: {found.experiment.design}")
+    return _creator(found, place.study.dataset(place.data))(pretrained=pretrained, **others)
 
 
 def register(study: Study) -> list[str]:

@@ -82,8 +82,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
             return dict(load_file(str(path)))
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what the formats' readers raise is their own
-        raise ValueError(f"{path} can't be read as weights: {type(error).__name__}") from None
+    except Exception:  # what the formats' readers raise is their own
+        raise ValueError(f"{path} can't be read as weights: it is damaged, or of another kind") from None
     # ConvNeXt's and DeiT's authors keep theirs below such a key.
     found = found.get("model", found.get("state_dict", found)) if isinstance(found, dict) else found
     if not isinstance(found, dict) or not all(isinstance(each, Tensor) for each in found.values()):

@@ -104,7 +104,9 @@ def train(
     setup.prepare()
     print(f"computed on {setup}" + (f", begun on {stored}" if stored not in (None, setup) else ""))
     if how_far == "absent" and world.rank == 0:
-        write_manifest(folder, run, **circumstances(setup), classes=class_names(run, execution.data_path))
+        data: dict[str, Any] = {"classes": class_names(run, execution.data_path)}
+        data["data_path"] = execution.data_path and str(Path(execution.data_path).expanduser().absolute())
+        write_manifest(folder, run, **circumstances(setup), **data)
     divergences, retrying = read_divergences(folder), False
     while True:
         if is_diverged(divergences):

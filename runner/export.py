@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class Trained:
     weights: Weights
     trained: tuple[int, int]  # epochs behind it, and steps of the next
     classes: tuple[str, ...]  # of its outputs, as its images' folders were called; empty where its record is older
+    data_path: str | None = None  # where its images were
 
     @property
     def unfinished(self) -> str:
@@ -52,7 +54,7 @@ def read_trained(folder: Path, *, averaged: bool = False) -> Trained:
     run = read_run(manifest, folder)
     saved = checkpoint.load(folder, run.identity)
     if saved is None:
-        raise ValueError(f"{folder} has no checkpoint: nothing of it was trained")
+        raise ValueError(f"{folder} has no checkpoint: nothing of it was trained yet, or the file is gone")
     weights = saved["model"]
     if averaged:
         if not saved["ema"]:
@@ -61,7 +63,8 @@ def read_trained(folder: Path, *, averaged: bool = False) -> Trained:
     network = untrained(run)
     network.load_state_dict(weights)
     classes = tuple(map(str, manifest.get("classes", ())))
-    return Trained(run, network.eval(), "ema" if averaged else "raw", (saved["epoch"], saved["step"]), classes)
+    weights_of: Weights = "ema" if averaged else "raw"
+    return Trained(run, network.eval(), weights_of, (saved["epoch"], saved["step"]), classes, manifest.get("data_path"))
 
 
 def untrained(run: Run) -> nn.Module:
@@ -72,16 +75,25 @@ def untrained(run: Run) -> nn.Module:
 def export(run: Run, network: nn.Module, form: Form, path: Path) -> float:
     """Writes a network, reads it back, and gives the largest difference of its outputs, over the largest output.
 
-    Raises ValueError where it is more than TOLERANCE, or where a package that the form needs is not installed.
+    The path has what was written once that held. Raises ValueError where it is more than TOLERANCE, or where a package
+    that the form needs is not installed, and OSError where the path can't be written.
     """
     size = run.experiment.recipe.image_size
     images = torch.rand(IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
     wanted = _outputs(network, images)
-    WRITERS[form](run, network, images, path)
-    found = READERS[form](run, path)(images)
-    off = float((found - wanted).abs().max() / wanted.abs().max())
-    if not off <= TOLERANCE:
-        raise ValueError(f"{path}: what was read back gives outputs that are {off:.1e} off")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; a file is expected")
+    aside = path.with_name(f"{path.name}.new")
+    aside.open("wb").close()  # what can't be written is said by the system, not by the form's library
+    try:
+        WRITERS[form](run, network, images, aside)
+        found = READERS[form](run, aside)(images)
+        off = float((found - wanted).abs().max() / wanted.abs().max())
+        if not off <= TOLERANCE:
+            raise ValueError(f"{path}: what was read back gives outputs that are {off:.1e} off")
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
     return off
 
 

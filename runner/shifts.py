@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from roadmap.execution import Execution
-from roadmap.folders import Listing, list_classes
+from roadmap.folders import Listing, content_of, list_classes
 from roadmap.record import Run
 from roadmap.shifts import Evaluation, Shifted, chosen_classes
 from runner.evaluation import Among, evaluate_alone
@@ -30,7 +30,7 @@ def evaluate_shifted(
     known: Sequence[Evaluation],
     report: Callable[[int, int], None],
 ) -> Iterator[tuple[Evaluation, bool]]:
-    """Part by part, and whether it is among the `known`, which are not measured again.
+    """Part by part, and whether the `known` have it as it is; what they have is not measured again.
 
     `report` hears how many images are done of all, and of how many. Raises ValueError for a class that the network does
     not have.
@@ -39,15 +39,18 @@ def evaluate_shifted(
     chosen = chosen_classes(shifted, _present(listings), classes)
     among = Among(network.network, [classes.index(name) for name in chosen], len(classes))
     run = _of_whole_images(network.run) if shifted.shift and shifted.shift.corrupted else network.run
+    whole = content_of(
+        [[f"{part.name} {each.content}".encode()] for part, each in zip(shifted.parts, listings, strict=True)]
+    )
     total, before = sum(len(listing.names) for listing in listings), 0
     for part, listing in zip(shifted.parts, listings, strict=True):
         images = len(listing.names)
         made = Evaluation(
-            shifted.name, part.name, listing.content, network.weights, network.trained, len(chosen), images
+            shifted.name, part.name, listing.content, whole, network.weights, network.trained, len(chosen), images
         )
-        found = next((each for each in known if replace(each, top1=0.0, top5=0.0) == made), None)
+        found = next((each for each in known if replace(each, whole=whole, top1=0.0, top5=0.0) == made), None)
         if found:
-            yield found, True
+            yield replace(found, whole=whole), found.whole == whole
         else:
             told = partial(_report_behind, report, before, total)
             worth = evaluate_alone(run, among, execution, told, Files(listing))

@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import pytest
 
+import roadmap
 from analysis.counterparts import QUANTITIES, pairs_of
 from analysis.figures import draw_counterparts
 from roadmap.cli import main
 from roadmap.ladders import find_rung
 from roadmap.measurements import Conditions, Round, append_round, workload_of
 from roadmap.record import Run
-from roadmap.references import references
+from roadmap.references import reference, references
 from roadmap.rungs import Place
 from roadmap.study import load_study
 
@@ -76,7 +77,7 @@ def test_the_closing_rung_stands_for_the_convnext(networks):
 def test_the_figure_has_a_panel_for_each_quantity(networks, columns):
     chosen = {name: networks[name] for name in ("convnext-t", "swin-t", "convnext-iso-s", "vit-s-16")}
     rounds = [measured(run, "1", 10.0 * i, 2**30 * i) for i, run in enumerate(chosen.values(), start=1)]
-    figure = draw_counterparts(pairs_of(Place.of("resnet-50"), chosen, rounds), columns)
+    figure = draw_counterparts(pairs_of(Place.of("resnet-50"), chosen, rounds), "title", columns)
     titles = [axes.get_title().replace("\n", " ") for axes in figure.axes]
     assert titles == [what.title for what in QUANTITIES.values()]
     assert len({axes.get_xlim() for axes in figure.axes}) == 1  # the same distance from one in all
@@ -97,6 +98,18 @@ def test_the_command_draws_what_was_measured(networks, tmp_path, monkeypatch, ca
         append_round(tmp_path / "runs", measured(networks[name], "1", 10.0))
     assert main([*command, "-o", "pairs.svg"]) == 0 and (tmp_path / "pairs.svg").exists()
     assert main([*command, "--published"]) == 2
+
+
+@pytest.mark.parametrize("regime", ["pico", "resnet-50"])
+def test_counterparts_are_of_one_size(regime):
+    """In parameters and multiply-adds, in their narrow forms too: else there is nothing to match."""
+    place, size = Place.of(regime), 32 if regime == "pico" else 224
+    named = {name: its.counterpart for name, its in place.study.references.items() if its.counterpart}
+    assert len(named) == 6
+    for name, counterpart in named.items():
+        one, other = (roadmap.cost(reference(place, each).experiment.design, size) for each in (name, counterpart))
+        assert one.parameters / other.parameters == pytest.approx(1, abs=0.1), name
+        assert one.macs / other.macs == pytest.approx(1, abs=0.1), name
 
 
 @pytest.mark.slow

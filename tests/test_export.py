@@ -53,6 +53,14 @@ def test_a_program_runs_without_this_project_on_any_number_of_images(runs, tmp_p
     assert json.loads(told["run.json"])["classes"] == "10"
 
 
+def test_what_can_not_be_written_is_said_so(runs, tmp_path, capsys):
+    for form in ("safetensors", "torchscript", "onnx"):
+        for path, told in ((tmp_path, "is a folder; a file is expected"), ("/proc/nothing", "/proc/nothing.new: ")):
+            assert main(["export", "pico-s0", "--to", form, "--out", str(runs), "-o", str(path)]) == 2
+            assert told in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_averaged_weights_are_others(runs):
     (folder,) = runs.glob("pico/pico-s0-*")
     raw, averaged = read_trained(folder).network, read_trained(folder, averaged=True).network

@@ -152,7 +152,7 @@ def test_references_are_trained_counted_and_drawn_beside_rungs(tmp_path, capsys)
     assert list((tmp_path / "runs").glob("*.svg"))
     capsys.readouterr()
     assert main(["table", "--steps", "pico", "--references", "swin-t", "--out", out, *SHORT]) == 0
-    assert re.search(r"^swin-t .* 3\.0", capsys.readouterr().out, flags=re.MULTILINE)
+    assert re.search(r"^swin-t .* 2\.13 M", capsys.readouterr().out, flags=re.MULTILINE)
     for kind in (["figure", "--kind", "tradeoff"], ["report"]):
         drawn = tmp_path / ("page.html" if kind == ["report"] else "tradeoff.svg")
         chosen = ["--steps", "pico", "--references", "swin-t,mobilenetv2", "--out", out, *SHORT]
@@ -200,6 +200,11 @@ def test_a_users_own_module_is_a_reference(tmp_path):
     assert json.loads(result.read_text())["parameters"] == 8 * 27 + 8 + 8 * 10 + 10
     (manifest,) = out.glob("pico/two-layers-s0-*/manifest.json")
     assert json.loads(manifest.read_text())["run"]["mixers"].keys() == {"own/two-layers"}
+    for verb in ("export", "evaluate"):
+        command = [sys.executable, "-m", "roadmap", verb, "two-layers", "--out", str(out)]
+        without = subprocess.run(command, capture_output=True, text=True)
+        assert without.returncode == 2 and "--plugin loads the file that defines it" in without.stderr
+        subprocess.run([*command, "--plugin", str(plugin)], check=True, capture_output=True)
 
 
 @pytest.mark.parametrize(
@@ -240,6 +245,43 @@ def test_a_model_that_asks_for_values_is_counted_on_them(tmp_path, capsys):
     assert found["parameters"] == 8 * 27 + 8 + 8 * 10 + 10 and found["macs"] == 8 * 27 * 30 * 30 + 80
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("return 3", "own/wrong gives a int; a torch.nn.Module is expected"),
+        ("return torch.nn.ReLU()", "own/wrong has no weights to train"),
+        ("return torch.nn.Conv2d(3, 8, 32)", "own/wrong gives [1, 8, 1, 1] for one image; logits of 10 classes are"),
+        ("return torch.nn.LSTM(32, 8)", "own/wrong takes no image of 32 pixels"),
+        ("raise KeyError('a')", "own/wrong can't be built with num_classes=10: KeyError"),
+    ],
+)
+def test_a_model_that_gives_something_else_is_refused_before_training(tmp_path, body, told):
+    (tmp_path / "wrong.py").write_text(
+        f"import roadmap, torch\n@roadmap.model('wrong')\ndef wrong(num_classes):\n    {body}\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "roadmap",
+        "run",
+        "--steps",
+        "pico",
+        "--references",
+        "wrong",
+        "--plugin",
+        "wrong.py",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_plugins_model_does_not_hide_behind_a_reference(tmp_path):
+    (tmp_path / "own.py").write_text(OWN.replace("two-layers", "swin-t"))
+    command = [sys.executable, "-m", "roadmap", "list", "--references", "swin-t", "--plugin", "own.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and "'swin-t' is a reference of the study already" in done.stderr
+
+
 def test_the_json_has_what_was_published(capsys):
     assert main(["list", "--regime", "resnet-50", "--references", "convnext-b,vit-s-16", "--json"]) == 0
     *rungs, large, small = json.loads(capsys.readouterr().out)
@@ -260,6 +302,11 @@ def test_the_json_has_what_was_published(capsys):
         ),
         ({"a": {"title": "A", "form": {"model": "family/convnext"}}}, "references.a.form.model: unknown 'convnext'"),
         ({"a": {"title": "A", "forms": {"pico": {"recipe": {"epoch": 1}}}}}, "references.a.forms.pico.recipe: unknown"),
+        ({"a": {"title": "A", "counterpart": "a"}}, "references.a.counterpart: 'a' is itself"),
+        (
+            {"a": {"title": "A", "form": {"modle": "timm/a"}}},
+            "references.a.form.modle: unknown key; did you mean 'model'",
+        ),
         ({"a": {"title": "A", "counterpart": "swin"}}, "references.a.counterpart: unknown 'swin'; did you mean"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 from analysis.published import alexnet_errors, published_robustness
-from analysis.robustness import mean_corruption_error
+from analysis.robustness import mean_corruption_error, measured_of, worth_of
 from roadmap.cli import main
 from roadmap.folders import file_sizes
 from roadmap.shifts import CORRUPTIONS, SEVERITIES, find_shifted, imagenet_classes, read_evaluations
@@ -217,6 +218,44 @@ def test_what_is_known_is_not_measured_again(places, capsys, monkeypatch):
     kept.unlink()
 
 
+def test_figures_of_several_folders_are_not_mixed(places, capsys, tmp_path):
+    """One lacks a part, and of another an image is damaged: the table has the whole one's mCE and accuracy, said of how
+    many images.
+    """
+    folder = folder_of(places)
+    (folder / "evaluations.jsonl").unlink(missing_ok=True)
+    whole = evaluated(capsys, places, "--data", str(places / "imagenet-c"))["mce"]
+    accuracy = evaluated(capsys, places, "--data", str(places / "imagenet-a"))["parts"][0]["top1"]
+    for name in ("imagenet-c", "imagenet-a"):
+        shutil.copytree(places / name, tmp_path / name)
+    shutil.rmtree(tmp_path / "imagenet-c" / "noise" / "shot_noise" / "3")
+    (tmp_path / "imagenet-c" / "noise" / "shot_noise" / "2" / CLASSES[0] / "0.png").unlink()
+    (tmp_path / "imagenet-c" / "noise" / "shot_noise" / "2" / CLASSES[0]).rmdir()
+    (tmp_path / "imagenet-a" / IN_A[0] / "0.png").write_bytes(b"no image")
+    assert evaluated(capsys, places, "--data", str(tmp_path / "imagenet-c"))["mce"] is None
+    skipping = ("--set", "execution.bad_images=skip")
+    out = ("--out", str(places / "runs"))
+    said = told(capsys, "evaluate", "pico-s0", *out, "--data", str(tmp_path / "imagenet-a"), *skipping)
+    assert "35 readable of 36 images of ImageNet-A" in said
+    found = {each.data: each for each in measured_of(folder)}
+    assert worth_of(measured_of(folder), "imagenet-c") == whole and found["imagenet-a"].top1 == accuracy
+    study = ("--data", str(places / "six"), "--set", "recipe.ema=0.5", *SETTINGS)
+    assert "pico: on 450 of ImageNet-C, 36 of ImageNet-A." in told(capsys, "table", "--robustness", *study, *out)
+    (folder / "evaluations.jsonl").unlink()
+
+
+def test_several_runs_are_evaluated_by_one_command(places, capsys):
+    command = ("evaluate", "pico-s0", "pico-s1", "--out", str(places / "runs"), "--data", str(places / "sketch"))
+    records = json.loads(told(capsys, *command, "--json"))
+    assert [each["run"] for each in records] == ["pico/pico-s0", "pico/pico-s1"]
+
+
+def test_a_run_on_a_folder_is_evaluated_where_its_images_were(places, capsys):
+    """With nothing said; the record has the path."""
+    result = json.loads((folder_of(places) / "result.json").read_text())
+    assert evaluated(capsys, places)["top1"] == pytest.approx(result["top1"])
+
+
 def test_half_of_the_corruptions_have_no_mce(places, capsys):
     command = ("evaluate", "pico-s0", "--out", str(places / "runs"), "--data", str(places / "imagenet-c" / "blur"))
     out = told(capsys, *command)
@@ -282,6 +321,8 @@ def test_a_peers_weights_are_held_against_imagenet_a(tmp_path, capsys):
         (lambda root: make_folder(root, ("x",), CLASSES), "imagenet-c={root}/x", "CORRUPTION/SEVERITY/CLASS/IMAGE was"),
         (lambda root: None, "imagenet-a={root}/nowhere", "no such folder"),
         (lambda root: None, "{root}/nowhere", "no such folder"),
+        (lambda root: None, "imagenet-a=", "a name, a path, or NAME=PATH is expected"),
+        (lambda root: None, "={root}", "a name, a path, or NAME=PATH is expected"),
     ],
 )
 def test_folders_of_another_shape_are_refused(places, capsys, tmp_path, make, written, said):

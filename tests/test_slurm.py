@@ -121,6 +121,28 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
+OWN = """
+import roadmap, torch
+
+@roadmap.model("linear")
+def linear(num_classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, num_classes))
+"""
+
+
+def test_references_are_jobs_like_rungs(study, tmp_path):
+    """A library's networks and a user's own, each with two seeds: the same as here, bit for bit."""
+    (tmp_path / "own.py").write_text(OWN)
+    chosen = ["--steps", "pico", "--references", "swin-t,deit-s,linear", "--plugin", "own.py", "--seeds", "2", *SHORT]
+    assert "8 jobs" in study.submit(*chosen)
+    study.slurm.wait_until_empty()
+    local = roadmap("run", *chosen, "--out", "local", cwd=tmp_path)
+    assert local.returncode == 0, local.stderr
+    study.assert_finished_as(tmp_path / "local", runs=8)
+    table = study.roadmap("table", *chosen[:6], *SHORT)
+    assert all(name in table for name in ("swin-t", "deit-s", "linear"))
+
+
 def test_the_whole_study_with_two_ranks_on_two_nodes(study, tmp_path):
     """Submitted with one command, which returns at once; the same as two processes here, bit for bit."""
     told = study.submit("--steps", "all", *SHORT, *TWO_NODES)

@@ -34,6 +34,8 @@ def test_it_is_the_rungs_network():
     assert model.default_cfg["input_size"] == (3, 224, 224)
     model.reset_classifier(7)
     assert model(images).shape == (2, 7)
+    features = timm.create_model("roadmap_resnet50_layer_norm", num_classes=0)
+    assert features(images).shape == (2, features.num_features)
 
 
 @pytest.mark.parametrize("name", ["roadmap_resnet50", "roadmap_resnet50_patchify_stem", "roadmap_resnet50_layer_scale"])
@@ -48,7 +50,7 @@ def test_features_have_the_channels_and_strides_that_they_tell(name):
     assert some.feature_info.reduction() == [8, 32] and len(some(torch.rand(1, 3, 64, 64))) == 2
 
 
-@pytest.mark.parametrize("rung", ["gelu+layer-norm", "+depthwise", "kernel-size=13", "only-gelu"])
+@pytest.mark.parametrize("rung", ["gelu+layer-norm", "+depthwise", "kernel-size=13", "only-gelu", "convnext-s"])
 def test_any_composition_gives_features(rung):
     model = timm.create_model("roadmap_rung", rung=rung, num_classes=10, features_only=True).eval()
     with torch.no_grad():
@@ -74,6 +76,8 @@ def test_what_can_not_be_created_is_said_so():
         timm.create_model("roadmap_pico_gelu", pretrained=True)
     with pytest.raises(ValueError, match="unknown rung 'geelu'; did you mean 'gelu'"):
         timm.create_model("roadmap_rung", rung="geelu")
+    with pytest.raises(ValueError, match="swin-t is a model of timm itself: timm/swin_tiny"):
+        timm.create_model("roadmap_rung", rung="swin-t")
     with pytest.raises(TypeError, match="gelu takes no in_chans"):
         timm.create_model("roadmap_pico_gelu", in_chans=1)
 

@@ -21,7 +21,7 @@ TICKS = {1.6: 1.25, 2.2: 1.5, 5.5: 2.0, 11.0: 5.0}  # by how far the axes go: wh
 BETTER = {"higher": "more is better", "lower": "less is better", "neither": ""}
 
 
-def draw_counterparts(pairs: Sequence[Pair], columns: int = 2) -> Figure:
+def draw_counterparts(pairs: Sequence[Pair], title: str = "", columns: int = 2) -> Figure:
     """A panel for each quantity, a row for each pair: one's ratio as a dot with its rounds' range, the paper's hollow.
 
     All panels have one logarithmic scale, so that a distance from 1 is the same in each.
@@ -31,7 +31,7 @@ def draw_counterparts(pairs: Sequence[Pair], columns: int = 2) -> Figure:
     across = len(shown) if columns == 2 else -(-len(shown) // 2)
     down = -(-len(shown) // across)
     names = [" /\n".join(pair.titles) for pair in pairs]
-    handles, labels = _key(pairs, columns)
+    handles, labels = _key(pairs, title, columns)
     left = 0.15 + layout.letter * max(len(title) for pair in pairs for title in pair.titles)
     above, under, line = 0.055 * layout.type, 0.045 * layout.type, 0.0205 * layout.small
     tall = 1.9 * layout.row * len(pairs) + 0.1
@@ -89,10 +89,11 @@ def _draw_panel(axes: Axes, pairs: Sequence[Pair], name: str, layout: Layout) ->
     axes.spines[["right", "top", "left"]].set_visible(False)
 
 
-def _key(pairs: Sequence[Pair], columns: int) -> tuple[list[Line2D], list[str]]:
+def _key(pairs: Sequence[Pair], title: str, columns: int) -> tuple[list[Line2D], list[str]]:
     conditions = "; ".join(dict.fromkeys(str(pair.conditions) for pair in pairs))
     handles = [Line2D([], [], color=COLOURS[1], marker="o", linewidth=1.5, markersize=4)]
-    labels = [textwrap.fill(f"the first over the second, median and range of rounds: {conditions}", 62 * columns)]
+    said = f"the first over the second, median and range of rounds: {title}{', ' if title else ''}{conditions}"
+    labels = [textwrap.fill(said, 62 * columns)]
     if any(pair.published for pair in pairs):
         hollow: Any = {"color": COLOURS[3], "markerfacecolor": "none", "linestyle": ""}
         handles.append(Line2D([], [], marker="D", markersize=5, **hollow))

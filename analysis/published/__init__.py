@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def published_rungs(file: str | None) -> dict[str, Published]:
 
 @dataclass(frozen=True)
 class Model:
-    """A row of the paper's Tables 1 and 2."""
+    """A row of the paper's Tables 1 and 2, or another's statement."""
 
     name: str
     image_size: int
@@ -58,6 +58,7 @@ class Model:
     top1: float  # percent
     pretraining: str = ""  # on what else than ImageNet-1K
     training_memory: float | None = None  # GB, of 32 images on a V100
+    stated_by: str = ""  # whom, where it is not the paper
 
     @property
     def family(self) -> str:
@@ -72,6 +73,11 @@ def published_models(*, pretrained: bool = False) -> list[Model]:
 def isotropic_models() -> list[Model]:
     """Those of Table 2."""
     return _models("isotropic_models.csv")
+
+
+def models_of_torchvision() -> list[Model]:
+    """What torchvision states of models that the paper does not have."""
+    return [replace(model, stated_by="torchvision") for model in _models("torchvision_models.csv")]
 
 
 def published_model(name: str, image_size: int) -> Model | None:

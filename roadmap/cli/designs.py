@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from analysis.counting import Counted
+    from analysis.published import Model
     from roadmap.estimates import Speed
 
 
@@ -93,7 +94,10 @@ def list_rungs(options: argparse.Namespace) -> int:
         print(json.dumps(records, indent=2))
         return 0
     header = ["rung", "group", "parameters", "MACs"]
-    rows = [[_marked(rung), rung.group, count(counted.parameters), count(counted.macs)] for rung, counted, _ in rungs]
+    rows = [
+        [_marked(rung), rung.group, f"{counted.parameters / 1e6:.2f} M", count(counted.macs)]
+        for rung, counted, _ in rungs
+    ]
     if published:
         header += ["published top-1 %", "published GFLOPs"]
         for line, (_, counted, row) in zip(rows, rungs, strict=True):
@@ -138,12 +142,26 @@ def _print_published_counts(choice: Choice, rungs: Sequence[Rung]) -> None:
     rows = []
     for each in found:
         ours, theirs = each.ours, each.published
-        counts = [f"{ours.macs / 1e9:.2f}", f"{theirs.gmacs:.1f}", f"{each.off:+.1f} %"]
+        counts = [
+            f"{ours.macs / 1e9:.2f}",
+            f"{theirs.gmacs:.1f}" if theirs.gmacs >= 1 else f"{theirs.gmacs:.2f}",
+            f"{each.off:+.1f} %",
+        ]
         speed = "" if theirs.throughput is None else f"{theirs.throughput:.1f}"
-        sizes = [str(theirs.image_size), f"{ours.parameters / 1e6:.2f} M", f"{theirs.parameters / 1e6:.0f} M"]
-        rows.append([each.name, *sizes, *counts, f"{theirs.top1:.1f}" + (" *" if theirs.pretraining else ""), speed])
+        sizes = [
+            str(theirs.image_size),
+            f"{ours.parameters / 1e6:.2f} M",
+            f"{theirs.parameters / 1e6:.{0 if theirs.parameters > 1e7 else 1}f} M",
+        ]
+        rows.append([each.name, *sizes, *counts, f"{theirs.top1:.1f}" + _mark(theirs), speed])
     print(table(header, rows))
-    print("\n* pre-trained on ImageNet-22K" if any(each.published.pretraining for each in found) else "")
+    notes = ["* pre-trained on ImageNet-22K"] if any(each.published.pretraining for each in found) else []
+    notes += ["† not in the paper: as torchvision states it"] if any(each.published.stated_by for each in found) else []
+    print("\n".join(["", *notes]))
+
+
+def _mark(model: Model) -> str:
+    return " *" if model.pretraining else " †" if model.stated_by else ""
 
 
 def _marked(rung: Rung) -> str:

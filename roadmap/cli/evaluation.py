@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.networks import add_weights, find_run, tell_unfinished
-from roadmap.cli.options import add_study_options, choose
+from roadmap.cli.options import add_study_options, choose, study_of
 from roadmap.cli.text import many, table
 from roadmap.shifts import (
     CORRUPTIONS,
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 def add_verbs(verbs: Any) -> None:
     parser = verbs.add_parser("evaluate", help="a trained network, or a peer's weights, on held-out images")
     parser.add_argument(
-        "run", metavar="RUN", help="a run, as export takes it; with --state-dict a rung, such as layer-scale"
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="runs, as export takes them; with --state-dict a rung, such as layer-scale",
     )
     add_weights(parser)
     parser.add_argument("--state-dict", type=Path, metavar="FILE", help="weights of the same network of a peer's")
@@ -48,13 +51,21 @@ def evaluate_network(options: argparse.Namespace) -> int:
     shifted = find_shifted(options.data) if options.data else None
     if shifted:
         options.data = None  # the network is of the data that it was trained on
+    if options.state_dict and len(options.runs) > 1:
+        raise ValueError(f"--state-dict is the weights of one rung, not of {len(options.runs)}")
+    told = [_evaluated(argparse.Namespace(**vars(options) | {"run": run}), shifted) for run in options.runs]
+    if options.json:
+        print(json.dumps(told if len(told) > 1 else told[0], indent=2))
+    return 0
+
+
+def _evaluated(options: argparse.Namespace, shifted: Shifted | None) -> dict[str, Any]:
+    """Prints what one network is worth, and gives it as data."""
     network, execution, folder = _loaded(options) if options.state_dict else _trained(options)
     tell_unfinished(network)
-    return (
-        _on_shifted(options, network, execution, folder, shifted)
-        if shifted
-        else _on_held_out(options, network, execution)
-    )
+    if shifted:
+        return _on_shifted(options, network, execution, folder, shifted)
+    return _on_held_out(options, network, execution)
 
 
 def _trained(options: argparse.Namespace) -> tuple[Trained, Execution, Path]:
@@ -66,6 +77,7 @@ def _trained(options: argparse.Namespace) -> tuple[Trained, Execution, Path]:
     for name, value in ignored.items():
         if value:
             raise ValueError(f"{name} has no say in evaluating a run, which is as it was trained")
+    study_of(options)  # with the plugins that its network may be of
     folder = find_run(options.run, options.out)
     found = read_trained(folder, averaged=options.weights == "ema")
     run = found.run
@@ -76,7 +88,8 @@ def _trained(options: argparse.Namespace) -> tuple[Trained, Execution, Path]:
         if told.classes != run.dataset.classes:
             raise ValueError(f"--data {options.data} has {told.classes} classes, {run.name} {run.dataset.classes}")
         found = replace(found, run=replace(run, data=choice.place.data, dataset=told))
-    return found, choice.execution, folder
+        return found, choice.execution, folder
+    return found, replace(choice.execution, data_path=found.data_path), folder
 
 
 def _loaded(options: argparse.Namespace) -> tuple[Trained, Execution, None]:
@@ -95,25 +108,25 @@ def _loaded(options: argparse.Namespace) -> tuple[Trained, Execution, None]:
     return Trained(run, network, "raw", (run.experiment.recipe.epochs, 0), ()), choice.execution, None
 
 
-def _on_held_out(options: argparse.Namespace, network: Trained, execution: Execution) -> int:
+def _on_held_out(options: argparse.Namespace, network: Trained, execution: Execution) -> dict[str, Any]:
     from roadmap.cli.progress import counting
     from runner.evaluation import evaluate_alone
 
     run = network.run
     with counting("evaluating", "images") as report:
         found = evaluate_alone(run, network.network, execution, report)
+    record = {"run": run.name, "data": run.data, **found}
     if options.json:
-        print(json.dumps({"run": run.name, "data": run.data, **found}, indent=2))
-        return 0
+        return record
     said = [f"top-1 {found['top1']:.2f} %", f"top-5 {found['top5']:.2f} %"]
     said += [f"loss {found['test_loss']:.4f}"] if found["test_loss"] is not None else ["a loss that is no number"]
     print(f"{run.name} on {many(run.dataset.test_images, 'held-out image')} of {run.data}: {', '.join(said)}")
-    return 0
+    return record
 
 
 def _on_shifted(
     options: argparse.Namespace, network: Trained, execution: Execution, folder: Path | None, shifted: Shifted
-) -> int:
+) -> dict[str, Any]:
     """What was measured is kept in the run's folder, and not measured again."""
     from roadmap.cli.progress import counting
     from runner.shifts import evaluate_shifted
@@ -129,12 +142,12 @@ def _on_shifted(
                     append_evaluation(folder, each)
     except (KeyboardInterrupt, SystemExit):
         if folder and len(shifted.parts) > 1:
-            told = f"{len(found)} of {len(shifted.parts)} parts are kept in {folder / FILE}; the same command goes on"
+            told = f"what was measured is kept in {folder / FILE}, and the same command goes on behind it"
             print(f"stopped: {told}", file=sys.stderr)
         raise
-    show = _print_json if options.json else _print_corruptions if found[0].part else _print_accuracy
-    show(network, shifted, found)
-    return 0
+    if not options.json:
+        (_print_corruptions if found[0].part else _print_accuracy)(network, shifted, found)
+    return _record(network, shifted, found)
 
 
 def _class_names(network: Trained) -> tuple[str, ...]:
@@ -152,8 +165,8 @@ def _class_names(network: Trained) -> tuple[str, ...]:
 def _print_accuracy(network: Trained, shifted: Shifted, found: Sequence[Evaluation]) -> None:
     (each,) = found
     among = f" among {each.classes} of {len(network.classes)} classes" if each.classes < len(network.classes) else ""
-    skipped = f" ({each.skipped} can't be read)" if each.skipped else ""
-    what = f"{each.images:,} images{skipped} of {shifted.title}{among}"
+    counted = f"{each.images:,}" if not each.skipped else f"{each.images - each.skipped:,} readable of {each.images:,}"
+    what = f"{counted} images of {shifted.title}{among}"
     print(f"{network.run.name} on {what}: top-1 {each.top1:.2f} %, top-5 {each.top5:.2f} %")
     _print_published(network.run, shifted)
 
@@ -198,7 +211,7 @@ def _print_published(run: Run, shifted: Shifted) -> None:
         print(f"\nTheirs are of ImageNet's 1,000 classes, {run.name} of {run.dataset.classes}: they do not compare.")
 
 
-def _print_json(network: Trained, shifted: Shifted, found: Sequence[Evaluation]) -> None:
+def _record(network: Trained, shifted: Shifted, found: Sequence[Evaluation]) -> dict[str, Any]:
     from analysis.published import published_robustness
     from analysis.robustness import corruption_error, errors_of, mean_corruption_error
     from roadmap.plain import to_data
@@ -214,4 +227,4 @@ def _print_json(network: Trained, shifted: Shifted, found: Sequence[Evaluation])
             | {"clean": each.worth["clean"], shifted.name: each.worth[shifted.name]}
             for each in published_robustness()
         ]
-    print(json.dumps(told, indent=2))
+    return told

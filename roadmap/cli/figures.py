@@ -135,7 +135,7 @@ def _only(found: Sequence[Finished], what: str) -> Finished:
 def _series(each: Finished, options: argparse.Namespace) -> Series:
     from analysis.results import series_of_runs
 
-    return series_of_runs(each.choice.study, each.results, each.choice.label, _metric(options))
+    return series_of_runs(each.choice.study, each.results, ", ".join(each.choice.differences), _metric(options))
 
 
 def _with_throughput(
@@ -237,7 +237,7 @@ def _counterparts(options: argparse.Namespace) -> Figure:
     if not pairs:
         told = f"roadmap bench --regime {choice.regime} --references convnext-t,swin-t"
         raise ValueError(f"no ConvNeXt was measured with its counterpart by one command: {told}")
-    return draw_counterparts(pairs, options.columns)
+    return draw_counterparts(pairs, choice.title, options.columns)
 
 
 KINDS: dict[str, Callable[[argparse.Namespace], Figure]] = {

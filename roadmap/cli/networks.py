@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from roadmap.cli.options import add_plugins, study_of
 from roadmap.plain import choices
 from roadmap.record import folders_below
 from roadmap.study import load_study
@@ -21,6 +22,7 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument("--to", choices=("safetensors", "torchscript", "onnx"), default="safetensors")
     parser.add_argument("-o", "--output", type=Path, help="the file (default: in the run's folder)")
     add_weights(parser)
+    add_plugins(parser)
     parser.set_defaults(function=export_run)
 
 
@@ -57,6 +59,7 @@ def tell_unfinished(found: Trained) -> None:
 def export_run(options: argparse.Namespace) -> int:
     from runner.export import SUFFIXES, export, read_trained
 
+    study_of(options)  # with the plugins that its network may be of
     folder = find_run(options.run, options.out)
     found = read_trained(folder, averaged=options.weights == "ema")
     tell_unfinished(found)

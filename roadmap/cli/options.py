@@ -64,10 +64,10 @@ class Choice:
     def label(self) -> str:
         """What differs from the regime as it stands in the study: for titles and names of files."""
         data = self.place.data
-        return ", ".join([*([data] if data != self.study.regime(self.regime).data else []), *self._differences])
+        return ", ".join([*([data] if data != self.study.regime(self.regime).data else []), *self.differences])
 
     @property
-    def _differences(self) -> list[str]:
+    def differences(self) -> list[str]:
         """But for the data."""
         place = self.place
         parts = [place.fidelity] if place.fidelity != self.study.defaults.fidelity else []
@@ -78,7 +78,7 @@ class Choice:
     @property
     def title(self) -> str:
         """What study it is."""
-        return ", ".join([f"{self.study.regime(self.regime).title} on {self.place.data}", *self._differences])
+        return ", ".join([f"{self.study.regime(self.regime).title} on {self.place.data}", *self.differences])
 
     def rung(self, name: str) -> Rung:
         """Any rung, or reference, by its name. Raises ValueError with the valid ones."""
@@ -103,15 +103,7 @@ def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False
         help="a data set by name, an image folder, packed or not, by its path, or NAME=PATH (default: the "
         "regime's own data)",
     )
-    parser.add_argument(
-        "--plugin",
-        dest="plugins",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a Python file with steps of your own; may be repeated",
-    )
+    add_plugins(parser)
     parser.add_argument(
         "--set",
         dest="settings",
@@ -138,6 +130,18 @@ def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False
         parser.add_argument(
             "--base", metavar="STEPS", help="that every rung has, the start too: recipe, or recipe..kernel-size-7"
         )
+
+
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--plugin",
+        dest="plugins",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file with steps, mixers or models of your own; may be repeated",
+    )
 
 
 def study_of(options: argparse.Namespace) -> Study:
@@ -211,9 +215,11 @@ def _with_data(study: Study, written: str | None) -> tuple[Study, str | None, st
     """The study with the data set that `--data` means, its name, and its path where one is given."""
     if written is None or written in study.data:
         return study, written, None
-    name, equals, path = written.partition("=")
-    if not equals or os.sep in name:
-        name, path = Path(written).resolve().name, written
+    from roadmap.folders import describe_folder, named_path
+
+    name, path = named_path(written)
+    if name is None:
+        name = Path(written).resolve().name
         if os.sep not in written and not Path(written).is_dir():
             valid = choices(study.data, written)
             raise ValueError(f"--data {written}: no such folder, nor a data set of that name; {valid}")
@@ -221,8 +227,6 @@ def _with_data(study: Study, written: str | None) -> tuple[Study, str | None, st
             raise ValueError(f"--data {written}: {name}={path} is the data set of that name; call a folder otherwise")
     elif name in study.data:
         return study, name, path
-    from roadmap.folders import describe_folder
-
     try:
         dataset = describe_folder(Path(path))
     except ValueError as error:

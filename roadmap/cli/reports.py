@@ -69,7 +69,7 @@ def _parts(options: argparse.Namespace, table: pd.DataFrame, out: Path, metric: 
         Part(
             each.choice.study,
             each.results,
-            each.choice.label,
+            ", ".join(each.choice.differences),
             _parents(each),
             _attribution(each, options.steps, table, metric),
         )

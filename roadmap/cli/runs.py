@@ -261,7 +261,7 @@ def _conclude(choice: Choice, steps: str, out: Path) -> None:
     if not any(result.seeds or result.diverged_seeds for result in drawn):
         print("no run has finished: no figure", file=sys.stderr)
         return
-    figure = draw_roadmap([series_of_runs(choice.study, drawn, choice.label)])
+    figure = draw_roadmap([series_of_runs(choice.study, drawn, ", ".join(choice.differences))])
     name = "-".join(["roadmap", choice.regime, *re.findall(r"[\w.]+", choice.label)])
     for path in save_figure(figure, [out / f"{name}{suffix}" for suffix in (".png", ".svg")]):
         print(f"figure: {path}")

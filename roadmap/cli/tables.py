@@ -89,14 +89,12 @@ def show_table(options: argparse.Namespace) -> int:
         tables = {each.choice.title: study_table(each.choice.study, each.results, metric) for each in found}
     form = _form(options)
     _give(_as_text(tables, form, partial(rendered, metric=metric)), options.output)
-    for title, each in tables.items():
-        for remark in remarks(each):
-            print(f"{title}: {remark}", file=sys.stderr if form != "terminal" else sys.stdout)
+    _tell(tables, form, remarks)
     return 0
 
 
 def _show_robustness(options: argparse.Namespace) -> int:
-    from analysis.robustness import rendered, robustness_table
+    from analysis.robustness import remarks, rendered, robustness_table
 
     for name, given in (("published", options.published), ("metric", options.metric != "top1")):
         if given:
@@ -107,8 +105,16 @@ def _show_robustness(options: argparse.Namespace) -> int:
     if not tables:
         told = "no run was held against other images yet (roadmap evaluate RUN --data imagenet-a=PATH)"
         raise ValueError(f"{out}: {told}")
-    _give(_as_text(tables, _form(options), rendered), options.output)
+    form = _form(options)
+    _give(_as_text(tables, form, rendered), options.output)
+    _tell(tables, form, remarks)
     return 0
+
+
+def _tell(tables: dict[str, pd.DataFrame], form: str, remarks: Callable[[pd.DataFrame], list[str]]) -> None:
+    for title, each in tables.items():
+        for remark in remarks(each):
+            print(f"{title}: {remark}", file=sys.stderr if form != "terminal" else sys.stdout)
 
 
 def _form(options: argparse.Namespace) -> str:
