@@ -15,7 +15,7 @@ from roadmap.design import Design, simplest
 from roadmap.measurements import Conditions, Round, workload_of
 from roadmap.models import NamedModel
 from roadmap.record import Run
-from roadmap.references import reference
+from roadmap.references import as_published, reference
 from roadmap.rungs import Place
 
 
@@ -74,7 +74,10 @@ def pairs_of(place: Place, networks: Mapping[str, Run], rounds: Sequence[Round])
             rounds_of_both = _of_one_command(rounds, workload_of(one), workload_of(other))
             if rounds_of_both:
                 size = one.experiment.recipe.image_size
-                published = [published_model(each, size) for each in (name, its.counterpart)]
+                published = [
+                    published_model(each, size) if as_published(place.study, place.regime, each) else None
+                    for each in (name, its.counterpart)
+                ]
                 titles = (its.title, place.study.references[its.counterpart].title)
                 conditions = rounds_of_both[0][0].conditions
                 ratios = {each: ratio for each in QUANTITIES if (ratio := _ratio(each, rounds_of_both))}

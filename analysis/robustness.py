@@ -52,18 +52,16 @@ def worth_of(found: Sequence[Evaluation], data: str) -> float | None:
     return mean_corruption_error(errors_of(of_it)) if SHIFTS[data].corrupted else of_it[-1].top1
 
 
-def measured_of(folder: Path, weights: str = "raw") -> list[Evaluation]:
-    """What was measured of a run's weights that are trained furthest: of each set the whole with most images.
+def measured_of(folder: Path, epochs: int, weights: str = "raw") -> list[Evaluation]:
+    """What was measured of a run's weights once they were trained to the end: of each set the whole with most images.
 
     Parts of several wholes, such as folders of which one is incomplete, are not mixed; of equals the newest counts.
     """
-    found = [each for each in read_evaluations(folder) if each.weights == weights]
-    furthest = max((each.trained for each in found), default=None)
+    found = [each for each in read_evaluations(folder) if each.weights == weights and each.trained[0] >= epochs]
     wholes: dict[str, dict[str, dict[str, Evaluation]]] = {}
     for each in found:
-        if each.trained == furthest:
-            of_set = wholes.setdefault(each.data, {})
-            of_set[each.whole] = {**of_set.pop(each.whole, {}), each.part: each}  # last what was measured last
+        of_set = wholes.setdefault(each.data, {})
+        of_set[each.whole] = {**of_set.pop(each.whole, {}), each.part: each}  # last what was measured last
     most = [max(reversed(of_set.values()), key=_images) for of_set in wholes.values()]
     return [each for parts in most for each in parts.values()]
 
@@ -82,7 +80,10 @@ def robustness_table(results: Sequence[Result], out: Path, weights: str = "raw")
 
 
 def _row(result: Result, out: Path, weights: str) -> dict[str, object] | None:
-    runs = {seed: measured_of(out / row["folder"], weights) for seed, row in result.seeds.items()}
+    runs = {
+        seed: measured_of(out / row["folder"], result.run.experiment.recipe.epochs, weights)
+        for seed, row in result.seeds.items()
+    }
     runs = {seed: found for seed, found in runs.items() if found}
     if not runs:
         return None

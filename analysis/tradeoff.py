@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -81,7 +82,7 @@ def tradeoff_of_runs(
     if benched:
         where = f"{' in inference' if x == 'throughput' else ' of training'} on {benched.conditions}"
     shown = tuple(path for path in paths if path.points)
-    kin = tuple(line for results in others for line in _kin(_points(results, x, metric, benched)))
+    kin = tuple(line for results in others for line in _kin(study, _points(results, x, metric, benched)))
     return Tradeoff(x, TITLES[x] + where, metric, study.groups, shown, kin)
 
 
@@ -90,12 +91,19 @@ def _rungs(results: Sequence[Result]) -> list[Result]:
     return [result for result in results if result.rung.group != REFERENCE]
 
 
-def _kin(points: Sequence[Point]) -> tuple[Line, ...]:
-    """References of one family together: what their names have before the size."""
+def _kin(study: Study, points: Sequence[Point]) -> tuple[Line, ...]:
+    """The study's references of one family together, each other alone."""
     families: dict[str, list[Point]] = {}
     for point in points:
-        families.setdefault(point.name.partition("-")[0], []).append(point)
+        family = _family(point.name) if point.name in study.references else point.name
+        families.setdefault(family, []).append(point)
     return tuple(Line(name, tuple(sorted(found, key=lambda point: point.x))) for name, found in families.items())
+
+
+def _family(name: str) -> str:
+    """What stands before the size: convnext-iso of convnext-iso-s, vit of vit-s-16."""
+    whole = re.sub(r"-\d+$", "", name)
+    return whole.rpartition("-")[0] or whole
 
 
 def _points(results: Sequence[Result], x: str, metric: Metric, benched: Measured | None) -> list[Point]:

@@ -5,10 +5,11 @@ A named model stands where a design stands: it is built, counted, trained and ha
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -78,8 +79,10 @@ def model(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """
 
     def register(build: Callable[..., Any]) -> Callable[..., Any]:
-        if name in MODELS:
-            raise ValueError(f"model {name!r} exists already")
+        from roadmap.steps import STEPS  # which import what imports this
+
+        if name in MODELS or name in STEPS:
+            raise ValueError(f"a {'model' if name in MODELS else 'step'} {name!r} exists already")
         MODELS[name] = OwnModel(name, build, code_of(build))
         return build
 
@@ -156,20 +159,21 @@ def count_named(named: NamedModel, image_size: int, num_classes: int) -> tuple[i
 @functools.cache
 def _counted(library: Any, name: str, arguments: str, image_size: int, num_classes: int) -> tuple[int, int]:
     named = NamedModel(library, name, json.loads(arguments))
-    key = "; ".join([str(named), arguments, f"{image_size} pixels", f"{num_classes} classes", _version(named)])
-    kept = _read_counts()
-    if key in kept:
-        return kept[key]
-    found = _count(named, num_classes, image_size)
-    _keep_count(key, found)
-    return found
+    key = "; ".join([str(named), arguments, f"{image_size} pixels", f"{num_classes} classes", *_versions(named)])
+    found = _read_counts().get(key)
+    if found is None:
+        found = Count(key, *_count(named, num_classes, image_size))
+        _keep_count(found)
+    return found.parameters, found.macs
 
 
 def _count(named: NamedModel, num_classes: int, image_size: int) -> tuple[int, int]:
-    """On shapes alone, where nothing is allocated or computed; else, of a model that asks for values, on some."""
+    """On shapes alone, where nothing is allocated or computed; of a user's model that asks for values, on some."""
     try:
         return _count_on("meta", named, num_classes, image_size)
     except ValueError:
+        if named.library != "own":  # whose models all count so: the error is what it says
+            raise
         return _count_on("cpu", named, num_classes, image_size)
 
 
@@ -177,7 +181,7 @@ def _count_on(device: str, named: NamedModel, num_classes: int, image_size: int)
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.device(device):
+    with torch.device(device), _plain_attention():
         network = build_named(named, num_classes, image_size, 0.0).eval()
         images = torch.zeros(1, 3, image_size, image_size)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -192,35 +196,60 @@ def _count_on(device: str, named: NamedModel, num_classes: int, image_size: int)
     return sum(weight.numel() for weight in network.parameters()), counter.get_total_flops() // 2
 
 
-def _version(named: NamedModel) -> str:
-    """Of all that a count depends on."""
+@contextlib.contextmanager
+def _plain_attention() -> Iterator[None]:
+    """As the matrix products that the counter knows: of a CPU's fused attention it knows nothing."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _versions(named: NamedModel) -> list[str]:
+    """Of all that a count depends on: a user's model may be of any of them."""
     from importlib.metadata import version
 
-    its = find_model(named.name).code if named.library == "own" else f"{named.library} {version(named.library)}"
-    return f"{its}; torch {version('torch')}"
+    own = [find_model(named.name).code] if named.library == "own" else []
+    return own + [f"{library} {version(library)}" for library in ("timm", "torchvision", "torch")]
+
+
+@dataclass(frozen=True)
+class Count:
+    """A line of the file that keeps counts."""
+
+    model: str  # with all that the count depends on
+    parameters: int
+    macs: int
+
+
+FORMAT = 2  # 1 had counts of users' models without their attention
 
 
 def counts_file() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "roadmap" / "counts.jsonl"
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "roadmap" / "counts.jsonl"
 
 
-def _read_counts() -> dict[str, tuple[int, int]]:
-    from roadmap.record import read_rows
+def _read_counts() -> dict[str, Count]:
+    from roadmap.record import read_records
 
     try:
-        rows = read_rows(counts_file())
+        return {found.model: found for found in read_records(counts_file(), Count, FORMAT)}
     except OSError:
         return {}
-    whole = [row for row in rows if isinstance(row, dict) and row.keys() == {"model", "parameters", "macs"}]
-    return {row["model"]: (int(row["parameters"]), int(row["macs"])) for row in whole}
 
 
-def _keep_count(key: str, found: tuple[int, int]) -> None:
-    from roadmap.record import append_row
+def _keep_count(found: Count) -> None:
+    from roadmap.record import append_record
 
     path = counts_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        append_row(path, {"model": key, "parameters": found[0], "macs": found[1]})
+        append_record(path, found, FORMAT)
     except OSError:  # then it is counted again
         return

@@ -108,9 +108,15 @@ def digest(data: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-@lru_cache(maxsize=4096)  # many runs differ in their seed alone
 def canonical(experiment: Experiment) -> dict[str, Any]:
     """An experiment as plain data, the same for all that mean the same. Not to be changed: it is kept."""
+    if isinstance(experiment.design, Design):
+        return _canonical(experiment)
+    return _canonical.__wrapped__(experiment)  # among a model's arguments 0, 0.0 and false are equal, and not the same
+
+
+@lru_cache(maxsize=4096)  # many runs differ in their seed alone
+def _canonical(experiment: Experiment) -> dict[str, Any]:
     design = experiment.design
     plain = replace(experiment, design=simplest(design) if isinstance(design, Design) else design)
     # Through the types, so that a width of 1 and of 1.0 are one.

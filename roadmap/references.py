@@ -34,6 +34,12 @@ def is_reference(study: Study, name: str) -> bool:
     return name in study.references or name in MODELS or name.partition("/")[0] in ("timm", "torchvision", "own")
 
 
+def as_published(study: Study, regime: str, name: str) -> bool:
+    """Whether a regime has a reference in the form that published figures are of, not in one of its own."""
+    its = study.references.get(name)
+    return its is not None and its.form is not None and its.form_in(regime) == its.form
+
+
 def reference(place: Place, name: str) -> Rung:
     """One of them. Raises ValueError with the valid names, or where the regime has no form of it."""
     found = _find(place.study, name)

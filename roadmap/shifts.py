@@ -9,7 +9,7 @@ What was measured is kept in the run's folder, a line for each part: ImageNet-C 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -77,13 +77,16 @@ class Shifted:
         return self.shift.title if self.shift else self.name
 
 
-def find_shifted(written: str) -> Shifted | None:
-    """What `--data` means: NAME=PATH, or a folder; None where that is a data set of its own, with training images.
+def find_shifted(written: str, known_data: Collection[str] = ()) -> Shifted | None:
+    """What `--data` means: NAME=PATH, or a folder; None where that is a data set of its own, with training images, as
+    those of the study are, whose names are given.
 
     Raises ValueError where the folder is not as images of that name are kept.
     """
     name, path = named_path(written)
     root = Path(os.path.expanduser(path))
+    if (name or path) in known_data:
+        return None
     if not root.is_dir():
         if name in SHIFTS:
             raise ValueError(f"--data {written}: no such folder")
@@ -119,8 +122,11 @@ def _corrupted_parts(root: Path) -> Iterable[Part]:
         for name in (*CORRUPTIONS, *EXTRA):
             if (root / archive / name).is_dir():
                 places.setdefault(name, root / archive / name)
-    if root.resolve().name in (*CORRUPTIONS, *EXTRA) and any((root / severity).is_dir() for severity in SEVERITIES):
-        places.setdefault(root.resolve().name, root)
+    called, above = root.resolve().name, root.resolve().parent.name
+    if called in (*CORRUPTIONS, *EXTRA):  # a part of the set
+        places.setdefault(called, root)
+    if called in SEVERITIES and above in (*CORRUPTIONS, *EXTRA):
+        yield Part(f"{above}/{called}", root)
     for name in (*CORRUPTIONS, *EXTRA):
         for severity in SEVERITIES:
             if name in places and (places[name] / severity).is_dir():

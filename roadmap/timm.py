@@ -18,7 +18,7 @@ from roadmap.ladders import find_rung, ladder
 from roadmap.network import Network, initialize
 from roadmap.plan import plan
 from roadmap.recipe import Recipe
-from roadmap.references import reference
+from roadmap.references import is_reference, reference
 from roadmap.rungs import Place, Rung
 from roadmap.study import Dataset, Study, load_study
 
@@ -132,7 +132,7 @@ def roadmap_rung(pretrained: bool = False, *, rung: str, regime: str = "resnet-5
     Raises ValueError with the valid names.
     """
     place = Place.of(regime)
-    found = (reference if rung in place.study.references else find_rung)(place, rung)
+    found = (reference if is_reference(place.study, rung) else find_rung)(place, rung)
     if not isinstance(found.experiment.design, Design):
         raise ValueError(f"{rung} is a model of {found.experiment.design.library} itself: {found.experiment.design}")
     return _creator(found, place.study.dataset(place.data))(pretrained=pretrained, **others)

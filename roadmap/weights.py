@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from roadmap.design import Design, comparable, resnet
 from roadmap.family import convnext_design
+from roadmap.models import NamedModel
 from roadmap.network import Network
 from roadmap.plain import choices, differences
 
@@ -57,8 +58,11 @@ def load_timm(model: nn.Module, name: str, state_dict: Mapping[str, Tensor]) -> 
     load_renamed(model, peer_design(name), {rename(key): tensor for key, tensor in state_dict.items()}, name)
 
 
-def load_peer(model: nn.Module, written: str, state_dict: Mapping[str, Tensor]) -> None:
-    """Loads weights of `torchvision/NAME` or `timm/NAME`. Raises ValueError where they are of another network."""
+def load_peer(model: nn.Module, design: Design | NamedModel, written: str, state_dict: Mapping[str, Tensor]) -> None:
+    """Loads weights of `torchvision/NAME` or `timm/NAME` into a design's network.
+
+    Raises ValueError where they are of another network.
+    """
     library, slash, name = written.partition("/")
     loaders = {"torchvision": load_torchvision, "timm": load_timm}
     if not slash or library not in loaders:
@@ -66,7 +70,9 @@ def load_peer(model: nn.Module, written: str, state_dict: Mapping[str, Tensor]) 
     if isinstance(model, Network):
         loaders[library](model, name, state_dict)
         return
-    try:  # a reference, which is the library's own network
+    if str(design) != written.partition(".")[0]:  # a tag names weights of the same network
+        raise ValueError(f"this is the network of {design}, not of {written}")
+    try:
         model.load_state_dict(dict(state_dict))
     except RuntimeError as error:
         raise ValueError(f"the weights are not of this network: {' '.join(str(error).split())[:200]}") from None

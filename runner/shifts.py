@@ -48,7 +48,7 @@ def evaluate_shifted(
         made = Evaluation(
             shifted.name, part.name, listing.content, whole, network.weights, network.trained, len(chosen), images
         )
-        found = next((each for each in known if replace(each, whole=whole, top1=0.0, top5=0.0) == made), None)
+        found = _known(made, known, skips=execution.bad_images == "skip")
         if found:
             yield replace(found, whole=whole), found.whole == whole
         else:
@@ -58,6 +58,17 @@ def evaluate_shifted(
             yield replace(made, skipped=skipped, top1=worth["top1"], top5=worth["top5"]), False
         before += images
         report(before, total)
+
+
+def _known(made: Evaluation, known: Sequence[Evaluation], skips: bool) -> Evaluation | None:
+    """What is known of the same images and weights, as a part of the same whole before others."""
+    blank = replace(made, skipped=0, top1=0.0, top5=0.0)
+    same = [
+        each
+        for each in known
+        if replace(each, whole=made.whole, skipped=0, top1=0.0, top5=0.0) == blank and (skips or not each.skipped)
+    ]
+    return next((each for each in same if each.whole == made.whole), same[-1] if same else None)
 
 
 def _report_behind(report: Callable[[int, int], None], before: int, total: int, done: int, of: int) -> None:

@@ -237,6 +237,35 @@ class Asking(torch.nn.Module):
 """
 
 
+ATTENDING = """
+import roadmap, torch
+
+@roadmap.model("attending{ask}")
+class Attending(torch.nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.embed, self.head = torch.nn.Conv2d(3, 16, 8, 8), torch.nn.Linear(16, num_classes)
+        self.layer = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        if "{ask}":
+            self.embed.weight.max().item()
+
+    def forward(self, images):
+        return self.head(self.layer(self.embed(images).flatten(2).transpose(1, 2)).mean(1))
+"""
+
+
+def test_attention_counts_the_same_on_shapes_and_on_values(tmp_path, capsys):
+    """Of 16 tokens: projections and products of attention, two layers, the embedding and the head."""
+    (tmp_path / "one.py").write_text(ATTENDING.format(ask=""))
+    (tmp_path / "other.py").write_text(ATTENDING.format(ask="-asking"))
+    plugins = ["--plugin", str(tmp_path / "one.py"), "--plugin", str(tmp_path / "other.py")]
+    assert main(["list", "--steps", "pico", "--references", "attending,attending-asking", *plugins, "--json"]) == 0
+    one, other = json.loads(capsys.readouterr().out)[-2:]
+    tokens, width = 16, 16
+    attention = tokens * width * 4 * width + 2 * tokens * tokens * width
+    assert one["macs"] == other["macs"] == tokens * 192 * width + attention + tokens * 2 * width * 32 + width * 10
+
+
 def test_a_model_that_asks_for_values_is_counted_on_them(tmp_path, capsys):
     (tmp_path / "asking.py").write_text(ASKING)
     plugin = ["--plugin", str(tmp_path / "asking.py")]
@@ -273,6 +302,21 @@ def test_a_model_that_gives_something_else_is_refused_before_training(tmp_path, 
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_plugins_model_does_not_hide_a_step(tmp_path):
+    (tmp_path / "own.py").write_text(OWN.replace("two-layers", "gelu"))
+    command = [sys.executable, "-m", "roadmap", "show", "gelu", "--plugin", "own.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and "a step 'gelu' exists already" in done.stderr
+
+
+def test_families_in_the_tradeoff_are_the_studys():
+    from analysis.tradeoff import _family
+
+    names = ("convnext-t", "convnext-iso-s", "vit-s-16", "efficientnet-b7", "mobilenetv2", "resnext-50", "regnety-16g")
+    wanted = ["convnext", "convnext-iso", "vit", "efficientnet", "mobilenetv2", "resnext", "regnety"]
+    assert [_family(name) for name in names] == wanted
 
 
 def test_a_plugins_model_does_not_hide_behind_a_reference(tmp_path):

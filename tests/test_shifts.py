@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,14 @@ from analysis.published import alexnet_errors, published_robustness
 from analysis.robustness import mean_corruption_error, measured_of, worth_of
 from roadmap.cli import main
 from roadmap.folders import file_sizes
-from roadmap.shifts import CORRUPTIONS, SEVERITIES, find_shifted, imagenet_classes, read_evaluations
+from roadmap.shifts import (
+    CORRUPTIONS,
+    SEVERITIES,
+    append_evaluation,
+    find_shifted,
+    imagenet_classes,
+    read_evaluations,
+)
 from runner import shifts
 from runner.export import read_trained
 from runner.sources import load_data
@@ -147,7 +155,10 @@ def test_sketch_and_other_folders_are_found_by_what_they_are(places, tmp_path):
     assert whole.parts[0].name == "gaussian_noise/1" and whole.parts[-1].name == "jpeg_compression/5"
     assert len(find_shifted(str(places / "imagenet-c" / "blur")).parts) == 20
     assert len(find_shifted(str(places / "imagenet-c" / "weather" / "fog")).parts) == 5
-    assert find_shifted(str(places / "imagenet-c" / "weather" / "fog" / "3")).name == "3"
+    (part,) = find_shifted(str(places / "imagenet-c" / "weather" / "fog" / "3")).parts
+    assert part.name == "fog/3"
+    assert find_shifted(f"cifar10={places / 'sketch'}", {"cifar10"}) is None
+    assert find_shifted("digits", {"digits"}) is None
 
 
 def test_mce_is_as_its_authors_define_it(places, capsys):
@@ -237,11 +248,42 @@ def test_figures_of_several_folders_are_not_mixed(places, capsys, tmp_path):
     out = ("--out", str(places / "runs"))
     said = told(capsys, "evaluate", "pico-s0", *out, "--data", str(tmp_path / "imagenet-a"), *skipping)
     assert "35 readable of 36 images of ImageNet-A" in said
-    found = {each.data: each for each in measured_of(folder)}
-    assert worth_of(measured_of(folder), "imagenet-c") == whole and found["imagenet-a"].top1 == accuracy
+    found = {each.data: each for each in measured_of(folder, 5)}
+    assert worth_of(measured_of(folder, 5), "imagenet-c") == whole and found["imagenet-a"].top1 == accuracy
     study = ("--data", str(places / "six"), "--set", "recipe.ema=0.5", *SETTINGS)
     assert "pico: on 450 of ImageNet-C, 36 of ImageNet-A." in told(capsys, "table", "--robustness", *study, *out)
     (folder / "evaluations.jsonl").unlink()
+
+
+def test_a_run_that_went_on_is_not_judged_by_what_it_was(places, capsys):
+    """An evaluation of half of the epochs stands beside no finished run's accuracy."""
+    folder = folder_of(places)
+    evaluated(capsys, places, "--data", str(places / "imagenet-a"))
+    (kept,) = [each for each in read_evaluations(folder) if each.data == "imagenet-a"][-1:]
+    append_evaluation(folder, replace(kept, trained=(2, 0), top1=1.0))
+    assert [each.top1 for each in measured_of(folder, 5)] == [kept.top1]
+    (folder / "evaluations.jsonl").unlink()
+
+
+def test_a_part_first_and_then_the_whole_is_kept_once(places, capsys):
+    kept = folder_of(places) / "evaluations.jsonl"
+    kept.unlink(missing_ok=True)
+    corrupted = places / "imagenet-c"
+    evaluated(capsys, places, "--data", str(corrupted / "noise" / "shot_noise" / "3"))
+    for _ in range(3):
+        evaluated(capsys, places, "--data", str(corrupted))
+        assert len(kept.read_text().splitlines()) == 1 + 75
+    kept.unlink()
+
+
+def test_other_classes_in_other_data_are_refused(places, capsys, scans):
+    """As many, but not the same: a plausible accuracy would be no one's."""
+    renamed = places / "renamed"
+    for split in ("train", "val"):
+        shutil.copytree(places / "six" / split, renamed / split)
+        (renamed / split / CLASSES[0]).rename(renamed / split / "n02000000")
+    command = ("evaluate", "pico-s0", "--out", str(places / "runs"), "--data", str(renamed))
+    assert "class 'n01443537' stands where pico/pico-s0 has 'n01440764'" in told(capsys, *command, status=2)
 
 
 def test_several_runs_are_evaluated_by_one_command(places, capsys):

@@ -19,6 +19,7 @@ from roadmap.execution import Execution
 from roadmap.measurements import FILE, Conditions, Rates, Round, What, append_round, rates_of, workload_of
 from roadmap.plain import LARGEST, three_digits, to_data
 from roadmap.record import Run
+from roadmap.references import as_published
 from roadmap.rungs import Rung
 
 BOTH: tuple[What, ...] = ("training", "inference")
@@ -200,8 +201,9 @@ def _published(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]]) ->
     names = names_of_networks(choice.place, {rung.name: choice.run(rung) for rung, _ in shown})
     found = {}
     for rung, _ in shown:
-        model = published_model(names.get(rung.name, rung.name), rung.experiment.recipe.image_size)
-        if model and model.throughput:
+        name = names.get(rung.name, rung.name)
+        model = published_model(name, rung.experiment.recipe.image_size)
+        if model and model.throughput and as_published(choice.study, choice.regime, name):
             found[rung.name] = model.throughput
     return found
 

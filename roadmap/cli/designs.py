@@ -15,7 +15,7 @@ from roadmap.costs import Cost, cost
 from roadmap.design import Design
 from roadmap.plain import LARGEST, show, to_data
 from roadmap.recipe import Experiment, changes
-from roadmap.references import REFERENCE
+from roadmap.references import REFERENCE, as_published
 from roadmap.rungs import Rung
 
 if TYPE_CHECKING:
@@ -120,8 +120,7 @@ def _counted_beside(choice: Choice, rungs: Sequence[Rung]) -> list[Counted]:
     """The references that the regime has as they were published, beside what was published of them."""
     from analysis.counting import counted_beside
 
-    as_published = {name for name, each in choice.study.references.items() if each.form_in(choice.regime) == each.form}
-    return counted_beside([rung for rung in rungs if rung.group == REFERENCE and rung.name in as_published])
+    return counted_beside([rung for rung in rungs if as_published(choice.study, choice.regime, rung.name)])
 
 
 def _published_counts(choice: Choice, rungs: Sequence[Rung]) -> dict[str, list[dict[str, Any]]]:

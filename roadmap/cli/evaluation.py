@@ -48,7 +48,7 @@ def add_verbs(verbs: Any) -> None:
 
 
 def evaluate_network(options: argparse.Namespace) -> int:
-    shifted = find_shifted(options.data) if options.data else None
+    shifted = None if options.data is None else find_shifted(options.data, study_of(options).data)
     if shifted:
         options.data = None  # the network is of the data that it was trained on
     if options.state_dict and len(options.runs) > 1:
@@ -87,9 +87,24 @@ def _trained(options: argparse.Namespace) -> tuple[Trained, Execution, Path]:
         told = replace(choice.dataset, mean=run.dataset.mean, std=run.dataset.std)  # what its images were scaled by
         if told.classes != run.dataset.classes:
             raise ValueError(f"--data {options.data} has {told.classes} classes, {run.name} {run.dataset.classes}")
-        found = replace(found, run=replace(run, data=choice.place.data, dataset=told))
+        other = replace(run, data=choice.place.data, dataset=told)
+        _check_classes(options.data, found, other, choice.execution)
+        found = replace(found, run=other)
         return found, choice.execution, folder
     return found, replace(choice.execution, data_path=found.data_path), folder
+
+
+def _check_classes(written: str, trained: Trained, other: Run, execution: Execution) -> None:
+    """Raises ValueError where other data have not the classes that the network's outputs are, in their order."""
+    from runner.sources import class_names
+
+    theirs, ours = class_names(other, execution.data_path), _class_names(trained)
+    if theirs != ours:
+        first = next(pair for pair in zip(theirs, ours, strict=True) if pair[0] != pair[1])
+        raise ValueError(f"--data {written}: class {first[0]!r} stands where {trained.run.name} has {first[1]!r}")
+    numbered = [run for run in (trained.run, other) if run.dataset.content is None and run.data != "imagenet"]
+    if len(numbered) == 2 and trained.run.data != other.data:
+        raise ValueError(f"--data {written}: its classes are not those of {trained.run.data}, as far as anything tells")
 
 
 def _loaded(options: argparse.Namespace) -> tuple[Trained, Execution, None]:
@@ -104,7 +119,7 @@ def _loaded(options: argparse.Namespace) -> tuple[Trained, Execution, None]:
     choice = choose(options)
     run = choice.run(choice.rung(options.run))
     network = untrained(run)
-    load_peer(network, options.of, read_state_dict(options.state_dict))
+    load_peer(network, run.experiment.design, options.of, read_state_dict(options.state_dict))
     return Trained(run, network, "raw", (run.experiment.recipe.epochs, 0), ()), choice.execution, None
 
 

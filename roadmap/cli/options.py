@@ -52,7 +52,7 @@ class Choice:
         regime, fidelity, data = self.place.regime, self.place.fidelity, self.place.data
         how: dict[str, Any] = {"ablation": self.ablation, "data": data, "study": self.study, "base": self.place.base}
         chosen = ladder(regime, steps, fidelity, **how)
-        beside = references(replace(self.place, base=()), self.references) if self.references else ()
+        beside = () if self.references is None else references(replace(self.place, base=()), self.references)
         rungs = tuple(map(self._set, (*chosen, *beside)))
         for setting in self.settings:
             section, _, name = setting.partition("=")[0].partition(".")
