@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import warnings
@@ -81,12 +82,12 @@ def export(run: Run, network: nn.Module, form: Form, path: Path) -> float:
     size = run.experiment.recipe.image_size
     images = torch.rand(IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
     wanted = _outputs(network, images)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; a file is expected")
+    if path.exists() and not path.is_file():  # what is renamed over a device would take its place
+        raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}; a file is expected")
     aside = path.with_name(f"{path.name}.new")
     aside.open("wb").close()  # what can't be written is said by the system, not by the form's library
     try:
-        WRITERS[form](run, network, images, aside)
+        _written(form, run, network, images, aside)
         found = READERS[form](run, aside)(images)
         off = float((found - wanted).abs().max() / wanted.abs().max())
         if not off <= TOLERANCE:
@@ -95,6 +96,18 @@ def export(run: Run, network: nn.Module, form: Form, path: Path) -> float:
     finally:
         aside.unlink(missing_ok=True)
     return off
+
+
+def _written(form: Form, run: Run, network: nn.Module, images: Tensor, path: Path) -> None:
+    """Raises OSError with the path where the disk does not take it, whatever the form's library raises."""
+    from safetensors import SafetensorError
+
+    try:
+        WRITERS[form](run, network, images, path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} can't be written: {error}") from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 @torch.no_grad()
@@ -133,7 +146,9 @@ def _write_torchscript(run: Run, network: nn.Module, images: Tensor, path: Path)
     with torch.no_grad(), warnings.catch_warnings():  # of values that are taken for constants, as sizes of images are
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(network, images, check_trace=False)
-        torch.jit.save(traced, str(path), _extra_files={"run.json": json.dumps(_describe(run))})
+        content = io.BytesIO()  # a full disk would abort the process that writes there itself
+        torch.jit.save(traced, content, _extra_files={"run.json": json.dumps(_describe(run))})
+        path.write_bytes(content.getvalue())
 
 
 def _read_torchscript(run: Run, path: Path) -> Callable[[Tensor], Tensor]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ import torch
 import roadmap
 from roadmap.cli import main
 from runner.export import read_trained
+from tests.conftest import ROOT
 
 SHORT = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
 RUNGS = "pico,layer-scale"
@@ -54,11 +58,31 @@ def test_a_program_runs_without_this_project_on_any_number_of_images(runs, tmp_p
 
 
 def test_what_can_not_be_written_is_said_so(runs, tmp_path, capsys):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
     for form in ("safetensors", "torchscript", "onnx"):
-        for path, told in ((tmp_path, "is a folder; a file is expected"), ("/proc/nothing", "/proc/nothing.new: ")):
+        for path, told in (
+            (tmp_path, "is a folder; a file is expected"),
+            (pipe, "is no regular file; a file is expected"),
+            ("/proc/nothing", "/proc/nothing.new: "),
+        ):
             assert main(["export", "pico-s0", "--to", form, "--out", str(runs), "-o", str(path)]) == 2
             assert told in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [pipe] and pipe.is_fifo()
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torchscript", "onnx"])
+def test_a_full_disk_leaves_what_was_exported_before(runs, tmp_path, form):
+    """A limit of the size of files stands for it."""
+    path = tmp_path / "network"
+    path.write_text("before")
+    command = [sys.executable, "-m", "roadmap", "export", "pico-s0", "--to", form, "--out", str(runs), "-o", str(path)]
+    limited = "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); sys.argv = sys.argv[1:]; "
+    limited += "runpy.run_module('roadmap', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", limited, *command[2:]], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and "Traceback" not in done.stderr and "network.new" in done.stderr, done.stderr
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 
 def test_averaged_weights_are_others(runs):

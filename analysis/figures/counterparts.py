@@ -58,7 +58,7 @@ def draw_counterparts(pairs: Sequence[Pair], title: str = "", columns: int = 2) 
 def _limits(pairs: Sequence[Pair]) -> tuple[float, float]:
     values = [value for pair in pairs for each in pair.ratios.values() for value in (each.low, each.high)]
     values += [value for pair in pairs for value in pair.published.values()]
-    most = max(LEAST, max(values), 1 / min(values)) * 1.12
+    most = max(LEAST, max(values), 1 / min(values)) ** 1.25  # with room for the labels
     return 1 / most, most
 
 
