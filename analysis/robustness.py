@@ -52,16 +52,16 @@ def worth_of(found: Sequence[Evaluation], data: str) -> float | None:
     return mean_corruption_error(errors_of(of_it)) if SHIFTS[data].corrupted else of_it[-1].top1
 
 
-def measured_of(folder: Path, epochs: int, weights: str = "raw") -> list[Evaluation]:
-    """What was measured of a run's weights once they were trained to the end: of each set the whole with most images.
+def measured_of(folder: Path, epochs: int) -> list[Evaluation]:
+    """What was measured of a run's raw weights, trained to the end: of each published set the whole with most images.
 
     Parts of several wholes, such as folders of which one is incomplete, are not mixed; of equals the newest counts.
     """
-    found = [each for each in read_evaluations(folder) if each.weights == weights and each.trained[0] >= epochs]
     wholes: dict[str, dict[str, dict[str, Evaluation]]] = {}
-    for each in found:
-        of_set = wholes.setdefault(each.data, {})
-        of_set[each.whole] = {**of_set.pop(each.whole, {}), each.part: each}  # last what was measured last
+    for each in read_evaluations(folder):
+        if each.data in SHIFTS and each.weights == "raw" and each.trained[0] >= epochs:
+            of_set = wholes.setdefault(each.data, {})
+            of_set[each.whole] = {**of_set.pop(each.whole, {}), each.part: each}  # last what was measured last
     most = [max(reversed(of_set.values()), key=_images) for of_set in wholes.values()]
     return [each for parts in most for each in parts.values()]
 
@@ -70,26 +70,23 @@ def _images(parts: Mapping[str, Evaluation]) -> int:
     return sum(each.images - each.skipped for each in parts.values())
 
 
-def robustness_table(results: Sequence[Result], out: Path, weights: str = "raw") -> pd.DataFrame:
+def robustness_table(results: Sequence[Result], out: Path) -> pd.DataFrame:
     """A row for each rung with runs below `out` that were evaluated, then the rows of the paper's Table 8.
 
     Percent, means over the seeds: top-1 accuracies, and of ImageNet-C the mean corruption error.
     """
-    rows = [row for result in results if (row := _row(result, out, weights))]
+    rows = [row for result in results if (row := _row(result, out))]
     return pd.DataFrame(rows + [_published_row(each) for each in published_robustness()])
 
 
-def _row(result: Result, out: Path, weights: str) -> dict[str, object] | None:
-    runs = {
-        seed: measured_of(out / row["folder"], result.run.experiment.recipe.epochs, weights)
-        for seed, row in result.seeds.items()
-    }
+def _row(result: Result, out: Path) -> dict[str, object] | None:
+    epochs = result.run.experiment.recipe.epochs
+    runs = {seed: measured_of(out / row["folder"], epochs) for seed, row in result.seeds.items()}
     runs = {seed: found for seed, found in runs.items() if found}
     if not runs:
         return None
-    clean_column = "top1" if weights == "raw" else "ema_top1"
     row: dict[str, object] = {"model": result.rung.name, "trained": result.run.data, "runs": len(runs)}
-    row |= _sampled("clean", [float(result.seeds[seed][clean_column]) for seed in runs])
+    row |= _sampled("clean", [float(result.seeds[seed]["top1"]) for seed in runs])
     for data in COLUMNS:
         values = [value for found in runs.values() if (value := worth_of(found, data)) is not None]
         row |= _sampled(data, values)
@@ -104,7 +101,7 @@ def remarks(table: pd.DataFrame) -> list[str]:
     for row in table[table["runs"] > 0].to_dict("records"):
         images = {SHIFTS[data].title: row[f"{data}_images"] for data in COLUMNS}
         counts = [f"{int(count):,} of {title}" for title, count in images.items() if count > 0]
-        said.append(f"{row['model']}: on {', '.join(counts)}.")
+        said += [f"{row['model']}: on {', '.join(counts)}."] if counts else []
     return said
 
 
@@ -119,7 +116,7 @@ def _published_row(each: Robustness) -> dict[str, object]:
 
 
 def rendered(table: pd.DataFrame) -> pd.DataFrame:
-    """The table in rounded numbers; columns that nothing was measured of are left out."""
+    """The table in rounded numbers, - where nothing was measured."""
     columns: dict[str, list[str]] = {"model": list(table["model"]), "trained on": list(table["trained"])}
     columns["runs"] = [str(runs) if runs else "" for runs in table["runs"]]
     rows = table.to_dict("records")

@@ -99,7 +99,7 @@ def export(run: Run, network: nn.Module, form: Form, path: Path) -> float:
 
 
 def _written(form: Form, run: Run, network: nn.Module, images: Tensor, path: Path) -> None:
-    """Raises OSError with the path where the disk does not take it, whatever the form's library raises."""
+    """Raises OSError, or ValueError, with the path where the disk does not take it, whatever the library raises."""
     from safetensors import SafetensorError
 
     try:

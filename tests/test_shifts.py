@@ -265,6 +265,22 @@ def test_a_run_that_went_on_is_not_judged_by_what_it_was(places, capsys):
     (folder / "evaluations.jsonl").unlink()
 
 
+def test_a_part_alone_has_no_figure_in_the_table(places, capsys):
+    """Nor has a folder that is none of the published sets; and no sentence tells of no images."""
+    kept = folder_of(places) / "evaluations.jsonl"
+    kept.unlink(missing_ok=True)
+    out = ("--out", str(places / "runs"))
+    told(capsys, "evaluate", "pico-s0", *out, "--data", f"mine={places / 'imagenet-a'}")
+    assert measured_of(kept.parent, 5) == []
+    told(capsys, "evaluate", "pico-s0", *out, "--data", str(places / "imagenet-c" / "blur"))
+    (folder_of(places, 1) / "evaluations.jsonl").unlink(missing_ok=True)
+    study = ("--data", str(places / "six"), "--set", "recipe.ema=0.5", *SETTINGS)
+    said = told(capsys, "table", "--robustness", *study, *out)
+    (own,) = (line for line in said.splitlines() if line.startswith("pico "))
+    assert own.split()[-4:] == ["-"] * 4 and "pico: on" not in said
+    kept.unlink()
+
+
 def test_a_part_first_and_then_the_whole_is_kept_once(places, capsys):
     kept = folder_of(places) / "evaluations.jsonl"
     kept.unlink(missing_ok=True)
