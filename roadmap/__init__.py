@@ -1,19 +1,23 @@
-"""Re-run, take apart and extend the ablation study of "A ConvNet for the 2020s"."""
+"""Re-run, take apart and extend the ablation study of "A ConvNet for the 2020s".
+
+Importing this costs nothing: each name is imported when it is asked for. Designs and costs do without torch, and the
+command has begun, so that it ends in order, before it imports anything of length.
+"""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from roadmap.costs import Cost, cost
-from roadmap.design import Block, Conv, Design, Downsampling, Stem
-from roadmap.ladders import compose, ladder
-from roadmap.models import NamedModel, model
-from roadmap.recipe import Experiment, Recipe
-from roadmap.rungs import Rung
-from roadmap.steps import NoEffect, Step, step
-
 if TYPE_CHECKING:
+    from roadmap.costs import Cost, cost
+    from roadmap.design import Block, Conv, Design, Downsampling, Stem
+    from roadmap.ladders import compose, ladder
+    from roadmap.models import NamedModel, model
     from roadmap.network import build
+    from roadmap.recipe import Experiment, Recipe
+    from roadmap.rungs import Rung
+    from roadmap.steps import NoEffect, Step, step
     from roadmap.weights import load_timm, load_torchvision
 
 __all__ = [
@@ -39,15 +43,25 @@ __all__ = [
     "step",
 ]
 
+_MODULES = {
+    "costs": ("Cost", "cost"),
+    "design": ("Block", "Conv", "Design", "Downsampling", "Stem"),
+    "ladders": ("compose", "ladder"),
+    "models": ("NamedModel", "model"),
+    "network": ("build",),
+    "recipe": ("Experiment", "Recipe"),
+    "rungs": ("Rung",),
+    "steps": ("NoEffect", "Step", "step"),
+    "weights": ("load_timm", "load_torchvision"),
+}
+
 
 def __getattr__(name: str) -> Any:
-    """What needs torch is imported when it is asked for: designs and costs answer at once without it."""
-    if name == "build":
-        from roadmap.network import build
-
-        return build
-    if name in ("load_timm", "load_torchvision"):
-        from roadmap import weights
-
-        return getattr(weights, name)
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"roadmap.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

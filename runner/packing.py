@@ -14,8 +14,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import forkserver
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +32,9 @@ from roadmap.packed import (
 )
 from roadmap.plain import differences, from_data, to_data
 from roadmap.record import append_row, read_rows, write_json, write_whole
+from runner.launch.fork_server import fork_server
 from runner.launch.lock import exclusive
-from runner.launch.signals import handled
+from runner.launch.signals import FOR_THE_LAUNCHER
 from runner.packed import Shard, arrow, checksum, content_of_shards, schema
 from runner.photo import BadImage, Photo
 
@@ -185,7 +184,7 @@ def _write_all(
     """Each file when it is finished, in whatever order."""
     if not parts:
         return
-    context = _context()
+    context = fork_server("runner.packing")
     stop, done = context.Event(), context.Value("q", 0)
     pool = ProcessPoolExecutor(min(jobs, len(parts)), context, _begin, (stop, done))
     try:
@@ -205,17 +204,6 @@ def _write_all(
         pool.shutdown(cancel_futures=True)
 
 
-def _context() -> BaseContext:
-    """Processes that have this module already, where the system has such; signals are their starter's."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["runner.packing"])
-    with handled(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-        forkserver.ensure_running()
-    return context
-
-
 _stop: Any = threading.Event()  # a process's: whether it is to stop
 _done: Any = None  # and the images of all processes that are done
 
@@ -224,7 +212,7 @@ def _begin(stop: Any, done: Any) -> None:
     """In a process that packs."""
     global _stop, _done
     _stop, _done = stop, done
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+    for number in FOR_THE_LAUNCHER:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
 

@@ -1,69 +1,80 @@
-"""What the tests share, and the rule that CI skips nothing."""
+"""What every test has: fixtures, a state that no other test has touched, and the rule that CI skips nothing."""
 
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
-from roadmap.execution import Execution
 from roadmap.ladders import ladder
 from roadmap.record import Run
-from roadmap.study import load_study
-from tests.slurm import cluster, is_installed
-
-if TYPE_CHECKING:
-    from runner.device import Setup
-
-ROOT = Path(__file__).parent.parent
+from roadmap.study import changed, load_study
+from tests.helpers.cluster import Cluster, cluster, is_installed
+from tests.helpers.command import untouched
+from tests.helpers.training import FEW_DIGITS
 
 # No test talks to W&B. Before any process is started: those of a fork server have the environment of its start.
 os.environ["WANDB_MODE"] = "offline"
 
-# Nor do they read what users keep: a count that is there already hides what counting gives now.
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="roadmap-cache-")
+# Nor do they read what users keep: a count that is there already hides what counting gives now. The workers of xdist
+# have one folder, of the process that starts them.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    CACHE = tempfile.TemporaryDirectory(prefix="roadmap-cache-")
+    os.environ["XDG_CACHE_HOME"] = CACHE.name
+
+# A shell starts what is in its background with Ctrl-C ignored, and so would be what the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The machines are noisy, so that no test is timed; and in CI the draws are the same every time.
 settings.register_profile("roadmap", deadline=None, derandomize=os.environ.get("CI") == "true")
 settings.load_profile("roadmap")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first: no worker is left with a long one at the end. Those of a group stay together, on one worker."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI a test that is skipped fails the run: what it needs was to be installed."""
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if os.environ.get("CI") == "true" and reporter.stats.get("skipped"):
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")  # none in a worker of xdist
+    if os.environ.get("CI") == "true" and reporter and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.fixture(autouse=True)
+def isolated() -> Iterator[None]:
+    """No test finds what another has loaded."""
+    with untouched():
+        yield
+
+
 @pytest.fixture(scope="session")
-def whole_slurm():
+def session_cluster() -> Iterator[Cluster]:
     if not is_installed():
         pytest.skip("Slurm and its accounting are not installed, or this is not root's")
-    # Not below pytest's own folder, which other users may not pass through.
-    with tempfile.TemporaryDirectory(prefix="roadmap-slurm-", ignore_cleanup_errors=True) as folder:
-        with cluster(Path(folder)) as found:
-            yield found
+    with cluster() as started:
+        yield started
 
 
 @pytest.fixture
-def slurm(whole_slurm):
+def slurm(session_cluster: Cluster) -> Iterator[Cluster]:
     """A real cluster, with nothing in its queue."""
-    yield whole_slurm
-    whole_slurm.clear()
+    yield session_cluster
+    session_cluster.clear()
 
 
 @pytest.fixture
-def make_run():
-    """A small run of a rung of pico: `make_run("gelu", epochs=2)`."""
+def make_run() -> Callable[..., Run]:
+    """A run of a rung of pico that is not worth training for long: `make_run("gelu", epochs=3)`."""
 
     def make(rung: str = "pico", seed: int = 0, data: str = "digits", **recipe: object) -> Run:
-        from roadmap.study import changed
-
         study = load_study()
         (chosen,) = ladder("pico", rung, data=data)
         quick = {"epochs": 2, "warmup_epochs": 0, "batch_size": 256} | recipe
@@ -73,12 +84,14 @@ def make_run():
     return make
 
 
-def execution(**changes: object) -> Execution:
-    """The study's way to compute a run, with changes; whatever the disk's pace, each epoch ends with a checkpoint."""
-    return replace(load_study().execution, **{"checkpoint_share": 1.0} | changes)
+@pytest.fixture
+def tiny_run(make_run: Callable[..., Run]) -> Callable[..., Run]:
+    """A run whose training takes a tenth of that: a narrow network, and 336 of the digits in five batches."""
 
+    def make(rung: str = "pico", seed: int = 0, **recipe: object) -> Run:
+        run = make_run(rung, seed, **{"batch_size": 64} | recipe)
+        design = replace(run.experiment.design, width=8)
+        dataset = replace(run.dataset, train_images=336, test_images=114)
+        return replace(run, experiment=replace(run.experiment, design=design), data=FEW_DIGITS, dataset=dataset)
 
-def setup_of(run: Run, rank_count: int = 1, **changes: object) -> Setup:
-    from runner.device import choose_setup
-
-    return choose_setup(run.experiment.recipe, execution(**changes), rank_count, 1)
+    return make

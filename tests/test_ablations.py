@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,11 +13,13 @@ import roadmap
 from roadmap.ladders import find_rung
 from roadmap.mixers import MIXERS
 from roadmap.plain import differences
+from roadmap.plugins import load_file
 from roadmap.rungs import Move, Place
 from roadmap.steps import STEPS, NoEffect
 from roadmap.widths import match_width
-from tests.conftest import ROOT
-from tests.test_network import counted_by_torch
+from tests.helpers import ROOT
+from tests.helpers.command import run_apart, run_here
+from tests.helpers.designs import counted_by_torch
 
 EXAMPLE = ROOT / "docs" / "examples" / "attention.py"
 STEP_NAMES = [
@@ -221,16 +221,8 @@ def test_what_is_no_rung_is_refused(name):
 
 @pytest.fixture
 def attention():
-    """The worked example of the docs, loaded as a user loads it, and unloaded."""
-    from roadmap import plugins
-
-    before = dict(STEPS), dict(MIXERS), list(plugins.LOADED)
-    plugins.load_file(EXAMPLE)
-    yield
-    for table, old in zip((STEPS, MIXERS), before, strict=False):
-        table.clear()
-        table.update(old)
-    plugins.LOADED[:] = before[2]
+    """The worked example of the docs, loaded as a user loads it."""
+    load_file(EXAMPLE)
 
 
 def test_attention_takes_the_place_of_the_convolution_in_the_last_stage(attention):
@@ -263,29 +255,22 @@ def test_another_code_is_another_run(attention, make_run, monkeypatch):
     assert replace(run, mixers={"attention": "0123456789ab"}).identity != run.identity
 
 
-def command(*arguments, cwd, **environment):
-    import os
-
-    full = [sys.executable, "-m", "roadmap", *arguments]
-    return subprocess.run(full, cwd=cwd, capture_output=True, text=True, check=False, env=os.environ | environment)
-
-
 def test_every_verb_takes_a_step_of_ones_own(tmp_path):
     plugin = ["--plugin", str(EXAMPLE)]
-    listed = command("list", "--steps", "all,attention", *plugin, "--json", cwd=tmp_path)
-    assert json.loads(listed.stdout)[-1]["name"] == "attention"
-    assert "attention, 192" in command("show", "attention", *plugin, cwd=tmp_path).stdout
-    changed = command("diff", "layer-scale", "attention", *plugin, "-o", "diff.png", cwd=tmp_path).stdout
+    listed = run_here("list", "--steps", "all,attention", *plugin, "--json", cwd=tmp_path)
+    assert json.loads(listed.out)[-1]["name"] == "attention"
+    assert "attention, 192" in run_here("show", "attention", *plugin, cwd=tmp_path).out
+    changed = run_here("diff", "layer-scale", "attention", *plugin, "-o", "diff.png", cwd=tmp_path).out
     assert changed.splitlines()[0] == "design.block[3].convs[0].mixer: none -> attention"
     assert "block of stage 4" in changed and "block of stage 2" not in changed
     assert (tmp_path / "diff.png").read_bytes().startswith(b"\x89PNG")
-    assert "attention" in command("cost", "--steps", "attention", *plugin, cwd=tmp_path).stdout
+    assert "attention" in run_here("cost", "--steps", "attention", *plugin, cwd=tmp_path).out
     quick = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0", *plugin]
-    done = command("run", "--steps", "attention", *quick, cwd=tmp_path)
-    assert done.returncode == 0 and "figure: runs/roadmap-pico-" in done.stdout, done.stdout + done.stderr
-    assert command("figure", "--steps", "attention", *quick, cwd=tmp_path).returncode == 0
-    missing = command("list", "--steps", "attention", cwd=tmp_path)
-    assert missing.returncode == 2 and "unknown rung 'attention'" in missing.stderr
+    done = run_here("run", "--steps", "attention", *quick, cwd=tmp_path)
+    assert done.status == 0 and "figure: runs/roadmap-pico-" in done.out, done.out + done.err
+    assert run_here("figure", "--steps", "attention", *quick, cwd=tmp_path).status == 0
+    missing = run_here("list", "--steps", "attention", cwd=tmp_path)
+    assert missing.status == 2 and "unknown rung 'attention'" in missing.err
 
 
 def test_a_study_names_plugins_and_puts_their_steps_on_the_ladder(tmp_path):
@@ -294,8 +279,8 @@ def test_a_study_names_plugins_and_puts_their_steps_on_the_ladder(tmp_path):
     entry = "  - {step: attention, title: attention, group: Mine}\n"
     text = text.replace("\n# Whose word is followed", entry + "\n# Whose word is followed") + "\nplugins: [mine.py]\n"
     (tmp_path / "ablations.yaml").write_text(text, encoding="utf-8")
-    listed = command("list", "--json", cwd=tmp_path)
-    assert [row["name"] for row in json.loads(listed.stdout)][-2:] == ["layer-scale", "attention"], listed.stderr
+    listed = run_here("list", "--json", cwd=tmp_path)
+    assert [row["name"] for row in json.loads(listed.out)][-2:] == ["layer-scale", "attention"], listed.err
 
 
 def test_installed_packages_bring_steps_and_mixers_by_an_entry_point(tmp_path):
@@ -307,17 +292,17 @@ def test_installed_packages_bring_steps_and_mixers_by_an_entry_point(tmp_path):
     import os
 
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    shown = command("diff", "layer-scale", "attention", cwd=tmp_path, PYTHONPATH=path)
-    assert shown.returncode == 0 and "mixer: none -> attention" in shown.stdout, shown.stderr
+    shown = run_apart("diff", "layer-scale", "attention", cwd=tmp_path, env={"PYTHONPATH": path})
+    assert shown.status == 0 and "mixer: none -> attention" in shown.out, shown.err
     quick = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
-    done = command("run", "--steps", "attention", *quick, cwd=tmp_path, PYTHONPATH=path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_apart("run", "--steps", "attention", *quick, cwd=tmp_path, env={"PYTHONPATH": path})
+    assert done.status == 0, done.out + done.err
     text = (ROOT / "ablations.yaml").read_text(encoding="utf-8")
     entry = "  - {step: attention, title: attention, group: Mine}\n"
     text = text.replace("\n# Whose word is followed", entry + "\n# Whose word is followed")
     (tmp_path / "ablations.yaml").write_text(text, encoding="utf-8")
-    listed = command("list", "--json", cwd=tmp_path, PYTHONPATH=path)
-    assert json.loads(listed.stdout)[-1]["name"] == "attention", listed.stderr
+    listed = run_apart("list", "--json", cwd=tmp_path, env={"PYTHONPATH": path})
+    assert json.loads(listed.out)[-1]["name"] == "attention", listed.err
 
 
 @pytest.mark.parametrize(
@@ -334,9 +319,9 @@ def test_installed_packages_bring_steps_and_mixers_by_an_entry_point(tmp_path):
 def test_plugins_that_do_not_load_are_named(tmp_path, text, message):
     if text is not None:
         (tmp_path / "plugin.py").write_text(text)
-    done = command("list", "--plugin", "plugin.py", cwd=tmp_path)
-    assert done.returncode == 2 and "plugin.py" in done.stderr and message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    done = run_here("list", "--plugin", "plugin.py", cwd=tmp_path)
+    assert done.status == 2 and "plugin.py" in done.err and message in done.err
+    assert len(done.err.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -355,8 +340,8 @@ def test_plugins_that_do_not_load_are_named(tmp_path, text, message):
 def test_steps_that_fail_are_named(tmp_path, body, written, message):
     head = "from __future__ import annotations\nfrom dataclasses import replace\nimport roadmap\n"
     (tmp_path / "plugin.py").write_text(f"{head}@roadmap.step('mine')\n{body}\n")
-    done = command("list", "--steps", written, "--plugin", "plugin.py", cwd=tmp_path)
-    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    done = run_here("list", "--steps", written, "--plugin", "plugin.py", cwd=tmp_path)
+    assert done.status == 2 and message in done.err and "Traceback" not in done.err
 
 
 def test_a_plugin_is_loaded_once_however_it_is_spelt(tmp_path):
@@ -364,26 +349,16 @@ def test_a_plugin_is_loaded_once_however_it_is_spelt(tmp_path):
     (tmp_path / "mine.py").write_text(EXAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
     text = (ROOT / "ablations.yaml").read_text(encoding="utf-8") + "\nplugins: [sub/../mine.py]\n"
     (tmp_path / "ablations.yaml").write_text(text, encoding="utf-8")
-    assert command("list", "--plugin", "mine.py", cwd=tmp_path).returncode == 0
+    assert run_here("list", "--plugin", "mine.py", cwd=tmp_path).status == 0
 
 
 def test_two_files_of_one_name_are_two_codes(tmp_path):
-    from roadmap import plugins
-
-    before, loaded = dict(MIXERS), list(plugins.LOADED)
-    try:
-        for name in ("a", "b"):
-            (tmp_path / name).mkdir()
-            text = (
-                f"from roadmap.mixers import mixer\n@mixer('{name}', parameters=len, macs=len)\nclass Mix:\n    pass\n"
-            )
-            (tmp_path / name / "mix.py").write_text(text)
-            plugins.load_file(tmp_path / name / "mix.py")
-        assert MIXERS["a"].code != MIXERS["b"].code
-    finally:
-        MIXERS.clear()
-        MIXERS.update(before)
-        plugins.LOADED[:] = loaded
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        text = f"from roadmap.mixers import mixer\n@mixer('{name}', parameters=len, macs=len)\nclass Mix:\n    pass\n"
+        (tmp_path / name / "mix.py").write_text(text)
+        load_file(tmp_path / name / "mix.py")
+    assert MIXERS["a"].code != MIXERS["b"].code
 
 
 def test_changed_boxes_are_those_gone_and_those_new():

@@ -17,8 +17,7 @@ from analysis.attribution import Ablations, attribute
 from analysis.metrics import METRICS
 from analysis.results import Result
 from roadmap.costs import Cost
-from roadmap.record import Run
-from roadmap.study import load_study
+from tests.helpers.records import study_run
 
 STEPS = ("patchify-stem", "gelu", "fewer-activations", "fewer-norms", "layer-norm")
 TITLES = {step: step.upper() for step in STEPS}
@@ -26,9 +25,9 @@ TITLES = {step: step.upper() for step in STEPS}
 
 def results(ablation, value, seeds=1, noise=0.0, steps=STEPS, study_number=0):
     """Of rungs whose accuracy is `value` of the set of their steps."""
-    study, found = load_study(), []
+    found = []
     for rung in roadmap.ladder("pico", steps=steps, ablation=ablation):
-        run = Run("pico", rung.name, rung.experiment, "digits", study.dataset("digits"), 0, "paper")
+        run = study_run(rung)
         draw = random.Random(f"{run.identity} {study_number}")
         rows = {seed: {"top1": value(frozenset(rung.steps)) + draw.gauss(0, noise)} for seed in range(seeds)}
         rows = {seed: row | {"test_loss": -row["top1"]} for seed, row in rows.items()}

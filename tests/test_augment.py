@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,17 +13,13 @@ from timm.data import create_transform
 from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
 
-import roadmap
 from roadmap.study import load_study
 from runner.augment import Erasing, Mixing, Normalization, resized
 from runner.randomness import seed_for, seed_globally
 from runner.transforms import evaluation_transform, training_transform
+from tests.helpers.designs import recipe_of
 
 IMAGENET = load_study().dataset("imagenet")
-
-
-def recipe_of(rung, regime="resnet-50", **changes):
-    return replace(roadmap.ladder(regime, rung)[0].experiment.recipe, **changes)
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,9 @@ from roadmap.measurements import (
     read_rounds,
     workload_of,
 )
-from roadmap.record import Run, append_metrics, write_json, write_manifest
-from roadmap.study import load_study
-from tests.conftest import ROOT, execution
+from tests.helpers import ROOT
+from tests.helpers.records import finish, study_run
+from tests.helpers.training import execution
 
 QUICK = ["--rounds", "1", "--warm-up", "0", "--seconds", "0.001", "--batch", "4"]
 CONDITIONS = Conditions("cpu", "a processor", "fp32", 2, 64, True, None, False, "2.14.1")
@@ -38,12 +38,6 @@ ROUND = Round("2026-01-01", "pico", "gelu", "a", 32, 10**6, 2 * 10**6, CONDITION
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run_of(rung, regime="pico"):
-    study = load_study()
-    data = study.regime(regime).data
-    return Run(regime, rung.name, rung.experiment, data, study.dataset(data), 0, "paper")
 
 
 def test_every_rung_is_measured_printed_and_kept(here, capsys):
@@ -61,7 +55,7 @@ def test_every_rung_is_measured_printed_and_kept(here, capsys):
         assert each.training_images_per_second > 0 and each.inference_images_per_second > 0
         assert each.training_peak_bytes > each.inference_peak_bytes > 0
         assert each.conditions.batch == 4 and each.matrix_gmacs_per_second > 0
-    assert kept[0].workload == workload_of(run_of(ladder("pico", "recipe")[0]))
+    assert kept[0].workload == workload_of(study_run(ladder("pico", "recipe")[0]))
 
 
 def test_the_json_has_what_was_asked_for(here, capsys):
@@ -130,7 +124,7 @@ def test_what_can_not_be_measured_is_refused_in_a_sentence(here, capsys, options
 def test_a_batch_is_what_a_device_takes_and_less_on_a_cpu():
     from runner.bench import make_plan
 
-    small, large = run_of(ladder("pico", "gelu")[0]), run_of(ladder("resnet-50", "gelu")[0], "resnet-50")
+    small, large = study_run(ladder("pico", "gelu")[0]), study_run(ladder("resnet-50", "gelu")[0], regime="resnet-50")
     assert make_plan([small], execution(device="cpu")).batch == 64
     assert make_plan([large], execution(device="cpu")).batch == 16
     assert make_plan([large], execution(device="cpu", device_batch=128)).batch == 128
@@ -162,7 +156,7 @@ def test_a_measured_step_is_the_engines_and_changes_no_weight(make_run):
 
 
 def test_networks_with_the_same_work_share_a_measurement():
-    gelu, recipe, start = (run_of(ladder("pico", name)[0]) for name in ("gelu", "recipe", "pico"))
+    gelu, recipe, start = (study_run(ladder("pico", name)[0]) for name in ("gelu", "recipe", "pico"))
 
     def with_recipe(**changes):
         return replace(gelu, experiment=replace(gelu.experiment, recipe=replace(gelu.experiment.recipe, **changes)))
@@ -210,23 +204,20 @@ def test_lines_that_are_no_measurement_are_left_out(tmp_path):
 def test_figures_take_what_was_measured(here, capsys):
     rungs = ladder("pico", "pico..recipe")
     for rung in rungs:
-        run = run_of(rung)
-        folder = run.folder(here / "runs")
-        write_manifest(folder, run)
-        losses = {"top1": 90.0, "test_loss": 0.3, "train_loss": 0.4, "seconds": 1.0}
-        append_metrics(folder, {"epoch": 1, "images_per_second": 900.0, "peak_memory_bytes": 2**28} | losses)
-        write_json(folder / "result.json", {"identity": run.identity, "top1": 90.0, "seconds": 1.0})
+        finish(study_run(rung), here / "runs", epochs=1)
     steps = ["--steps", "pico..recipe"]
     assert main(["figure", *steps, "--throughput"]) == 2
     assert "nothing is measured of these networks' throughput" in capsys.readouterr().err
-    append_round(here / "runs", replace(ROUND, workload=workload_of(run_of(rungs[0]))))
+    append_round(here / "runs", replace(ROUND, workload=workload_of(study_run(rungs[0]))))
     assert main(["figure", *steps, "--throughput"]) == 0
     assert main(["figure", *steps, "--kind", "tradeoff", "--x", "throughput"]) == 0
     assert "has measured 1 of these 2 networks" in capsys.readouterr().err
-    append_round(here / "runs", replace(ROUND, workload=workload_of(run_of(rungs[1]))))
+    append_round(here / "runs", replace(ROUND, workload=workload_of(study_run(rungs[1]))))
     assert main(["figure", *steps, "--kind", "tradeoff", "--x", "throughput"]) == 0
     assert "has measured" not in capsys.readouterr().err
-    append_round(here / "runs", replace(ROUND, workload=workload_of(run_of(ladder("resnet-50")[0], "resnet-50"))))
+    append_round(
+        here / "runs", replace(ROUND, workload=workload_of(study_run(ladder("resnet-50")[0], regime="resnet-50")))
+    )
     published = ["figure", "--published", "--regime", "resnet-50", "--throughput", "--out", "runs"]
     assert main([*published, "-o", "paper.svg"]) == 0
     assert main(["figure", "--published", "--out", "runs"]) == 2

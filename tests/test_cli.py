@@ -3,40 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from roadmap.cli import main
 from roadmap.ladders import ladder
-from roadmap.record import read_metrics
-from roadmap.study import load_study
-from tests.test_sources import make_folder
+from tests.helpers.command import run_here
+from tests.helpers.images import make_folder
 
 QUICK = ["--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0", "--set", "recipe.batch_size=256"]
+QUICK += ["--set", "design.width=8"]
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    load_study.cache_clear()
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-def roadmap_process(*arguments, **options):
-    return subprocess.Popen([sys.executable, "-m", "roadmap", *arguments], text=True, **options)
-
-
-def roadmap(*arguments) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "roadmap", *arguments], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("regime", ["pico", "resnet-50", "resnet-200"])
@@ -171,25 +153,10 @@ def test_what_the_parser_refuses_gets_one_sentence_too(capsys, arguments):
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-def test_an_ablations_yaml_that_is_wrong_is_named(capsys, tmp_path):
+def test_an_ablations_yaml_that_is_wrong_is_named(tmp_path):
     (tmp_path / "ablations.yaml").write_text("format: 1\nregime: {}\n")
-    assert main(["list"]) == 2
-    assert "ablations.yaml: regime: unknown key; did you mean 'regimes'" in capsys.readouterr().err
-
-
-def test_designs_are_answered_without_torch():
-    for arguments in (["list"], ["show", "gelu"], ["diff", "recipe", "gelu"], ["cost"], ["run", "--dry-run"]):
-        code = f"import sys, roadmap.cli; sys.exit(roadmap.cli.main({arguments!r}) or 'torch' in sys.modules)"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, arguments
-
-
-def test_a_closed_pipe_is_no_error():
-    process = roadmap_process("list", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process.stdout.close()
-    assert process.stderr.read() == ""
-    process.stderr.close()
-    assert process.wait() == 0
+    done = run_here("list")
+    assert done.status == 2 and "ablations.yaml: regime: unknown key; did you mean 'regimes'" in done.err
 
 
 def test_dry_run_names_every_run_and_makes_nothing(capsys, tmp_path):
@@ -199,230 +166,95 @@ def test_dry_run_names_every_run_and_makes_nothing(capsys, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_run_trains_draws_and_then_trains_nothing(tmp_path):
-    first = roadmap("run", "--steps", "recipe,gelu", *QUICK)
-    assert first.returncode == 0, first.stderr
-    assert "2 runs, 0 finished already" in first.stdout
-    assert "figure: runs/roadmap-pico-recipe.epochs-2" in first.stdout and ".svg" in first.stdout
+    first = run_here("run", "--steps", "recipe,gelu", *QUICK)
+    assert first.status == 0, first.err
+    assert "2 runs, 0 finished already" in first.out
+    assert "figure: runs/roadmap-pico-recipe.epochs-2" in first.out and ".svg" in first.out
     (figure,) = tmp_path.glob("runs/*.png")
     assert figure.read_bytes().startswith(b"\x89PNG")
     results = {path: path.read_bytes() for path in tmp_path.glob("runs/pico/*/result.json")}
     assert len(results) == 2
     figure.unlink()
 
-    again = roadmap("run", "--steps", "recipe,gelu", *QUICK)
-    assert again.returncode == 0 and "nothing to train" in again.stdout
+    again = run_here("run", "--steps", "recipe,gelu", *QUICK)
+    assert again.status == 0 and "nothing to train" in again.out
     assert figure.exists()
     assert {path: path.read_bytes() for path in results} == results
 
     # One value changed is another run beside them.
-    other = roadmap("run", "--steps", "gelu", *QUICK, "--set", "recipe.drop_path=0.2")
-    assert other.returncode == 0 and "1 run, 0 finished already" in other.stdout
+    other = run_here("run", "--steps", "gelu", *QUICK, "--set", "recipe.drop_path=0.2")
+    assert other.status == 0 and "1 run, 0 finished already" in other.out
     assert len(list(tmp_path.glob("runs/pico/*/result.json"))) == 3
 
     # The figure is of the study as it is set, and says so where there is none.
-    assert roadmap("figure", *QUICK).returncode == 0
-    none = roadmap("figure")
-    assert none.returncode == 2 and "no finished run" in none.stderr
-
-
-def wait_for_epoch(folder: Path) -> None:
-    """Waits until a run has finished an epoch, so that there is something to lose."""
-    deadline = time.monotonic() + 120
-    while not any(read_metrics(run) for run in folder.glob("runs/pico/*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-LONG = ["run", "--steps", "recipe,layer-norm", "--set", "recipe.epochs=8", "--set", "recipe.batch_size=64"]
+    assert run_here("figure", *QUICK).status == 0
+    none = run_here("figure")
+    assert none.status == 2 and "no finished run" in none.err
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("delay", [0.2, 0.5, 1.0, 2.5])
-def test_ctrl_c_while_it_starts_is_clean(tmp_path, delay):
-    process = roadmap_process(*LONG, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
-    time.sleep(delay)
-    os.killpg(process.pid, signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in out + errors and len(errors.strip().splitlines()) <= 1
-
-
-@pytest.mark.slow
-def test_two_commands_at_once_share_the_work(tmp_path):
-    arguments = ["run", "--steps", "recipe,gelu", *QUICK, "--set", "recipe.epochs=6"]
-    processes = [roadmap_process(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
-    told = [process.communicate(timeout=200) for process in processes]
-    codes = [process.returncode for process in processes]
-    assert 0 in codes and set(codes) <= {0, 1}, told  # who leaves runs to the other has not finished the study
-    assert 1 not in codes or "in training by another process" in str(told)
-    assert "Traceback" not in str(told)
-    assert len(list(tmp_path.rglob("result.json"))) == 2
-    for log in tmp_path.rglob("log.txt"):
-        assert "Traceback" not in log.read_text() and log.read_text().count("epoch 6:") == 1
-
-
-@pytest.mark.slow
-def test_the_death_of_the_launcher_stops_its_runs_with_their_state_saved(tmp_path):
-    process = roadmap_process(*LONG, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
-    wait_for_epoch(tmp_path)
-    process.kill()  # the launcher alone
-    process.communicate()
-    deadline = time.monotonic() + 30
-    while not all("stopped in epoch" in log.read_text() for log in tmp_path.rglob("log.txt")):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def test_a_result_that_is_not_the_runs_is_not_believed(tmp_path):
-    assert roadmap("run", "--steps", "recipe", *QUICK).returncode == 0
+    assert run_here("run", "--steps", "recipe", *QUICK).status == 0
     (path,) = tmp_path.rglob("result.json")
     for wrong in ({}, {"identity": "0"}, json.loads(path.read_text()) | {"top1": "high"}):
         path.write_text(json.dumps(wrong))
         for verb in (["run", "--steps", "recipe"], ["figure"]):
-            done = roadmap(*verb, *QUICK)
-            assert done.returncode == 2 and "result.json" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_a_part_of_the_study_leaves_the_other_bars_in_the_figure(tmp_path):
-    assert roadmap("run", "--steps", "recipe,gelu", *QUICK).returncode == 0
-    (figure,) = tmp_path.rglob("*.svg")
-    assert "epochs" in figure.name  # settings of one's own have a figure of their own
-    whole = figure.read_bytes()
-    assert roadmap("run", "--steps", "gelu", *QUICK).returncode == 0
-    assert figure.read_bytes() == whole
-
-
-def test_figure_draws_what_run_set(tmp_path):
-    settings = ["--set", "recipe.epochs=3", "--set", "recipe.batch_size=256"]  # too few epochs for resnet-50's warm-up
-    assert roadmap("run", "--steps", "gelu", *settings).returncode == 0
-    assert roadmap("figure", *settings).returncode == 0
-
-
-def test_an_output_that_lacks_a_character_or_is_closed_is_no_error(tmp_path):
-    import subprocess
-
-    command = [sys.executable, "-m", "roadmap", "list"]
-    done = subprocess.run(command, capture_output=True, check=False, env=os.environ | {"PYTHONIOENCODING": "latin-1"})
-    assert done.returncode == 0 and b"layer-scale" in done.stdout
-    closed = subprocess.run(["sh", "-c", f"{sys.executable} -m roadmap list >&-"], capture_output=True, check=False)
-    assert closed.returncode == 0 and closed.stderr == b""
+            done = run_here(*verb, *QUICK)
+            assert done.status == 2 and "result.json" in done.err and "Traceback" not in done.err
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_study_goes_on_and_ends_as_an_undisturbed_one(tmp_path, monkeypatch, how):
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "broken").mkdir()
-    monkeypatch.chdir(tmp_path / "whole")
-    assert roadmap(*LONG).returncode == 0
-    monkeypatch.chdir(tmp_path / "broken")
-    process = roadmap_process(*LONG, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
-    wait_for_epoch(tmp_path / "broken")
-    os.killpg(process.pid, how)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[how]
-    if how == signal.SIGINT:
-        assert len(errors.strip().splitlines()) == 1 and "the same command goes on from here" in errors
-    assert not list((tmp_path / "broken").rglob("result.json"))
-
-    again = roadmap(*LONG)
-    assert again.returncode == 0 and "to go on where they were" in again.stdout
-    records = {}
-    for study in ("whole", "broken"):
-        for path in (tmp_path / study).glob("runs/pico/*/result.json"):
-            result = json.loads(path.read_text())
-            assert result["restarts"] <= (study == "broken")
-            own = (
-                "seconds",
-                "finished",
-                "restarts",
-                "lost_steps",
-                "images_per_second",
-                "peak_memory_bytes",
-            )  # what the interruption took
-            records.setdefault(path.parent.name, []).append({k: v for k, v in result.items() if k not in own})
-            assert len(read_metrics(path.parent)) == 8
-    assert len(records) == 2 and all(first == second for first, second in records.values())
+def test_a_part_of_the_study_leaves_the_other_bars_in_the_figure(tmp_path):
+    assert run_here("run", "--steps", "recipe,gelu", *QUICK).status == 0
+    (figure,) = tmp_path.rglob("*.svg")
+    assert "epochs" in figure.name  # settings of one's own have a figure of their own
+    whole = figure.read_bytes()
+    assert run_here("run", "--steps", "gelu", *QUICK).status == 0
+    assert figure.read_bytes() == whole
 
 
+@pytest.mark.slow
+def test_figure_draws_what_run_set(tmp_path):
+    settings = ["--set", "recipe.epochs=3", *QUICK[4:]]  # too few epochs for resnet-50's warm-up
+    assert run_here("run", "--steps", "gelu", *settings).status == 0
+    assert run_here("figure", *settings).status == 0
+
+
+@pytest.mark.slow
 def test_a_run_that_fails_leaves_the_others_alone(tmp_path):
-    assert roadmap("run", "--steps", "gelu", *QUICK, "--dry-run").returncode == 0
-    listed = roadmap("run", "--steps", "gelu", *QUICK, "--dry-run").stdout
+    assert run_here("run", "--steps", "gelu", *QUICK, "--dry-run").status == 0
+    listed = run_here("run", "--steps", "gelu", *QUICK, "--dry-run").out
     folder = Path(listed.splitlines()[2].split()[-1])
     (folder / "log.txt").mkdir(parents=True)  # where the log is to be written
-    done = roadmap("run", "--steps", "recipe,gelu", *QUICK)
-    assert done.returncode == 1
-    assert "failed: pico/gelu-s0" in done.stderr and "Is a directory" in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
+    done = run_here("run", "--steps", "recipe,gelu", *QUICK)
+    assert done.status == 1
+    assert "failed: pico/gelu-s0" in done.err and "Is a directory" in done.out
+    assert "Traceback" not in done.out + done.err
     assert len(list(tmp_path.rglob("result.json"))) == 1
-    assert "figure: " in done.stdout
+    assert "figure: " in done.out
 
 
+@pytest.mark.slow
 def test_a_divergence_is_told_in_a_sentence(tmp_path):
-    done = roadmap("run", "--steps", "pico", *QUICK, "--set", "recipe.learning_rate=1e14")
-    assert done.returncode == 1
-    assert "diverged: the loss is nan in epoch 1, step 2, at a learning rate of 1e+14" in done.stdout
-    assert "--on-nan retry goes on from the last checkpoint" in done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+    done = run_here("run", "--steps", "pico", *QUICK, "--set", "recipe.learning_rate=1e14")
+    assert done.status == 1
+    assert "diverged: the loss is nan in epoch 1, step 2, at a learning rate of 1e+14" in done.out
+    assert "--on-nan retry goes on from the last checkpoint" in done.err
+    assert "Traceback" not in done.out + done.err
     (log,) = tmp_path.rglob("log.txt")
     assert "Traceback" not in log.read_text()
-    again = roadmap("run", "--steps", "pico", *QUICK, "--set", "recipe.learning_rate=1e14")
-    assert again.returncode == 1 and "nothing to train" in again.stdout and "diverged: pico/pico-s0" in again.stderr
-    hopeless = roadmap("run", "--steps", "pico", *QUICK, "--set", "recipe.learning_rate=1e14", "--on-nan", "retry")
-    assert hopeless.returncode == 1 and "3 retries did not help" in hopeless.stderr
+    again = run_here("run", "--steps", "pico", *QUICK, "--set", "recipe.learning_rate=1e14")
+    assert again.status == 1 and "nothing to train" in again.out and "diverged: pico/pico-s0" in again.err
+    hopeless = run_here("run", "--steps", "pico", *QUICK, "--set", "recipe.learning_rate=1e14", "--on-nan", "retry")
+    assert hopeless.status == 1 and "3 retries did not help" in hopeless.err
 
 
 def test_a_folder_that_is_no_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    done = roadmap("run", "--steps", "pico", *QUICK, "--out", "file")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-
-
-def test_progress_is_live_in_a_terminal():
-    leader, follower = pty.openpty()
-    process = roadmap_process(
-        "run", "--steps", "recipe", *QUICK, stdout=follower, stderr=follower, env=os.environ | {"TERM": "xterm"}
-    )
-    os.close(follower)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(leader, 4096)
-        except OSError:
-            break
-        if not piece:
-            break
-        shown += piece
-    os.close(leader)
-    assert process.wait() == 0
-    text = shown.decode()
-    assert "\x1b[" in text and "2/2 epochs" in text and "all runs" in text and "top-1" in text and "left" in text
-
-
-def test_sigusr2_saves_the_state_and_training_goes_on(tmp_path):
-    process = roadmap_process("run", "--steps", "recipe", *QUICK, "--set", "recipe.epochs=60", stdout=subprocess.PIPE)
-
-    def log():
-        return "".join(path.read_text() for path in tmp_path.rglob("log.txt"))
-
-    try:
-        while "epoch 1:" not in log():
-            assert process.poll() is None
-            time.sleep(0.05)
-        asked = time.monotonic()
-        process.send_signal(signal.SIGUSR2)
-        while "saved in epoch" not in log():
-            assert process.poll() is None and time.monotonic() - asked < 10
-            time.sleep(0.01)
-        epochs = log().count("top-1")
-        while log().count("top-1") < epochs + 2:
-            assert process.poll() is None
-            time.sleep(0.05)
-    finally:
-        process.terminate()
-        process.communicate()
-    assert "stopped in epoch" in log()
+    done = run_here("run", "--steps", "pico", *QUICK, "--out", "file")
+    assert done.status == 2 and done.err.count("\n") == 1
 
 
 def test_how_runs_are_computed_is_no_part_of_what_they_are(capsys, tmp_path):
@@ -453,64 +285,18 @@ def test_how_runs_are_computed_is_no_part_of_what_they_are(capsys, tmp_path):
     ],
 )
 def test_what_can_not_be_had_here_is_one_sentence(tmp_path, setting, message):
-    done = roadmap("run", "--steps", "recipe", "--set", setting)
-    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+    done = run_here("run", "--steps", "recipe", "--set", setting)
+    assert done.status == 2 and message in done.err and done.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("workers", "saves_first"), [("0", True), ("2", True), ("2", False)])
-def test_a_signal_to_all_processes_at_once_stops_with_the_state_saved(tmp_path, workers, saves_first):
-    """As Slurm, a terminal and `timeout` send it: who serves a run is to outlive its step in flight."""
-    command = ["run", "--steps", "recipe", *QUICK, "--set", "recipe.epochs=60", "--workers", workers]
-    process = roadmap_process(*command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-    def log():
-        return "".join(path.read_text() for path in tmp_path.rglob("log.txt"))
-
-    while "epoch 1:" not in log():
-        assert process.poll() is None
-        time.sleep(0.05)
-    if saves_first:
-        os.killpg(process.pid, signal.SIGUSR2)
-        while "saved in epoch" not in log():
-            assert process.poll() is None
-            time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 143 and "stopped: 0 of 1 runs finished" in output
-    assert "stopped in epoch" in log() and "Traceback" not in log() + output and "resource_tracker" not in output
-
-
-def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path):
-    """A step that takes minutes is waited for, but for whom that is too long."""
-    command = [
-        "run",
-        "--steps",
-        "recipe",
-        *QUICK,
-        "--set",
-        "recipe.image_size=384",
-        "--set",
-        "execution.device_batch=256",
-    ]
-    process = roadmap_process(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    while not list(tmp_path.rglob("manifest.json")):
-        time.sleep(0.1)
-    time.sleep(2)
-    process.send_signal(signal.SIGINT)
-    time.sleep(2)
-    assert process.poll() is None  # the step is in flight
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
-    assert process.returncode == 130
-
-
+@pytest.mark.slow
 def test_averaged_weights_are_reported_apart(capsys):
     settings = [*QUICK, "--set", "recipe.ema=0.9"]
-    done = roadmap("run", "--steps", "recipe", *settings)
-    assert done.returncode == 0 and "EMA top-1 %" in done.stdout
-    plain = roadmap("run", "--steps", "recipe", *QUICK)
-    assert "EMA" not in plain.stdout
+    done = run_here("run", "--steps", "recipe", *settings)
+    assert done.status == 0 and "EMA top-1 %" in done.out
+    plain = run_here("run", "--steps", "recipe", *QUICK)
+    assert "EMA" not in plain.out
 
 
 def test_what_has_no_say_is_refused(capsys):
@@ -523,36 +309,35 @@ def test_what_has_no_say_is_refused(capsys):
     assert "--data NAME=PATH" in capsys.readouterr().err
 
 
-def test_a_run_that_began_by_one_augmentation_is_not_asked_for_by_the_other(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    command = ["run", "--steps", "pico", "--set", "recipe.epochs=1", "--set", "recipe.decay_epochs=1"]
-    assert main([*command, "--augment", "reference"]) == 0
+@pytest.mark.slow
+def test_a_run_that_began_by_one_augmentation_is_not_asked_for_by_the_other(tmp_path):
+    command = ["run", "--steps", "pico", "--set", "recipe.epochs=1", "--set", "recipe.decay_epochs=1", *QUICK[4:]]
+    assert run_here(*command, "--augment", "reference")
     (manifest,) = tmp_path.glob("runs/pico/*/manifest.json")
     assert json.loads(manifest.read_text())["execution"]["augment"] == "reference"
-    assert main([*command, "--augment", "fast"]) == 2
-    found = capsys.readouterr().err
-    assert "began with reference augmentation, --augment fast is another; --out FOLDER trains it anew" in found
-    assert main(command) == 0
+    refused = run_here(*command, "--augment", "fast")
+    assert refused.status == 2
+    message = "began with reference augmentation, --augment fast is another; --out FOLDER trains it anew"
+    assert message in refused.err
+    assert run_here(*command)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "by_image",
     [["--set", "recipe.randaugment=rand-m9-mstd0.5-inc1"], ["--data", "FOLDER", "--set", "recipe.batch_size=2"]],
 )
-def test_a_run_older_than_the_choice_of_augmentation_goes_on_with_what_there_was(
-    tmp_path, monkeypatch, capsys, by_image
-):
-    monkeypatch.chdir(tmp_path)
-    command = ["run", "--steps", "layer-norm", "--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
+def test_a_run_older_than_the_choice_of_augmentation_goes_on_with_what_there_was(tmp_path, by_image):
+    command = ["run", "--steps", "layer-norm", "--set", "recipe.epochs=1", *QUICK[2:4], *QUICK[6:]]
     command += [str(make_folder(tmp_path / "pets")) if each == "FOLDER" else each for each in by_image]
-    assert main(command) == 0
+    assert run_here(*command)
     (path,) = tmp_path.glob("runs/pico/*/manifest.json")
     manifest = json.loads(path.read_text())
     assert manifest["execution"].pop("augment") == "fast"
     path.write_text(json.dumps(manifest))
-    assert main([*command, "--augment", "fast"]) == 2
-    assert "began with reference augmentation" in capsys.readouterr().err
-    assert main([*command, "--augment", "reference"]) == 0
+    refused = run_here(*command, "--augment", "fast")
+    assert refused.status == 2 and "began with reference augmentation" in refused.err
+    assert run_here(*command, "--augment", "reference")
     path.write_text(json.dumps(manifest | {"execution": "fast"}))
-    assert main([*command, "--augment", "fast"]) == 2
-    assert "manifest.json: execution: 'fast' is not a mapping" in capsys.readouterr().err
+    refused = run_here(*command, "--augment", "fast")
+    assert refused.status == 2 and "manifest.json: execution: 'fast' is not a mapping" in refused.err

@@ -10,28 +10,8 @@ import pandas as pd
 import pytest
 
 from analysis.collection import CACHE, COLUMNS, collect, write_table
-from roadmap.record import Divergence, append_metrics, write_divergences, write_json, write_manifest
-
-CIRCUMSTANCES = {
-    "execution": {"processes": 2, "threads": 3},
-    "machine": {"host": "n1", "gpu": None},
-    "versions": {"torch": "2.14.1"},
-    "code": {"commit": "abc", "modified": False},
-    "started": "2026-01-01T00:00:00+00:00",
-}
-
-
-def finish(run, out, top1=90.0, **more):
-    folder = run.folder(out)
-    write_manifest(folder, run, **CIRCUMSTANCES)
-    result = {"identity": run.identity, "top1": top1, "seconds": 60.0, "epochs": 2, "images_per_second": 5.0}
-    write_json(folder / "result.json", result | {"peak_memory_bytes": 7} | more)
-    return folder
-
-
-def epoch(number, **more):
-    row = {"epoch": number, "train_loss": 2.0, "test_loss": 1.0, "top1": 80.0 + number, "top5": 99.0, "seconds": 3.0}
-    return row | {"images_per_second": 100.0 * number, "peak_memory_bytes": 1000 * number} | more
+from roadmap.record import Divergence, append_metrics, write_divergences, write_json
+from tests.helpers.records import ENVIRONMENT, begin, epoch_row, finish
 
 
 def test_a_row_says_what_a_run_came_to(make_run, tmp_path):
@@ -59,9 +39,8 @@ def test_seeds_are_apart_and_of_one_experiment(make_run, tmp_path):
 
 def test_what_is_not_finished_is_listed_with_its_reason(make_run, tmp_path):
     begun, diverged, moved = make_run("gelu"), make_run("recipe"), make_run("width")
-    write_manifest(begun.folder(tmp_path), begun)
-    append_metrics(begun.folder(tmp_path), epoch(1))
-    write_manifest(diverged.folder(tmp_path), diverged)
+    begin(begun, tmp_path, epochs=1)
+    begin(diverged, tmp_path)
     write_divergences(diverged.folder(tmp_path), [Divergence(2, 3, 0.004, "nan", "stages.1")])
     folder = finish(moved, tmp_path)
     folder.rename(folder.with_name("width-s0-0123456789ab"))
@@ -88,10 +67,10 @@ def test_a_result_without_pace_and_memory_has_them_from_its_epochs(make_run, tmp
     run = make_run("gelu")
     folder = finish(run, tmp_path)
     for number in (1, 2):
-        append_metrics(folder, epoch(number))
+        append_metrics(folder, epoch_row(number))
     write_json(folder / "result.json", {"identity": run.identity, "top1": 90.0, "seconds": 60.0})
     row = collect(tmp_path).iloc[0]
-    assert (row["images_per_second"], row["peak_memory_bytes"], row["train_loss"]) == (150.0, 2000, 2.0)
+    assert (row["images_per_second"], row["peak_memory_bytes"], row["train_loss"]) == (150.0, 2000, 1.0)
     assert row["top1"] == 90.0  # the result's own word counts
 
 
@@ -137,7 +116,7 @@ def test_a_folder_that_is_gone_is_gone_from_the_table(make_run, tmp_path):
 
 def test_tables_are_written_and_read_back(make_run, tmp_path):
     finish(make_run("gelu"), tmp_path / "runs")
-    write_manifest(make_run("recipe").folder(tmp_path / "runs"), make_run("recipe"))
+    begin(make_run("recipe"), tmp_path / "runs")
     table = collect(tmp_path / "runs")
     write_table(table, tmp_path / "deep" / "runs.csv")
     write_table(table, tmp_path / "runs.parquet")
@@ -173,7 +152,7 @@ def test_an_empty_folder_has_an_empty_table(tmp_path):
 def test_one_harmed_folder_does_not_spoil_the_others(make_run, tmp_path, harm):
     finish(make_run("gelu"), tmp_path)
     folder = finish(make_run("recipe"), tmp_path)
-    name = "manifest.json" if harm.keys() & CIRCUMSTANCES.keys() | {"machine"} & harm.keys() else "result.json"
+    name = "manifest.json" if harm.keys() & ENVIRONMENT.keys() | {"machine"} & harm.keys() else "result.json"
     write_json(folder / name, json.loads((folder / name).read_text()) | harm)
     table = collect(tmp_path).set_index("folder")
     assert list(table["state"]) == ["finished", "foreign"]
@@ -195,7 +174,7 @@ def test_links_that_lead_nowhere_and_bytes_that_are_no_text(make_run, tmp_path):
     finish(make_run("gelu"), tmp_path)
     (tmp_path / "pico" / "loop").symlink_to(tmp_path / "pico" / "loop")
     begun = make_run("recipe")
-    write_manifest(begun.folder(tmp_path), begun)
+    begin(begun, tmp_path)
     (begun.folder(tmp_path) / "metrics.jsonl").write_bytes(bytes(range(128, 256)) + b"\n")
     table = collect(tmp_path)
     assert list(table["state"]) == ["finished", "foreign"] and "metrics.jsonl, line 1" in table["why"].iloc[1]

@@ -14,10 +14,9 @@ from analysis.figures import draw_counterparts
 from roadmap.cli import main
 from roadmap.ladders import find_rung
 from roadmap.measurements import Conditions, Round, append_round, workload_of
-from roadmap.record import Run
 from roadmap.references import reference, references
 from roadmap.rungs import Place
-from roadmap.study import load_study
+from tests.helpers.records import study_run
 
 CONDITIONS = Conditions("cpu", "a processor", "fp32", 2, 16, True, None, False, "2.14.1")
 NAMES = "convnext-t,swin-t,convnext-iso-s,vit-s-16,swin-s"
@@ -25,10 +24,9 @@ NAMES = "convnext-t,swin-t,convnext-iso-s,vit-s-16,swin-s"
 
 @pytest.fixture(scope="module")
 def networks():
-    place, study = Place.of("resnet-50"), load_study()
+    place = Place.of("resnet-50")
     rungs = (find_rung(place, "layer-scale"), *references(place, NAMES))
-    dataset = study.dataset("imagenet")
-    return {rung.name: Run("resnet-50", rung.name, rung.experiment, "imagenet", dataset, 0, "paper") for rung in rungs}
+    return {rung.name: study_run(rung, regime="resnet-50") for rung in rungs}
 
 
 def measured(run, started, speed, memory=2**30, conditions=CONDITIONS):

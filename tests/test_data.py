@@ -13,7 +13,7 @@ from runner.photo import BadImage
 from runner.randomness import seed_for, seed_globally
 from runner.sources import Pixels, check_trainable, load_data
 from runner.transforms import training_transform
-from tests.conftest import setup_of
+from tests.helpers.training import setup_of
 
 
 @pytest.fixture(scope="module")

@@ -8,40 +8,39 @@ import pytest
 import torch
 
 from runner.device import Setup, choose_setup
-from tests.conftest import execution, setup_of
-from tests.test_engine import start, train, weights
+from tests.helpers.training import execution, setup_of, start, train, weights
 
 
-def test_what_is_left_open_is_chosen_for_the_machine(make_run):
-    recipe = make_run("recipe").experiment.recipe
+def test_what_is_left_open_is_chosen_for_the_machine(tiny_run):
+    recipe = tiny_run("recipe").experiment.recipe
     setup = choose_setup(recipe, execution(), processes=2, threads=3)
     assert setup == Setup("cpu", "fp32", 2, 1, 3, 0, True, None, "fast")
     assert choose_setup(recipe, execution(device_batch=32, threads=5, workers=4), 2, 3).accumulation == 4
 
 
-def test_what_a_run_began_with_is_kept_unless_it_is_changed_on_purpose(make_run):
-    recipe = make_run("recipe").experiment.recipe
+def test_what_a_run_began_with_is_kept_unless_it_is_changed_on_purpose(tiny_run):
+    recipe = tiny_run("recipe").experiment.recipe
     begun = Setup("cpu", "bf16", 1, 4, 7, 2, True, None, "fast")
     assert choose_setup(recipe, execution(), 1, 1, begun) == Setup("cpu", "bf16", 1, 4, 7, 0, True, None, "fast")
     assert choose_setup(recipe, execution(threads=2, device_batch=256), 1, 1, begun).threads == 2
     assert choose_setup(recipe, execution(), 2, 1, begun).accumulation == 1  # another layout is anew
 
 
-def test_what_is_not_here_is_refused(make_run):
-    recipe = make_run("recipe").experiment.recipe
+def test_what_is_not_here_is_refused(tiny_run):
+    recipe = tiny_run("recipe").experiment.recipe
     with pytest.raises(ValueError, match="there is no CUDA device here; auto takes what there is"):
         choose_setup(recipe, execution(device="cuda"), 1, 1)
     with pytest.raises(ValueError, match=r"'inductr' is no backend of torch.compile; .*inductor"):
         choose_setup(recipe, execution(compile="inductr"), 1, 1)
-    synchronized = make_run("recipe", sync_batch_norm=True).experiment.recipe
+    synchronized = tiny_run("recipe", sync_batch_norm=True).experiment.recipe
     with pytest.raises(ValueError, match="PyTorch synchronizes batch norm on GPUs alone"):
         choose_setup(synchronized, execution(), 2, 1)
     assert choose_setup(synchronized, execution(), 1, 1).processes == 1  # one process's batch is all of it
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_low_precision_trains_in_fp32_weights_and_is_recorded(make_run, tmp_path, precision):
-    run = make_run("layer-scale", precision=precision, epochs=1, clip_gradients=1.0)
+def test_low_precision_trains_in_fp32_weights_and_is_recorded(tiny_run, tmp_path, precision):
+    run = tiny_run("layer-scale", precision=precision, epochs=1, clip_gradients=1.0)
     train(run, tmp_path)
     assert json.loads((tmp_path / "manifest.json").read_text())["execution"]["precision"] == precision
     assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path).values() if tensor.is_floating_point())
@@ -49,10 +48,10 @@ def test_low_precision_trains_in_fp32_weights_and_is_recorded(make_run, tmp_path
     assert bool(saved["scaler"]) == (precision == "fp16")  # loss scaling, and its state with the rest
 
 
-def test_precision_reaches_the_convolutions(make_run, tmp_path):
+def test_precision_reaches_the_convolutions(tiny_run, tmp_path):
     seen = {}
     for precision in ("fp32", "bf16", "fp16"):
-        training = start(make_run("layer-scale", precision=precision), tmp_path)
+        training = start(tiny_run("layer-scale", precision=precision), tmp_path)
         training.stream = training.batches.stream(0, 0)
         stem = next(module for module in training.model.modules() if isinstance(module, torch.nn.Conv2d))
         stem.register_forward_hook(lambda _, given, output, name=precision: seen.update({name: output.dtype}))
@@ -60,10 +59,10 @@ def test_precision_reaches_the_convolutions(make_run, tmp_path):
     assert seen == {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def test_gradients_are_clipped_to_the_norm(make_run, tmp_path):
+def test_gradients_are_clipped_to_the_norm(tiny_run, tmp_path):
     norms = []
     for clip in (None, 0.05):
-        training = start(make_run("layer-scale", clip_gradients=clip), tmp_path)
+        training = start(tiny_run("layer-scale", clip_gradients=clip), tmp_path)
         training.stream = training.batches.stream(0, 0)
         training._train_step()
         gradients = [parameter.grad for parameter in training.model.parameters()]
@@ -72,8 +71,8 @@ def test_gradients_are_clipped_to_the_norm(make_run, tmp_path):
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_the_order_in_memory_is_the_one_asked_for(make_run, tmp_path, channels_last):
-    training = start(make_run("layer-scale"), tmp_path, channels_last=channels_last)
+def test_the_order_in_memory_is_the_one_asked_for(tiny_run, tmp_path, channels_last):
+    training = start(tiny_run("layer-scale"), tmp_path, channels_last=channels_last)
     images, _ = next(training.batches.stream(0, 0))
     wanted = torch.channels_last if channels_last else torch.contiguous_format
     assert images.is_contiguous(memory_format=wanted)
@@ -81,9 +80,9 @@ def test_the_order_in_memory_is_the_one_asked_for(make_run, tmp_path, channels_l
 
 
 @pytest.mark.slow
-def test_compiled_networks_train_to_the_same(make_run, tmp_path):
+def test_compiled_networks_train_to_the_same(tiny_run, tmp_path):
     """Through torch.compile's machinery; inductor's kernels aside, which need a C++ compiler."""
-    run = make_run("layer-scale", epochs=1, drop_path=0.0)
+    run = tiny_run("layer-scale", epochs=1, drop_path=0.0)
     train(run, tmp_path / "eager")
     train(run, tmp_path / "compiled", compile="aot_eager")
     ours, theirs = weights(tmp_path / "compiled"), weights(tmp_path / "eager")
@@ -92,12 +91,12 @@ def test_compiled_networks_train_to_the_same(make_run, tmp_path):
     assert json.loads((tmp_path / "compiled" / "manifest.json").read_text())["execution"]["compile"] == "aot_eager"
 
 
-def test_batch_norm_is_synchronized_where_it_is_asked_for(make_run):
+def test_batch_norm_is_synchronized_where_it_is_asked_for(tiny_run):
     """The conversion is torch's; its statistics over processes can only be had on GPUs."""
     import roadmap
     from runner.learner import _prepared
 
-    run = make_run("recipe")
+    run = tiny_run("recipe")
     model = roadmap.build(run.experiment.design, 10)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     prepared = _prepared(model, True, setup_of(run))
@@ -106,8 +105,8 @@ def test_batch_norm_is_synchronized_where_it_is_asked_for(make_run):
     assert all(torch.equal(tensor, before[name]) for name, tensor in prepared.state_dict().items())
 
 
-def test_raw_and_averaged_weights_are_evaluated_apart_and_averaging_is_by_its_decay(make_run, tmp_path):
-    training = start(make_run("layer-scale", ema=0.5), tmp_path)
+def test_raw_and_averaged_weights_are_evaluated_apart_and_averaging_is_by_its_decay(tiny_run, tmp_path):
+    training = start(tiny_run("layer-scale", ema=0.5), tmp_path)
     training.stream = training.batches.stream(0, 0)
     name, raw = next(iter(training.model.named_parameters()))
     expected = raw.detach().clone()
@@ -118,18 +117,18 @@ def test_raw_and_averaged_weights_are_evaluated_apart_and_averaging_is_by_its_de
     assert torch.allclose(averaged, expected, atol=1e-6) and not torch.equal(averaged, raw)
 
 
-def test_only_small_runs_on_cpus_go_side_by_side(make_run):
+def test_only_small_runs_on_cpus_go_side_by_side(tiny_run):
     from runner.launch.local import parallelism
 
-    small, large = make_run("recipe", batch_size=64), make_run("recipe", batch_size=64, image_size=512)
+    small, large = tiny_run("recipe", batch_size=64), tiny_run("recipe", batch_size=64, image_size=512)
     assert parallelism([small] * 5, cores=4) == (4, 1) and parallelism([small], cores=4) == (1, 1)
     assert parallelism([small, large], cores=4) == (1, 4)
     assert parallelism([small] * 5, cores=4, processes=2) == (1, 2)
     assert parallelism([small] * 5, cores=4, gpus=1) == (1, 4)
 
 
-def test_a_run_goes_on_with_the_augmentation_that_it_began_with(make_run):
-    recipe = make_run("recipe").experiment.recipe
+def test_a_run_goes_on_with_the_augmentation_that_it_began_with(tiny_run):
+    recipe = tiny_run("recipe").experiment.recipe
     chosen = choose_setup(recipe, execution(augment="reference"), 1, 1)
     assert chosen.augment == "reference"
     assert choose_setup(recipe, execution(), 1, 1).augment == "fast"

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,10 @@ import torch
 from roadmap.execution import accumulation
 from roadmap.record import read_metrics
 from runner.distributed import World
-from runner.launch.member import _first_host, world_of_environment
-from tests.conftest import execution
-from tests.test_engine import train, weights
-from tests.test_resume import FORKSERVER
+from runner.launch.member import world_of_environment
+from tests.helpers.command import run_apart, run_here, start_apart
+from tests.helpers.training import FORKSERVER, assert_same_weights, execution, train, warm_fork_server, weights
+from tests.helpers.waiting import until
 
 
 def train_one(run, folder, how, world, losses):
@@ -40,6 +39,7 @@ def train_one(run, folder, how, world, losses):
 
 def losses_of(run, folder, processes, **changes):
     """The loss of each step, as rank 0 hears it, and weights at the end."""
+    warm_fork_server()
     told = FORKSERVER.SimpleQueue()
     how = execution(**changes)
     meeting = f"file://{folder}-meeting" if processes > 1 else ""
@@ -48,7 +48,7 @@ def losses_of(run, folder, processes, **changes):
         arguments = (run, folder, how, World(rank, processes, rank, meeting), told)
         started.append(FORKSERVER.Process(target=train_one, args=arguments))
         started[-1].start()
-    steps = run.experiment.recipe.epochs * (1343 // run.experiment.recipe.batch_size)
+    steps = run.experiment.recipe.epochs * (run.dataset.train_images // run.experiment.recipe.batch_size)
     heard = [told.get() for _ in range(steps)]
     for process in started:
         process.join()
@@ -60,9 +60,9 @@ def losses_of(run, folder, processes, **changes):
 PLAIN = {"mix_probability": 0.0, "random_erasing": 0.0, "drop_path": 0.0, "crop_padding": 0, "precision": "fp32"}
 
 
-def test_two_processes_have_the_losses_of_one(make_run, tmp_path):
+def test_two_processes_have_the_losses_of_one(tiny_run, tmp_path):
     """An LN rung, in fp32, without augmentation: to 1e-5 over 50 steps."""
-    run = make_run("layer-scale", epochs=10, batch_size=256, **PLAIN)
+    run = tiny_run("layer-scale", epochs=10, **PLAIN)
     one, two = (losses_of(run, tmp_path / str(processes), processes) for processes in (1, 2))
     assert len(one) == len(two) == 50
     assert two == pytest.approx(one, abs=1e-5)
@@ -70,19 +70,19 @@ def test_two_processes_have_the_losses_of_one(make_run, tmp_path):
     assert len(rows) == 10 and rows[-1]["top1"] == pytest.approx(rows_of_one[-1]["top1"], abs=0.5)
 
 
-def test_layouts_share_mixed_and_erased_batches_alike(make_run, tmp_path):
+def test_layouts_share_mixed_and_erased_batches_alike(tiny_run, tmp_path):
     """With all augmentation but what a network drops: one process, two, one in four parts, two in two parts each."""
-    run = make_run("layer-scale", epochs=2, mix_group=32, random_erasing=0.25, drop_path=0.0)
+    run = tiny_run("layer-scale", epochs=2, mix_group=8, random_erasing=0.25, drop_path=0.0)
     one = losses_of(run, tmp_path / "one", 1)
     assert losses_of(run, tmp_path / "two", 2) == pytest.approx(one, abs=1e-4)
-    assert losses_of(run, tmp_path / "parts", 1, device_batch=64) == pytest.approx(one, abs=1e-4)
-    assert losses_of(run, tmp_path / "both", 2, device_batch=64) == pytest.approx(one, abs=1e-4)
+    assert losses_of(run, tmp_path / "parts", 1, device_batch=16) == pytest.approx(one, abs=1e-4)
+    assert losses_of(run, tmp_path / "both", 2, device_batch=16) == pytest.approx(one, abs=1e-4)
     stored = json.loads((tmp_path / "both" / "manifest.json").read_text())["execution"]
     assert (stored["processes"], stored["accumulation"]) == (2, 2)
 
 
-def test_gradients_accumulate_to_those_of_the_whole_batch(make_run, tmp_path):
-    run = make_run("layer-scale", epochs=1, batch_size=64, **PLAIN)
+def test_gradients_accumulate_to_those_of_the_whole_batch(tiny_run, tmp_path):
+    run = tiny_run("layer-scale", epochs=1, **PLAIN)
     train(run, tmp_path / "whole")
     train(run, tmp_path / "parts", device_batch=16)
     ours, theirs = weights(tmp_path / "parts"), weights(tmp_path / "whole")
@@ -148,33 +148,34 @@ def test_the_processes_are_the_gpus_that_can_share_every_batch(make_run, monkeyp
         machine.default_processes(execution(processes=9), recipes)
 
 
-def roadmap(*arguments, cwd, launcher=(sys.executable,), env=None):
-    command = [*launcher, "-m", "roadmap", *arguments]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
-
-
-QUICK = ["--set", "recipe.epochs=3", "--set", "recipe.batch_size=128"]
+QUICK = ["--set", "recipe.epochs=3", "--set", "recipe.batch_size=128", "--set", "design.width=8"]
 
 
 @pytest.mark.slow
 def test_torchrun_and_the_commands_own_processes_give_the_same(tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    started = roadmap("run", "--steps", "gelu,layer-norm", *QUICK, "--out", "torchrun", cwd=tmp_path, launcher=torchrun)
-    assert started.returncode == 0, started.stderr
-    assert started.stdout.count("2 runs, 0 finished already") == 1  # rank 0 alone speaks
-    own = roadmap("run", "--steps", "gelu,layer-norm", *QUICK, "--processes", "2", "--out", "own", cwd=tmp_path)
-    assert own.returncode == 0, own.stderr
+    # Standalone: it meets at a port that is free, and not at the one that is every torchrun's.
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = ["run", "--steps", "gelu,layer-norm", *QUICK]
+    started = run_apart(*command, "--out", "torchrun", cwd=tmp_path, launcher=torchrun)
+    assert started.status == 0, started.err
+    assert started.out.count("2 runs, 0 finished already") == 1  # rank 0 alone speaks
+    own = run_here(*command, "--processes", "2", "--out", "own", cwd=tmp_path)
+    assert own.status == 0, own.err
     for rung in ("gelu", "layer-norm"):
-        (one,), (other,) = (list((tmp_path / name).glob(f"*/{rung}-s0-*")) for name in ("torchrun", "own"))
-        first, second = weights(one), weights(other)
-        assert all(torch.equal(first[name], second[name]) for name in first)
+        one, other = (folder_of(tmp_path / name, rung) for name in ("torchrun", "own"))
+        assert_same_weights(one, other)
         assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in other.iterdir())
 
 
+def folder_of(out, rung):
+    (folder,) = out.glob(f"*/{rung}-s0-*")
+    return folder
+
+
 def test_a_layout_that_can_not_be_is_one_sentence(tmp_path):
-    done = roadmap("run", "--steps", "gelu", "--processes", "7", cwd=tmp_path)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "recipe.batch_size 64, mixed in pairs, can't be shared by 7 processes" in done.stderr
+    done = run_here("run", "--steps", "gelu", "--processes", "7", cwd=tmp_path)
+    assert done.status == 2 and done.err.count("\n") == 1
+    assert "recipe.batch_size 64, mixed in pairs, can't be shared by 7 processes" in done.err
 
 
 def test_processes_of_torchrun_and_of_slurm_know_their_places():
@@ -197,28 +198,30 @@ def test_processes_of_torchrun_and_of_slurm_know_their_places():
     [("n1", "n1"), ("n1,n2", "n1"), ("node[03-04,07],other", "node03"), ("a-b[1,3]", "a-b1"), ("r[1-2]n.x", "r1n.x")],
 )
 def test_the_first_of_slurms_nodes(nodes, first):
-    assert _first_host(nodes) == first
+    step = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NODELIST": nodes}
+    world = world_of_environment(step | {"SLURM_JOB_ID": "17", "SLURM_STEP_ID": "0"})
+    assert world.meeting.startswith(f"tcp://{first}:")
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("slurm")
 def test_two_tasks_of_slurm_on_two_nodes_give_the_same(slurm, tmp_path):
     """As two processes of the command's own, bit for bit; a batch script with as many tasks trains on its own."""
     srun = ["srun", "--nodes", "2", "--ntasks", "2", "--immediate=60", sys.executable]
     options = ["run", "--steps", "layer-norm", *QUICK]
-    started = roadmap(*options, "--out", "srun", cwd=tmp_path, launcher=srun, env=slurm.environment)
-    assert started.returncode == 0, started.stderr
-    own = roadmap(*options, "--processes", "2", "--out", "own", cwd=tmp_path)
-    assert own.returncode == 0, own.stderr
-    (one,), (other,) = (list((tmp_path / name).glob("*/layer-norm-s0-*")) for name in ("srun", "own"))
-    first, second = weights(one), weights(other)
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    started = run_apart(*options, "--out", "srun", cwd=tmp_path, launcher=srun, env=slurm.environment)
+    assert started.status == 0, started.err
+    own = run_here(*options, "--processes", "2", "--out", "own", cwd=tmp_path)
+    assert own.status == 0, own.err
+    one, other = (folder_of(tmp_path / name, "layer-norm") for name in ("srun", "own"))
+    assert_same_weights(one, other)
     assert json.loads((one / "manifest.json").read_text())["execution"]["processes"] == 2
 
     script = f"#!/bin/sh\n{sys.executable} -m roadmap run --steps layer-norm {' '.join(QUICK)} --out script\n"
     (tmp_path / "script.sh").write_text(script)
     sbatch = ["sbatch", "--wait", "--ntasks", "2", "--output", "script.log", "script.sh"]
-    subprocess.run(sbatch, cwd=tmp_path, env=slurm.environment, check=True, capture_output=True, timeout=120)
-    (alone,) = (tmp_path / "script").glob("*/layer-norm-s0-*/manifest.json")
+    subprocess.run(sbatch, cwd=tmp_path, env=slurm.environment, check=True, capture_output=True, timeout=600)
+    alone = folder_of(tmp_path / "script", "layer-norm") / "manifest.json"
     assert json.loads(alone.read_text())["execution"]["processes"] == 1
 
 
@@ -226,35 +229,27 @@ def test_two_tasks_of_slurm_on_two_nodes_give_the_same(slurm, tmp_path):
 @pytest.mark.parametrize("victim", ["rank 0", "its partner"])
 def test_a_process_that_dies_ends_the_run_at_once(tmp_path, victim):
     """Not with the other waiting for it; and the same command goes on."""
-    command = [
-        sys.executable,
-        "-m",
-        "roadmap",
-        "run",
-        "--steps",
-        "gelu",
-        "--processes",
-        "2",
-        "--set",
-        "recipe.epochs=99",
-    ]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    while not list(tmp_path.rglob("metrics.jsonl")) or not next(tmp_path.rglob("metrics.jsonl")).read_text():
+    command = ["run", "--steps", "gelu", "--processes", "2", "--set", "recipe.epochs=99"]
+    process = start_apart(*command, cwd=tmp_path, stderr=subprocess.STDOUT)
+
+    def trained():
         assert process.poll() is None
-        time.sleep(0.1)
+        return any(path.read_text() for path in tmp_path.rglob("metrics.jsonl"))
+
+    until(trained, "an epoch is trained")
     first = int(re.search(r"process (\d+)", next(tmp_path.rglob("log.txt")).read_text())[1])
     server = int(Path(f"/proc/{first}/stat").read_text().rsplit(")", 1)[1].split()[1])
     children = map(int, Path(f"/proc/{server}/task/{server}/children").read_text().split())
     (second,) = (pid for pid in children if pid != first)
     os.kill(first if victim == "rank 0" else second, signal.SIGKILL)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 1 and "failed: " in output and "the same command tries again" in output
 
 
 def test_a_divergence_is_every_processs_and_recorded_once(tmp_path):
     settings = [*QUICK, "--set", "recipe.learning_rate=1e14", "--processes", "2", "--on-nan", "retry"]
-    done = roadmap("run", "--steps", "layer-norm", *settings, cwd=tmp_path)
-    assert done.returncode == 1 and "3 retries did not help" in done.stderr
+    done = run_here("run", "--steps", "layer-norm", *settings, cwd=tmp_path)
+    assert done.status == 1 and "3 retries did not help" in done.err
     (record,) = tmp_path.rglob("divergences.json")
     divergences = json.loads(record.read_text())["divergences"]
     assert [each["retried_from"] for each in divergences] == [[0, 0]] * 3 + [None]

@@ -14,7 +14,7 @@ import torch
 import roadmap
 from roadmap.cli import main
 from runner.export import read_trained
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 SHORT = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
 RUNGS = "pico,layer-scale"

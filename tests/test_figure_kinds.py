@@ -43,9 +43,10 @@ from analysis.tradeoff import published_tradeoff, tradeoff_of_runs
 from roadmap.cli import main
 from roadmap.costs import cost
 from roadmap.measurements import Conditions, Measured, workload_of
-from roadmap.record import Divergence, Run, append_metrics, write_divergences, write_json, write_manifest
+from roadmap.record import Divergence, append_metrics, write_divergences
 from roadmap.study import load_study
-from tests.conftest import ROOT
+from tests.helpers import ROOT
+from tests.helpers.records import begin, epoch_row, finish, study_run
 
 STUDY = load_study()
 DPI, TOLERANCE = 60, 0.5  # root mean square of 0 to 255
@@ -85,10 +86,8 @@ DIVERGED = {"width": (0, 1), "inverted-bottleneck": (1,)}
 
 
 def result(rung, values, regime="pico", diverged=()):
-    data = STUDY.regime(regime).data
-    dataset = STUDY.dataset(data)
-    run = Run(regime, rung.name, rung.experiment, data, dataset, 0, "paper")
-    counted = cost(rung.experiment.design, rung.experiment.recipe.image_size, dataset.classes)
+    run = study_run(rung, regime=regime)
+    counted = cost(rung.experiment.design, rung.experiment.recipe.image_size, run.dataset.classes)
     rows = {
         seed: {
             "seed": seed,
@@ -481,12 +480,9 @@ def test_the_command_draws_every_kind_of_ones_own_runs(tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     for rung in roadmap.ladder("pico", "pico..recipe"):
         for seed in (0, 1):
-            run = Run("pico", rung.name, rung.experiment, "digits", STUDY.dataset("digits"), seed, "paper")
-            folder = run.folder(tmp_path / "runs")
-            write_manifest(folder, run)
-            epoch = {"top1": 90.0 + seed, "test_loss": 0.3, "train_loss": 0.4, "seconds": 1.0}
-            append_metrics(folder, {"epoch": 1, "images_per_second": 900.0, "peak_memory_bytes": 2**28} | epoch)
-            write_json(folder / "result.json", {"identity": run.identity, "top1": 90.0 + seed, "seconds": 1.0})
+            folder = begin(study_run(rung, seed), tmp_path / "runs")
+            append_metrics(folder, {key: value for key, value in epoch_row(1).items() if key != "top5"})
+            finish(study_run(rung, seed), tmp_path / "runs", 90.0 + seed)
     assert main(["figure", "--columns", "1", "--metric", "top5"]) == 2
     assert "no run has finished with a top-5 accuracy" in capsys.readouterr().err
     for options, name in (

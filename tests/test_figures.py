@@ -12,8 +12,9 @@ from analysis.collection import collect
 from analysis.figures import draw_roadmap, save_figure
 from analysis.results import Bar, Series, published_series, results_of, series_of_runs
 from analysis.statistics import Sample
-from roadmap.record import Divergence, write_divergences, write_json, write_manifest
+from roadmap.record import Divergence, write_divergences
 from roadmap.study import load_study
+from tests.helpers.records import begin, finish
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +88,6 @@ def test_files_are_written_in_every_format(published, tmp_path):
         save_figure(figure, [tmp_path / "figure.jpg"])
 
 
-def finish(run, out, top1, seconds=1.0):
-    folder = run.folder(out)
-    write_manifest(folder, run)
-    write_json(folder / "result.json", {"identity": run.identity, "top1": top1, "seconds": seconds})
-    return make_rung(run), run
-
-
 def make_rung(run):
     title = roadmap.ladder("pico", run.rung)[0].title
     return roadmap.Rung(run.rung, title, "Micro Design", True, run.experiment, None)
@@ -103,7 +97,7 @@ def test_runs_are_collected_by_what_they_are(make_run, tmp_path):
     for seed, top1 in ((0, 90.0), (1, 92.0), (2, 94.0)):
         finish(make_run("gelu", seed=seed), tmp_path, top1)
     finish(make_run("gelu", epochs=5), tmp_path, 50.0)  # the same rung, set otherwise
-    write_manifest(make_run("recipe").folder(tmp_path), make_run("recipe"))  # begun alone
+    begin(make_run("recipe"), tmp_path)  # begun alone
     (tmp_path / "pico" / "foreign").mkdir()
     (tmp_path / "pico" / "foreign" / "manifest.json").write_text("[]")
     runs = [make_run("gelu"), make_run("recipe")]
@@ -142,10 +136,12 @@ def test_published_references_stand_at_the_end_of_a_papers_regime(make_run, tmp_
     from dataclasses import replace
 
     run = replace(make_run("gelu"), regime="resnet-50", data="imagenet")
-    series = series_of_runs(load_study(), results_of([finish(run, tmp_path, 80.0)], collect(tmp_path)))
+    finish(run, tmp_path, 80.0)
+    series = series_of_runs(load_study(), results_of([(make_rung(run), run)], collect(tmp_path)))
     assert [bar.title for bar in series.bars] == ["ReLU → GELU", "Swin-T"]
     digits = replace(run, data="digits")
-    series = series_of_runs(load_study(), results_of([finish(digits, tmp_path, 80.0)], collect(tmp_path)))
+    finish(digits, tmp_path, 80.0)
+    series = series_of_runs(load_study(), results_of([(make_rung(digits), digits)], collect(tmp_path)))
     assert [bar.title for bar in series.bars] == ["ReLU → GELU"]
 
 
@@ -161,13 +157,10 @@ def test_diverged_runs_are_shown_as_such(make_run, tmp_path):
     rungs = roadmap.ladder("pico", "pico..recipe")
     for rung, seed, diverged in ((rungs[0], 0, True), (rungs[1], 0, False), (rungs[1], 1, True)):
         run = replace(make_run(rung.name, seed=seed), experiment=rung.experiment)
-        folder = run.folder(tmp_path)
-        write_manifest(folder, run)
         if diverged:
-            write_divergences(folder, [Divergence(2, 3, 0.004, "nan", "stages.1")])
+            write_divergences(begin(run, tmp_path), [Divergence(2, 3, 0.004, "nan", "stages.1")])
         else:
-            result = {"identity": run.identity, "top1": 91.0, "seconds": 1.0}
-            write_json(folder / "result.json", result)
+            finish(run, tmp_path, 91.0)
     runs = [replace(make_run(rung.name), experiment=rung.experiment) for rung in rungs]
     results = results_of(list(zip(rungs, runs, strict=True)), collect(tmp_path))
     assert [result.diverged_seeds for result in results] == [(0,), (1,)]

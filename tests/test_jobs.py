@@ -41,9 +41,9 @@ from runner.launch.slurm.submission import (
 )
 from runner.launch.slurm.submit import plan
 from runner.launch.slurm.task import Task
-from tests.conftest import execution
-from tests.slurm import until
-from tests.test_engine import assert_same, train
+from tests.helpers.records import begin
+from tests.helpers.training import assert_same, execution, train
+from tests.helpers.waiting import until
 
 CPU = Cluster(hours=1)
 
@@ -488,13 +488,6 @@ def test_what_runs_measured_is_what_further_ones_are_expected_to_take(played, tm
         assert "measured" not in capsys.readouterr().out
 
 
-def begin(run, folder, **manifest):
-    folder.mkdir(parents=True)
-    from roadmap.plain import to_data
-
-    write_json(folder / "manifest.json", {"format": 2, "identity": run.identity, "run": to_data(run), **manifest})
-
-
 ACCOUNTS = """{name}|5_3|CANCELLED by 0|2026-01-01T00:00:00
 {name}|5_4|OUT_OF_MEMORY|2026-01-01T00:00:00
 {name}|5_[7-9]|PENDING|Unknown
@@ -507,7 +500,7 @@ def test_status_of_every_kind_by_one_question_each(played, tmp_path, make_run, c
     runs = [make_run(rung) for rung in names]
     members = [(run, run.folder(out)) for run in runs]
     made = submitted(out, *[(member,) for member in members])
-    begin(*members[0])
+    begin(runs[0], out)
     (members[0][1] / "metrics.jsonl").write_text(
         json.dumps({"epoch": 1, "top1": 50.0, "images_per_second": 800.0, "seconds": 3.0}) + "\n"
     )
@@ -516,7 +509,7 @@ def test_status_of_every_kind_by_one_question_each(played, tmp_path, make_run, c
     file = PlaceFile(members[0][1])
     file.write(Place(1, 2, 5))
     file.close()
-    begin(*members[5])
+    begin(runs[5], out)
     write_json(members[5][1] / "result.json", {"top1": 91.5})
     JobFiles(made.folder(out), 2).fail(Failure("the disk is full", again=True))
     played.answer("squeue", f"{made.name}|0|5|RUNNING|None|n1\n{made.name}|1|5|PENDING|Priority|\n")
@@ -539,7 +532,7 @@ def test_a_run_that_waits_to_be_retried_is_queued(played, tmp_path, make_run, ca
     out = tmp_path / "runs"
     run = make_run("gelu")
     made = submitted(out, ((run, run.folder(out)),), on_nan="retry")
-    begin(run, run.folder(out))
+    begin(run, out)
     write_divergences(run.folder(out), [Divergence(1, 1, 0.1, "nan", "head")])
     played.answer("squeue", f"{made.name}|N/A|5|PENDING|Priority|\n")
     assert main(["status"]) == 0 and "1 queued" in capsys.readouterr().out
@@ -554,7 +547,7 @@ def test_a_figure_that_is_still_to_be_drawn_is_told_of(played, tmp_path, make_ru
     out = tmp_path / "runs"
     run = make_run("gelu")
     submitted(out, ((run, run.folder(out)),))
-    begin(run, run.folder(out))
+    begin(run, out)
     write_json(run.folder(out) / "result.json", {"top1": 91.5})
     figure = submitted(out, name="roadmap-figure-1")
     played.answer("squeue", f"{figure.name}|N/A|6|PENDING|Dependency|\n")
@@ -622,7 +615,7 @@ def test_status_by_the_folders_alone(played, tmp_path, make_run, capsys):
     out = tmp_path / "runs"
     run = make_run("gelu")
     submitted(out, ((run, run.folder(out)),))
-    begin(run, run.folder(out))
+    begin(run, out)
     played.fail("squeue", "slurm_load_jobs error: Unable to contact slurm controller")
     assert main(["status"]) == 0
     told = capsys.readouterr().out
@@ -684,7 +677,7 @@ def test_cancelled_is_cancelled_without_accounting_too(played, tmp_path, make_ru
 def test_a_run_that_is_held_is_running_whoever_trains_it(played, tmp_path, make_run, capsys):
     out = tmp_path / "runs"
     run = make_run("gelu")
-    begin(run, run.folder(out))
+    begin(run, out)
     assert not is_held(run.folder(out))
     code = "import sys, time; from pathlib import Path; from runner.launch.lock import exclusive\n"
     code += "with exclusive(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
@@ -722,7 +715,7 @@ def test_logs_are_the_runs_or_its_jobs(played, tmp_path, make_run, capsys):
     assert "has said nothing yet" in capsys.readouterr().err
     (made.folder(out) / "5_0_log.out").write_text("no module named torch\n")
     assert main(["logs", "gelu"]) == 0 and capsys.readouterr().out == "no module named torch\n"
-    begin(run, run.folder(out))
+    begin(run, out)
     (run.folder(out) / "log.txt").write_text("epoch 1\n")
     assert main(["logs", "gelu-s0", "-f"]) == 0 and capsys.readouterr().out == "epoch 1\n"
     assert main(["status", "--out", "nowhere"]) == 2

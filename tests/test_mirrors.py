@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +14,25 @@ import pytest
 
 from roadmap.cli import main
 from roadmap.record import read_json, read_metrics
-from roadmap.study import load_study
 from runner import checkpoint
 from runner.distributed import ALONE
 from runner.engine import Stopped
 from runner.launch.job import train_job
 from runner.mirrors import lacking
 from runner.request import Request
-from tests.conftest import ROOT, execution
-from tests.test_engine import assert_same, train
-from tests.test_resume import FORKSERVER, end, start
+from tests.helpers import ROOT
+from tests.helpers.command import run_here
+from tests.helpers.training import (
+    FORKSERVER,
+    Death,
+    assert_same,
+    end,
+    execution,
+    start_processes,
+    train,
+    warm_fork_server,
+)
+from tests.helpers.waiting import until
 
 BOTH = {"tensorboard": True, "wandb": "roadmap"}
 QUICK = ["--steps", "recipe", "--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0"]
@@ -33,7 +41,6 @@ QUICK = ["--steps", "recipe", "--set", "recipe.epochs=2", "--set", "recipe.warmu
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    load_study.cache_clear()
     yield
     if "WANDB_SERVICE" in os.environ:  # of W&B's process, which this one's would share
         sys.modules["wandb"].teardown()
@@ -88,9 +95,8 @@ def wandb_records(path):
 def wandb(folder):
     """The one offline run of a folder: what it is, its rows, its summary, and how it ended."""
     (path,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
-    deadline = time.monotonic() + 10  # W&B's own process may have to write it yet
-    while not any(record.HasField("exit") for record in wandb_records(path)) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    # Its own process may have to write it yet.
+    until(lambda: any(record.HasField("exit") for record in wandb_records(path)), "W&B has written the end")
     run, rows, summary, exit_code = None, [], {}, None
     for record in wandb_records(path):
         kind = record.WhichOneof("record_type")
@@ -116,8 +122,8 @@ def assert_on_wandb(folder, finished=True):
         assert read_json(folder / "result.json").items() <= summary.items()
 
 
-def test_mirrors_have_the_record_and_change_nothing_in_it(make_run, tmp_path):
-    run, heard = make_run("recipe", ema=0.9, drop_path=0.5), []
+def test_mirrors_have_the_record_and_change_nothing_in_it(tiny_run, tmp_path):
+    run, heard = tiny_run("recipe", ema=0.9, drop_path=0.5), []
     train(run, tmp_path / "plain")
     train(run, tmp_path / "mirrored", heard.append, **BOTH)
     assert_same(tmp_path / "plain", tmp_path / "mirrored")
@@ -140,8 +146,8 @@ def test_mirrors_have_the_record_and_change_nothing_in_it(make_run, tmp_path):
 
 
 @pytest.mark.parametrize("step", [1, 5, 7, 9])  # in the first epoch, at its end, in the second
-def test_stopping_anywhere_and_going_on_leaves_each_epoch_once(make_run, tmp_path, step):
-    run, steps = make_run("recipe"), iter(range(1, 100))
+def test_stopping_anywhere_and_going_on_leaves_each_epoch_once(tiny_run, tmp_path, step):
+    run, steps = tiny_run("recipe"), iter(range(1, 100))
     with pytest.raises(Stopped):
         train(run, tmp_path, should_stop=lambda: next(steps) == step, **BOTH)
     assert_on_tensorboard(tmp_path, texts=["run/text_summary"])
@@ -152,19 +158,19 @@ def test_stopping_anywhere_and_going_on_leaves_each_epoch_once(make_run, tmp_pat
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_killed_run_leaves_each_epoch_once(make_run, tmp_path, processes):
+def test_a_killed_run_leaves_each_epoch_once(tiny_run, tmp_path, processes):
     """Killed where a row is on the disk and its checkpoint is not: that epoch is trained, and told of, again."""
-    run, how = make_run("recipe", epochs=3), execution(**BOTH)
-    assert not end(start(run, tmp_path, how, processes, ("write", 11)))
+    run, how = tiny_run("recipe", epochs=3), execution(**BOTH)
+    assert not end(start_processes(run, tmp_path, how, processes, Death("write", 11)))
     before = read_metrics(tmp_path)
     assert checkpoint.load(tmp_path, run.identity)["epoch"] == len(before) - 1 == 1
-    assert end(start(run, tmp_path, how, processes))
+    assert end(start_processes(run, tmp_path, how, processes))
     assert_on_tensorboard(tmp_path)
     assert_on_wandb(tmp_path)
 
 
-def test_a_mirror_that_is_asked_for_later_is_made_of_a_finished_run(make_run, tmp_path):
-    run = make_run("recipe", epochs=1)
+def test_a_mirror_that_is_asked_for_later_is_made_of_a_finished_run(tiny_run, tmp_path):
+    run = tiny_run("recipe", epochs=1)
     result = train(run, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert lacking(tmp_path, execution(**BOTH)) == ["tensorboard", "wandb"]
@@ -198,6 +204,7 @@ def train_as_job(run, folder, how, told, breaks=False):
 
 def messages(*arguments):
     """The warnings of a run that is trained in a process of its own."""
+    warm_fork_server()
     told = FORKSERVER.SimpleQueue()
     process = FORKSERVER.Process(target=train_as_job, args=(*arguments[:3], told, *arguments[3:]))
     process.start()
@@ -209,8 +216,8 @@ def messages(*arguments):
     return found
 
 
-def test_a_mirror_that_can_not_be_made_is_told_of_once(make_run, tmp_path):
-    run, how = make_run("recipe"), execution(**BOTH)
+def test_a_mirror_that_can_not_be_made_is_told_of_once(tiny_run, tmp_path):
+    run, how = tiny_run("recipe"), execution(**BOTH)
     train(run, tmp_path / "plain")
     folder = tmp_path / "mirrored"
     folder.mkdir()
@@ -225,8 +232,8 @@ def test_a_mirror_that_can_not_be_made_is_told_of_once(make_run, tmp_path):
     assert_on_tensorboard(folder)
 
 
-def test_a_mirror_that_breaks_down_is_told_of_once(make_run, tmp_path):
-    run, how = make_run("recipe", epochs=3), execution(**BOTH)
+def test_a_mirror_that_breaks_down_is_told_of_once(tiny_run, tmp_path):
+    run, how = tiny_run("recipe", epochs=3), execution(**BOTH)
     train(run, tmp_path / "plain")
     folder = tmp_path / "mirrored"
     (told,) = messages(run, folder, how, True)
@@ -240,14 +247,14 @@ def test_a_mirror_that_breaks_down_is_told_of_once(make_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_server_that_is_not_there_costs_a_warning(make_run, tmp_path, monkeypatch):
+def test_a_server_that_is_not_there_costs_a_warning(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setattr("runner.mirrors.SERVER_SECONDS", 1)
     told = []
     train_job(
-        make_run("recipe", epochs=1),
+        tiny_run("recipe", epochs=1),
         tmp_path,
         execution(wandb="roadmap"),
         1,
@@ -278,11 +285,10 @@ def test_a_project_that_can_not_be_is_refused(tmp_path, monkeypatch, capsys, pro
 
 def test_the_command_mirrors_new_runs_and_finished_ones(tmp_path):
     def roadmap(*arguments):
-        command = [sys.executable, "-m", "roadmap", "run", *QUICK, *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-        assert done.stderr == ""
+        done = run_here("run", *QUICK, *arguments, cwd=tmp_path)
+        assert (done.status, done.err) == (0, "")
         (folder,) = (tmp_path / "runs" / "pico").iterdir()
-        return done.stdout, folder
+        return done.out, folder
 
     _, folder = roadmap("--tensorboard")
     assert_on_tensorboard(folder)
@@ -297,17 +303,17 @@ def test_the_command_mirrors_new_runs_and_finished_ones(tmp_path):
     assert "1 run, 1 finished already; nothing to train" in told
 
 
-def test_neither_package_is_needed_where_it_is_not_asked_for(make_run, tmp_path):
+def test_neither_package_is_needed_where_it_is_not_asked_for(tiny_run, tmp_path):
     code = """
 import sys
 sys.modules |= {"tensorboard": None, "wandb": None}
 from pathlib import Path
 from roadmap.record import read_json, read_run
 from runner.engine import train
-from tests.conftest import execution
+from tests.helpers.training import execution
 run = read_run(read_json(Path(sys.argv[1]) / "manifest.json"), Path(sys.argv[1]))
 train(run, Path(sys.argv[2]), execution())
 """
-    train(make_run("recipe", epochs=1), tmp_path / "run")
+    train(tiny_run("recipe", epochs=1), tmp_path / "run")
     subprocess.run([sys.executable, "-c", code, tmp_path / "run", tmp_path / "again"], cwd=ROOT, check=True)
     assert not {"tensorboard", "wandb"} & {path.name for path in (tmp_path / "again").iterdir()}

@@ -13,7 +13,6 @@ import timm
 import torch
 import torchvision
 from hypothesis import example, given, settings
-from torch.utils.flop_counter import FlopCounterMode
 
 import roadmap
 from analysis.published import published_rungs
@@ -21,18 +20,9 @@ from roadmap.family import convnext
 from roadmap.network import DepthwiseConvolution
 from roadmap.study import load_study
 from roadmap.weights import _torchvision_convnext_name, load_renamed, peer_design
-from tests.test_steps import compositions
+from tests.helpers.designs import compositions, counted_by_torch
 
 GOLDENS = Path(__file__).parent / "goldens"
-
-
-def counted_by_torch(design: roadmap.Design, size: int) -> tuple[int, int]:
-    """Parameters, and multiply-adds of one image as torch's own counter has them, of the built model."""
-    with torch.device("meta"):  # its operations are counted without being computed
-        model, image = roadmap.build(design, num_classes=10), torch.zeros(1, 3, size, size)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(image)
-    return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() // 2
 
 
 @pytest.mark.parametrize("fidelity", ["paper", "authors", "released"])

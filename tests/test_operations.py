@@ -18,7 +18,7 @@ from runner.operations import ON_ARRAYS
 from runner.photo import Photo
 from runner.randomness import seed_globally
 from runner.transforms import ByPillow, OnArrays, training_transform
-from tests.test_augment import recipe_of
+from tests.helpers.designs import recipe_of
 
 IMAGENET = load_study().dataset("imagenet")
 HOW = {"resample": Image.Resampling.BICUBIC, "fillcolor": (124, 116, 104)}

@@ -10,10 +10,7 @@ import torch
 
 import roadmap
 from runner.optim import learning_rate, load_optimizer, make_optimizer, parameter_groups
-
-
-def recipe_of(rung: str, regime: str = "resnet-50"):
-    return roadmap.ladder(regime, rung)[0].experiment.recipe
+from tests.helpers.designs import recipe_of
 
 
 def test_modern_warms_up_linearly_and_then_follows_a_cosine():

@@ -27,7 +27,7 @@ from runner import packing
 from runner.packed import DamagedShard, Packed
 from runner.photo import BadImage
 from runner.sources import Files, load_data
-from tests.test_sources import make_folder
+from tests.helpers.images import make_folder
 
 ROOT = Path(__file__).parent.parent
 NOISE = np.random.default_rng(0)

@@ -8,20 +8,18 @@ import pytest
 
 import roadmap
 from roadmap.cli import main
-from roadmap.record import Run, write_json, write_manifest
-from roadmap.study import load_study
+from roadmap.record import write_json
+from tests.helpers.records import finish, study_run
 
 
-def finish(out, steps="all", ablation="cumulative", seeds=1, regime="pico", value=lambda rung, seed: 90.0):
-    study = load_study()
-    name = study.regime(regime).data
+def finish_all(out, steps="all", ablation="cumulative", seeds=1, regime="pico", value=lambda rung, seed: 90.0):
+    """Every run of a study."""
     for seed in range(seeds):
         for rung in roadmap.ladder(regime, steps, ablation=ablation):
-            run = Run(regime, rung.name, rung.experiment, name, study.dataset(name), seed, "paper")
-            folder = run.folder(out)
-            write_manifest(folder, run, execution={"processes": 1, "threads": 1}, machine={})
-            result = {"identity": run.identity, "top1": value(rung, seed), "seconds": 36.0}
-            write_json(folder / "result.json", result | {"images_per_second": 9.0, "peak_memory_bytes": 5})
+            finish(study_run(rung, seed, regime), out, value(rung, seed), manifest=ON_ONE_CORE, seconds=36.0)
+
+
+ON_ONE_CORE = {"execution": {"processes": 1, "threads": 1}, "machine": {}}
 
 
 @pytest.fixture
@@ -44,7 +42,7 @@ def test_power_before_a_study_is_by_the_papers_noise(out, capsys):
 
 
 def test_power_after_a_study_is_by_its_own_noise(out, capsys):
-    finish(out, "recipe,gelu", seeds=4, value=lambda rung, seed: 90 + seed * (1 + (rung.name == "gelu")))
+    finish_all(out, "recipe,gelu", seeds=4, value=lambda rung, seed: 90 + seed * (1 + (rung.name == "gelu")))
     said = told(capsys, "power", "--steps", "pico,recipe,gelu", "--difference", "2")
     assert "8 runs of pico" in said and "With 4 seeds, so seen:" in said
 
@@ -87,7 +85,7 @@ def test_attribution_takes_all_that_was_run(out, capsys):
         return 80 + 2 * ("gelu" in rung.steps) + 3 * ({"gelu", "layer-norm"} <= set(rung.steps))
 
     for ablation in ("add-one", "leave-one-out", "orders:30"):
-        finish(out, steps, ablation, value=value)
+        finish_all(out, steps, ablation, value=value)
     said = told(capsys, "attribution", "--steps", steps)
     rows = {line.split()[0]: line.split() for line in said.splitlines() if line}
     assert rows["recipe"][1] == "+0.00" and rows["gelu"][-2:] == ["+2.00", "+5.00"]
@@ -99,7 +97,7 @@ def test_a_study_that_orders_steps_as_the_paper_is_told_from_one_that_does_not(o
     from analysis.published import published_rungs
 
     published = published_rungs("modernize_resnet50.csv")
-    finish(out, value=lambda rung, seed: published[rung.name].top1_mean if rung.name in published else 76.13)
+    finish_all(out, value=lambda rung, seed: published[rung.name].top1_mean if rung.name in published else 76.13)
     said = told(capsys, "proxy")
     assert "Kendall's tau +1.00" in said and "of 14 steps" in said and "more alike than chance would" in said
     assert main(["table", "-o", "study.csv"]) == 0
@@ -125,7 +123,7 @@ def test_the_table_stands_beside_the_papers(out, capsys):
     def value(rung, seed):
         return means[rung.name] + spread[seed] * (1 + (rung.name == "stage-ratio"))
 
-    finish(out, "recipe,stage-ratio", seeds=3, regime="resnet-50", value=value)
+    finish_all(out, "recipe,stage-ratio", seeds=3, regime="resnet-50", value=value)
     markdown = told(capsys, "table", "--regime", "resnet-50", "--format", "markdown").splitlines()
     assert markdown[0] == "**ResNet-50 on imagenet**"
     rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[1:-1]] for line in markdown[2:]}
@@ -148,7 +146,7 @@ def test_the_papers_table_is_judged_with_its_figures(out, capsys):
 
 
 def test_collect_lists_what_is_not_finished(out, capsys):
-    finish(out, "recipe")
+    finish_all(out, "recipe")
     (out / "pico" / "notes").mkdir()
     said = told(capsys, "collect", "-o", "all.csv", "-o", "all.parquet")
     assert "runs: 2 folders, 1 finished, 1 foreign" in said and "foreign: pico/notes: no manifest.json" in said
@@ -157,12 +155,8 @@ def test_collect_lists_what_is_not_finished(out, capsys):
 
 
 def test_a_network_of_another_base_is_not_held_against_the_papers(out, capsys):
-    study = load_study()
     for rung in roadmap.ladder("resnet-50", "recipe", base=["layer-norm"]):
-        run = Run("resnet-50", rung.name, rung.experiment, "imagenet", study.dataset("imagenet"), 0, "paper")
-        folder = run.folder(out)
-        write_manifest(folder, run, execution={"processes": 1, "threads": 1}, machine={})
-        write_json(folder / "result.json", {"identity": run.identity, "top1": 70.0, "seconds": 1.0})
+        finish(study_run(rung, regime="resnet-50"), out, 70.0)
     said = told(capsys, "table", "--regime", "resnet-50", "--steps", "recipe", "--base", "layer-norm")
     assert "to published" not in said and said.startswith("ResNet-50 on imagenet, on layer-norm")
 
@@ -175,7 +169,7 @@ def test_a_loss_is_held_against_accuracies_the_right_way_round(out, capsys):
     def value(rung, seed):
         return published[rung.name].top1_mean if rung.name in published else 76.13
 
-    finish(out, value=value)
+    finish_all(out, value=value)
     for path in out.glob("pico/*/result.json"):
         result = json.loads(path.read_text())
         write_json(path, result | {"test_loss": 3 - result["top1"] / 50})

@@ -25,7 +25,7 @@ from roadmap.references import REFERENCE, reference, references
 from roadmap.rungs import Place
 from roadmap.study import load_study, parse_study
 from runner.optim import parameter_groups
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 REGIMES = ("pico", "resnet-50")
 # Parameters and multiply-adds of 224 pixels and 1,000 classes, at which the libraries state the same.

@@ -6,12 +6,8 @@ import json
 import re
 import shutil
 import socket
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
@@ -23,50 +19,23 @@ from analysis.report.page import HERE, Part, render
 from analysis.results import results_of
 from roadmap.cli import main
 from roadmap.ladders import ladder
-from roadmap.record import Divergence, Run, append_metrics, write_divergences, write_json, write_manifest
+from roadmap.record import Divergence, Run, write_divergences, write_json
 from roadmap.study import load_study
-from tests.conftest import ROOT
+from tests.helpers import ROOT
+from tests.helpers.browser import as_opened, chromium, eventually, find, open_page, prefer_colours, press, texts
+from tests.helpers.command import start_apart
+from tests.helpers.records import begin, finish, study_run
 
-CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
-
-pytestmark = pytest.mark.slow
+# On one worker, which has the browser.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
 HOSTILE = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\"></script>{{7*7}}'\"&"
-CIRCUMSTANCES = {
-    "execution": {"processes": 2, "threads": 3},
-    "machine": {"host": "n1", "gpu": None},
-    "versions": {"torch": "2.14.1"},
-    "code": {"commit": "abc", "modified": False},
-}
 VALUES = {"pico": (90.0, 90.4, 90.2), "recipe": (91.0, 91.5, 91.1), "gelu": (89.0, 89.9, 90.1)}
 
 
 def study_runs(seeds=3):
-    """Runs of the ladder as the study has it, by rung, so that no option is needed to find them."""
-    study = load_study()
-    return {
-        rung.name: [
-            Run("pico", rung.name, rung.experiment, "digits", study.dataset("digits"), seed, "paper")
-            for seed in range(seeds)
-        ]
-        for rung in ladder("pico")
-    }
-
-
-def begin(run, out, epochs=0, **circumstances):
-    folder = run.folder(out)
-    write_manifest(folder, run, **CIRCUMSTANCES | circumstances)
-    for number in range(1, epochs + 1):
-        row = {"epoch": number, "train_loss": 2.0 / number, "test_loss": 1.0 / number, "top1": 80.0 + number}
-        append_metrics(folder, row | {"seconds": 3.0})
-    return folder
-
-
-def finish(run, out, top1, epochs=4, **circumstances):
-    folder = begin(run, out, epochs, **circumstances)
-    result = {"identity": run.identity, "top1": top1, "seconds": 60.0, "epochs": epochs, "images_per_second": 5.0}
-    write_json(folder / "result.json", result | {"peak_memory_bytes": 2**20})
-    return folder
+    """By rung."""
+    return {rung.name: [study_run(rung, seed) for seed in range(seeds)] for rung in ladder("pico")}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +44,7 @@ def runs(tmp_path_factory):
     of = study_runs()
     for rung, values in VALUES.items():
         for run, value in zip(of[rung], values, strict=True):
-            finish(run, out, value)
+            finish(run, out, value, epochs=4)
     begin(of["width"][0], out, 2)
     diverged = begin(of["depthwise"][0], out, 1)
     write_divergences(diverged, [Divergence(2, 3, 0.004, "nan", "stages.1")])
@@ -89,65 +58,20 @@ def page(runs):
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    if not (CHROMIUM.exists() and DRIVER.exists()):
-        pytest.skip("Chromium and its driver are not installed")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for argument in ("--headless=new", "--no-sandbox", "--force-prefers-reduced-motion", "--window-size=1280,1000"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
-    yield driver
-    driver.quit()
-    driver.command_executor.close()
+def driver():
+    with chromium() as driver:
+        yield driver
 
 
 @pytest.fixture
-def browser(chromium):
-    """At its usual size and colours, with nothing in its logs."""
-    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    chromium.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})  # the Tab key may have left it
-    colours(chromium, "light")
-    chromium.get("about:blank")
-    chromium.get_log("browser"), chromium.get_log("performance")
-    yield chromium
-    assert chromium.get_log("browser") == []
-
-
-def colours(browser, scheme):
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-
-def find(browser, selector):
-    (found,) = browser.find_elements("css selector", selector)
-    return found
-
-
-def texts(browser, selector):
-    return [each.text for each in browser.find_elements("css selector", selector)]
+def browser(driver):
+    as_opened(driver)
+    yield driver
+    assert driver.get_log("browser") == []
 
 
 def shown_rungs(browser, table="pico-table"):
     return texts(browser, f"#{table} tbody tr:not([hidden]) > th")
-
-
-def press(browser, *keys):
-    from selenium.webdriver import ActionChains
-
-    ActionChains(browser).send_keys(*keys).perform()
-
-
-def eventually(check, seconds=20.0):
-    """What `check` comes to, once it is true."""
-    end = time.monotonic() + seconds
-    while not (found := check()) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert found
-    return found
 
 
 def test_it_opens_from_a_file_and_asks_nobody(browser, page):
@@ -306,7 +230,7 @@ return [...document.querySelectorAll("body *")]
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_in_either_scheme(browser, attributed, scheme):
-    colours(browser, scheme)
+    prefer_colours(browser, scheme)
     browser.get(attributed.as_uri())
     for each in browser.find_elements("css selector", "details"):
         browser.execute_script("arguments[0].open = true", each)
@@ -412,7 +336,8 @@ def test_the_paper_is_judged_and_costs_environment_and_failures_are_told(browser
 def test_runs_of_one_rung_that_mix_versions_are_warned_of(tmp_path):
     first, second = study_runs(2)["gelu"]
     finish(first, tmp_path, 90.0)
-    finish(second, tmp_path, 90.0, versions={"torch": "2.15.0"}, code={"commit": "abc", "modified": True})
+    other = {"versions": {"torch": "2.15.0"}, "code": {"commit": "abc", "modified": True}}
+    finish(second, tmp_path, 90.0, manifest=other)
     assert main(["report", "--out", str(tmp_path)]) == 0
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "PyTorch: 2.14.1 and 2.15.0, in pico/gelu" in text
@@ -426,7 +351,7 @@ def test_what_run_folders_hold_is_text_and_nothing_else(browser, tmp_path):
         "versions": {"torch": HOSTILE},
         "code": {"commit": HOSTILE, "modified": True},
     }
-    finish(run, tmp_path, 90.0, **hostile)
+    finish(run, tmp_path, 90.0, manifest=hostile)
     strange = replace(run, rung=HOSTILE.replace("/", "|"), data="{{7*7}}<b>", seed=7)
     begin(strange, tmp_path, 1, **hostile)
     begin(replace(run, rung=f"order{'9' * 40}-x", seed=8), tmp_path)
@@ -436,8 +361,7 @@ def test_what_run_folders_hold_is_text_and_nothing_else(browser, tmp_path):
     foreign.mkdir(parents=True)
     write_json(foreign / "manifest.json", {"format": HOSTILE})
     assert main(["report", "--out", str(tmp_path)]) == 0
-    browser.get((tmp_path / "report.html").as_uri())
-    time.sleep(0.3)
+    open_page(browser, tmp_path / "report.html")
     assert browser.title.startswith("roadmap report")
     assert browser.execute_script("return document.images.length + document.querySelectorAll('b').length") == 0
     assert len(browser.find_elements("css selector", "script")) == 2  # the page's own, and the curves' data
@@ -459,8 +383,7 @@ def test_a_name_of_data_is_text_in_title_and_curves(browser, tmp_path):
     hostile = [(replace(rung, name=HOSTILE, title=HOSTILE, group=HOSTILE), run) for rung, run in made[:1]]
     text = render([Part(study, results_of([*hostile, *made[1:]], table), HOSTILE)], table, tmp_path / "runs")
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
-    browser.get((tmp_path / "page.html").as_uri())
-    time.sleep(0.3)
+    open_page(browser, tmp_path / "page.html")
     assert "hacked" in browser.title and browser.title != "hacked"
     assert texts(browser, ".names label span")[0] == HOSTILE
     assert texts(browser, "h2")[0] == f"ResNet-pico on {name}, {HOSTILE}"
@@ -515,10 +438,9 @@ def test_attribution_is_a_table_and_a_map_that_arrows_walk_in(browser, attribute
 
 
 def test_runs_of_other_orders_are_attributed(browser, tmp_path):
-    study = load_study()
     for ablation, steps in (("add-one", "gelu"), ("leave-one-out", "gelu")):
         for rung in ladder("pico", steps, ablation=ablation):
-            run = Run("pico", rung.name, rung.experiment, "digits", study.dataset("digits"), 0, "paper")
+            run = study_run(rung)
             finish(run, tmp_path, 90.0 + len(rung.steps))
     assert main(["report", "--out", str(tmp_path), "--ablation", "add-one", "--steps", "gelu"]) == 0
     browser.get((tmp_path / "report.html").as_uri())
@@ -596,10 +518,7 @@ def test_colours_are_those_of_the_drawn_figure():
 
 class Served:
     def __init__(self, out, *arguments):
-        command = [sys.executable, "-m", "roadmap", "report", "--out", str(out), "--serve", *arguments]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
-        )
+        self.process = start_apart("report", "--out", out, "--serve", *arguments, cwd=ROOT, encoding="utf-8")
         line = self.process.stdout.readline()
         self.url = line.split()[1] if line else ""
 
@@ -607,7 +526,7 @@ class Served:
         import signal
 
         self.process.send_signal(signal.SIGINT)
-        out, error = self.process.communicate(timeout=20)
+        out, error = self.process.communicate(timeout=300)
         return self.process.returncode, out, error
 
 

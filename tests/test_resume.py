@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import resource
 import signal
-import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing.connection import wait
 from types import SimpleNamespace
 
 import pytest
@@ -22,128 +19,57 @@ from roadmap.record import read_divergences, read_metrics, state
 from runner import checkpoint
 from runner.distributed import World
 from runner.engine import Training
-from tests.conftest import execution
-from tests.test_engine import assert_same, train, weights
+from tests.helpers.training import (
+    Death,
+    assert_same,
+    end,
+    execution,
+    kill_after,
+    outcome,
+    start_processes,
+    train,
+    weights,
+)
 
-KILLS = 20
-FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["tests.test_resume"])
-
-
-def train_in_process(run, folder, how, world, deadly=None):
-    """In a process of its own. `deadly` kills it at the n-th time that what is so named happens."""
-    from runner import engine
-    from runner.launch.job import train_job
-
-    torch.set_num_threads(1)
-    if deadly:
-        where, times = deadly
-        _kill_at(where, times, engine)
-    with world.joined("cpu"):
-        ending, detail = train_job(run, folder, how, 1, world, lambda kind, detail: None, lambda: engine.Request.NONE)
-    assert ending == "finished", detail
+# Of each run that is killed again and again. ROADMAP_KILLS=20 for the long run.
+KILLS = int(os.environ.get("ROADMAP_KILLS", "4"))
 
 
-def _kill_at(where, times, engine):
-    """Makes the `times`-th step, evaluated batch or written file the last thing that this process does."""
-    count = 0
-
-    def deadly(function):
-        def counted(*arguments, **named):
-            nonlocal count
-            count += 1
-            if count == times:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*arguments, **named)
-
-        return counted
-
-    if where == "step":
-        engine.Training._backward = deadly(engine.Training._backward)
-    elif where == "evaluation":
-        torch.Tensor.topk = deadly(torch.Tensor.topk)  # which only evaluation asks for
-    else:  # between opening, writing and renaming
-        os.fsync, os.replace = deadly(os.fsync), deadly(os.replace)
-
-
-def start(run, folder, how, processes, deadly=None):
-    """The processes of a run: all of them, of which the last is the deadly one."""
-    meeting = f"file://{tempfile.mkdtemp()}/meeting"
-    started = []
-    for rank in range(processes):
-        world = World(rank, processes, rank, meeting if processes > 1 else "")
-        dies = rank == (0 if deadly and deadly[0] == "write" else processes - 1)  # rank 0 alone writes
-        arguments = (run, folder, how, world, deadly if dies else None)
-        started.append(FORKSERVER.Process(target=train_in_process, args=arguments))
-        started[-1].start()
-    return started
-
-
-def end(processes):
-    """Waits until one has ended, and takes the others with it if it did not end well; whether all did."""
-    wait([process.sentinel for process in processes])
-    for process in processes:
-        process.join(None if all(p.exitcode in (None, 0) for p in processes) else 0.5)
-    for process in processes:
-        process.kill()
-        process.join()
-    codes = [process.exitcode for process in processes]
-    assert set(codes) <= {0, -signal.SIGKILL} or len(codes) > 1  # who loses a partner may end with an error
-    return not any(codes)
-
-
-def kill_after(processes, seconds):
-    """SIGKILL at that moment, unless they have ended; whether it came in time."""
-    wait([process.sentinel for process in processes], timeout=seconds)
-    if any(process.exitcode is not None for process in processes):  # rank 0 may still have its last words to write
-        return not end(processes)
-    for process in processes:
-        process.kill()
-        process.join()
-    return True
+# How often each of them happens in a run of three epochs, at most.
+MOMENTS = {"step": 40, "evaluation": 3, "write": 12, "request": 60}
+CASES = [("recipe", 1), ("layer-scale", 1), ("layer-scale", 2), ("recipe", 2)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rung", "processes"), [("recipe", 1), ("layer-scale", 1), ("layer-scale", 2), ("recipe", 2)])
-def test_killed_at_twenty_moments_a_run_ends_as_if_undisturbed(make_run, tmp_path, rung, processes):
-    """BN and LN; with other numbers of data workers each time; in steps, evaluations and the writing of files."""
-    run = make_run(rung, epochs=3, batch_size=64, ema=0.9, drop_path=0.5, randaugment="rand-m9-mstd0.5-inc1")
+@pytest.mark.parametrize("case", range(len(CASES)), ids=lambda case: "{}-{}".format(*CASES[case]))
+def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(tiny_run, tmp_path, case):
+    """BN and LN; with other numbers of data workers each time; at moments of the clock, and of what it is about."""
+    rung, processes = CASES[case]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run = tiny_run(rung, epochs=3, batch_size=16, ema=0.9, drop_path=0.5, randaugment="rand-m9-mstd0.5-inc1")
     drawn = random.Random(f"{rung} {processes}")
-    whole = time.monotonic()
-    assert end(start(run, tmp_path / "whole", execution(), processes))
-    whole = time.monotonic() - whole
-    kills = moments = 0
-    while True:
+    began = time.monotonic()
+    assert end(start_processes(run, whole, execution(), processes))
+    seconds = time.monotonic() - began
+    kills = 0
+    while kills < KILLS:
         # Every second or so a checkpoint, so that many kills can't keep it from getting on.
         how = execution(workers=drawn.choice((0, 0, 1, 2)), checkpoint_minutes=drawn.choice((0, 0.01, 10)))
-        if kills >= KILLS:
-            assert end(start(run, tmp_path / "killed", how, processes))
-            break
         if kills % 2:
-            where = ("step", "evaluation", "write")[kills // 2 % 3]
-            most = {"step": 40, "evaluation": 5, "write": 12}[where]
-            finished = end(start(run, tmp_path / "killed", how, processes, (where, drawn.randint(1, most))))
+            where = list(MOMENTS)[(case + kills // 2) % len(MOMENTS)]
+            death = Death(where, drawn.randint(1, MOMENTS[where]))
+            finished = end(start_processes(run, killed, how, processes, death))
         else:
-            finished = not kill_after(start(run, tmp_path / "killed", how, processes), drawn.uniform(0.1, whole))
-            moments += not finished
+            finished = not kill_after(start_processes(run, killed, how, processes), drawn.uniform(0.1, seconds))
         if finished:  # too soon: it is to be killed more often
-            assert_same(tmp_path / "whole", tmp_path / "killed")
+            assert_same(whole, killed)
             for name in ("result.json", "metrics.jsonl", checkpoint.NAME, checkpoint.PREVIOUS):
-                (tmp_path / "killed" / name).unlink(missing_ok=True)
+                (killed / name).unlink(missing_ok=True)
         else:
             kills += 1
-    assert moments >= 5
-    assert_same(tmp_path / "whole", tmp_path / "killed")
-    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "killed")]
-    own = (
-        "seconds",
-        "finished",
-        "restarts",
-        "lost_steps",
-        "images_per_second",
-        "peak_memory_bytes",
-    )  # what the interruptions took
-    assert len({json.dumps({k: v for k, v in result.items() if k not in own}) for result in results}) == 1
+    assert end(start_processes(run, killed, execution(), processes))
+    assert_same(whole, killed)
+    assert outcome(whole) == outcome(killed)
 
 
 @contextmanager
@@ -159,8 +85,8 @@ def files_at_most(size):
         signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_is_named_and_loses_nothing(make_run, tmp_path):
-    run = make_run("recipe", epochs=3)
+def test_a_full_disk_is_named_and_loses_nothing(tiny_run, tmp_path):
+    run = tiny_run("recipe", epochs=3)
     train(run, tmp_path / "whole")
     rows = []
 
@@ -176,19 +102,19 @@ def test_a_full_disk_is_named_and_loses_nothing(make_run, tmp_path):
     assert_same(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_folder_that_can_not_be_written_is_named(make_run, tmp_path):
+def test_a_folder_that_can_not_be_written_is_named(tiny_run, tmp_path):
     from runner.launch.job import train_job
 
     (tmp_path / "file").write_text("")
     nothing = lambda *_: None  # noqa: E731
-    ending, detail = train_job(make_run(), tmp_path / "file" / "run", execution(), 1, World(), nothing, lambda: 0)
+    ending, detail = train_job(tiny_run(), tmp_path / "file" / "run", execution(), 1, World(), nothing, lambda: 0)
     assert ending == "failed" and "Not a directory" in detail["message"] and "file" in detail["message"]
 
 
-def test_checkpoints_of_another_format_are_refused(make_run, tmp_path):
+def test_checkpoints_of_another_format_are_refused(tiny_run, tmp_path):
     from runner.engine import Stopped
 
-    run = make_run("recipe")
+    run = tiny_run("recipe")
     with pytest.raises(Stopped):
         train(run, tmp_path, should_stop=lambda: True)
     saved = torch.load(tmp_path / checkpoint.NAME, weights_only=True)
@@ -200,10 +126,10 @@ def test_checkpoints_of_another_format_are_refused(make_run, tmp_path):
         train(run, tmp_path)
 
 
-def test_where_no_checkpoint_can_be_read_nothing_is_thrown_away(make_run, tmp_path):
+def test_where_no_checkpoint_can_be_read_nothing_is_thrown_away(tiny_run, tmp_path):
     from runner.engine import Stopped
 
-    run = make_run("recipe", epochs=3)
+    run = tiny_run("recipe", epochs=3)
     with pytest.raises(Stopped):
         train(run, tmp_path, should_stop=lambda: len(read_metrics(tmp_path)) == 2)
     for name in (checkpoint.NAME, checkpoint.PREVIOUS):
@@ -215,10 +141,10 @@ def test_where_no_checkpoint_can_be_read_nothing_is_thrown_away(make_run, tmp_pa
     assert len(read_metrics(tmp_path)) == 2
 
 
-def test_a_flipped_bit_is_seen(make_run, tmp_path):
+def test_a_flipped_bit_is_seen(tiny_run, tmp_path):
     from runner.engine import Stopped
 
-    run = make_run("recipe", epochs=3)
+    run = tiny_run("recipe", epochs=3)
     with pytest.raises(Stopped):
         train(run, tmp_path, should_stop=lambda: len(read_metrics(tmp_path)) == 2)
     path, drawn = tmp_path / checkpoint.NAME, random.Random(0)
@@ -230,11 +156,11 @@ def test_a_flipped_bit_is_seen(make_run, tmp_path):
             assert checkpoint.load(tmp_path, run.identity)["epoch"] == 2
 
 
-def test_a_checkpoint_of_another_network_is_refused(make_run, tmp_path):
+def test_a_checkpoint_of_another_network_is_refused(tiny_run, tmp_path):
     """As after a change of the code that left the run's identity alone."""
     from runner.engine import Stopped
 
-    run = make_run("recipe")
+    run = tiny_run("recipe")
     with pytest.raises(Stopped):
         train(run, tmp_path, should_stop=lambda: True)
     saved = torch.load(tmp_path / checkpoint.NAME, weights_only=True)
@@ -244,14 +170,14 @@ def test_a_checkpoint_of_another_network_is_refused(make_run, tmp_path):
         train(run, tmp_path)
 
 
-def test_nothing_in_a_checkpoint_is_executed(make_run, tmp_path):
+def test_nothing_in_a_checkpoint_is_executed(tiny_run, tmp_path):
     from runner.engine import Stopped
 
     class Deadly:
         def __reduce__(self):
             return (os.mkdir, (str(tmp_path / "executed"),))
 
-    run = make_run("recipe")
+    run = tiny_run("recipe")
     with pytest.raises(Stopped):
         train(run, tmp_path, should_stop=lambda: True)
     saved = torch.load(tmp_path / checkpoint.NAME, weights_only=True)
@@ -298,10 +224,10 @@ def weaken(monkeypatch):
     return do
 
 
-def test_a_divergence_names_step_rate_and_module_and_keeps_the_last_good_checkpoint(make_run, tmp_path, weaken):
+def test_a_divergence_names_step_rate_and_module_and_keeps_the_last_good_checkpoint(tiny_run, tmp_path, weaken):
     from runner.engine import Diverged
 
-    run = make_run("recipe", epochs=3)
+    run = tiny_run("recipe", epochs=3)
     weaken(at=8, once=False)  # the third step of the second epoch
     message = r"the loss is nan in epoch 2, step 3, at a learning rate of 0\.00\d+; .* finite is stages\.1$"
     with pytest.raises(Diverged, match=message):
@@ -313,8 +239,8 @@ def test_a_divergence_names_step_rate_and_module_and_keeps_the_last_good_checkpo
         train(run, tmp_path)
 
 
-def test_a_retry_goes_on_from_the_last_checkpoint_in_another_order_and_says_so(make_run, tmp_path, weaken):
-    run = make_run("recipe", epochs=3)
+def test_a_retry_goes_on_from_the_last_checkpoint_in_another_order_and_says_so(tiny_run, tmp_path, weaken):
+    run = tiny_run("recipe", epochs=3)
     train(run, tmp_path / "whole")
     weaken(at=8, once=True)
     result = train(run, tmp_path / "retried", on_nan="retry")
@@ -325,10 +251,10 @@ def test_a_retry_goes_on_from_the_last_checkpoint_in_another_order_and_says_so(m
     assert whole[0]["train_loss"] == retried[0]["train_loss"] and whole[1]["train_loss"] != retried[1]["train_loss"]
 
 
-def test_a_retry_that_is_interrupted_goes_on_as_a_retry(make_run, tmp_path, weaken):
+def test_a_retry_that_is_interrupted_goes_on_as_a_retry(tiny_run, tmp_path, weaken):
     from runner.engine import Stopped
 
-    run = make_run("recipe", epochs=3)
+    run = tiny_run("recipe", epochs=3)
     weaken(at=8, once=True)
     train(run, tmp_path / "retried", on_nan="retry")
     Weak.passes = 0
@@ -340,19 +266,19 @@ def test_a_retry_that_is_interrupted_goes_on_as_a_retry(make_run, tmp_path, weak
     assert_same(tmp_path / "retried", tmp_path / "stopped")
 
 
-def test_three_retries_are_the_most(make_run, tmp_path, weaken):
+def test_three_retries_are_the_most(tiny_run, tmp_path, weaken):
     from runner.engine import Diverged
 
     weaken(at=2, once=False)
     with pytest.raises(Diverged, match="after 3 retries"):
-        train(make_run("recipe"), tmp_path, on_nan="retry")
+        train(tiny_run("recipe"), tmp_path, on_nan="retry")
     assert len(read_divergences(tmp_path)) == 4
 
 
-def test_weights_that_are_not_finite_are_never_saved(make_run, tmp_path, monkeypatch):
+def test_weights_that_are_not_finite_are_never_saved(tiny_run, tmp_path, monkeypatch):
     from runner import engine, learner
 
-    run = make_run("recipe", epochs=2)
+    run = tiny_run("recipe", epochs=2)
     make = learner.make_optimizer
 
     def poisoning(model, recipe):
@@ -388,7 +314,7 @@ def test_weights_whose_squares_have_no_finite_sum_are_finite_themselves():
     assert not_finite_weight(network) == "0.weight"
 
 
-def test_state_is_saved_by_time_and_on_request(make_run, tmp_path, monkeypatch):
+def test_state_is_saved_by_time_and_on_request(tiny_run, tmp_path, monkeypatch):
     from runner import engine
 
     saves = []
@@ -396,15 +322,15 @@ def test_state_is_saved_by_time_and_on_request(make_run, tmp_path, monkeypatch):
     monkeypatch.setattr(
         checkpoint, "save", lambda folder, state: [saves.append((state["epoch"], state["step"])), save(folder, state)]
     )
-    train(make_run("recipe"), tmp_path / "seldom")
+    train(tiny_run("recipe"), tmp_path / "seldom")
     assert saves == [(1, 0), (2, 0)]
     saves.clear()
-    train(make_run("recipe"), tmp_path / "always", checkpoint_minutes=0)
+    train(tiny_run("recipe"), tmp_path / "always", checkpoint_minutes=0)
     of_epoch = [[(epoch, step) for step in range(1, 6)] for epoch in range(2)]  # the last before the evaluation
     assert saves == [*of_epoch[0], (1, 0), *of_epoch[1], (2, 0)]
     saves.clear()
     asked = iter([engine.Request.NONE] * 2 + [engine.Request.SAVE] + [engine.Request.NONE] * 100)
-    engine.train(make_run("recipe"), tmp_path / "asked", execution(), request=lambda: next(asked))
+    engine.train(tiny_run("recipe"), tmp_path / "asked", execution(), request=lambda: next(asked))
     assert saves == [(0, 3), (1, 0), (2, 0)]
     assert_same(tmp_path / "seldom", tmp_path / "always")
 
@@ -432,8 +358,8 @@ class Clock:
         monkeypatch.setattr(engine, "time", SimpleNamespace(perf_counter=lambda: self.now))
 
 
-def test_short_epochs_are_saved_a_few_at_a_time_and_the_last_always(make_run, tmp_path, monkeypatch):
-    clock, run = Clock(monkeypatch), make_run("recipe", epochs=6)  # of five seconds each
+def test_short_epochs_are_saved_a_few_at_a_time_and_the_last_always(tiny_run, tmp_path, monkeypatch):
+    clock, run = Clock(monkeypatch), tiny_run("recipe", epochs=6)  # of five seconds each
     train(run, tmp_path / "always")
     assert [epoch for epoch, _ in clock.saves] == [1, 2, 3, 4, 5, 6]
     for share, saved in {0.1: [1, 3, 5, 6], 1e-3: [1, 6]}.items():
@@ -443,20 +369,20 @@ def test_short_epochs_are_saved_a_few_at_a_time_and_the_last_always(make_run, tm
         assert_same(tmp_path / "always", tmp_path / f"{share}")
 
 
-def test_a_long_time_without_a_checkpoint_ends_in_an_epoch_whatever_their_share(make_run, tmp_path, monkeypatch):
+def test_a_long_time_without_a_checkpoint_ends_in_an_epoch_whatever_their_share(tiny_run, tmp_path, monkeypatch):
     clock = Clock(monkeypatch)
-    train(make_run("recipe", epochs=3), tmp_path, checkpoint_share=1e-3, checkpoint_minutes=7.5 / 60)
+    train(tiny_run("recipe", epochs=3), tmp_path, checkpoint_share=1e-3, checkpoint_minutes=7.5 / 60)
     assert clock.saves == [(1, 0), (2, 2), (3, 0)]
 
 
-def test_where_a_divergence_is_retried_no_epoch_goes_without_a_checkpoint(make_run, tmp_path, monkeypatch):
+def test_where_a_divergence_is_retried_no_epoch_goes_without_a_checkpoint(tiny_run, tmp_path, monkeypatch):
     clock = Clock(monkeypatch)
-    train(make_run("recipe", epochs=3), tmp_path, checkpoint_share=1e-3, on_nan="retry")
+    train(tiny_run("recipe", epochs=3), tmp_path, checkpoint_share=1e-3, on_nan="retry")
     assert clock.saves == [(1, 0), (2, 0), (3, 0)]
 
 
-def test_killed_between_two_savings_a_run_goes_on_from_the_last_and_counts_the_loss(make_run, tmp_path, monkeypatch):
-    clock, run = Clock(monkeypatch), make_run("recipe", epochs=6)
+def test_killed_between_two_savings_a_run_goes_on_from_the_last_and_counts_the_loss(tiny_run, tmp_path, monkeypatch):
+    clock, run = Clock(monkeypatch), tiny_run("recipe", epochs=6)
     train(run, tmp_path / "whole")
     clock.saves.clear()
 
@@ -475,20 +401,20 @@ def test_killed_between_two_savings_a_run_goes_on_from_the_last_and_counts_the_l
     assert (result["restarts"], result["lost_steps"]) == (1, 5)
 
 
-def test_processes_that_are_killed_between_two_savings_go_on_together(make_run, tmp_path):
-    run, seldom = make_run("recipe", epochs=4), execution(checkpoint_share=1e-9)  # the first and the last
-    assert end(start(run, tmp_path / "whole", execution(), 2))
-    assert not end(start(run, tmp_path / "killed", seldom, 2, ("step", 13)))  # of five an epoch
+def test_processes_that_are_killed_between_two_savings_go_on_together(tiny_run, tmp_path):
+    run, seldom = tiny_run("recipe", epochs=4), execution(checkpoint_share=1e-9)  # the first and the last
+    assert end(start_processes(run, tmp_path / "whole", execution(), 2))
+    assert not end(start_processes(run, tmp_path / "killed", seldom, 2, Death("step", 13)))  # of five an epoch
     assert torch.load(tmp_path / "killed" / checkpoint.NAME, weights_only=True)["epoch"] == 1
     assert len(read_metrics(tmp_path / "killed")) == 2
-    assert end(start(run, tmp_path / "killed", seldom, 2))
+    assert end(start_processes(run, tmp_path / "killed", seldom, 2))
     assert_same(tmp_path / "whole", tmp_path / "killed")
 
 
-def test_a_stop_between_two_savings_loses_nothing(make_run, tmp_path):
+def test_a_stop_between_two_savings_loses_nothing(tiny_run, tmp_path):
     from runner.engine import Stopped
 
-    run, steps = make_run("recipe", epochs=4), iter(range(1, 100))
+    run, steps = tiny_run("recipe", epochs=4), iter(range(1, 100))
     train(run, tmp_path / "whole")
     with pytest.raises(Stopped):
         train(run, tmp_path / "stopped", should_stop=lambda: next(steps) == 16, checkpoint_share=1e-9)
@@ -497,10 +423,10 @@ def test_a_stop_between_two_savings_loses_nothing(make_run, tmp_path):
     assert json.loads((tmp_path / "stopped" / "result.json").read_text())["lost_steps"] == 0
 
 
-def test_a_stop_in_an_evaluation_is_heeded_there(make_run, tmp_path):
+def test_a_stop_in_an_evaluation_is_heeded_there(tiny_run, tmp_path):
     from runner.engine import Stopped
 
-    run = make_run("recipe")
+    run = tiny_run("recipe")
     train(run, tmp_path / "whole")
     calls = iter(range(1, 100))
     with pytest.raises(Stopped):
@@ -511,7 +437,7 @@ def test_a_stop_in_an_evaluation_is_heeded_there(make_run, tmp_path):
     assert_same(tmp_path / "whole", tmp_path / "stopped")
 
 
-def test_skipped_images_are_counted_in_the_record(make_run, tmp_path):
+def test_skipped_images_are_counted_in_the_record(tiny_run, tmp_path):
     from PIL import Image
 
     from roadmap.folders import describe_folder
@@ -522,7 +448,7 @@ def test_skipped_images_are_counted_in_the_record(make_run, tmp_path):
         Image.new("RGB", (32, 32), (10 * i, 0, 0)).save(path)
     (tmp_path / "data" / "train" / "a" / "0.png").write_bytes(b"")
     (tmp_path / "data" / "val" / "a" / "1.png").write_bytes(b"")
-    run = make_run("recipe", batch_size=4)
+    run = tiny_run("recipe", batch_size=4)
     run = replace(run, data="shades", dataset=describe_folder(tmp_path / "data"))
     where = str(tmp_path / "data")
     result = train(run, tmp_path / "run", data_path=where, bad_images="skip", workers=1)

@@ -28,7 +28,8 @@ from roadmap.shifts import (
 from runner import shifts
 from runner.export import read_trained
 from runner.sources import load_data
-from tests.test_sources import make_folder
+from tests.helpers.images import make_folder
+from tests.helpers.records import study_run
 
 # A tench, which neither set has; a goldfish and a great white shark, which R has; a stingray, which both have; a
 # goldfinch and a junco: both, and A alone.
@@ -57,11 +58,9 @@ def save_scans(scans, root, classes, first, count):
 @pytest.fixture(scope="module")
 def scans():
     from roadmap.ladders import ladder
-    from roadmap.record import Run
-    from roadmap.study import load_study
 
     (rung,) = ladder("pico", "pico")
-    return load_data(Run("pico", "pico", rung.experiment, "digits", load_study().dataset("digits"), 0, "paper"))
+    return load_data(study_run(rung))
 
 
 @pytest.fixture(scope="module")

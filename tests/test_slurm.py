@@ -6,9 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,25 +14,34 @@ from roadmap.record import read_json
 from roadmap.sessions import read_place, read_sessions
 from runner.code import code_state
 from runner.distributed import MEETING_SECONDS
-from tests.conftest import ROOT
-from tests.slurm import NODES, until
-from tests.test_engine import assert_same
+from tests.helpers import ROOT
+from tests.helpers.cluster import NODES
+from tests.helpers.command import run_apart, run_here, start_apart
+from tests.helpers.training import assert_same
+from tests.helpers.waiting import until
 
-pytestmark = pytest.mark.slow
+# One after the other, on one worker: they have the cluster to themselves.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
 
-EPOCHS = 30
-LONG = ["--steps", "layer-norm", "--set", f"recipe.epochs={EPOCHS}"]  # seconds of training
+NARROW = ["--set", "design.width=8"]
+EPOCHS = 10
+LONG = ["--steps", "layer-norm", "--set", f"recipe.epochs={EPOCHS}", *NARROW]  # long enough to be interrupted
 BOTH = ["--steps", "gelu,layer-norm", *LONG[2:]]
-SHORT = ["--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0"]
+SHORT = ["--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0", *NARROW]
 TWO_NODES = ["--set", "cluster.nodes=2"]
 
+# A plug-in by which a job's steps take longer, so that a run lasts some time everywhere without keeping a core busy.
+SLOW = """
+import os, time
+import torch
 
-def roadmap(*arguments, cwd, env=None, code=None):
-    """The command, as the module of this checkout or another."""
-    environment = dict(env or os.environ)
-    environment |= {} if code is None else {"PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}
-    command = [sys.executable, "-m", "roadmap", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
+def wait(module, given):
+    if isinstance(module, torch.nn.Linear) and module.training and torch.is_grad_enabled():
+        time.sleep({seconds})
+
+if "SLURM_JOB_ID" in os.environ:
+    torch.nn.modules.module.register_module_forward_pre_hook(wait)
+"""
 
 
 def epoch_of(run):
@@ -50,14 +56,18 @@ class Study:
     def __init__(self, slurm, folder):
         self.slurm, self.folder, self.runs = slurm, folder, folder / "runs"
 
-    def roadmap(self, *arguments, status=0, **more):
-        done = roadmap(*arguments, cwd=self.folder, env=self.slurm.environment, **more)
-        assert done.returncode == status, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done.stdout + done.stderr
+    def roadmap(self, *arguments, status=0):
+        done = run_here(*arguments, cwd=self.folder)
+        assert done.status == status, done.out + done.err
+        assert "Traceback" not in done.err
+        return done.out + done.err
 
-    def submit(self, *options, **more):
-        return self.roadmap("run", "--on", "slurm", *options, **more)
+    def submit(self, *options, status=0, step_seconds=0.0):
+        """Submits runs each of whose steps takes so long, and what it takes anyway."""
+        if step_seconds:
+            (self.folder / "slow.py").write_text(SLOW.format(seconds=step_seconds))
+            options = (*options, "--plugin", "slow.py")
+        return self.roadmap("run", "--on", "slurm", *options, status=status)
 
     def status(self):
         return {record["rung"]: record for record in json.loads(self.roadmap("status", "--json"))}
@@ -76,7 +86,7 @@ class Study:
             self.slurm.hasten()
             return any(epoch_of(run) >= epoch for run in self.run_folders())
 
-        until(trained, f"epoch {epoch}", seconds=120, every=0.5)
+        until(trained, f"epoch {epoch}", every=0.2)
 
     def assert_finished_as(self, other, runs=1, crashes=0):
         """Each once, with the record of an undisturbed study elsewhere, and nothing left, no process either."""
@@ -97,18 +107,26 @@ class Study:
 
 def left_behind(slurm):
     """Processes of the cluster's jobs."""
-    marks = {b"SUBMITIT_EXECUTOR=slurm", f"SLURM_CONF={slurm.environment['SLURM_CONF']}".encode()}
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if marks <= set(path.read_bytes().split(b"\0")):
-                found.append(path.parent.name)
-    return found
+    return slurm.processes("SUBMITIT_EXECUTOR=slurm")
+
+
+def watchers(slurm, job):
+    """Slurm's processes that look after a job's."""
+    titles = [Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0] for pid in slurm.processes()]
+    return [title for title in titles if title.startswith(f"slurmstepd: [{job}.")]
 
 
 @pytest.fixture
-def study(slurm, tmp_path):
+def study(slurm, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_CONF", slurm.environment["SLURM_CONF"])
     return Study(slurm, tmp_path)
+
+
+def trained_here(*options, folder):
+    """The same runs on this machine, in the folder's `local`."""
+    done = run_here("run", *options, "--out", "local", cwd=folder)
+    assert done.status == 0, done.err
+    return folder / "local"
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +134,7 @@ def undisturbed(tmp_path_factory):
     """The same runs on this machine: by the number of processes."""
     folder = tmp_path_factory.mktemp("undisturbed")
     for processes in ("1", "2"):
-        done = roadmap("run", *BOTH, "--processes", processes, "--out", processes, cwd=folder)
-        assert done.returncode == 0, done.stderr
+        trained_here(*BOTH, "--processes", processes, folder=folder).rename(folder / processes)
     return folder
 
 
@@ -133,33 +150,37 @@ def linear(num_classes):
 def test_references_are_jobs_like_rungs(study, tmp_path):
     """A library's networks and a user's own, each with two seeds: the same as here, bit for bit."""
     (tmp_path / "own.py").write_text(OWN)
-    chosen = ["--steps", "pico", "--references", "swin-t,deit-s,linear", "--plugin", "own.py", "--seeds", "2", *SHORT]
+    chosen = ["--steps", "pico", "--references", "swin-t,deit-s,linear", "--plugin", "own.py", "--seeds", "2"]
+    chosen += ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
     assert "8 jobs" in study.submit(*chosen)
     study.slurm.wait_until_empty()
-    local = roadmap("run", *chosen, "--out", "local", cwd=tmp_path)
-    assert local.returncode == 0, local.stderr
-    study.assert_finished_as(tmp_path / "local", runs=8)
-    table = study.roadmap("table", *chosen[:6], *SHORT)
+    local = trained_here(*chosen, folder=tmp_path)
+    study.assert_finished_as(local, runs=8)
+    table = study.roadmap("table", *chosen[:6], *chosen[8:])
     assert all(name in table for name in ("swin-t", "deit-s", "linear"))
 
 
-def test_the_whole_study_with_two_ranks_on_two_nodes(study, tmp_path):
+# The start, and of what changes from there: recipe, width, order and activations, and all of it.
+FIVE = ["--steps", "pico,recipe,width,gelu,layer-scale"]
+
+
+def test_a_study_with_two_ranks_on_two_nodes(study, tmp_path):
     """Submitted with one command, which returns at once; the same as two processes here, bit for bit."""
-    told = study.submit("--steps", "all", *SHORT, *TWO_NODES)
-    assert "18 jobs of 2 nodes with 1 task" in told and "roadmap status" in told
-    again = study.submit("--steps", "all", *SHORT, *TWO_NODES)
-    assert "not submitted twice: 18 runs" in again
+    command = ["run", "--on", "slurm", *FIVE, *SHORT, *TWO_NODES]
+    submitted = run_apart(*command, cwd=tmp_path)  # so that the records have its command line
+    assert submitted.status == 0, submitted.err
+    assert "5 jobs of 2 nodes with 1 task" in submitted.out and "roadmap status" in submitted.out
+    assert "not submitted twice: 5 runs" in study.roadmap(*command)
     study.slurm.wait_until_empty()
-    local = roadmap("run", "--steps", "all", *SHORT, "--processes", "2", "--out", "local", cwd=tmp_path)
-    assert local.returncode == 0, local.stderr
-    study.assert_finished_as(tmp_path / "local", runs=18)
+    local = trained_here(*FIVE, *SHORT, "--processes", "2", folder=tmp_path)
+    study.assert_finished_as(local, runs=5)
     for folder in study.run_folders():
         (session,) = read_sessions(folder)
         assert session.job.startswith("slurm ") and session.lost_steps == 0
         manifest = read_json(folder / "manifest.json")
         assert manifest["execution"]["processes"] == 2 and manifest["code"]["sources"]
         assert "--on" in manifest["command"]
-    assert "nothing to train" in study.submit("--steps", "all", *SHORT, *TWO_NODES)
+    assert "nothing to train" in study.roadmap(*command)
 
 
 LAYOUTS = {
@@ -172,7 +193,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_preempted_job_goes_on_where_it_was(study, undisturbed, layout):
     processes, options = LAYOUTS[layout]
-    study.submit(*LONG, *options)
+    study.submit(*LONG, *options, step_seconds=0.05)
     study.wait_for_epoch(3)
     study.slurm.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
     until(lambda: _state(study) == "queued", "the job waits again")
@@ -186,7 +207,7 @@ def test_a_preempted_job_goes_on_where_it_was(study, undisturbed, layout):
 
 def test_a_job_that_is_told_by_sigterm_alone_goes_on_too(study, undisturbed):
     """As where a cluster preempts without the signal that was asked for."""
-    study.submit(*LONG)
+    study.submit(*LONG, step_seconds=0.05)
     study.wait_for_epoch(3)
     study.slurm.run("scancel", "--signal=TERM", study.status()["layer-norm"]["job"])
     until(lambda: _state(study) == "queued", "the job waits again")
@@ -195,29 +216,26 @@ def test_a_job_that_is_told_by_sigterm_alone_goes_on_too(study, undisturbed):
     assert [session.lost_steps for session in read_sessions(study.run_folder())] == [0, 0]
 
 
-def test_a_job_that_needs_more_than_its_hours_goes_on_in_another(study, tmp_path):
+def test_a_job_that_needs_more_than_its_hours_goes_on_in_another(study, undisturbed):
     """Two minutes, of which submitit would take any signal for a time-out; Slurm may signal a minute early."""
-    longer = [*LONG[:2], "--set", "recipe.epochs=200"]
-    study.submit(*longer, "--set", "cluster.hours=0.033", "--set", "cluster.save_seconds=60")
-    study.slurm.wait_until_empty(seconds=600)
-    local = roadmap("run", *longer, "--out", "local", cwd=tmp_path)
-    assert local.returncode == 0, local.stderr
-    study.assert_finished_as(tmp_path / "local")
+    limit = ["--set", "cluster.hours=0.033", "--set", "cluster.save_seconds=60"]
+    study.submit(*LONG, *limit, step_seconds=0.35)  # of which there are 20 an epoch
+    study.slurm.wait_until_empty()
+    study.assert_finished_as(undisturbed / "1")
     sessions = read_sessions(study.run_folder())
     assert len(sessions) >= 2 and sum(session.lost_steps for session in sessions) == 0
 
 
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_a_node_that_fails_takes_nothing_with_it(study, undisturbed, nodes):
-    study.submit(*LONG, "--set", f"cluster.nodes={nodes}")
+    study.submit(*LONG, "--set", f"cluster.nodes={nodes}", step_seconds=0.05)
     study.wait_for_epoch(3)
     job = study.status()["layer-norm"]["job"]
     failed = NODES[1] if nodes == 2 else study.slurm.run("squeue", "-h", "-j", job, "-o", "%N").strip()
     study.slurm.run("scontrol", "update", f"NodeName={failed}", "State=DOWN", "Reason=test")
     until(lambda: (job, "RUNNING") not in study.slurm.queue(), "the job is off the node")
     # Else Slurm would find what is left of it there, and hold the job.
-    watchers = ["pgrep", "-f", rf"slurmstepd: \[{job}\."]
-    until(lambda: subprocess.run(watchers, capture_output=True).returncode == 1, "nothing is left of it")
+    until(lambda: not watchers(study.slurm, job), "nothing is left of it")
     study.slurm.run("scontrol", "update", f"NodeName={failed}", "State=RESUME", check=False)
     study.slurm.wait_until_empty()
     study.assert_finished_as(undisturbed / str(nodes))
@@ -226,11 +244,11 @@ def test_a_node_that_fails_takes_nothing_with_it(study, undisturbed, nodes):
 
 def test_a_cancelled_job_keeps_its_state_and_does_not_come_back(study, undisturbed):
     """The figure is drawn all the same, of what there is; the same command goes on with the rest."""
-    study.submit(*BOTH)
+    study.submit(*BOTH, step_seconds=0.05)
     until(lambda: [epoch_of(run) >= 3 for run in study.run_folders()] == [True, True], "both are at it")
     foreign = study.slurm.run("sbatch", "--parsable", "-o", "/dev/null", "--wrap", "sleep 600").strip()
     assert "cancelled: 1 run" in study.roadmap("cancel", "layer-norm")
-    until(lambda: [job for job, _ in study.slurm.queue()] == [foreign], "only the foreign job is left", seconds=120)
+    until(lambda: [job for job, _ in study.slurm.queue()] == [foreign], "only the foreign job is left")
     study.slurm.run("scancel", foreign)
     assert _state(study) == "cancelled" and study.status()["gelu"]["state"] == "finished"
     assert list(study.runs.glob("*.png")), "the figure was not drawn"
@@ -243,34 +261,27 @@ def test_a_cancelled_job_keeps_its_state_and_does_not_come_back(study, undisturb
     assert second.epoch >= 3 and second.lost_steps == 0
 
 
-def test_a_controller_that_is_away_while_jobs_run(study, tmp_path):
+def test_a_controller_that_is_away_while_jobs_run(study, undisturbed):
     """Long enough for Slurm's commands to give it up, which takes them ten seconds."""
-    longer = [*LONG[:2], "--set", "recipe.epochs=120"]
-    study.submit(*longer)
+    study.submit(*LONG, step_seconds=0.3)
     study.wait_for_epoch(2)
     study.slurm.stop_controller()
     try:
         told = study.roadmap("status")
-        assert "Slurm was not asked what is in the queue: " in told and "of 120" in told
+        assert "Slurm was not asked what is in the queue: " in told and f"of {EPOCHS}" in told
         refused = study.submit("--steps", "gelu", *SHORT, status=1)
         assert refused.startswith("pico on digits") and "roadmap run: Slurm does not" in refused
         assert len(list((study.runs / "slurm").glob("roadmap-*"))) == 2  # of what was submitted before
     finally:
         study.slurm.start_controller()
     study.slurm.wait_until_empty()
-    local = roadmap("run", *longer, "--out", "local", cwd=tmp_path)
-    assert local.returncode == 0, local.stderr
-    study.assert_finished_as(tmp_path / "local")
+    study.assert_finished_as(undisturbed / "1")
 
 
 def test_two_submissions_at_once(study, undisturbed, tmp_path):
     """Every run is submitted once."""
-    command = [sys.executable, "-m", "roadmap", "run", "--on", "slurm", *BOTH]
-    both = [
-        subprocess.Popen(command, cwd=tmp_path, env=study.slurm.environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    told = [process.communicate(timeout=60)[0] for process in both]
+    both = [start_apart("run", "--on", "slurm", *BOTH, cwd=tmp_path) for _ in range(2)]
+    told = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sum("not submitted twice: 2 runs" in text for text in told) == 1
     study.slurm.wait_until_empty()
@@ -281,13 +292,13 @@ def test_two_submissions_at_once(study, undisturbed, tmp_path):
 
 def test_a_crash_is_tried_again_and_not_for_ever(study, undisturbed):
     """A task that is killed begins again; what is killed each time has failed, and is retried when one says so."""
-    study.submit(*LONG, "--set", "cluster.most_crashes=1")
+    study.submit(*LONG, "--set", "cluster.most_crashes=1", step_seconds=0.05)
     for kill in range(2):
         study.wait_for_epoch(2 + 2 * kill)
         until(lambda kill=kill: len(read_sessions(study.run_folder())) == kill + 1, "it is in training")
         os.kill(_process(study.run_folder()), signal.SIGKILL)
         reached = read_place(study.run_folder())
-        until(lambda: _state(study) != "running", "the job has ended", seconds=90)
+        until(lambda: _state(study) != "running", "the job has ended")
         study.slurm.hasten()
     until(lambda: _state(study) == "failed", "the run has failed")
     assert "ended with status 137" in study.status()["layer-norm"]["detail"]
@@ -336,7 +347,8 @@ def test_an_edit_after_the_submission_reaches_no_job(study, tmp_path):
     with (code / "runner" / "code.py").open("a") as file:
         file.write("# another code than the environment's\n")
     study.slurm.run("scontrol", "update", f"NodeName={','.join(NODES)}", "State=DRAIN", "Reason=test")
-    study.submit("--steps", "gelu", *SHORT, code=code)
+    of_checkout = {"PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}
+    assert run_apart("run", "--on", "slurm", "--steps", "gelu", *SHORT, cwd=tmp_path, env=of_checkout)
     shutil.rmtree(code)
     study.slurm.run("scontrol", "update", f"NodeName={','.join(NODES)}", "State=RESUME")
     study.slurm.wait_until_empty()
@@ -351,28 +363,24 @@ def test_small_runs_share_a_job(study, tmp_path):
     told = study.submit("--steps", "gelu,layer-norm", "--seeds", "2", *SHORT, "--pack", "3")
     assert "2 jobs of 1 node with 1 task" in told
     study.slurm.wait_until_empty()
-    local = roadmap("run", "--steps", "gelu,layer-norm", "--seeds", "2", *SHORT, "--out", "local", cwd=tmp_path)
-    assert local.returncode == 0, local.stderr
-    study.assert_finished_as(tmp_path / "local", runs=4)
+    local = trained_here("--steps", "gelu,layer-norm", "--seeds", "2", *SHORT, folder=tmp_path)
+    study.assert_finished_as(local, runs=4)
 
 
-def test_a_packed_job_that_is_preempted_goes_on(study, tmp_path):
-    more = ["--steps", "gelu,layer-norm", "--set", f"recipe.epochs={EPOCHS}", "--pack", "2"]
-    study.submit(*more, "--set", "cluster.cpus_per_task=2")
+def test_a_packed_job_that_is_preempted_goes_on(study, undisturbed):
+    study.submit(*BOTH, "--pack", "2", "--set", "cluster.cpus_per_task=2", step_seconds=0.05)
     until(lambda: len(study.run_folders()) == 2, "both are in training")
     until(lambda: all(epoch_of(run) >= 3 for run in study.run_folders()), "both are at it")
     study.slurm.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
     until(lambda: _state(study) == "queued", "the job waits again")
     study.slurm.wait_until_empty()
-    local = roadmap("run", *more[:4], "--out", "local", cwd=tmp_path)
-    assert local.returncode == 0, local.stderr
-    study.assert_finished_as(tmp_path / "local", runs=2)
+    study.assert_finished_as(undisturbed / "1", runs=2)
     for folder in study.run_folders():
         _, second = read_sessions(folder)
         assert second.epoch >= 3 and second.lost_steps == 0
 
 
-def test_five_thousand_runs_take_a_handful_of_calls(study, tmp_path):
+def test_five_thousand_runs_take_a_handful_of_calls(study, tmp_path, monkeypatch):
     """The limit of an array is the cluster's; and all is taken out again with one command."""
     calls = tmp_path / "calls"
     bin_folder = tmp_path / "bin"
@@ -382,8 +390,7 @@ def test_five_thousand_runs_take_a_handful_of_calls(study, tmp_path):
         wrapper.write_text(f'#!/bin/sh\necho {name} >> {calls}\nexec {shutil.which(name)} "$@"\n')
         wrapper.chmod(0o755)
     study.slurm.run("scontrol", "update", f"NodeName={','.join(NODES)}", "State=DRAIN", "Reason=test")
-    path = {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
-    study.slurm = type(study.slurm)(study.slurm.folder, study.slurm.environment | path)
+    monkeypatch.setenv("PATH", str(bin_folder), prepend=":")
     told = study.submit("--steps", "all", "--seeds", "278", *SHORT, "--max-running", "50")
     assert told.count("submitted: ") == 4 and "(5004 runs)" in told
     assert calls.read_text().split().count("sbatch") == 4

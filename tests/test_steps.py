@@ -12,6 +12,7 @@ import roadmap
 from roadmap.design import RESNET_BLOCK, SAME, resnet
 from roadmap.plain import differences
 from roadmap.steps import STEPS, step
+from tests.helpers.designs import compositions
 
 RESNET_50 = resnet(64, (3, 4, 6, 3))
 
@@ -211,18 +212,6 @@ def test_blocks_of_one_stage_may_differ():
     assert roadmap.cost(mixed) == roadmap.cost(RESNET_50)
     with pytest.raises(ValueError, match="3 blocks for 4 stages"):
         replace(RESNET_50, block=(RESNET_BLOCK,) * 3)
-
-
-STEP_CHOICES = ["recipe", "stage-ratio", "patchify-stem", "depthwise", "width", "inverted-bottleneck"]
-STEP_CHOICES += ["move-up-depthwise", "kernel-size=5", "kernel-size=7", "kernel-size=9", "kernel-size=11", "gelu"]
-STEP_CHOICES += ["stage-ratio=2:2:2:2", "patchify-stem=2", "patchify-stem=8", "width=20", "inverted-bottleneck=0.5"]
-STEP_CHOICES += ["inverted-bottleneck=6", "layer-scale=0.1", "separate-downsampling=false"]
-STEP_CHOICES += ["fewer-activations", "fewer-norms", "layer-norm", "separate-downsampling", "layer-scale"]
-
-
-def compositions() -> st.SearchStrategy[list[str]]:
-    """Any subset of the steps in any order, parameters included, one variant of a step at most."""
-    return st.lists(st.sampled_from(STEP_CHOICES), unique_by=lambda name: name.split("=")[0])
 
 
 @given(compositions(), st.sampled_from(["pico", "resnet-50", "resnet-200"]))

@@ -11,7 +11,7 @@ import tomllib
 import pytest
 
 import roadmap
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 
 def imports(path):

@@ -10,7 +10,7 @@ import yaml
 
 import roadmap
 from roadmap.study import FILE_NAME, load_study, parse_study, study_path
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 SHIPPED = yaml.safe_load((ROOT / FILE_NAME).read_text(encoding="utf-8"))
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -24,6 +22,7 @@ from roadmap.plugins import LOADED, load_file
 from roadmap.record import Run
 from runner.distributed import Apart, World
 from runner.launch.events import ENDINGS, Event
+from runner.launch.fork_server import fork_server
 from runner.launch.signals import Handler, Requests, handled
 from runner.machine import available_cores, available_gpus, default_processes
 from runner.request import Request
@@ -104,26 +103,15 @@ def _end(running: dict[Any, _Worker], worker: _Worker, ending: Event) -> list[tu
 
 
 def process_context(runs: Sequence[Run] = ()) -> BaseContext:
-    """Processes forked from a server that has imported what is slow to import, where the system has such.
-
-    Of the augmentation's and the references' libraries, what the runs will import.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
+    """Processes born with what runs import: of the augmentation's and the references' libraries, what these will."""
     # Thread pools that were there before a fork are no use behind it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    context = multiprocessing.get_context("forkserver")
     preload = ["runner.launch.job", "torch._dynamo"]  # the latter by the first optimizer that a process makes
     preload += ["runner.transforms"] if any(_is_augmented(run) for run in runs) else []
     designs = [run.experiment.design for run in runs]
     preload += sorted({each.library for each in designs if isinstance(each, NamedModel)} - {"own"})
-    context.set_forkserver_preload(preload)
-    # They are for the launcher, also where all processes are signalled at once: it would take runs whose server is gone
-    # for ended.
-    with handled(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-        forkserver.ensure_running()
-    return context
+    return fork_server(*preload)
 
 
 def _is_augmented(run: Run) -> bool:

@@ -10,6 +10,9 @@ from typing import Any
 
 from runner.request import Request
 
+# Where all processes of a study are signalled at once, as by a terminal or Slurm: it tells those that train.
+FOR_THE_LAUNCHER = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+
 Handler = Callable[[int, Any], Any] | signal.Handlers
 
 

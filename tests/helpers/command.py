@@ -1,0 +1,103 @@
+"""The command `roadmap`: in this process, where a test asks for output and files alone, or in one of its own.
+
+A process of its own takes seconds to import what it needs. It is for what this one can't stand for: signals, kills, a
+launcher, the environment of the start, what is not imported yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from roadmap import plugins
+from roadmap.cli import main
+from roadmap.mixers import MIXERS
+from roadmap.models import MODELS
+from roadmap.steps import STEPS
+from roadmap.study import load_study
+from tests.helpers.training import warm_fork_server
+
+PYTHON = (sys.executable,)
+TIMEOUT = 900  # seconds: for a command that hangs, on a machine that is busy
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+    def __bool__(self) -> bool:
+        return self.status == 0
+
+
+@contextlib.contextmanager
+def untouched() -> Iterator[None]:
+    """What the command leaves in the process that it is called in is taken back: plug-ins, and handlers of signals."""
+    tables: tuple[dict[str, Any], ...] = (STEPS, MIXERS, MODELS)
+    before, loaded = [dict(table) for table in tables], list(plugins.LOADED)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    try:
+        yield
+    finally:
+        for table, old in zip(tables, before, strict=True):
+            table.clear()
+            table.update(old)
+        plugins.LOADED[:] = loaded
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def run_here(*arguments: object, cwd: Path | None = None) -> Done:
+    """The command in this process; its runs are trained in processes of the tests' warm fork server."""
+    warm_fork_server()
+    out, err = io.StringIO(), io.StringIO()
+    load_study.cache_clear()  # it may be another folder's, before and after
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(untouched())
+        stack.callback(load_study.cache_clear)
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.enter_context(contextlib.redirect_stderr(err))
+        if cwd is not None:
+            stack.enter_context(contextlib.chdir(cwd))
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as left:  # what the parser refuses
+            status = int(left.code or 0)
+    return Done(status, out.getvalue(), err.getvalue())
+
+
+def command_line(*arguments: object, launcher: Sequence[str] = PYTHON) -> list[str]:
+    return [*launcher, "-m", "roadmap", *map(str, arguments)]
+
+
+def run_apart(
+    *arguments: object, cwd: Path | None = None, env: Mapping[str, str] = {}, launcher: Sequence[str] = PYTHON
+) -> Done:
+    """The command in a process of its own. `env`: what differs in its environment."""
+    done = subprocess.run(
+        command_line(*arguments, launcher=launcher),
+        cwd=cwd,
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def start_apart(*arguments: object, cwd: Path | None = None, **options: Any) -> subprocess.Popen[str]:
+    """The same, in the background, its output in pipes unless `options` of Popen have it otherwise."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command_line(*arguments), cwd=cwd, text=True, **pipes | options)

@@ -1,0 +1,217 @@
+"""Trainings that tests drive: in this process, step by step, or in processes that can be killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from multiprocessing import forkserver
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from roadmap.execution import Execution
+from roadmap.record import Run, read_json, read_metrics
+from roadmap.study import load_study
+from runner import checkpoint, engine
+from runner.device import Setup, choose_setup
+from runner.distributed import ALONE, World
+from runner.engine import Request, Training
+from runner.launch.job import train_job
+from runner.sources import SOURCES, Pixels, Splits
+
+UNTIMED = ("seconds", "images_per_second", "peak_memory_bytes")
+INTERRUPTIONS = ("finished", "restarts", "lost_steps")  # what of a result tells of them
+
+
+# Processes are born with what any of the tests' processes import.
+FORKSERVER = multiprocessing.get_context("forkserver")
+PRELOADED = ("tests.helpers.training", "runner.launch.job", "torch._dynamo", "runner.transforms", "timm")
+
+
+# A quarter of the digits, as a data set that every process knows which imports this.
+FEW_DIGITS = "few-digits"
+
+
+def _read_few_digits(file: Path) -> Splits:
+    train, test = SOURCES["digits"].read(file)
+    assert isinstance(train, Pixels) and isinstance(test, Pixels)
+    return Pixels(train.images[::4], train.labels[::4]), Pixels(test.images[::4], test.labels[::4])
+
+
+SOURCES[FEW_DIGITS] = replace(SOURCES["digits"], read=_read_few_digits)
+
+
+def warm_fork_server() -> None:
+    """Starts the server, unless it runs: once for all tests of this process, and for the command where they call it."""
+    # As the command's own server has them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    FORKSERVER.set_forkserver_preload(list(PRELOADED))
+    forkserver.ensure_running()
+
+
+def execution(**changes: object) -> Execution:
+    """The study's way to compute a run, with changes; whatever the disk's pace, each epoch ends with a checkpoint."""
+    return replace(load_study().execution, **{"checkpoint_share": 1.0} | changes)
+
+
+def setup_of(run: Run, rank_count: int = 1, **changes: object) -> Setup:
+    return choose_setup(run.experiment.recipe, execution(**changes), rank_count, 1)
+
+
+def train(
+    run: Run,
+    folder: Path,
+    report: Callable[[dict[str, Any]], object] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    threads: int = 1,
+    **changes: object,
+) -> dict[str, Any]:
+    """Trains by the study's defaults, with changes to how; `report` gets the rows of metrics."""
+
+    def hear(kind: str, detail: dict[str, Any]) -> None:
+        if report and kind == "epoch":
+            report(detail)
+
+    def request() -> Request:
+        return Request.STOP if should_stop and should_stop() else Request.NONE
+
+    return engine.train(run, folder, execution(**changes), threads, report=hear, request=request)
+
+
+def start(run: Run, folder: Path, **changes: object) -> Training:
+    """A training that is driven step by step."""
+    nothing = lambda *_: None  # noqa: E731
+    return Training(
+        run, folder, execution(**changes), setup_of(run, **changes), ALONE, (), nothing, lambda: Request.NONE
+    )
+
+
+def untimed(folder: Path) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key not in UNTIMED} for row in read_metrics(folder)]
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """The result of a run that was interrupted as it is of one that was not."""
+    result = read_json(folder / "result.json")
+    assert result is not None, f"{folder} has no result"
+    return {key: value for key, value in result.items() if key not in UNTIMED + INTERRUPTIONS}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = torch.load(folder / checkpoint.NAME, weights_only=True)["model"]
+    return found
+
+
+def assert_same(folder: Path, other: Path) -> None:
+    """The same metrics and the same weights, bit for bit."""
+    assert untimed(folder) == untimed(other)
+    assert_same_weights(folder, other)
+
+
+def assert_same_weights(folder: Path, other: Path) -> None:
+    ours, theirs = weights(folder), weights(other)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@dataclass(frozen=True)
+class Death:
+    """SIGKILL at the n-th time that something happens.
+
+    A "step" has ended, a batch is in "evaluation", or a "write" of a file: of rank 0, which alone tells of them. Or a
+    "request" is asked for, as in each step and behind each batch of an evaluation: of the last rank.
+    """
+
+    where: str
+    times: int
+
+
+def train_in_process(run: Run, folder: Path, how: Execution, world: World, death: Death | None = None) -> None:
+    """The target of a process of its own."""
+    torch.set_num_threads(1)
+    count = 0
+
+    def happens(what: str) -> None:
+        nonlocal count
+        count += death is not None and what == death.where
+        if death and count == death.times:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    asked_since_step = 0
+
+    def tell(kind: str, detail: dict[str, Any]) -> None:
+        nonlocal asked_since_step
+        if kind == "step":
+            asked_since_step = 0
+            happens("step")
+
+    def request() -> Request:
+        # Asked in each step, before it is told of, and behind the batches of an evaluation, which tells of nothing.
+        nonlocal asked_since_step
+        asked_since_step += 1
+        happens("request")
+        if asked_since_step > 1:
+            happens("evaluation")
+        return Request.NONE
+
+    if death and death.where == "write":  # between opening, writing and renaming
+        os.fsync, os.replace = _behind(happens, os.fsync), _behind(happens, os.replace)
+    with world.joined("cpu"):
+        ending, detail = train_job(run, folder, how, 1, world, tell, request)
+    assert ending == "finished", detail
+
+
+def _behind(happens: Callable[[str], None], function: Callable[..., Any]) -> Callable[..., Any]:
+    def called(*arguments: Any, **named: Any) -> Any:
+        happens("write")
+        return function(*arguments, **named)
+
+    return called
+
+
+def start_processes(
+    run: Run, folder: Path, how: Execution, processes: int, death: Death | None = None
+) -> list[BaseProcess]:
+    """The processes of a run: all of them, of which one dies that death."""
+    warm_fork_server()
+    meeting = f"file://{tempfile.mkdtemp()}/meeting"
+    started = []
+    for rank in range(processes):
+        world = World(rank, processes, rank, meeting if processes > 1 else "")
+        dies = rank == (processes - 1 if death and death.where == "request" else 0)
+        arguments = (run, folder, how, world, death if dies else None)
+        started.append(FORKSERVER.Process(target=train_in_process, args=arguments))
+        started[-1].start()
+    return started
+
+
+def end(processes: list[BaseProcess]) -> bool:
+    """Waits until one has ended, and takes the others with it if it did not end well; whether all did."""
+    wait([process.sentinel for process in processes])
+    for process in processes:
+        process.join(None if all(p.exitcode in (None, 0) for p in processes) else 0.5)
+    for process in processes:
+        process.kill()
+        process.join()
+    codes = [process.exitcode for process in processes]
+    assert set(codes) <= {0, -signal.SIGKILL} or len(codes) > 1  # who loses a partner may end with an error
+    return not any(codes)
+
+
+def kill_after(processes: list[BaseProcess], seconds: float) -> bool:
+    """SIGKILL at that moment, unless they have ended; whether it came in time."""
+    wait([process.sentinel for process in processes], timeout=seconds)
+    if any(process.exitcode is not None for process in processes):  # rank 0 may still have its last words to write
+        return not end(processes)
+    for process in processes:
+        process.kill()
+        process.join()
+    return True

@@ -1,0 +1,245 @@
+"""The command as processes: Ctrl-C, signals and kills at any moment, pipes and terminals."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from roadmap.record import read_metrics
+from tests.helpers.command import run_apart, run_here, start_apart
+from tests.helpers.training import outcome
+from tests.helpers.waiting import until
+
+pytestmark = pytest.mark.slow
+
+QUICK = ["--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0", "--set", "recipe.batch_size=256"]
+QUICK += ["--set", "design.width=8"]
+# Some seconds of training.
+LONG = ["run", "--steps", "recipe,layer-norm", "--set", "recipe.epochs=8", "--set", "design.width=8"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def logs() -> str:
+    return "".join(path.read_text() for path in Path().rglob("log.txt"))
+
+
+def wait_for(process: subprocess.Popen[str], holds, what: str):
+    """Of a process that is not to end before."""
+
+    def checked():
+        found = holds()
+        assert found or process.poll() is None, f"it has ended before: {what}"
+        return found
+
+    return until(checked, what, every=0.02)
+
+
+def wait_for_epoch(process: subprocess.Popen[str]) -> None:
+    """Waits until a run has finished an epoch, so that there is something to lose."""
+    wait_for(process, lambda: any(read_metrics(run) for run in Path().glob("runs/pico/*")), "an epoch is trained")
+
+
+def test_designs_are_answered_without_torch():
+    code = "import sys, roadmap.cli as cli\nfor command in sys.argv[1:]:\n    assert cli.main(command.split()) == 0"
+    code += "\n    assert 'torch' not in sys.modules, command"
+    commands = ["list", "show gelu", "diff recipe gelu", "cost", "run --dry-run"]
+    subprocess.run([sys.executable, "-c", code, *commands], capture_output=True, check=True)
+
+
+def test_a_closed_pipe_is_no_error():
+    process = start_apart("list")
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == 0
+
+
+def test_an_output_that_lacks_a_character_or_is_closed_is_no_error():
+    done = run_apart("list", env={"PYTHONIOENCODING": "latin-1"})
+    assert done.status == 0 and "layer-scale" in done.out
+    closed = subprocess.run(["sh", "-c", f"{sys.executable} -m roadmap list >&-"], capture_output=True, check=False)
+    assert closed.returncode == 0 and closed.stderr == b""
+
+
+# Sends Ctrl-C to its own process as a module is imported.
+INTERRUPTING = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == os.environ["INTERRUPT_AT"]:
+            sys.meta_path.remove(Finder)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder)
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["roadmap.cli", "roadmap.study", "roadmap.cli.runs", "runner.launch.local", "roadmap.cli.progress"],
+)
+def test_ctrl_c_while_it_is_imported_is_clean(tmp_path, module):
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTING)
+    done = run_apart(*LONG, env={"PYTHONPATH": str(tmp_path), "INTERRUPT_AT": module})
+    assert done.status == 130
+    assert "Traceback" not in done.out + done.err and len(done.err.strip().splitlines()) <= 1
+
+
+@pytest.mark.parametrize("moment", ["fork server", "run"])
+def test_ctrl_c_while_it_starts_runs_is_clean(moment):
+    process = start_apart(*LONG, start_new_session=True)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+
+    def is_serving():
+        # The second to come: the first keeps count of what is shared.
+        return len(children.read_text().split()) == 2
+
+    holds = {"fork server": is_serving, "run": lambda: list(Path().rglob("log.txt"))}[moment]
+    wait_for(process, holds, moment)
+    os.killpg(process.pid, signal.SIGINT)
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert "Traceback" not in out + errors and len(errors.strip().splitlines()) <= 1
+
+
+def test_two_commands_at_once_share_the_work(tmp_path):
+    arguments = ["run", "--steps", "recipe,gelu", *QUICK, "--set", "recipe.epochs=6"]
+    processes = [start_apart(*arguments) for _ in range(2)]
+    told = [process.communicate(timeout=900) for process in processes]
+    codes = [process.returncode for process in processes]
+    assert 0 in codes and set(codes) <= {0, 1}, told  # who leaves runs to the other has not finished the study
+    assert 1 not in codes or "in training by another process" in str(told)
+    assert "Traceback" not in str(told)
+    assert len(list(tmp_path.rglob("result.json"))) == 2
+    for log in tmp_path.rglob("log.txt"):
+        assert "Traceback" not in log.read_text() and log.read_text().count("epoch 6:") == 1
+
+
+def test_the_death_of_the_launcher_stops_its_runs_with_their_state_saved(tmp_path):
+    process = start_apart(*LONG, start_new_session=True)
+    wait_for_epoch(process)
+    process.kill()  # the launcher alone
+    process.communicate()
+    until(lambda: all("stopped in epoch" in log.read_text() for log in tmp_path.rglob("log.txt")), "its runs stop")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """What LONG comes to, by the names of the runs' folders."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert run_here(*LONG, cwd=folder)
+    return {run.name: outcome(run) for run in folder.glob("runs/pico/*")}
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_study_goes_on_and_ends_as_an_undisturbed_one(undisturbed, tmp_path, how):
+    process = start_apart(*LONG, start_new_session=True)
+    wait_for_epoch(process)
+    os.killpg(process.pid, how)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[how]
+    if how == signal.SIGINT:
+        assert len(errors.strip().splitlines()) == 1 and "the same command goes on from here" in errors
+    assert not list(tmp_path.rglob("result.json"))
+
+    again = run_here(*LONG)
+    assert again.status == 0 and "to go on where they were" in again.out
+    runs = list(tmp_path.glob("runs/pico/*"))
+    assert len(runs) == 2 and {run.name: outcome(run) for run in runs} == undisturbed
+    assert all(len(read_metrics(run)) == 8 for run in runs)
+
+
+def test_progress_is_live_in_a_terminal():
+    leader, follower = pty.openpty()
+    command = ["run", "--steps", "recipe", *QUICK]
+    process = start_apart(*command, stdout=follower, stderr=follower, env=os.environ | {"TERM": "xterm"})
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(leader, 4096)
+        except OSError:
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(leader)
+    assert process.wait() == 0
+    text = shown.decode()
+    assert "\x1b[" in text and "2/2 epochs" in text and "all runs" in text and "top-1" in text and "left" in text
+
+
+def test_sigusr2_saves_the_state_and_training_goes_on():
+    process = start_apart("run", "--steps", "recipe", *QUICK, "--set", "recipe.epochs=500", stderr=None)
+    try:
+        wait_for(process, lambda: "epoch 1:" in logs(), "an epoch is trained")
+        process.send_signal(signal.SIGUSR2)
+        wait_for(process, lambda: "saved in epoch" in logs(), "the state is saved")
+        epochs = logs().count("top-1")
+        wait_for(process, lambda: logs().count("top-1") >= epochs + 2, "training goes on")
+    finally:
+        process.terminate()
+        process.communicate()
+    assert "stopped in epoch" in logs()
+
+
+@pytest.mark.parametrize(("workers", "saves_first"), [("0", True), ("2", True), ("2", False)])
+def test_a_signal_to_all_processes_at_once_stops_with_the_state_saved(workers, saves_first):
+    """As Slurm, a terminal and `timeout` send it: who serves a run is to outlive its step in flight."""
+    command = ["run", "--steps", "recipe", *QUICK, "--set", "recipe.epochs=500", "--workers", workers]
+    process = start_apart(*command, start_new_session=True, stderr=subprocess.STDOUT)
+    wait_for(process, lambda: "epoch 1:" in logs(), "an epoch is trained")
+    if saves_first:
+        os.killpg(process.pid, signal.SIGUSR2)
+        wait_for(process, lambda: "saved in epoch" in logs(), "the state is saved")
+    os.killpg(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 143 and "stopped: 0 of 1 runs finished" in output
+    assert "stopped in epoch" in logs() and "Traceback" not in logs() + output and "resource_tracker" not in output
+
+
+SLOW_STEP = """
+import pathlib, signal, time
+
+import roadmap
+import torch
+
+@roadmap.model("slow")
+class Slow(torch.nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.head = torch.nn.Linear(3 * 32 * 32, num_classes)
+
+    def forward(self, images):
+        if self.training and torch.is_grad_enabled():
+            heard = signal.getsignal(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, lambda *which: (pathlib.Path("asked").touch(), heard(*which)))
+            pathlib.Path("in-a-step").touch()
+            time.sleep(3600)
+        return self.head(images.flatten(1))
+"""
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path):
+    """A step that takes an hour is waited for, but for whom that is too long."""
+    (tmp_path / "slow.py").write_text(SLOW_STEP)
+    chosen = ["--steps", "pico", "--references", "slow", "--plugin", "slow.py", "--set", "recipe.epochs=5"]
+    process = start_apart("run", *chosen, "--set", "recipe.warmup_epochs=0", stderr=subprocess.STDOUT)
+    wait_for(process, (tmp_path / "in-a-step").exists, "a step is in flight")
+    process.send_signal(signal.SIGINT)
+    wait_for(process, (tmp_path / "asked").exists, "the run is asked to stop")
+    assert process.poll() is None  # it waits for the step
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=300)
+    assert process.returncode == 130
