@@ -36,9 +36,16 @@ settings.register_profile("roadmap", deadline=None, derandomize=os.environ.get("
 settings.load_profile("roadmap")
 
 
+# Each with a cluster of its own, on which its tests come one after the other. They mostly wait.
+SLURM_GROUPS = 2
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests first: no worker is left with a long one at the end. Those of a group stay together, on one worker."""
+    """Slow tests first, so that no worker is left with a long one at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    for i, item in enumerate(item for item in items if "slurm" in getattr(item, "fixturenames", ())):
+        item.add_marker(pytest.mark.xdist_group(f"slurm-{i % SLURM_GROUPS}"))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -255,6 +255,7 @@ def test_another_code_is_another_run(attention, make_run, monkeypatch):
     assert replace(run, mixers={"attention": "0123456789ab"}).identity != run.identity
 
 
+@pytest.mark.slow
 def test_every_verb_takes_a_step_of_ones_own(tmp_path):
     plugin = ["--plugin", str(EXAMPLE)]
     listed = run_here("list", "--steps", "all,attention", *plugin, "--json", cwd=tmp_path)
@@ -265,7 +266,7 @@ def test_every_verb_takes_a_step_of_ones_own(tmp_path):
     assert "block of stage 4" in changed and "block of stage 2" not in changed
     assert (tmp_path / "diff.png").read_bytes().startswith(b"\x89PNG")
     assert "attention" in run_here("cost", "--steps", "attention", *plugin, cwd=tmp_path).out
-    quick = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0", *plugin]
+    quick = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0", "--set", "design.width=8", *plugin]
     done = run_here("run", "--steps", "attention", *quick, cwd=tmp_path)
     assert done.status == 0 and "figure: runs/roadmap-pico-" in done.out, done.out + done.err
     assert run_here("figure", "--steps", "attention", *quick, cwd=tmp_path).status == 0
@@ -283,6 +284,7 @@ def test_a_study_names_plugins_and_puts_their_steps_on_the_ladder(tmp_path):
     assert [row["name"] for row in json.loads(listed.out)][-2:] == ["layer-scale", "attention"], listed.err
 
 
+@pytest.mark.slow
 def test_installed_packages_bring_steps_and_mixers_by_an_entry_point(tmp_path):
     (tmp_path / "thinner.py").write_text(EXAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
     info = tmp_path / "thinner-1.0.dist-info"

@@ -204,7 +204,6 @@ def test_the_first_of_slurms_nodes(nodes, first):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("slurm")
 def test_two_tasks_of_slurm_on_two_nodes_give_the_same(slurm, tmp_path):
     """As two processes of the command's own, bit for bit; a batch script with as many tasks trains on its own."""
     srun = ["srun", "--nodes", "2", "--ntasks", "2", "--immediate=60", sys.executable]

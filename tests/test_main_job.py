@@ -1,27 +1,26 @@
-"""The main job, whole: every rung of the roadmap trained on real scans, and the figure drawn."""
+"""The main job: every rung of the roadmap trained on real scans, and the figure drawn."""
 
 from __future__ import annotations
-
-import json
-import subprocess
-import sys
 
 import pytest
 
 import roadmap
+from roadmap.record import read_json
+from tests.helpers.command import run_apart
+
+# A quarter of what the study gives them, which is enough to see that all of them learn.
+SHORT = ["--set", "recipe.epochs=5", "--set", "recipe.warmup_epochs=1", "--set", "recipe.decay_epochs=2"]
 
 
 @pytest.mark.slow
 def test_every_rung_learns_and_the_second_time_trains_nothing(tmp_path):
-    command = [sys.executable, "-m", "roadmap", "run", "--steps", "all"]
-    first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert first.returncode == 0, first.stdout + first.stderr
-    results = {
-        path.parent.name.rsplit("-s0-")[0]: json.loads(path.read_text()) for path in tmp_path.rglob("result.json")
-    }
+    command = ["run", "--steps", "all", *SHORT]
+    first = run_apart(*command, cwd=tmp_path)
+    assert first.status == 0, first.out + first.err
+    results = {path.parent.name.rsplit("-s0-")[0]: read_json(path) for path in tmp_path.rglob("result.json")}
     assert set(results) == {rung.name for rung in roadmap.ladder("pico")}
-    weak = {name: result["top1"] for name, result in results.items() if result["top1"] < 90}
+    weak = {name: result["top1"] for name, result in results.items() if result["top1"] < 75}
     assert not weak, weak
-    assert (tmp_path / "runs/roadmap-pico.png").exists() and (tmp_path / "runs/roadmap-pico.svg").exists()
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert again.returncode == 0 and "18 finished already; nothing to train" in again.stdout
+    assert {path.suffix for path in tmp_path.glob("runs/roadmap-pico-*")} == {".png", ".svg"}
+    again = run_apart(*command, cwd=tmp_path)
+    assert again.status == 0 and "18 finished already; nothing to train" in again.out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def test_macs_are_the_published_ones_but_for_two_misprints(regime):
         assert roadmap.cost(rung.experiment.design).macs / 1e9 == pytest.approx(expected, abs=0.0101), rung.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fidelity", ["paper", "authors"])
 def test_cost_is_what_torch_counts_on_every_rung(fidelity):
     for regime, size in (("pico", 32), ("resnet-50", 64)):
@@ -91,9 +93,10 @@ def check_composition(steps, regime):
 
 
 # The number of draws: ROADMAP_DRAWS=10000 for the long run.
-DRAWS = int(os.environ.get("ROADMAP_DRAWS", "60"))
+DRAWS = int(os.environ.get("ROADMAP_DRAWS", "40"))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=DRAWS)
 @given(compositions())
 @example(["inverted-bottleneck=6", "recipe", "kernel-size=11"])  # 10^8 weights in pico too
@@ -102,20 +105,34 @@ def test_any_composition_of_pico_trains_and_costs_what_torch_counts(steps):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=max(3, DRAWS * 3 // 100))
+@settings(deadline=None, max_examples=max(2, DRAWS * 3 // 100))
 @given(compositions())
 @pytest.mark.parametrize("regime", ["resnet-50", "resnet-200"])
 def test_any_composition_of_the_papers_regimes_does_too(regime, steps):
     check_composition(steps, regime)
 
 
+# Elements, after which the weights of a large tensor come again: a sine of each would take a minute.
+PERIOD = 1_000_003
+
+
 def fill(model: torch.nn.Module) -> None:
     """Weights that follow from their place alone, whatever the library's random numbers."""
     for i, tensor in enumerate(model.state_dict().values()):
         if tensor.is_floating_point():
-            wave = torch.sin(torch.arange(tensor.numel(), dtype=torch.float64) * (0.7 + 0.01 * i) + i)
+            count = tensor.numel()
+            wave = torch.sin(torch.arange(min(count, PERIOD), dtype=torch.float64) * (0.7 + 0.01 * i) + i)
             wave = 0.25 * wave if tensor.ndim > 1 else 1 + 0.3 * wave
-            tensor.copy_(wave.view(tensor.shape))
+            for start in range(0, count, PERIOD):
+                part = tensor.view(-1)[start : start + PERIOD]
+                part.copy_(wave[: len(part)])
+
+
+def empty(make: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+    """What is built, in double precision, without the random numbers that it would begin with."""
+    with torch.device("meta"):
+        model = make().double()
+    return model.to_empty(device="cpu")
 
 
 def test_forward_outputs_are_the_golden_ones():
@@ -131,8 +148,10 @@ def test_forward_outputs_are_the_golden_ones():
         assert torch.allclose(output, expected, rtol=1e-9, atol=1e-9 * expected.abs().max().item()), rung.name
 
 
-def assert_same_outputs(model, peer, size=64):
+def assert_same_outputs(model, peer):
     """In double precision, largest difference at most 1e-9 of the largest output."""
+    large = sum(parameter.numel() for parameter in model.parameters()) > 5e7
+    size = 32 if large else 64
     image = torch.randn(1, 3, size, size, dtype=torch.float64)
     with torch.no_grad():
         ours, theirs = model.eval()(image), peer.eval()(image)
@@ -140,36 +159,43 @@ def assert_same_outputs(model, peer, size=64):
     assert ((ours - theirs).abs().max() / theirs.abs().max()).item() <= 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["resnet50", "resnet101", "resnet152", "convnext_tiny", "convnext_small", "convnext_base", "convnext_large"],
 )
 def test_torchvisions_weights_give_torchvisions_outputs(name):
-    peer = getattr(torchvision.models, name)().double()
+    peer = empty(getattr(torchvision.models, name))
     fill(peer)
-    model = roadmap.build(peer_design(name)).double()
+    model = empty(lambda: roadmap.build(peer_design(name)))
     roadmap.load_torchvision(model, name, peer.state_dict())
     assert_same_outputs(model, peer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet50", "resnet200", "convnext_tiny", "convnext_xlarge"])
 def test_timms_weights_give_timms_outputs(name):
-    peer = timm.create_model(name).double()
+    peer = empty(lambda: timm.create_model(name))
     fill(peer)
-    model = roadmap.build(peer_design(name)).double()
+    model = empty(lambda: roadmap.build(peer_design(name)))
     roadmap.load_timm(model, name, peer.state_dict())
     assert_same_outputs(model, peer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["s", "b", "l"])
 def test_isotropic_convnexts_are_torchvisions_blocks_behind_patches_of_16(size):
     design = convnext(f"convnext-iso-{size}")
     assert roadmap.cost(design).parameters / 1e6 == pytest.approx({"s": 22, "b": 87, "l": 306}[size], abs=0.5)
     assert roadmap.cost(design).macs / 1e9 == pytest.approx({"s": 4.3, "b": 16.9, "l": 59.7}[size], abs=0.051)
-    config = [torchvision.models.convnext.CNBlockConfig(design.width, None, design.depths[0])]
-    peer = torchvision.models.ConvNeXt(config)
-    peer.features[0] = torch.nn.Sequential(torch.nn.Conv2d(3, design.width, 16, 16))
-    peer = peer.double()
+
+    def make():
+        config = [torchvision.models.convnext.CNBlockConfig(design.width, None, design.depths[0])]
+        peer = torchvision.models.ConvNeXt(config)
+        peer.features[0] = torch.nn.Sequential(torch.nn.Conv2d(3, design.width, 16, 16))
+        return peer
+
+    peer = empty(make)
     fill(peer)
     weights = peer.state_dict()
     if design.block.layer_scale is None:
@@ -177,7 +203,8 @@ def test_isotropic_convnexts_are_torchvisions_blocks_behind_patches_of_16(size):
             if name.endswith("layer_scale"):
                 tensor.fill_(1)  # in place, in the peer too
         weights = {name: tensor for name, tensor in weights.items() if not name.endswith("layer_scale")}
-    model = roadmap.build(design).double()
+    model = empty(lambda: roadmap.build(design))
+    # By the private names of `load_torchvision`, which knows no isotropic network: torchvision has none by name.
     load_renamed(model, design, {_torchvision_convnext_name(key): each for key, each in weights.items()}, "isotropic")
     assert_same_outputs(model, peer)
 
@@ -372,6 +399,7 @@ def test_resnets_sums_and_activations_take_no_memory_of_their_own():
     assert not is_in_place("fewer-norms")  # whose last convolution's output may be a mixer's, and its own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rung", ["pico", "layer-scale"])
 def test_a_network_is_compiled_in_one_piece(rung):
     model = roadmap.build(roadmap.ladder("pico", rung)[0].experiment.design, 10)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from roadmap.rungs import Place
 from roadmap.study import load_study, parse_study
 from runner.optim import parameter_groups
 from tests.helpers import ROOT
+from tests.helpers.command import run_here
 
 REGIMES = ("pico", "resnet-50")
 # Parameters and multiply-adds of 224 pixels and 1,000 classes, at which the libraries state the same.
@@ -59,6 +58,7 @@ def test_parameters_and_macs_are_what_they_were(regime):
 KNOWN_OFF = {("swin-b", 384), ("efficientnetv2-l", 480)}
 
 
+@pytest.mark.slow
 def test_counts_are_the_published_ones():
     found = counted_beside(all_of("resnet-50"))
     assert len(found) >= 20
@@ -142,6 +142,7 @@ def test_a_reference_keeps_its_identity_by_name_and_arguments(make_run):
 SHORT = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
 
 
+@pytest.mark.slow
 def test_references_are_trained_counted_and_drawn_beside_rungs(tmp_path, capsys):
     out = str(tmp_path / "runs")
     assert main(["run", "--steps", "pico", "--references", "swin-t,mobilenetv2", "--out", out, *SHORT]) == 0
@@ -191,20 +192,19 @@ class TwoLayers(torch.nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_a_users_own_module_is_a_reference(tmp_path):
-    plugin, out = tmp_path / "two.py", tmp_path / "runs"
-    plugin.write_text(OWN)
-    command = [sys.executable, "-m", "roadmap", "run", "--steps", "pico", "--plugin", str(plugin), "--out", str(out)]
-    subprocess.run([*command, "--references", "two-layers", *SHORT], check=True, capture_output=True)
-    (result,) = out.glob("pico/two-layers-s0-*/result.json")
+    (tmp_path / "two.py").write_text(OWN)
+    plugin = ["--plugin", "two.py"]
+    assert run_here("run", "--steps", "pico", "--references", "two-layers", *plugin, *SHORT, cwd=tmp_path)
+    (result,) = tmp_path.glob("runs/pico/two-layers-s0-*/result.json")
     assert json.loads(result.read_text())["parameters"] == 8 * 27 + 8 + 8 * 10 + 10
-    (manifest,) = out.glob("pico/two-layers-s0-*/manifest.json")
-    assert json.loads(manifest.read_text())["run"]["mixers"].keys() == {"own/two-layers"}
+    manifest = json.loads((result.parent / "manifest.json").read_text())
+    assert manifest["run"]["mixers"].keys() == {"own/two-layers"}
     for verb in ("export", "evaluate"):
-        command = [sys.executable, "-m", "roadmap", verb, "two-layers", "--out", str(out)]
-        without = subprocess.run(command, capture_output=True, text=True)
-        assert without.returncode == 2 and "--plugin loads the file that defines it" in without.stderr
-        subprocess.run([*command, "--plugin", str(plugin)], check=True, capture_output=True)
+        without = run_here(verb, "two-layers", cwd=tmp_path)
+        assert without.status == 2 and "--plugin loads the file that defines it" in without.err
+        assert run_here(verb, "two-layers", *plugin, cwd=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -288,27 +288,14 @@ def test_a_model_that_gives_something_else_is_refused_before_training(tmp_path, 
     (tmp_path / "wrong.py").write_text(
         f"import roadmap, torch\n@roadmap.model('wrong')\ndef wrong(num_classes):\n    {body}\n"
     )
-    command = [
-        sys.executable,
-        "-m",
-        "roadmap",
-        "run",
-        "--steps",
-        "pico",
-        "--references",
-        "wrong",
-        "--plugin",
-        "wrong.py",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
+    done = run_here("run", "--steps", "pico", "--references", "wrong", "--plugin", "wrong.py", cwd=tmp_path)
+    assert done.status == 2 and told in done.err and "Traceback" not in done.err
 
 
 def test_a_plugins_model_does_not_hide_a_step(tmp_path):
     (tmp_path / "own.py").write_text(OWN.replace("two-layers", "gelu"))
-    command = [sys.executable, "-m", "roadmap", "show", "gelu", "--plugin", "own.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2 and "a step 'gelu' exists already" in done.stderr
+    done = run_here("show", "gelu", "--plugin", "own.py", cwd=tmp_path)
+    assert done.status == 2 and "a step 'gelu' exists already" in done.err
 
 
 def test_families_in_the_tradeoff_are_the_studys():
@@ -321,9 +308,8 @@ def test_families_in_the_tradeoff_are_the_studys():
 
 def test_a_plugins_model_does_not_hide_behind_a_reference(tmp_path):
     (tmp_path / "own.py").write_text(OWN.replace("two-layers", "swin-t"))
-    command = [sys.executable, "-m", "roadmap", "list", "--references", "swin-t", "--plugin", "own.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2 and "'swin-t' is a reference of the study already" in done.stderr
+    done = run_here("list", "--references", "swin-t", "--plugin", "own.py", cwd=tmp_path)
+    assert done.status == 2 and "'swin-t' is a reference of the study already" in done.err
 
 
 def test_the_json_has_what_was_published(capsys):

@@ -20,11 +20,10 @@ from tests.helpers.command import run_apart, run_here, start_apart
 from tests.helpers.training import assert_same
 from tests.helpers.waiting import until
 
-# One after the other, on one worker: they have the cluster to themselves.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slow
 
 NARROW = ["--set", "design.width=8"]
-EPOCHS = 10
+EPOCHS = 6  # of 20 steps
 LONG = ["--steps", "layer-norm", "--set", f"recipe.epochs={EPOCHS}", *NARROW]  # long enough to be interrupted
 BOTH = ["--steps", "gelu,layer-norm", *LONG[2:]]
 SHORT = ["--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0", *NARROW]
@@ -150,14 +149,14 @@ def linear(num_classes):
 def test_references_are_jobs_like_rungs(study, tmp_path):
     """A library's networks and a user's own, each with two seeds: the same as here, bit for bit."""
     (tmp_path / "own.py").write_text(OWN)
-    chosen = ["--steps", "pico", "--references", "swin-t,deit-s,linear", "--plugin", "own.py", "--seeds", "2"]
+    chosen = ["--steps", "pico", "--references", "swin-t,linear", "--plugin", "own.py", "--seeds", "2"]
     chosen += ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
-    assert "8 jobs" in study.submit(*chosen)
+    assert "6 jobs" in study.submit(*chosen)
     study.slurm.wait_until_empty()
     local = trained_here(*chosen, folder=tmp_path)
-    study.assert_finished_as(local, runs=8)
+    study.assert_finished_as(local, runs=6)
     table = study.roadmap("table", *chosen[:6], *chosen[8:])
-    assert all(name in table for name in ("swin-t", "deit-s", "linear"))
+    assert all(name in table for name in ("swin-t", "linear"))
 
 
 # The start, and of what changes from there: recipe, width, order and activations, and all of it.
@@ -193,22 +192,22 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_preempted_job_goes_on_where_it_was(study, undisturbed, layout):
     processes, options = LAYOUTS[layout]
-    study.submit(*LONG, *options, step_seconds=0.05)
-    study.wait_for_epoch(3)
+    study.submit(*LONG, *options, step_seconds=0.1)
+    study.wait_for_epoch(2)
     study.slurm.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
     until(lambda: _state(study) == "queued", "the job waits again")
     study.slurm.wait_until_empty()
     study.assert_finished_as(undisturbed / processes)
     first, second = read_sessions(study.run_folder())
     assert (first.epoch, first.lost_steps) == (0, 0)
-    assert second.epoch >= 3 and second.lost_steps == 0  # the state was saved when it was asked for
+    assert second.epoch >= 2 and second.lost_steps == 0  # the state was saved when it was asked for
     assert read_json(study.run_folder() / "result.json")["restarts"] == 1
 
 
 def test_a_job_that_is_told_by_sigterm_alone_goes_on_too(study, undisturbed):
     """As where a cluster preempts without the signal that was asked for."""
-    study.submit(*LONG, step_seconds=0.05)
-    study.wait_for_epoch(3)
+    study.submit(*LONG, step_seconds=0.1)
+    study.wait_for_epoch(2)
     study.slurm.run("scancel", "--signal=TERM", study.status()["layer-norm"]["job"])
     until(lambda: _state(study) == "queued", "the job waits again")
     study.slurm.wait_until_empty()
@@ -219,7 +218,7 @@ def test_a_job_that_is_told_by_sigterm_alone_goes_on_too(study, undisturbed):
 def test_a_job_that_needs_more_than_its_hours_goes_on_in_another(study, undisturbed):
     """Two minutes, of which submitit would take any signal for a time-out; Slurm may signal a minute early."""
     limit = ["--set", "cluster.hours=0.033", "--set", "cluster.save_seconds=60"]
-    study.submit(*LONG, *limit, step_seconds=0.35)  # of which there are 20 an epoch
+    study.submit(*LONG, *limit, step_seconds=0.7)
     study.slurm.wait_until_empty()
     study.assert_finished_as(undisturbed / "1")
     sessions = read_sessions(study.run_folder())
@@ -228,8 +227,8 @@ def test_a_job_that_needs_more_than_its_hours_goes_on_in_another(study, undistur
 
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_a_node_that_fails_takes_nothing_with_it(study, undisturbed, nodes):
-    study.submit(*LONG, "--set", f"cluster.nodes={nodes}", step_seconds=0.05)
-    study.wait_for_epoch(3)
+    study.submit(*LONG, "--set", f"cluster.nodes={nodes}", step_seconds=0.1)
+    study.wait_for_epoch(2)
     job = study.status()["layer-norm"]["job"]
     failed = NODES[1] if nodes == 2 else study.slurm.run("squeue", "-h", "-j", job, "-o", "%N").strip()
     study.slurm.run("scontrol", "update", f"NodeName={failed}", "State=DOWN", "Reason=test")
@@ -244,8 +243,8 @@ def test_a_node_that_fails_takes_nothing_with_it(study, undisturbed, nodes):
 
 def test_a_cancelled_job_keeps_its_state_and_does_not_come_back(study, undisturbed):
     """The figure is drawn all the same, of what there is; the same command goes on with the rest."""
-    study.submit(*BOTH, step_seconds=0.05)
-    until(lambda: [epoch_of(run) >= 3 for run in study.run_folders()] == [True, True], "both are at it")
+    study.submit(*BOTH, step_seconds=0.1)
+    until(lambda: [epoch_of(run) >= 2 for run in study.run_folders()] == [True, True], "both are at it")
     foreign = study.slurm.run("sbatch", "--parsable", "-o", "/dev/null", "--wrap", "sleep 600").strip()
     assert "cancelled: 1 run" in study.roadmap("cancel", "layer-norm")
     until(lambda: [job for job, _ in study.slurm.queue()] == [foreign], "only the foreign job is left")
@@ -258,12 +257,12 @@ def test_a_cancelled_job_keeps_its_state_and_does_not_come_back(study, undisturb
     study.assert_finished_as(undisturbed / "1", runs=2)
     (folder,) = study.runs.glob("pico/layer-norm-*")
     _, second = read_sessions(folder)
-    assert second.epoch >= 3 and second.lost_steps == 0
+    assert second.epoch >= 2 and second.lost_steps == 0
 
 
 def test_a_controller_that_is_away_while_jobs_run(study, undisturbed):
     """Long enough for Slurm's commands to give it up, which takes them ten seconds."""
-    study.submit(*LONG, step_seconds=0.3)
+    study.submit(*LONG, step_seconds=0.5)
     study.wait_for_epoch(2)
     study.slurm.stop_controller()
     try:
@@ -292,9 +291,9 @@ def test_two_submissions_at_once(study, undisturbed, tmp_path):
 
 def test_a_crash_is_tried_again_and_not_for_ever(study, undisturbed):
     """A task that is killed begins again; what is killed each time has failed, and is retried when one says so."""
-    study.submit(*LONG, "--set", "cluster.most_crashes=1", step_seconds=0.05)
+    study.submit(*LONG, "--set", "cluster.most_crashes=1", step_seconds=0.1)
     for kill in range(2):
-        study.wait_for_epoch(2 + 2 * kill)
+        study.wait_for_epoch(1 + 2 * kill)
         until(lambda kill=kill: len(read_sessions(study.run_folder())) == kill + 1, "it is in training")
         os.kill(_process(study.run_folder()), signal.SIGKILL)
         reached = read_place(study.run_folder())
@@ -368,16 +367,16 @@ def test_small_runs_share_a_job(study, tmp_path):
 
 
 def test_a_packed_job_that_is_preempted_goes_on(study, undisturbed):
-    study.submit(*BOTH, "--pack", "2", "--set", "cluster.cpus_per_task=2", step_seconds=0.05)
+    study.submit(*BOTH, "--pack", "2", "--set", "cluster.cpus_per_task=2", step_seconds=0.1)
     until(lambda: len(study.run_folders()) == 2, "both are in training")
-    until(lambda: all(epoch_of(run) >= 3 for run in study.run_folders()), "both are at it")
+    until(lambda: all(epoch_of(run) >= 2 for run in study.run_folders()), "both are at it")
     study.slurm.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
     until(lambda: _state(study) == "queued", "the job waits again")
     study.slurm.wait_until_empty()
     study.assert_finished_as(undisturbed / "1", runs=2)
     for folder in study.run_folders():
         _, second = read_sessions(folder)
-        assert second.epoch >= 3 and second.lost_steps == 0
+        assert second.epoch >= 2 and second.lost_steps == 0
 
 
 def test_five_thousand_runs_take_a_handful_of_calls(study, tmp_path, monkeypatch):
@@ -391,7 +390,7 @@ def test_five_thousand_runs_take_a_handful_of_calls(study, tmp_path, monkeypatch
         wrapper.chmod(0o755)
     study.slurm.run("scontrol", "update", f"NodeName={','.join(NODES)}", "State=DRAIN", "Reason=test")
     monkeypatch.setenv("PATH", str(bin_folder), prepend=":")
-    told = study.submit("--steps", "all", "--seeds", "278", *SHORT, "--max-running", "50")
+    told = study.submit("--steps", "all", "--seeds", "278", *SHORT[:4], "--max-running", "50")
     assert told.count("submitted: ") == 4 and "(5004 runs)" in told
     assert calls.read_text().split().count("sbatch") == 4
     arrays = study.slurm.run("squeue", "-h", "-o", "%i %E").splitlines()

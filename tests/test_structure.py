@@ -15,7 +15,7 @@ from tests.helpers import ROOT
 
 
 def imports(path):
-    """Top-level packages that a file imports, with whether it does so when it is itself imported."""
+    """The modules that a file imports, each with whether it does so when it is itself imported."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     inside = {
         id(node)
@@ -28,7 +28,11 @@ def imports(path):
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module]
         for name in names:
-            yield name.split(".")[0], id(node) not in inside
+            yield name, id(node) not in inside
+
+
+def modules(path):
+    return [name for name, _ in imports(path)]
 
 
 @pytest.mark.parametrize("room", ["roadmap", "runner", "analysis"])
@@ -37,7 +41,7 @@ def test_imports_go_one_way(room):
     for path in (ROOT / room).rglob("*.py"):
         for name, at_once in imports(path):
             lazily = path.is_relative_to(ROOT / "roadmap" / "cli") and not at_once
-            assert name not in others or lazily, f"{path} imports {name}"
+            assert name.split(".")[0] not in others or lazily, f"{path} imports {name}"
 
 
 def test_torch_stays_out_of_designs_steps_ladders_and_costs():
@@ -57,14 +61,15 @@ from roadmap.record import Run
 from roadmap.study import changed, load_study
 from runner.engine import train
 (rung,) = ladder("pico", sys.argv[1])
-study, short = load_study(), {"recipe": vars(rung.experiment.recipe) | {"epochs": 1, "warmup_epochs": 0}}
-experiment = changed(rung.experiment, short, "short")
+study, short = load_study(), {"epochs": 1, "warmup_epochs": 0, "batch_size": 256}
+experiment = changed(rung.experiment, {"recipe": vars(rung.experiment.recipe) | short}, "short")
 run = Run("pico", rung.name, experiment, "digits", study.dataset("digits"), 0, "paper")
 train(run, Path(sys.argv[2]), study.execution)
 print(*({module.split(".")[0] for module in sys.modules}))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rung", "unneeded"),
     [
@@ -93,6 +98,7 @@ with process_context(runs).Pool(1) as pool:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rungs", "timm"), [("pico", False), ("pico,layer-scale", True)])
 def test_a_runs_process_is_born_with_what_its_training_imports(rungs, timm):
     command = [sys.executable, "-c", SERVING, rungs]
@@ -117,6 +123,15 @@ def test_promised_names_work_as_promised():
     assert counted.parameters > 0 and counted.macs > 0
     assert callable(roadmap.load_torchvision)
     assert roadmap.build(experiment.design, num_classes=1000).head.out_features == 1000
+
+
+def test_tests_and_benchmarks_stand_on_their_own():
+    """What tests share is in tests/helpers: no test module imports another, and no benchmark imports tests."""
+    for path in (ROOT / "tests").glob("*.py"):
+        for name in modules(path):
+            assert not name.startswith("tests.") or name.startswith("tests.helpers"), f"{path.name} imports {name}"
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        assert not [name for name in modules(path) if name.split(".")[0] == "tests"], path.name
 
 
 def test_documents_links_lead_somewhere():
