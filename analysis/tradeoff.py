@@ -95,12 +95,12 @@ def _kin(study: Study, points: Sequence[Point]) -> tuple[Line, ...]:
     """The study's references of one family together, each other alone."""
     families: dict[str, list[Point]] = {}
     for point in points:
-        family = _family(point.name) if point.name in study.references else point.name
+        family = family_of(point.name) if point.name in study.references else point.name
         families.setdefault(family, []).append(point)
     return tuple(Line(name, tuple(sorted(found, key=lambda point: point.x))) for name, found in families.items())
 
 
-def _family(name: str) -> str:
+def family_of(name: str) -> str:
     """What stands before the size: convnext-iso of convnext-iso-s, vit of vit-s-16."""
     whole = re.sub(r"-\d+$", "", name)
     return whole.rpartition("-")[0] or whole

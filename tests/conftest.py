@@ -81,12 +81,15 @@ def slurm(session_cluster: Cluster) -> Iterator[Cluster]:
 def make_run() -> Callable[..., Run]:
     """A run of a rung of pico that is not worth training for long: `make_run("gelu", epochs=3)`."""
 
-    def make(rung: str = "pico", seed: int = 0, data: str = "digits", **recipe: object) -> Run:
+    def make(
+        rung: str = "pico", seed: int = 0, data: str = "digits", width: int | None = None, **recipe: object
+    ) -> Run:
         study = load_study()
         (chosen,) = ladder("pico", rung, data=data)
         quick = {"epochs": 2, "warmup_epochs": 0, "batch_size": 256} | recipe
         experiment = changed(chosen.experiment, {"recipe": vars(chosen.experiment.recipe) | quick}, "test")
-        return Run("pico", rung, experiment, data, study.dataset(data), seed, "paper")
+        design = experiment.design if width is None else replace(experiment.design, width=width)
+        return Run("pico", rung, replace(experiment, design=design), data, study.dataset(data), seed, "paper")
 
     return make
 
@@ -96,9 +99,7 @@ def tiny_run(make_run: Callable[..., Run]) -> Callable[..., Run]:
     """A run whose training takes a tenth of that: a narrow network, and 336 of the digits in five batches."""
 
     def make(rung: str = "pico", seed: int = 0, **recipe: object) -> Run:
-        run = make_run(rung, seed, **{"batch_size": 64} | recipe)
-        design = replace(run.experiment.design, width=8)
-        dataset = replace(run.dataset, train_images=336, test_images=114)
-        return replace(run, experiment=replace(run.experiment, design=design), data=FEW_DIGITS, dataset=dataset)
+        run = make_run(rung, seed, width=8, **{"batch_size": 64} | recipe)
+        return replace(run, data=FEW_DIGITS, dataset=replace(run.dataset, train_images=336, test_images=114))
 
     return make

@@ -18,7 +18,7 @@ from roadmap.rungs import Move, Place
 from roadmap.steps import STEPS, NoEffect
 from roadmap.widths import match_width
 from tests.helpers import ROOT
-from tests.helpers.command import run_apart, run_here
+from tests.helpers.command import LIGHT, run_apart, run_here
 from tests.helpers.designs import counted_by_torch
 
 EXAMPLE = ROOT / "docs" / "examples" / "attention.py"
@@ -266,7 +266,7 @@ def test_every_verb_takes_a_step_of_ones_own(tmp_path):
     assert "block of stage 4" in changed and "block of stage 2" not in changed
     assert (tmp_path / "diff.png").read_bytes().startswith(b"\x89PNG")
     assert "attention" in run_here("cost", "--steps", "attention", *plugin, cwd=tmp_path).out
-    quick = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0", "--set", "design.width=8", *plugin]
+    quick = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0", *LIGHT, *plugin]
     done = run_here("run", "--steps", "attention", *quick, cwd=tmp_path)
     assert done.status == 0 and "figure: runs/roadmap-pico-" in done.out, done.out + done.err
     assert run_here("figure", "--steps", "attention", *quick, cwd=tmp_path).status == 0
@@ -296,7 +296,7 @@ def test_installed_packages_bring_steps_and_mixers_by_an_entry_point(tmp_path):
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     shown = run_apart("diff", "layer-scale", "attention", cwd=tmp_path, env={"PYTHONPATH": path})
     assert shown.status == 0 and "mixer: none -> attention" in shown.out, shown.err
-    quick = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
+    quick = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0", *LIGHT]
     done = run_apart("run", "--steps", "attention", *quick, cwd=tmp_path, env={"PYTHONPATH": path})
     assert done.status == 0, done.out + done.err
     text = (ROOT / "ablations.yaml").read_text(encoding="utf-8")

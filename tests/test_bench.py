@@ -145,6 +145,7 @@ def test_a_measured_step_is_the_engines_and_changes_no_weight(make_run):
     made, learn = [], throughput.Learner
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(throughput, "Learner", lambda *arguments: made.append(learn(*arguments)) or made[-1])
+        # In public it is measured in a process of its own, whose weights nobody sees.
         step = throughput._training(run, setup, torch.randn(4, 3, 32, 32), False)
     (learner,) = made
     before = [parameter.clone() for parameter in learner.model.parameters()]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from runner.device import Setup, choose_setup
-from tests.helpers.training import execution, setup_of, start, train, weights
+from tests.helpers.training import execution, setup_of, start, take_step, train, weights
 
 
 def test_what_is_left_open_is_chosen_for_the_machine(tiny_run):
@@ -55,7 +55,7 @@ def test_precision_reaches_the_convolutions(tiny_run, tmp_path):
         training.stream = training.batches.stream(0, 0)
         stem = next(module for module in training.model.modules() if isinstance(module, torch.nn.Conv2d))
         stem.register_forward_hook(lambda _, given, output, name=precision: seen.update({name: output.dtype}))
-        training._train_step()
+        take_step(training)
     assert seen == {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -64,7 +64,7 @@ def test_gradients_are_clipped_to_the_norm(tiny_run, tmp_path):
     for clip in (None, 0.05):
         training = start(tiny_run("layer-scale", clip_gradients=clip), tmp_path)
         training.stream = training.batches.stream(0, 0)
-        training._train_step()
+        take_step(training)
         gradients = [parameter.grad for parameter in training.model.parameters()]
         norms.append(torch.nn.utils.get_total_norm(gradients).item())
     assert norms[0] > 0.1 and norms[1] == pytest.approx(0.05, rel=1e-3)
@@ -94,7 +94,7 @@ def test_compiled_networks_train_to_the_same(tiny_run, tmp_path):
 def test_batch_norm_is_synchronized_where_it_is_asked_for(tiny_run):
     """The conversion is torch's; its statistics over processes can only be had on GPUs."""
     import roadmap
-    from runner.learner import _prepared
+    from runner.learner import _prepared  # in public it is for GPUs alone
 
     run = tiny_run("recipe")
     model = roadmap.build(run.experiment.design, 10)
@@ -111,7 +111,7 @@ def test_raw_and_averaged_weights_are_evaluated_apart_and_averaging_is_by_its_de
     name, raw = next(iter(training.model.named_parameters()))
     expected = raw.detach().clone()
     for step in range(3):
-        training._train_step()
+        take_step(training)
         expected = raw.detach().clone() if step == 0 else 0.5 * expected + 0.5 * raw.detach()
     averaged = dict(training.ema.module.named_parameters())[name]
     assert torch.allclose(averaged, expected, atol=1e-6) and not torch.equal(averaged, raw)

@@ -17,7 +17,7 @@ from roadmap.execution import accumulation
 from roadmap.record import read_metrics
 from runner.distributed import World
 from runner.launch.member import world_of_environment
-from tests.helpers.command import run_apart, run_here, start_apart
+from tests.helpers.command import LIGHT, run_apart, run_here, start_apart
 from tests.helpers.training import FORKSERVER, assert_same_weights, execution, train, warm_fork_server, weights
 from tests.helpers.waiting import until
 
@@ -148,7 +148,7 @@ def test_the_processes_are_the_gpus_that_can_share_every_batch(make_run, monkeyp
         machine.default_processes(execution(processes=9), recipes)
 
 
-QUICK = ["--set", "recipe.epochs=3", "--set", "recipe.batch_size=128", "--set", "design.width=8"]
+QUICK = ["--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0", "--set", "recipe.batch_size=128", *LIGHT]
 
 
 @pytest.mark.slow
@@ -228,7 +228,7 @@ def test_two_tasks_of_slurm_on_two_nodes_give_the_same(slurm, tmp_path):
 @pytest.mark.parametrize("victim", ["rank 0", "its partner"])
 def test_a_process_that_dies_ends_the_run_at_once(tmp_path, victim):
     """Not with the other waiting for it; and the same command goes on."""
-    command = ["run", "--steps", "gelu", "--processes", "2", "--set", "recipe.epochs=99"]
+    command = ["run", "--steps", "gelu", "--processes", "2", "--set", "recipe.epochs=99", *LIGHT]
     process = start_apart(*command, cwd=tmp_path, stderr=subprocess.STDOUT)
 
     def trained():

@@ -16,11 +16,12 @@ import roadmap
 from roadmap.record import read_metrics, write_manifest
 from runner import checkpoint, engine
 from runner.engine import Stopped
-from runner.launch.job import exclusive
+from runner.evaluation import evaluate
+from runner.launch.lock import exclusive
 from runner.optim import learning_rate
 from runner.randomness import seed_for
 from runner.sources import Pixels
-from tests.helpers.training import assert_same, setup_of, start, train, untimed, weights
+from tests.helpers.training import assert_same, setup_of, start, take_step, train, untimed, weights
 
 
 def test_a_run_leaves_its_record(tiny_run, tmp_path):
@@ -99,7 +100,7 @@ def test_a_checkpoint_of_another_run_is_refused(tiny_run, tmp_path):
 
 
 def test_a_folder_is_held_by_one_process(tmp_path):
-    code = "import sys; from pathlib import Path; from runner.launch.job import exclusive\n"
+    code = "import sys; from pathlib import Path; from runner.launch.lock import exclusive\n"
     code += "with exclusive(Path(sys.argv[1])): print('held')"
 
     def other():
@@ -141,7 +142,7 @@ def test_the_engine_takes_the_steps_of_a_plain_loop(make_run, tmp_path, rung):
     for step in range(45):  # beyond the warm-up of 20, into the second decay
         epoch, within = divmod(step, 20)
         training.epoch, training.step = epoch, within
-        training._train_step()
+        take_step(training)
         if step < 20:
             rate = recipe.learning_rate * step / 20
         elif recipe.schedule == "step":
@@ -233,7 +234,8 @@ def test_every_held_out_image_is_counted_once(tiny_run, tmp_path, monkeypatch):
         def forward(self, images):
             return torch.nn.functional.one_hot(torch.full((len(images),), 3), 10).float()
 
-    assert training._evaluate(Right())["top1"] == pytest.approx(100 * (labels == 3).sum().item() / count)
+    found = evaluate(Right(), training.test_batches, training.setup, training.world, lambda: None)
+    assert found["top1"] == pytest.approx(100 * (labels == 3).sum().item() / count)
 
 
 def test_seeds_differ_and_repeat(tiny_run, tmp_path):

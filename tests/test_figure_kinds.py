@@ -5,10 +5,10 @@ After a change that is meant: `pytest tests/test_figure_kinds.py --mpl-generate-
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from dataclasses import replace
-from functools import wraps
 from itertools import pairwise
 
 import numpy as np
@@ -60,13 +60,6 @@ def bare(figure):
     for artist in [*figure.findobj(Text), *figure.findobj(Legend)]:
         artist.set_visible(False)
     return figure
-
-
-def picture(function):
-    compared = pytest.mark.mpl_image_compare(
-        baseline_dir="baseline", tolerance=TOLERANCE, savefig_kwargs={"dpi": DPI}, style="default"
-    )
-    return compared(wraps(function)(lambda **arguments: bare(function(**arguments))))
 
 
 # Of each rung of a made-up study: the accuracies by seed.
@@ -165,26 +158,6 @@ def side_by_side(results, columns=2):
 # As pictures.
 
 
-@picture
-def test_published_in_two_columns(published):
-    return draw_roadmap(published)
-
-
-@picture
-def test_published_in_one_column(published):
-    return draw_roadmap(published, columns=1)
-
-
-@picture
-def test_own_study_with_missing_and_diverged_rungs(own):
-    return draw_roadmap([series_of_runs(STUDY, own)])
-
-
-@picture
-def test_loss_in_one_column(own):
-    return draw_roadmap([series_of_runs(STUDY, own, metric=find_metric("loss"))], columns=1)
-
-
 @pytest.fixture(scope="module")
 def benched(published):
     """The published bars with images/s that fall with the multiply-adds; of one rung there is none."""
@@ -197,60 +170,65 @@ def benched(published):
     return found
 
 
-@picture
-def test_throughput_beside_the_bars(benched):
-    return draw_roadmap(benched[:1])
+def worth(step, shapley, half, *, alone=None, path=None, left_out=None):
+    interval = (shapley - half, shapley + half) if half else None
+    return Worth(step, step.upper(), shapley, interval, 8, path, alone, left_out)
 
 
-@picture
-def test_throughput_of_two_regimes_in_one_column(benched):
-    return draw_roadmap(benched, columns=1)
+ATTRIBUTION = Attribution(
+    ("gelu", "fewer-norms", "layer-norm"),
+    {"gelu": "GELU", "fewer-norms": "FEWER-NORMS", "layer-norm": "LAYER-NORM"},
+    (
+        worth("gelu", 0.4, 0.3, alone=0.1, path=0.5, left_out=0.7),
+        worth("fewer-norms", -0.2, 0.5, alone=0.3, path=-0.4),
+        worth("layer-norm", -1.5, 0.9, alone=-86.0, path=0.1, left_out=0.2),
+    ),
+    (
+        Interaction("gelu", "fewer-norms", 0.8, (0.5, 1.1), 0.001, "help"),
+        Interaction("gelu", "layer-norm", -0.3, (-0.9, 0.3), 0.6, "within noise"),
+        Interaction("fewer-norms", "layer-norm", -1.4, (-2.0, -0.8), 0.001, "hinder"),
+    ),
+    -1.3,
+)
 
 
-@picture
-def test_side_by_side(own):
-    return side_by_side(own)
+# By the names of their files, and of their fixtures.
+PICTURES = {
+    "published_in_two_columns": lambda published: draw_roadmap(published),
+    "published_in_one_column": lambda published: draw_roadmap(published, columns=1),
+    "own_study_with_missing_and_diverged_rungs": lambda own: draw_roadmap([series_of_runs(STUDY, own)]),
+    "loss_in_one_column": lambda own: draw_roadmap([series_of_runs(STUDY, own, metric=find_metric("loss"))], columns=1),
+    "throughput_beside_the_bars": lambda benched: draw_roadmap(benched[:1]),
+    "throughput_of_two_regimes_in_one_column": lambda benched: draw_roadmap(benched, columns=1),
+    "side_by_side": lambda own: side_by_side(own),
+    "side_by_side_in_one_column": lambda own: side_by_side(own, columns=1),
+    "difference_of_changes": lambda own: draw_difference(compare(STUDY, own)),
+    "difference_of_accuracies_in_one_column": lambda reproduced: draw_difference(compare(STUDY, reproduced), columns=1),
+    "tradeoff_of_runs": lambda own: draw_tradeoff(
+        tradeoff_of_runs(STUDY, [("ResNet-pico on digits", own)], "throughput")
+    ),
+    "published_tradeoff": lambda: draw_tradeoff(published_tradeoff(STUDY, ["resnet-50", "resnet-200"], "macs")),
+    "published_tradeoff_in_one_column": lambda: draw_tradeoff(
+        published_tradeoff(STUDY, ["resnet-50", "resnet-200"], "parameters"), columns=1
+    ),
+    "curves": lambda own, recorded: draw_curves(curves_of_runs(STUDY, "ResNet-pico on digits", own, recorded)),
+    "loss_curves_in_one_column": lambda own, recorded: draw_curves(
+        curves_of_runs(STUDY, "ResNet-pico on digits", own, recorded, find_metric("loss")), columns=1
+    ),
+    "worths": lambda: draw_worths(ATTRIBUTION, find_metric("top1")),
+    "worths_in_one_column": lambda: draw_worths(ATTRIBUTION, find_metric("top1"), "a title", columns=1),
+    "interactions": lambda: draw_interactions(ATTRIBUTION, find_metric("top1")),
+    "interactions_in_one_column": lambda: draw_interactions(ATTRIBUTION, find_metric("top1"), columns=1),
+}
 
 
-@picture
-def test_side_by_side_in_one_column(own):
-    return side_by_side(own, columns=1)
-
-
-@picture
-def test_difference_of_changes(own):
-    return draw_difference(compare(STUDY, own))
-
-
-@picture
-def test_difference_of_accuracies_in_one_column(reproduced):
-    return draw_difference(compare(STUDY, reproduced), columns=1)
-
-
-@picture
-def test_tradeoff_of_runs(own):
-    return draw_tradeoff(tradeoff_of_runs(STUDY, [("ResNet-pico on digits", own)], "throughput"))
-
-
-@picture
-def test_published_tradeoff():
-    return draw_tradeoff(published_tradeoff(STUDY, ["resnet-50", "resnet-200"], "macs"))
-
-
-@picture
-def test_published_tradeoff_in_one_column():
-    return draw_tradeoff(published_tradeoff(STUDY, ["resnet-50", "resnet-200"], "parameters"), columns=1)
-
-
-@picture
-def test_curves(own, recorded):
-    return draw_curves(curves_of_runs(STUDY, "ResNet-pico on digits", own, recorded))
-
-
-@picture
-def test_loss_curves_in_one_column(own, recorded):
-    metric = find_metric("loss")
-    return draw_curves(curves_of_runs(STUDY, "ResNet-pico on digits", own, recorded, metric), columns=1)
+@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.mpl_image_compare(
+    baseline_dir="baseline", tolerance=TOLERANCE, savefig_kwargs={"dpi": DPI}, style="default"
+)
+def test_picture(name, request):
+    draw = PICTURES[name]
+    return bare(draw(**{fixture: request.getfixturevalue(fixture) for fixture in inspect.signature(draw).parameters}))
 
 
 @pytest.mark.parametrize("change", ["value", "std", "adopted", "group", "missing", "macs"])
@@ -269,7 +247,7 @@ def test_one_changed_bar_is_another_picture(published, tmp_path, change):
     bars[13] = replace(bars[13], **changes[change])
     changed = draw_roadmap([replace(series, bars=tuple(bars)), published[1]])
     bare(changed).savefig(tmp_path / "changed.png", dpi=DPI)
-    baseline = ROOT / "tests/baseline/test_published_in_two_columns.png"
+    baseline = ROOT / "tests/baseline/test_picture_published_in_two_columns.png"
     found = compare_images(str(baseline), str(tmp_path / "changed.png"), TOLERANCE)
     assert (found is None) == (change == "macs"), found  # four small digits, which the tests of data hold
 
@@ -496,48 +474,6 @@ def test_the_command_draws_every_kind_of_ones_own_runs(tmp_path, monkeypatch, ca
         assert main(["figure", *options]) == 0, capsys.readouterr().err
         assert (tmp_path / f"{name}.png").exists() and (tmp_path / f"{name}.svg").exists()
     assert main(["figure", "--compare", "side-by-side", "--metric", "top5"]) == 2
-
-
-def worth(step, shapley, half, *, alone=None, path=None, left_out=None):
-    interval = (shapley - half, shapley + half) if half else None
-    return Worth(step, step.upper(), shapley, interval, 8, path, alone, left_out)
-
-
-ATTRIBUTION = Attribution(
-    ("gelu", "fewer-norms", "layer-norm"),
-    {"gelu": "GELU", "fewer-norms": "FEWER-NORMS", "layer-norm": "LAYER-NORM"},
-    (
-        worth("gelu", 0.4, 0.3, alone=0.1, path=0.5, left_out=0.7),
-        worth("fewer-norms", -0.2, 0.5, alone=0.3, path=-0.4),
-        worth("layer-norm", -1.5, 0.9, alone=-86.0, path=0.1, left_out=0.2),
-    ),
-    (
-        Interaction("gelu", "fewer-norms", 0.8, (0.5, 1.1), 0.001, "help"),
-        Interaction("gelu", "layer-norm", -0.3, (-0.9, 0.3), 0.6, "within noise"),
-        Interaction("fewer-norms", "layer-norm", -1.4, (-2.0, -0.8), 0.001, "hinder"),
-    ),
-    -1.3,
-)
-
-
-@picture
-def test_worths():
-    return draw_worths(ATTRIBUTION, find_metric("top1"))
-
-
-@picture
-def test_worths_in_one_column():
-    return draw_worths(ATTRIBUTION, find_metric("top1"), "a title", columns=1)
-
-
-@picture
-def test_interactions():
-    return draw_interactions(ATTRIBUTION, find_metric("top1"))
-
-
-@picture
-def test_interactions_in_one_column():
-    return draw_interactions(ATTRIBUTION, find_metric("top1"), columns=1)
 
 
 def test_worths_say_what_was_found():

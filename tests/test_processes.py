@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from roadmap.record import read_metrics
-from tests.helpers.command import run_apart, run_here, start_apart
+from tests.helpers.command import LIGHT, run_apart, run_here, start_apart
 from tests.helpers.training import outcome
 from tests.helpers.waiting import until
 
 pytestmark = pytest.mark.slow
 
 QUICK = ["--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0", "--set", "recipe.batch_size=256"]
-QUICK += ["--set", "design.width=8"]
+QUICK += LIGHT
 # Some seconds of training.
-LONG = ["run", "--steps", "recipe,layer-norm", "--set", "recipe.epochs=8", "--set", "design.width=8"]
+LONG = ["run", "--steps", "recipe,layer-norm", "--set", "recipe.epochs=8", *LIGHT]
 
 
 @pytest.fixture(autouse=True)

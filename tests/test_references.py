@@ -39,7 +39,7 @@ def all_of(regime):
 def no_cache(tmp_path, monkeypatch):
     """An empty folder in the place of the user's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    models._counted.cache_clear()
+    models._counted.cache_clear()  # as of a process that has just begun
     yield tmp_path / "cache" / "roadmap" / "counts.jsonl"
     models._counted.cache_clear()
 
@@ -103,7 +103,8 @@ def test_a_count_is_kept_for_the_next_process(no_cache, monkeypatch):
     named = NamedModel("timm", "resnet18")
     counted = count_named(named, 64, 10)
     assert len(no_cache.read_text().splitlines()) == 1
-    models._counted.cache_clear()
+    models._counted.cache_clear()  # the next process's
+    # Whether it counts shows nowhere but in the seconds that it takes.
     monkeypatch.setattr(models, "_count", lambda *_: pytest.fail("counted again"))
     assert count_named(named, 64, 10) == counted
     with pytest.raises(pytest.fail.Exception):  # of other classes it is another network
@@ -299,11 +300,11 @@ def test_a_plugins_model_does_not_hide_a_step(tmp_path):
 
 
 def test_families_in_the_tradeoff_are_the_studys():
-    from analysis.tradeoff import _family
+    from analysis.tradeoff import family_of
 
     names = ("convnext-t", "convnext-iso-s", "vit-s-16", "efficientnet-b7", "mobilenetv2", "resnext-50", "regnety-16g")
     wanted = ["convnext", "convnext-iso", "vit", "efficientnet", "mobilenetv2", "resnext", "regnety"]
-    assert [_family(name) for name in names] == wanted
+    assert [family_of(name) for name in names] == wanted
 
 
 def test_a_plugins_model_does_not_hide_behind_a_reference(tmp_path):

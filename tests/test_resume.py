@@ -18,7 +18,7 @@ import torch
 from roadmap.record import read_divergences, read_metrics, state
 from runner import checkpoint
 from runner.distributed import World
-from runner.engine import Training
+from runner.learner import Learner
 from tests.helpers.training import (
     Death,
     assert_same,
@@ -342,19 +342,19 @@ class Clock:
         from runner import engine
 
         self.now, self.saves = 0.0, []
-        save, step = checkpoint.save, Training._train_step
+        save, update = checkpoint.save, Learner.update
 
         def timed_save(folder, state):
             save(folder, state)
             self.now += 1
             self.saves.append((state["epoch"], state["step"]))
 
-        def timed_step(training):
+        def timed_update(learner):
             self.now += 1
-            return step(training)
+            update(learner)
 
         monkeypatch.setattr(checkpoint, "save", timed_save)
-        monkeypatch.setattr(Training, "_train_step", timed_step)
+        monkeypatch.setattr(Learner, "update", timed_update)
         monkeypatch.setattr(engine, "time", SimpleNamespace(perf_counter=lambda: self.now))
 
 

@@ -16,17 +16,16 @@ from runner.code import code_state
 from runner.distributed import MEETING_SECONDS
 from tests.helpers import ROOT
 from tests.helpers.cluster import NODES
-from tests.helpers.command import run_apart, run_here, start_apart
+from tests.helpers.command import LIGHT, run_apart, run_here, start_apart
 from tests.helpers.training import assert_same
 from tests.helpers.waiting import until
 
 pytestmark = pytest.mark.slow
 
-NARROW = ["--set", "design.width=8"]
 EPOCHS = 6  # of 20 steps
-LONG = ["--steps", "layer-norm", "--set", f"recipe.epochs={EPOCHS}", *NARROW]  # long enough to be interrupted
+LONG = ["--steps", "layer-norm", "--set", f"recipe.epochs={EPOCHS}", *LIGHT]  # long enough to be interrupted
 BOTH = ["--steps", "gelu,layer-norm", *LONG[2:]]
-SHORT = ["--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0", *NARROW]
+SHORT = ["--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0", *LIGHT]
 TWO_NODES = ["--set", "cluster.nodes=2"]
 
 # A plug-in by which a job's steps take longer, so that a run lasts some time everywhere without keeping a core busy.
@@ -147,15 +146,15 @@ def linear(num_classes):
 
 
 def test_references_are_jobs_like_rungs(study, tmp_path):
-    """A library's networks and a user's own, each with two seeds: the same as here, bit for bit."""
+    """A library's network and a user's own: the same as here, bit for bit."""
     (tmp_path / "own.py").write_text(OWN)
-    chosen = ["--steps", "pico", "--references", "swin-t,linear", "--plugin", "own.py", "--seeds", "2"]
+    chosen = ["--steps", "pico", "--references", "swin-t,linear", "--plugin", "own.py"]
     chosen += ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
-    assert "6 jobs" in study.submit(*chosen)
+    assert "3 jobs" in study.submit(*chosen)
     study.slurm.wait_until_empty()
     local = trained_here(*chosen, folder=tmp_path)
-    study.assert_finished_as(local, runs=6)
-    table = study.roadmap("table", *chosen[:6], *chosen[8:])
+    study.assert_finished_as(local, runs=3)
+    table = study.roadmap("table", *chosen)
     assert all(name in table for name in ("swin-t", "linear"))
 
 

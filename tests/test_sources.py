@@ -21,16 +21,7 @@ from runner import sources
 from runner.augment import resized
 from runner.photo import BadImage
 from runner.sources import Files, Pixels, load_data
-
-
-def make_folder(root, splits=("train", "val"), classes=("ant", "bee"), images=2):
-    for split in splits:
-        (root / split).mkdir(parents=True)
-        for name in classes:
-            (root / split / name).mkdir()
-            for i in range(images):
-                Image.new("RGB", (20 + i, 16), (10 * i, 0, 0)).save(root / split / name / f"{i}.jpg")
-    return root
+from tests.helpers.images import make_folder
 
 
 def test_digits_are_real_scans_with_a_held_out_split(make_run):

@@ -94,6 +94,11 @@ def start(run: Run, folder: Path, **changes: object) -> Training:
     )
 
 
+def take_step(training: Training) -> None:
+    """One step of a training that was started. By a private name: in public a training stops only with its state."""
+    training._train_step()
+
+
 def untimed(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in UNTIMED} for row in read_metrics(folder)]
 

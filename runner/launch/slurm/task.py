@@ -77,6 +77,7 @@ class Task:
         execution = self.options.execution
         deadline = time.monotonic() + BUSY_SECONDS
         with requests.heard(*STOPPING), world.joined(chosen_device(execution)):
+            waiting = False
             while True:
                 ending, detail = train_job(run, folder, execution, cores, world, _silent, requests)
                 if ending != "busy":  # of which every rank has the same word
@@ -85,6 +86,9 @@ class Task:
                     return "stopped"
                 if any(world.said_by_all(time.monotonic() > deadline)):
                     return self._concluded([(run, ending, detail)])
+                if not waiting:
+                    print(f"{run.name} is in training by another process, for whose end this waits", flush=True)
+                waiting = True
                 time.sleep(2)
 
     def _world(self, environment: submitit.JobEnvironment) -> World:
