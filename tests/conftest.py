@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import tempfile
@@ -37,15 +38,18 @@ settings.load_profile("roadmap")
 
 
 # Each with a cluster of its own, on which its tests come one after the other. They mostly wait.
-SLURM_GROUPS = 2
+SLURM_GROUPS = itertools.cycle(["slurm-0", "slurm-1"])
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Shares out the tests of Slurm to two workers. Later is too late: xdist has looked for groups by then."""
+    if "slurm" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.xdist_group(next(SLURM_GROUPS)))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests first, so that no worker is left with a long one at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-    for i, item in enumerate(item for item in items if "slurm" in getattr(item, "fixturenames", ())):
-        item.add_marker(pytest.mark.xdist_group(f"slurm-{i % SLURM_GROUPS}"))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
