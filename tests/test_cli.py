@@ -9,11 +9,11 @@ import pytest
 
 from roadmap.cli import main
 from roadmap.ladders import ladder
-from tests.helpers.command import LIGHT, run_here
+from tests.helpers.command import run_here
 from tests.helpers.images import make_folder
 
 QUICK = ["--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0", "--set", "recipe.batch_size=256"]
-QUICK += LIGHT
+QUICK += ["--set", "design.width=8"]
 
 
 @pytest.fixture(autouse=True)
