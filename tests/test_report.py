@@ -351,7 +351,7 @@ def test_what_run_folders_hold_is_text_and_nothing_else(browser, tmp_path):
         "versions": {"torch": HOSTILE},
         "code": {"commit": HOSTILE, "modified": True},
     }
-    finish(run, tmp_path, 90.0, manifest=hostile)
+    finish(run, tmp_path, 90.0, epochs=4, manifest=hostile)
     strange = replace(run, rung=HOSTILE.replace("/", "|"), data="{{7*7}}<b>", seed=7)
     begin(strange, tmp_path, 1, **hostile)
     begin(replace(run, rung=f"order{'9' * 40}-x", seed=8), tmp_path)
@@ -378,7 +378,7 @@ def test_a_name_of_data_is_text_in_title_and_curves(browser, tmp_path):
     rungs = ladder("pico", "recipe..gelu", data=name, study=study)
     made = [(rung, Run("pico", rung.name, rung.experiment, name, study.dataset(name), 0, "paper")) for rung in rungs]
     for rung, run in made:
-        finish(replace(run, rung=rung.name), tmp_path / "runs", 90.0)
+        finish(replace(run, rung=rung.name), tmp_path / "runs", 90.0, epochs=4)
     table = collect(tmp_path / "runs")
     hostile = [(replace(rung, name=HOSTILE, title=HOSTILE, group=HOSTILE), run) for rung, run in made[:1]]
     text = render([Part(study, results_of([*hostile, *made[1:]], table), HOSTILE)], table, tmp_path / "runs")

@@ -80,11 +80,7 @@ class Study:
     def wait_for_epoch(self, epoch):
         """Of a single run."""
 
-        def trained():
-            self.slurm.hasten()
-            return any(epoch_of(run) >= epoch for run in self.run_folders())
-
-        until(trained, f"epoch {epoch}", every=0.2)
+        self.slurm.wait(lambda: any(epoch_of(run) >= epoch for run in self.run_folders()), f"epoch {epoch}")
 
     def assert_finished_as(self, other, runs=1, crashes=0):
         """Each once, with the record of an undisturbed study elsewhere, and nothing left, no process either."""
@@ -182,7 +178,6 @@ def test_a_study_with_two_ranks_on_two_nodes(study, tmp_path):
 
 
 LAYOUTS = {
-    "a core": ("1", []),
     "a core on each of two nodes": ("2", ["--set", "cluster.nodes=2"]),
     "a node's two GPUs": ("2", ["--set", "cluster.gpus_per_node=2"]),
 }
@@ -194,7 +189,7 @@ def test_a_preempted_job_goes_on_where_it_was(study, undisturbed, layout):
     study.submit(*LONG, *options, step_seconds=0.1)
     study.wait_for_epoch(2)
     study.slurm.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
-    until(lambda: _state(study) == "queued", "the job waits again")
+    until(lambda: _state(study) == "queued", "the job waits again", every=0.5)
     study.slurm.wait_until_empty()
     study.assert_finished_as(undisturbed / processes)
     first, second = read_sessions(study.run_folder())
@@ -208,7 +203,7 @@ def test_a_job_that_is_told_by_sigterm_alone_goes_on_too(study, undisturbed):
     study.submit(*LONG, step_seconds=0.1)
     study.wait_for_epoch(2)
     study.slurm.run("scancel", "--signal=TERM", study.status()["layer-norm"]["job"])
-    until(lambda: _state(study) == "queued", "the job waits again")
+    until(lambda: _state(study) == "queued", "the job waits again", every=0.5)
     study.slurm.wait_until_empty()
     study.assert_finished_as(undisturbed / "1")
     assert [session.lost_steps for session in read_sessions(study.run_folder())] == [0, 0]
@@ -296,9 +291,8 @@ def test_a_crash_is_tried_again_and_not_for_ever(study, undisturbed):
         until(lambda kill=kill: len(read_sessions(study.run_folder())) == kill + 1, "it is in training")
         os.kill(_process(study.run_folder()), signal.SIGKILL)
         reached = read_place(study.run_folder())
-        until(lambda: _state(study) != "running", "the job has ended")
-        study.slurm.hasten()
-    until(lambda: _state(study) == "failed", "the run has failed")
+        study.slurm.wait(lambda: _state(study) != "running", "the job has ended")
+    study.slurm.wait(lambda: _state(study) == "failed", "the run has failed")
     assert "ended with status 137" in study.status()["layer-norm"]["detail"]
     study.slurm.wait_until_empty()
     assert "submitted again: 1 run" in study.roadmap("retry")
@@ -370,7 +364,7 @@ def test_a_packed_job_that_is_preempted_goes_on(study, undisturbed):
     until(lambda: len(study.run_folders()) == 2, "both are in training")
     until(lambda: all(epoch_of(run) >= 2 for run in study.run_folders()), "both are at it")
     study.slurm.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
-    until(lambda: _state(study) == "queued", "the job waits again")
+    until(lambda: _state(study) == "queued", "the job waits again", every=0.5)
     study.slurm.wait_until_empty()
     study.assert_finished_as(undisturbed / "1", runs=2)
     for folder in study.run_folders():

@@ -17,12 +17,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from tests.helpers.waiting import until
+
+T = TypeVar("T")
 
 # Addresses, since names would need lines in /etc/hosts for the processes of a job to find each other.
 NODES = ("127.0.0.1", "127.0.0.2")
@@ -95,7 +98,7 @@ def is_installed() -> bool:
 class Cluster:
     folder: Path
     environment: dict[str, str]  # in which Slurm's commands reach it
-    waiting: dict[str, float] = field(default_factory=dict)  # jobs, since when, for `hasten`
+    waiting: dict[str, float] = field(default_factory=dict)  # jobs, since when, for `wait`
 
     def run(self, *command: str, check: bool = True) -> str:
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
@@ -116,25 +119,30 @@ class Cluster:
         lines = self.run("squeue", "--noheader", "--array", "--format=%i %T").splitlines()
         return [(job, state) for job, state in (line.split() for line in lines)]
 
-    def hasten(self) -> None:
-        """Lets requeued jobs begin that Slurm would keep waiting for two minutes, but not at once.
+    def wait(self, holds: Callable[[], T], what: str) -> T:
+        """As `until`, and lets requeued jobs begin meanwhile, which Slurm would keep waiting for two minutes.
 
-        Within a second of its first start's end a node takes the second for that, and Slurm kills the job.
+        Once a second, since to ask Slurm is work for the cores that the jobs are on.
         """
+
+        def checked() -> T:
+            self._hasten()
+            return holds()
+
+        return until(checked, what, every=1)
+
+    def _hasten(self) -> None:
+        # Not at once: within a second of its first start's end a node takes the second for that, and Slurm kills it.
         now = time.monotonic()
         pending = self.run("squeue", "--noheader", "--array", "--states=PENDING", "--format=%i").split()
         for job in self.waiting.keys() - set(pending):
             del self.waiting[job]
         for job in pending:
-            if now - self.waiting.setdefault(job, now) > 3:
+            if now - self.waiting.setdefault(job, now) > 2:
                 self.run("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
 
-    def wait_until_empty(self, seconds: float = 600) -> None:
-        def empty() -> bool:
-            self.hasten()
-            return not self.queue()
-
-        until(empty, "the queue is empty", seconds, every=0.5)
+    def wait_until_empty(self) -> None:
+        self.wait(lambda: not self.queue(), "the queue is empty")
 
     def clear(self) -> None:
         """No job, and every node at work."""
