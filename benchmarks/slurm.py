@@ -72,6 +72,8 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     if "SLURM_CONF" not in os.environ:
         parser.error("SLURM_CONF names no cluster; see the head of this file")
+    if "ClusterName             = test" not in output("scontrol", "show", "config"):
+        parser.error("this is a cluster that others may use; see the head of this file")
     output("scontrol", "update", "NodeName=ALL", "State=DRAIN", "Reason=benchmark")
     print(f"medians of {rounds} rounds, seconds           ours   bare commands   ratio   limit")
     for name, case, limit in (("submitting 5,004 runs", submission, 60), ("status of 1,008 jobs", overview, 2)):

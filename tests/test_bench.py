@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -25,9 +21,10 @@ from roadmap.measurements import (
     read_rounds,
     workload_of,
 )
-from tests.helpers import ROOT
+from tests.helpers.command import start_apart
 from tests.helpers.records import finish, study_run
 from tests.helpers.training import execution
+from tests.helpers.waiting import until
 
 QUICK = ["--rounds", "1", "--warm-up", "0", "--seconds", "0.001", "--batch", "4"]
 CONDITIONS = Conditions("cpu", "a processor", "fp32", 2, 64, True, None, False, "2.14.1")
@@ -82,15 +79,10 @@ def test_a_network_that_fails_leaves_the_others_alone(here, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM)])
 def test_what_was_measured_before_an_interruption_is_kept(here, number, status):
-    command = [sys.executable, "-m", "roadmap", "bench", *QUICK, "--rounds", "500", "--steps", "pico"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment, **pipes) as process:
-        deadline = time.monotonic() + 120
-        while not (here / "runs" / FILE).exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        process.send_signal(number)
-        out, err = process.communicate()
+    process = start_apart("bench", *QUICK, "--rounds", "500", "--steps", "pico")
+    until(lambda: (here / "runs" / FILE).exists() or process.poll() is not None, "a round is measured")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == status, err
     assert "Traceback" not in err and "what was measured is kept in runs/bench.jsonl" in err
     assert read_rounds(here / "runs") and "pico" in out

@@ -134,7 +134,7 @@ def test_a_job_waits_for_a_process_that_is_about_to_end(make_run, tmp_path):
     run, out = make_run("layer-norm", **LIGHT), tmp_path / "runs"
     with exclusive(run.folder(out)):
         job = local(tmp_path / "jobs", task(out, (run, run.folder(out))))
-        until(lambda: "for whose end this waits" in (job.stdout() or ""), "the job waits")
+        until(lambda: "waiting for it to end" in (job.stdout() or ""), "the job waits")
         assert not (run.folder(out) / "manifest.json").exists()
     assert job.result() == "concluded"
 
@@ -680,10 +680,10 @@ def test_a_run_that_is_held_is_running_whoever_trains_it(played, tmp_path, make_
     run = make_run("gelu")
     begin(run, out)
     assert not is_held(run.folder(out))
-    code = "import sys, time; from pathlib import Path; from runner.launch.lock import exclusive\n"
-    code += "with exclusive(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    code = "import sys; from pathlib import Path; from runner.launch.lock import exclusive\n"
+    code += "with exclusive(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, str(run.folder(out))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         holder.stdout.readline()
         assert main(["status"]) == 0 and "1 run: 1 running" in capsys.readouterr().out
         holder.kill()

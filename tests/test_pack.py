@@ -7,10 +7,7 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +24,9 @@ from runner import packing
 from runner.packed import DamagedShard, Packed
 from runner.photo import BadImage
 from runner.sources import Files, load_data
+from tests.helpers.command import start_apart
 from tests.helpers.images import make_folder
+from tests.helpers.waiting import until
 
 ROOT = Path(__file__).parent.parent
 NOISE = np.random.default_rng(0)
@@ -244,11 +243,11 @@ def assert_as_undisturbed(folder, packed):
 
 def test_a_packing_that_is_killed_in_the_middle_of_a_file_ends_as_one_that_was_not(photographs, packed, tmp_path):
     folder = tmp_path / "set"
-    command = [sys.executable, "-m", "roadmap", "data", "pack", str(photographs), str(folder), "--shard-megabytes", "1"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not list(folder.glob("*.tmp")) and process.poll() is None:
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
+    process = start_apart("data", "pack", photographs, folder, "--shard-megabytes", "1")
+    until(lambda: list(folder.glob("*.tmp")) or process.poll() is not None, "a file is being written", every=0.001)
+    process.kill()
+    process.communicate()
+    assert not (folder / INDEX).exists()  # which is written last
     for path in folder.glob("*.arrow"):
         path.with_name(path.name + ".tmp").write_bytes(b"half a file")
     with (folder / JOURNAL).open("a") as file:
@@ -397,6 +396,7 @@ def test_more_files_than_may_be_mapped_at_a_time_are_read(photographs, packed, m
 
     from runner import packed as module
 
+    # The system's limit is of the whole process, which has other files open too.
     monkeypatch.setattr(module, "_mapped", lru_cache(maxsize=1)(module._mapped.__wrapped__))
     split = Packed(packed, "train")
     first = split.encoded(0)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -106,8 +107,11 @@ def left_behind(slurm):
 
 def watchers(slurm, job):
     """Slurm's processes that look after a job's."""
-    titles = [Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0] for pid in slurm.processes()]
-    return [title for title in titles if title.startswith(f"slurmstepd: [{job}.")]
+    found = []
+    for pid in slurm.processes():
+        with suppress(OSError):  # one that has ended since
+            found.append(Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0])
+    return [title for title in found if title.startswith(f"slurmstepd: [{job}.")]
 
 
 @pytest.fixture
@@ -154,7 +158,7 @@ def test_references_are_jobs_like_rungs(study, tmp_path):
     assert all(name in table for name in ("swin-t", "linear"))
 
 
-# The start, and what is behind it in the middle and at the end: each start of a task is seconds of imports.
+# Of the start, the middle and the end of the ladder. No more: each task takes seconds to import what it needs.
 THREE = ["--steps", "pico,gelu,layer-scale"]
 
 

@@ -102,6 +102,7 @@ def test_cifar_is_read_as_torchvision_reads_it(tmp_path, monkeypatch, name):
     )
     from torchvision.datasets import CIFAR10
 
+    # torchvision compares checksums, which made-up files have not.
     monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
     monkeypatch.setattr(CIFAR10, "_load_meta", lambda self: None)
     its = sources.SOURCES[name]

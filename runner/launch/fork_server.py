@@ -22,7 +22,9 @@ def fork_server(*preload: str) -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["runner.launch.ignore_signals", *preload])
-    resource_tracker.ensure_running()  # now: in between it would let them through
+    # First, since as it starts it lets through what is held back. It ignores two of the three by itself.
+    with _held_back(*FOR_THE_LAUNCHER):
+        resource_tracker.ensure_running()
     with _held_back(*FOR_THE_LAUNCHER):
         forkserver.ensure_running()
     return context

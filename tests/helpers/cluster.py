@@ -86,7 +86,7 @@ StorageHost=localhost
 StorageUser=root
 """
 
-# Reads until whoever holds the other end of its input is gone, by whatever end, then ends what the cluster started.
+# Waits until the process that started it closes its input, or is gone, then ends what the cluster started.
 REAPER = "import sys; from tests.helpers.cluster import reap; sys.stdin.read(); reap(sys.argv[1])"
 
 
@@ -119,7 +119,7 @@ class Cluster:
         lines = self.run("squeue", "--noheader", "--array", "--format=%i %T").splitlines()
         return [(job, state) for job, state in (line.split() for line in lines)]
 
-    def wait(self, holds: Callable[[], T], what: str) -> T:
+    def wait(self, holds: Callable[[], T], what: str, seconds: float = 600) -> T:
         """As `until`, and lets requeued jobs begin meanwhile, which Slurm would keep waiting for two minutes.
 
         Once a second, since to ask Slurm is work for the cores that the jobs are on.
@@ -129,7 +129,7 @@ class Cluster:
             self._hasten()
             return holds()
 
-        return until(checked, what, every=1)
+        return until(checked, what, seconds, every=1)
 
     def _hasten(self) -> None:
         # Not at once: within a second of its first start's end a node takes the second for that, and Slurm kills it.
@@ -141,8 +141,8 @@ class Cluster:
             if now - self.waiting.setdefault(job, now) > 2:
                 self.run("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
 
-    def wait_until_empty(self) -> None:
-        self.wait(lambda: not self.queue(), "the queue is empty")
+    def wait_until_empty(self, seconds: float = 600) -> None:
+        self.wait(lambda: not self.queue(), "the queue is empty", seconds)
 
     def clear(self) -> None:
         """No job, and every node at work."""
@@ -212,7 +212,7 @@ def _reaped_folder() -> Iterator[Path]:
     finally:
         assert reaper.stdin is not None
         reaper.stdin.close()
-        reaper.wait()
+        reaper.wait(timeout=120)
 
 
 def _start(folder: Path) -> Cluster:

@@ -54,7 +54,13 @@ def warm_fork_server() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     FORKSERVER.set_forkserver_preload(list(PRELOADED))
-    forkserver.ensure_running()
+    # Of a test that is in a cluster: with it in the environment the server would end with the cluster.
+    of_cluster = os.environ.pop("SLURM_CONF", None)
+    try:
+        forkserver.ensure_running()
+    finally:
+        if of_cluster is not None:
+            os.environ["SLURM_CONF"] = of_cluster
 
 
 def execution(**changes: object) -> Execution:

@@ -87,7 +87,7 @@ class Task:
                 if any(world.said_by_all(time.monotonic() > deadline)):
                     return self._concluded([(run, ending, detail)])
                 if not waiting:
-                    print(f"{run.name} is in training by another process, for whose end this waits", flush=True)
+                    print(f"{run.name} is being trained by another process; waiting for it to end", flush=True)
                 waiting = True
                 time.sleep(2)
 
