@@ -11,15 +11,15 @@ from runner.device import Setup, choose_setup
 from tests.helpers.training import execution, setup_of, start, take_step, train, weights
 
 
-def test_what_is_left_open_is_chosen_for_the_machine(tiny_run):
-    recipe = tiny_run("recipe").experiment.recipe
+def test_what_is_left_open_is_chosen_for_the_machine(make_run):
+    recipe = make_run("recipe").experiment.recipe
     setup = choose_setup(recipe, execution(), processes=2, threads=3)
     assert setup == Setup("cpu", "fp32", 2, 1, 3, 0, True, None, "fast")
     assert choose_setup(recipe, execution(device_batch=32, threads=5, workers=4), 2, 3).accumulation == 4
 
 
-def test_what_a_run_began_with_is_kept_unless_it_is_changed_on_purpose(tiny_run):
-    recipe = tiny_run("recipe").experiment.recipe
+def test_what_a_run_began_with_is_kept_unless_it_is_changed_on_purpose(make_run):
+    recipe = make_run("recipe").experiment.recipe
     begun = Setup("cpu", "bf16", 1, 4, 7, 2, True, None, "fast")
     assert choose_setup(recipe, execution(), 1, 1, begun) == Setup("cpu", "bf16", 1, 4, 7, 0, True, None, "fast")
     assert choose_setup(recipe, execution(threads=2, device_batch=256), 1, 1, begun).threads == 2
