@@ -342,19 +342,19 @@ class Clock:
         from runner import engine
 
         self.now, self.saves = 0.0, []
-        save, update = checkpoint.save, Learner.update
+        save, backward = checkpoint.save, Learner.backward
 
         def timed_save(folder, state):
             save(folder, state)
             self.now += 1
             self.saves.append((state["epoch"], state["step"]))
 
-        def timed_update(learner):
+        def timed_backward(learner, *batch, **parts):
             self.now += 1
-            update(learner)
+            return backward(learner, *batch, **parts)
 
         monkeypatch.setattr(checkpoint, "save", timed_save)
-        monkeypatch.setattr(Learner, "update", timed_update)
+        monkeypatch.setattr(Learner, "backward", timed_backward)
         monkeypatch.setattr(engine, "time", SimpleNamespace(perf_counter=lambda: self.now))
 
 

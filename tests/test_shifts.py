@@ -31,6 +31,9 @@ from runner.sources import load_data
 from tests.helpers.images import make_folder
 from tests.helpers.records import study_run
 
+# On one worker, which trains the networks for all of them.
+pytestmark = pytest.mark.xdist_group("shifts")
+
 # A tench, which neither set has; a goldfish and a great white shark, which R has; a stingray, which both have; a
 # goldfinch and a junco: both, and A alone.
 CLASSES = ("n01440764", "n01443537", "n01484850", "n01498041", "n01531178", "n01534433")
@@ -64,7 +67,7 @@ def scans():
 
 
 @pytest.fixture(scope="module")
-def places(scans, tmp_path_factory):
+def trained(scans, tmp_path_factory):
     """A data set of six of ImageNet's classes, two networks trained on it, and images of the same classes."""
     root = tmp_path_factory.mktemp("shifts")
     train, held_out = scans
@@ -79,6 +82,14 @@ def places(scans, tmp_path_factory):
     chosen = ["--steps", "pico", "--data", str(root / "six"), "--set", "recipe.ema=0.5"]
     assert main(["run", *chosen, "--seeds", "2", "--out", str(root / "runs"), *SETTINGS]) == 0
     return root
+
+
+@pytest.fixture
+def places(trained):
+    """With no evaluation on record: what a test finds does not depend on those before it."""
+    yield trained
+    for record in trained.glob("runs/pico/*/evaluations.jsonl"):
+        record.unlink()
 
 
 def folder_of(places, seed=0):
