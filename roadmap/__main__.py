@@ -4,13 +4,13 @@ import sys
 
 
 def main() -> int:
-    """The command; Ctrl-C while it is still being imported is no traceback either."""
+    """Runs the command; returns its exit status. Ctrl-C during its imports ends it without a traceback too."""
     try:
         from roadmap.cli import main as command
 
         return command()
     except KeyboardInterrupt:
-        return 130
+        return 130  # as roadmap.cli.text.INTERRUPTED, which may not be imported yet
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from roadmap.ladders import ladder
 from roadmap.record import Run
 from roadmap.study import changed, load_study
 from tests.helpers.cluster import Cluster, cluster, is_installed
-from tests.helpers.command import untouched
+from tests.helpers.command import kill_started, untouched
 from tests.helpers.training import FEW_DIGITS
 
 # No test talks to W&B. Before any process is started: those of a fork server have the environment of its start.
@@ -61,9 +61,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(autouse=True)
 def isolated() -> Iterator[None]:
-    """No test finds what another has loaded."""
+    """No test finds plug-ins or processes of another."""
     with untouched():
         yield
+    kill_started()
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +84,7 @@ def slurm(session_cluster: Cluster) -> Iterator[Cluster]:
 
 @pytest.fixture
 def make_run() -> Callable[..., Run]:
-    """A run of a rung of pico that is not worth training for long: `make_run("gelu", epochs=3)`."""
+    """A short run of a rung of pico, with changes to its recipe: `make_run("gelu", epochs=3)`."""
 
     def make(
         rung: str = "pico", seed: int = 0, data: str = "digits", width: int | None = None, **recipe: object
@@ -100,7 +101,7 @@ def make_run() -> Callable[..., Run]:
 
 @pytest.fixture
 def tiny_run(make_run: Callable[..., Run]) -> Callable[..., Run]:
-    """A run whose training takes a tenth of that: a narrow network, and 336 of the digits in five batches."""
+    """Like `make_run`, at a tenth of the work: a narrow network, and 336 of the digits in five batches an epoch."""
 
     def make(rung: str = "pico", seed: int = 0, **recipe: object) -> Run:
         run = make_run(rung, seed, width=8, **{"batch_size": 64} | recipe)

@@ -34,7 +34,7 @@ def logs() -> str:
 
 
 def wait_for(process: subprocess.Popen[str], holds, what: str):
-    """Of a process that is not to end before."""
+    """Waits for a condition, and fails if the process ends first."""
 
     def checked():
         found = holds()
@@ -232,7 +232,7 @@ class Slow(torch.nn.Module):
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path):
-    """A step that takes an hour is waited for, but for whom that is too long."""
+    """The first waits for the step in flight, here of an hour; the second does not."""
     (tmp_path / "slow.py").write_text(SLOW_STEP)
     chosen = ["--steps", "pico", "--references", "slow", "--plugin", "slow.py", "--set", "recipe.epochs=5"]
     process = start_apart("run", *chosen, "--set", "recipe.warmup_epochs=0", stderr=subprocess.STDOUT)

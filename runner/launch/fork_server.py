@@ -1,4 +1,4 @@
-"""Processes forked from a server that has imported what is slow to import, where the system has such."""
+"""Processes forked from a server that has imported the slow modules, on systems that have fork servers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from runner.launch.signals import FOR_THE_LAUNCHER
 
 
 def fork_server(*preload: str) -> BaseContext:
-    """The context of such processes, its server started with these modules unless it runs already.
+    """Starts the server with these modules imported, unless it runs already; returns the context for its processes.
 
-    The server ignores the signals that a terminal or Slurm sends to all processes at once, and so does who is born of
-    it until it decides otherwise: they are for the launcher, which would take runs whose server is gone for ended.
+    The server, and each process until it sets its own handlers, ignores the signals that a terminal or Slurm sends to
+    all processes at once. They are for the launcher: without its server it would report every run as ended.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["runner.launch.ignore_signals", *preload])
-    # First, since as it starts it lets through what is held back. It ignores two of the three by itself.
+    # Separately: starting the tracker unblocks SIGINT and SIGTERM, which the tracker itself ignores.
     with _held_back(*FOR_THE_LAUNCHER):
         resource_tracker.ensure_running()
     with _held_back(*FOR_THE_LAUNCHER):
@@ -32,7 +32,7 @@ def fork_server(*preload: str) -> BaseContext:
 
 @contextlib.contextmanager
 def _held_back(*numbers: signal.Signals) -> Iterator[None]:
-    """Signals come here once it is over, and to processes that are started here once they let them through."""
+    """Blocks signals: they arrive here afterwards, and in a process that is started here once it unblocks them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield

@@ -1,6 +1,6 @@
-"""What a fork server imports first, for its effect: it ignores the signals that are for its launcher.
+"""Imported first by a fork server, for its effect: the server ignores the signals that are for its launcher.
 
-It was started with them held back, since between its start and here any of them would have ended it.
+It is started with them blocked, since any of them would end it before this module is imported.
 """
 
 import signal

@@ -103,7 +103,7 @@ def _end(running: dict[Any, _Worker], worker: _Worker, ending: Event) -> list[tu
 
 
 def process_context(runs: Sequence[Run] = ()) -> BaseContext:
-    """Processes born with what runs import: of the augmentation's and the references' libraries, what these will."""
+    """The context of processes that start with what these runs import, timm and torchvision only where they need it."""
     # Thread pools that were there before a fork are no use behind it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -10,7 +10,7 @@ from typing import Any
 
 from runner.request import Request
 
-# Where all processes of a study are signalled at once, as by a terminal or Slurm: it tells those that train.
+# A terminal and Slurm signal all processes of a study at once: the launcher acts, and passes on what runs need to know.
 FOR_THE_LAUNCHER = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 Handler = Callable[[int, Any], Any] | signal.Handlers

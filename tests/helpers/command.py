@@ -1,7 +1,7 @@
-"""The command `roadmap`: in this process, where a test asks for output and files alone, or in one of its own.
+"""The command `roadmap`, in this process or in a new one.
 
-A process of its own takes seconds to import what it needs. It is for what this one can't stand for: signals, kills, a
-launcher, the environment of the start, what is not imported yet.
+A new process takes seconds to import what it needs. It is for tests of signals, kills, launchers, the environment, and
+of what is imported.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from roadmap.study import load_study
 from tests.helpers.training import warm_fork_server
 
 PYTHON = (sys.executable,)
+STARTED: list[subprocess.Popen[str]] = []
 # A run of little work: a narrow network, and a recipe whose processes need not import timm for it.
 LIGHT = ["--set", "design.width=8", "--set", "recipe.mix_probability=0", "--set", "recipe.random_erasing=0"]
 TIMEOUT = 900  # seconds: for a command that hangs, on a machine that is busy
@@ -45,7 +46,7 @@ class Done:
 
 @contextlib.contextmanager
 def untouched() -> Iterator[None]:
-    """What the command leaves in the process that it is called in is taken back: plug-ins, and handlers of signals."""
+    """Restores what the command changes in the process that calls it: plug-ins and signal handlers."""
     tables: tuple[dict[str, Any], ...] = (STEPS, MIXERS, MODELS)
     before, loaded = [dict(table) for table in tables], list(plugins.LOADED)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
@@ -86,7 +87,7 @@ def command_line(*arguments: object, launcher: Sequence[str] = PYTHON) -> list[s
 def run_apart(
     *arguments: object, cwd: Path | None = None, env: Mapping[str, str] = {}, launcher: Sequence[str] = PYTHON
 ) -> Done:
-    """The command in a process of its own. `env`: what differs in its environment."""
+    """Runs the command in a new process. `env` is added to the environment."""
     done = subprocess.run(
         command_line(*arguments, launcher=launcher),
         cwd=cwd,
@@ -100,6 +101,20 @@ def run_apart(
 
 
 def start_apart(*arguments: object, cwd: Path | None = None, **options: Any) -> subprocess.Popen[str]:
-    """The same, in the background, its output in pipes unless `options` of Popen have it otherwise."""
+    """Starts the command in a new process, its output in pipes unless `options` of Popen say otherwise.
+
+    It is killed with this process, and at the end of the test: a study must not outlive either.
+    """
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command_line(*arguments), cwd=cwd, text=True, **pipes | options)
+    command = ["setpriv", "--pdeathsig", "KILL", *command_line(*arguments)]
+    STARTED.append(subprocess.Popen(command, cwd=cwd, text=True, **pipes | options))
+    return STARTED[-1]
+
+
+def kill_started() -> None:
+    """Kills what `start_apart` started and no test has waited for. The runs of a launcher stop when it is gone."""
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()

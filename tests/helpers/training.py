@@ -27,15 +27,13 @@ from runner.launch.job import train_job
 from runner.sources import SOURCES, Pixels, Splits
 
 UNTIMED = ("seconds", "images_per_second", "peak_memory_bytes")
-INTERRUPTIONS = ("finished", "restarts", "lost_steps")  # what of a result tells of them
+INTERRUPTIONS = ("finished", "restarts", "lost_steps")  # in a result: what an interruption changes
 
-
-# Processes are born with what any of the tests' processes import.
+# Imported by the server, for whatever its processes do.
 FORKSERVER = multiprocessing.get_context("forkserver")
 PRELOADED = ("tests.helpers.training", "runner.launch.job", "torch._dynamo", "runner.transforms", "timm")
 
-
-# A quarter of the digits, as a data set that every process knows which imports this.
+# A quarter of the digits: a data set in every process that imports this module.
 FEW_DIGITS = "few-digits"
 
 
@@ -49,12 +47,12 @@ SOURCES[FEW_DIGITS] = replace(SOURCES["digits"], read=_read_few_digits)
 
 
 def warm_fork_server() -> None:
-    """Starts the server, unless it runs: once for all tests of this process, and for the command where they call it."""
+    """Starts the fork server, unless it runs. The command uses it too where a test calls it in this process."""
     # As the command's own server has them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     FORKSERVER.set_forkserver_preload(list(PRELOADED))
-    # Of a test that is in a cluster: with it in the environment the server would end with the cluster.
+    # A cluster ends with every process that has its SLURM_CONF, and the server is to outlive it.
     of_cluster = os.environ.pop("SLURM_CONF", None)
     try:
         forkserver.ensure_running()
@@ -94,14 +92,12 @@ def train(
 
 def start(run: Run, folder: Path, **changes: object) -> Training:
     """A training that is driven step by step."""
-    nothing = lambda *_: None  # noqa: E731
-    return Training(
-        run, folder, execution(**changes), setup_of(run, **changes), ALONE, (), nothing, lambda: Request.NONE
-    )
+    how, setup = execution(**changes), setup_of(run, **changes)
+    return Training(run, folder, how, setup, ALONE, (), lambda kind, detail: None, lambda: Request.NONE)
 
 
 def take_step(training: Training) -> None:
-    """One step of a training that was started. By a private name: in public a training stops only with its state."""
+    """One step of a training. By a private name: the public ones train to the end, or stop with the state saved."""
     training._train_step()
 
 
@@ -110,7 +106,7 @@ def untimed(folder: Path) -> list[dict[str, Any]]:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """The result of a run that was interrupted as it is of one that was not."""
+    """A run's result, without what its pace and its interruptions change."""
     result = read_json(folder / "result.json")
     assert result is not None, f"{folder} has no result"
     return {key: value for key, value in result.items() if key not in UNTIMED + INTERRUPTIONS}
@@ -137,8 +133,8 @@ def assert_same_weights(folder: Path, other: Path) -> None:
 class Death:
     """SIGKILL at the n-th time that something happens.
 
-    A "step" has ended, a batch is in "evaluation", or a "write" of a file: of rank 0, which alone tells of them. Or a
-    "request" is asked for, as in each step and behind each batch of an evaluation: of the last rank.
+    On rank 0, which alone reports: a "step" ends, an "evaluation" continues with a further batch, a "write" of a file
+    begins. On the last rank: a "request" is looked for, as in each step and before each batch of an evaluation.
     """
 
     where: str
@@ -160,12 +156,12 @@ def train_in_process(run: Run, folder: Path, how: Execution, world: World, death
 
     def tell(kind: str, detail: dict[str, Any]) -> None:
         nonlocal asked_since_step
+        asked_since_step = 0  # a step or an epoch has ended
         if kind == "step":
-            asked_since_step = 0
             happens("step")
 
     def request() -> Request:
-        # Asked in each step, before it is told of, and behind the batches of an evaluation, which tells of nothing.
+        # Called in each step before it is reported, and before each batch of an evaluation, which is not reported.
         nonlocal asked_since_step
         asked_since_step += 1
         happens("request")
@@ -174,15 +170,15 @@ def train_in_process(run: Run, folder: Path, how: Execution, world: World, death
         return Request.NONE
 
     if death and death.where == "write":  # between opening, writing and renaming
-        os.fsync, os.replace = _behind(happens, os.fsync), _behind(happens, os.replace)
+        os.fsync, os.replace = (_after(lambda: happens("write"), function) for function in (os.fsync, os.replace))
     with world.joined("cpu"):
         ending, detail = train_job(run, folder, how, 1, world, tell, request)
     assert ending == "finished", detail
 
 
-def _behind(happens: Callable[[str], None], function: Callable[..., Any]) -> Callable[..., Any]:
+def _after(first: Callable[[], None], function: Callable[..., Any]) -> Callable[..., Any]:
     def called(*arguments: Any, **named: Any) -> Any:
-        happens("write")
+        first()
         return function(*arguments, **named)
 
     return called
@@ -191,7 +187,7 @@ def _behind(happens: Callable[[str], None], function: Callable[..., Any]) -> Cal
 def start_processes(
     run: Run, folder: Path, how: Execution, processes: int, death: Death | None = None
 ) -> list[BaseProcess]:
-    """The processes of a run: all of them, of which one dies that death."""
+    """Starts all processes of a run; one of them dies as `death` says."""
     warm_fork_server()
     meeting = f"file://{tempfile.mkdtemp()}/meeting"
     started = []
@@ -205,7 +201,7 @@ def start_processes(
 
 
 def end(processes: list[BaseProcess]) -> bool:
-    """Waits until one has ended, and takes the others with it if it did not end well; whether all did."""
+    """Waits for all, but kills the rest once one has failed; whether all succeeded."""
     wait([process.sentinel for process in processes])
     for process in processes:
         process.join(None if all(p.exitcode in (None, 0) for p in processes) else 0.5)
