@@ -26,7 +26,6 @@ from runner.optim import parameter_groups
 from tests.helpers import ROOT
 from tests.helpers.command import run_here
 
-REGIMES = ("pico", "resnet-50")
 # Parameters and multiply-adds of 224 pixels and 1,000 classes, at which the libraries state the same.
 GOLDEN = Path(__file__).parent / "goldens" / "references.json"
 
@@ -44,7 +43,7 @@ def no_cache(tmp_path, monkeypatch):
     models._counted.cache_clear()
 
 
-@pytest.mark.parametrize("regime", REGIMES)
+@pytest.mark.parametrize("regime", ["pico", pytest.param("resnet-50", marks=pytest.mark.slow)])
 def test_parameters_and_macs_are_what_they_were(regime):
     classes = load_study().dataset(load_study().regime(regime).data).classes
     found = {}
