@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -15,6 +16,8 @@ import roadmap
 from roadmap.cli import main
 from runner.export import read_trained
 from tests.helpers import ROOT
+from tests.helpers.command import run_here
+from tests.helpers.once import once
 
 SHORT = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
 RUNGS = "pico,layer-scale"
@@ -22,10 +25,14 @@ RUNGS = "pico,layer-scale"
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs")
     chosen = ["--steps", RUNGS, "--references", "swin-t", "--set", "recipe.ema=0.9"]
-    assert main(["run", *chosen, "--out", str(out), *SHORT]) == 0
-    return out
+
+    def fill(folder):
+        done = run_here("run", *chosen, "--out", folder, *SHORT)
+        assert done, done.err
+
+    # A copy, since evaluations are kept beside the runs.
+    return shutil.copytree(once("runs-to-export", fill), tmp_path_factory.mktemp("export") / "runs")
 
 
 @pytest.mark.parametrize("form", ["safetensors", "torchscript", "onnx"])

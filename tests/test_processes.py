@@ -13,6 +13,7 @@ import pytest
 
 from roadmap.record import read_metrics
 from tests.helpers.command import LIGHT, run_apart, run_here, start_apart
+from tests.helpers.once import once
 from tests.helpers.training import outcome
 from tests.helpers.waiting import until
 
@@ -135,10 +136,14 @@ def test_the_death_of_the_launcher_stops_its_runs_with_their_state_saved(tmp_pat
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed():
     """What LONG comes to, by the names of the runs' folders."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    assert run_here(*LONG, cwd=folder)
+
+    def fill(folder):
+        done = run_here(*LONG, cwd=folder)
+        assert done, done.err
+
+    folder = once("undisturbed-study", fill)
     return {run.name: outcome(run) for run in folder.glob("runs/pico/*")}
 
 

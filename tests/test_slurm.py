@@ -18,6 +18,7 @@ from runner.distributed import MEETING_SECONDS
 from tests.helpers import ROOT
 from tests.helpers.cluster import NODES
 from tests.helpers.command import LIGHT, run_apart, run_here, start_apart
+from tests.helpers.once import once
 from tests.helpers.training import assert_same
 from tests.helpers.waiting import until
 
@@ -128,12 +129,14 @@ def trained_here(*options, folder):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed():
     """The same runs on this machine: by the number of processes."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    for processes in ("1", "2"):
-        trained_here(*BOTH, "--processes", processes, folder=folder).rename(folder / processes)
-    return folder
+
+    def fill(folder):
+        for processes in ("1", "2"):
+            trained_here(*BOTH, "--processes", processes, folder=folder).rename(folder / processes)
+
+    return once("undisturbed-jobs", fill)
 
 
 OWN = """
