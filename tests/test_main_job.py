@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 import roadmap
-from roadmap.record import read_json
+from roadmap.files import read_json
 from tests.helpers.command import run_apart
 
-# A quarter of what the study gives them, which is enough to see that all of them learn.
-SHORT = ["--set", "recipe.epochs=5", "--set", "recipe.warmup_epochs=1", "--set", "recipe.decay_epochs=2"]
+# A seventh of what the study gives them, which is enough to see that all of them learn: chance is at 10 %.
+SHORT = ["--set", "recipe.epochs=3", "--set", "recipe.warmup_epochs=1", "--set", "recipe.decay_epochs=2"]
 
 
 @pytest.mark.slow
@@ -19,7 +19,7 @@ def test_every_rung_learns_and_the_second_time_trains_nothing(tmp_path):
     assert first.status == 0, first.out + first.err
     results = {path.parent.name.rsplit("-s0-")[0]: read_json(path) for path in tmp_path.rglob("result.json")}
     assert set(results) == {rung.name for rung in roadmap.ladder("pico")}
-    weak = {name: result["top1"] for name, result in results.items() if result["top1"] < 75}
+    weak = {name: result["top1"] for name, result in results.items() if result["top1"] < 40}
     assert not weak, weak
     assert {path.suffix for path in tmp_path.glob("runs/roadmap-pico-*")} == {".png", ".svg"}
     again = run_apart(*command, cwd=tmp_path)
