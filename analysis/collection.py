@@ -17,22 +17,11 @@ from typing import Any
 
 import pandas as pd
 
-from roadmap.estimates import CPU
-from roadmap.plain import LARGEST
-from roadmap.record import (
-    FORMAT,
-    ForeignFolder,
-    Run,
-    is_diverged,
-    read_divergences,
-    read_json,
-    read_metrics,
-    read_result,
-    read_rows,
-    read_run,
-    summary,
-    write_whole,
-)
+from roadmap.files import ForeignFolder, read_json, read_rows, write_whole
+from roadmap.record.estimates import CPU
+from roadmap.record.folder import is_diverged, read_divergences, read_metrics, read_result, read_run, summary
+from roadmap.record.run import FORMAT, Run
+from roadmap.serialization import LARGEST
 
 CACHE, HEAD = ".collected.jsonl", {"format": 1, "runs": FORMAT}
 

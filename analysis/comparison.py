@@ -6,19 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from analysis.metrics import TOP1, Metric
-from analysis.results import (
-    START,
-    Bar,
-    Result,
-    Series,
-    bar_of,
-    published_sample,
-    published_series,
-    published_table,
-)
+from analysis.results import START, Bar, Result, Series, bar_of, published_sample, published_series, published_table
 from analysis.statistics import Change, change, less, welch
-from roadmap.ladders import ladder
-from roadmap.study import Study
+from roadmap.study.schema import Study
+from roadmap.study.selection import ladder
 
 NOT_IN_PAPER = "not in the paper"
 FALLBACK = "resnet-50"  # whose table stands in for a regime that the paper does not have

@@ -9,8 +9,8 @@ from typing import Any
 
 from analysis.metrics import TOP1, Metric
 from analysis.results import Result
-from roadmap.record import read_divergences, read_metrics
-from roadmap.study import Study
+from roadmap.record.folder import read_divergences, read_metrics
+from roadmap.study.schema import Study
 
 TRAIN_LOSS = "train_loss"
 

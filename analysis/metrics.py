@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from roadmap.plain import choices
+from roadmap.serialization import choices
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ import pandas as pd
 from analysis.metrics import TOP1, Metric
 from analysis.published import Published, published_rungs
 from analysis.statistics import Judgement, Sample, Values, judge
-from roadmap.costs import Cost, cost
-from roadmap.ladders import ladder
-from roadmap.measurements import Measured, Round, What, rates_of
-from roadmap.plain import choices
-from roadmap.record import Run
-from roadmap.references import REFERENCE, references
-from roadmap.rungs import Place, Rung
-from roadmap.study import Study
+from roadmap.network.cost import Cost, cost
+from roadmap.record.benchmarks import Measured, Round, What, rates_of
+from roadmap.record.run import Run
+from roadmap.serialization import choices
+from roadmap.study.references import REFERENCE, references
+from roadmap.study.rungs import Place, Rung
+from roadmap.study.schema import Study
+from roadmap.study.selection import ladder
 
 PUBLISHED_SEEDS = 3  # of each row of the paper's Tables 10 and 11 that has a deviation
 

@@ -10,11 +10,11 @@ from itertools import groupby
 from analysis.metrics import TOP1, Metric
 from analysis.published import Model, published_models
 from analysis.results import Result, published_sample, published_table
-from roadmap.costs import cost
-from roadmap.ladders import ladder
-from roadmap.measurements import Measured, Quantity, workload_of
-from roadmap.references import REFERENCE
-from roadmap.study import Study
+from roadmap.network.cost import cost
+from roadmap.record.benchmarks import Measured, Quantity, workload_of
+from roadmap.study.references import REFERENCE
+from roadmap.study.schema import Study
+from roadmap.study.selection import ladder
 
 TITLES = {
     "macs": "multiply-adds of an image",

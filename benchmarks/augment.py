@@ -29,12 +29,12 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 import roadmap
-from roadmap.folders import describe_folder
-from roadmap.record import Run
-from roadmap.study import load_study
-from runner.data import TrainingBatches
-from runner.device import choose_setup
-from runner.sources import load_data
+from roadmap.data.image_folders import describe_folder
+from roadmap.record.run import Run
+from roadmap.study.load import load_study
+from runner.data.batches import TrainingBatches
+from runner.data.datasets import load_data
+from runner.machine.setup import choose_setup
 
 BATCH = 128
 

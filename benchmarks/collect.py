@@ -15,9 +15,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from roadmap.ladders import ladder
-from roadmap.record import Run, write_manifest
-from roadmap.study import load_study
+from roadmap.record.folder import write_manifest
+from roadmap.record.run import Run
+from roadmap.study.load import load_study
+from roadmap.study.selection import ladder
 
 COUNTS = (1_000, 3_000, 10_000)
 NEW = 10

@@ -29,14 +29,14 @@ import torch
 from torch.nn import functional as F
 
 import roadmap
-from roadmap.record import Run
-from roadmap.study import load_study
-from runner.data import EvaluationBatches, TrainingBatches
-from runner.device import choose_setup
-from runner.engine import train
-from runner.optim import learning_rate, make_optimizer
-from runner.randomness import seed_for, seed_globally
-from runner.sources import load_data
+from roadmap.record.run import Run
+from roadmap.study.load import load_study
+from runner.data.batches import EvaluationBatches, TrainingBatches
+from runner.data.datasets import load_data
+from runner.machine.randomness import seed_for, seed_globally
+from runner.machine.setup import choose_setup
+from runner.train.engine import train
+from runner.train.optimizer import learning_rate, make_optimizer
 
 LIMIT = 1.02
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_MAX_": "0"}

@@ -20,9 +20,9 @@ from networks import BATCH, CORES, OURS, PIXELS, STOCK, engines_step, run_of
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from roadmap.network import DepthwiseConvolution
-from roadmap.study import load_study
-from runner.device import Setup, choose_setup
+from roadmap.network.modules import DepthwiseConvolution
+from roadmap.study.load import load_study
+from runner.machine.setup import Setup, choose_setup
 
 SHAPES = ((96, 56), (192, 28), (384, 14), (768, 7))  # channels and pixels a side of a ConvNeXt-T's stages
 STEPS = 2  # of a measurement

@@ -32,10 +32,11 @@ import torchvision
 from torch import Tensor, nn
 
 import roadmap
-from roadmap.record import Run
-from roadmap.study import load_study
-from runner import learner, throughput
-from runner.device import Setup, choose_setup
+from roadmap.record.run import Run
+from roadmap.study.load import load_study
+from runner.machine.setup import Setup, choose_setup
+from runner.measure import throughput
+from runner.train import train_state
 
 BATCH, PIXELS = 16, 224
 WARM_UP, SECONDS = 1, 1.5  # steps before the clock starts; measured at least, in whole steps
@@ -73,13 +74,13 @@ def engines_step(run: Run, setup: Setup, name: str, images: Tensor) -> Callable[
     if name in (OURS, ON_GLIBC):
         return throughput._training(run, setup, images, cuda_graphs=False)
     if name == STOCK:
-        with mock.patch("roadmap.network.DepthwiseConvolution", nn.Conv2d):
+        with mock.patch("roadmap.network.modules.DepthwiseConvolution", nn.Conv2d):
             return throughput._training(run, setup, images, cuda_graphs=False)
 
     def build(design: object, classes: int, *, drop_path: float, **_: object) -> nn.Module:
         return PEERS[run.rung][name](drop_path)
 
-    with mock.patch.object(learner, "build", build):
+    with mock.patch.object(train_state, "build", build):
         return throughput._training(run, setup, images, cuda_graphs=False)
 
 
@@ -215,7 +216,7 @@ def main() -> None:
     precisions = options.precision.split(",")
     if unknown := set(precisions) - {"fp32", "bf16", "as-started"}:
         parser.error(f"no precision {', '.join(sorted(unknown))}; there are fp32, bf16, as-started")
-    multiprocessing.set_forkserver_preload(["timm", "torchvision", "runner.throughput"])
+    multiprocessing.set_forkserver_preload(["timm", "torchvision", "runner.measure.throughput"])
     table = []
     for precision in precisions:
         for rung in rungs:

@@ -31,13 +31,14 @@ from timm.scheduler import create_scheduler_v2
 from torch.utils.data import DataLoader, Dataset
 
 import roadmap
-from roadmap.record import Run
-from roadmap.study import load_study
-from runner.device import choose_setup
-from runner.distributed import ALONE
-from runner.engine import Request, Training, train
-from runner.randomness import seed_globally
-from runner.sources import Split, load_data
+from roadmap.record.run import Run
+from roadmap.study.load import load_study
+from runner.data.datasets import load_data
+from runner.data.splits import Split
+from runner.machine.distributed import ALONE
+from runner.machine.randomness import seed_globally
+from runner.machine.setup import choose_setup
+from runner.train.engine import Request, Training, train
 
 RUNG = "layer-scale"
 # The paper's recipe at the size of pico: all of its augmentation, on by name.

@@ -2,7 +2,7 @@
 
     python benchmarks/precision.py [--rounds 5]
 
-Says where `runner.device.BF16_CPU_IMAGE_SIZE` belongs.
+Says where `runner.machine.setup.BF16_CPU_IMAGE_SIZE` belongs.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import replace
 import torch
 
 import roadmap
-from roadmap.study import load_study
-from runner.device import choose_setup
+from roadmap.study.load import load_study
+from runner.machine.setup import choose_setup
 
 CASES = [  # (regime, rung, image size, batch)
     ("pico", "recipe", 32, 64),

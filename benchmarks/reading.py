@@ -23,11 +23,11 @@ import PIL
 import pyarrow
 from photographs import write_photographs
 
-from roadmap.folders import list_images
-from roadmap.packed import PackOptions
-from runner.packed import Packed
-from runner.packing import pack
-from runner.sources import Encoded, Files
+from roadmap.data.image_folders import list_images
+from roadmap.data.packed_format import PackOptions
+from runner.data.packed_reader import Packed
+from runner.data.packed_writer import pack
+from runner.data.splits import Encoded, Files
 
 CASES = [  # (what, cold, decoded, of how many images one is read)
     ("read, warm", False, False, 1),

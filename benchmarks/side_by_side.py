@@ -17,8 +17,8 @@ from dataclasses import replace
 import torch
 
 import roadmap
-from roadmap.study import load_study
-from runner.device import choose_setup
+from roadmap.study.load import load_study
+from runner.machine.setup import choose_setup
 
 CORES = os.cpu_count() or 1
 CASES = [  # (regime, rung, image size, batch), from small to large
@@ -62,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    multiprocessing.set_forkserver_preload(["torch", "roadmap.network", "runner.device"])
+    multiprocessing.set_forkserver_preload(["torch", "roadmap.network.modules", "runner.machine.setup"])
     print(f"{CORES} cores, torch {torch.__version__}; seconds for {CORES} runs, medians of {rounds} alternating rounds")
     print("MACs a step   in turn   side by side   ratio   case")
     for case in CASES:

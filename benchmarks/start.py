@@ -36,9 +36,9 @@ def told(stage, function):
         return result
     return call
 ended("interpreter")
-from roadmap.ladders import ladder
-from roadmap.record import Run
-from roadmap.study import load_study
+from roadmap.study.selection import ladder
+from roadmap.record.folder import Run
+from roadmap.study.schema import load_study
 study = load_study()
 (rung,) = ladder("pico", sys.argv[1])
 run = Run("pico", rung.name, rung.experiment, "digits", study.dataset("digits"), 0, "paper")
@@ -138,7 +138,9 @@ def main() -> None:
                 for key in PEERS
             ]
             print(f"{statistics.median(took):6.2f}  {name} to its first step; {', '.join(ratios)}")
-    for rung, modules in zip(RUNGS, ("runner.engine, torch._dynamo", "runner.engine, runner.transforms"), strict=True):
+    for rung, modules in zip(
+        RUNGS, ("runner.train.engine, torch._dynamo", "runner.train.engine, runner.data.transforms"), strict=True
+    ):
         found = imports(modules)
         largest = ", ".join(f"{package} {took:.0f}" for package, took in found.most_common(8))
         print(f"imports of {rung}, ms: {found.total():.0f}, of which {largest}")

@@ -10,15 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from roadmap.costs import Cost, cost
-    from roadmap.design import Block, Conv, Design, Downsampling, Stem
-    from roadmap.ladders import compose, ladder
-    from roadmap.models import NamedModel, model
-    from roadmap.network import build
+    from roadmap.design import Block, Conv, Design, Downsampling, NamedModel, Stem
+    from roadmap.network.cost import Cost, cost
+    from roadmap.network.library_models import model
+    from roadmap.network.mixers import mixer
+    from roadmap.network.modules import build
+    from roadmap.network.plan import Layer
+    from roadmap.network.weights import load_timm, load_torchvision
     from roadmap.recipe import Experiment, Recipe
-    from roadmap.rungs import Rung
     from roadmap.steps import NoEffect, Step, step
-    from roadmap.weights import load_timm, load_torchvision
+    from roadmap.study.rungs import Rung
+    from roadmap.study.selection import compose, ladder
 
 __all__ = [
     "Block",
@@ -27,6 +29,7 @@ __all__ = [
     "Design",
     "Downsampling",
     "Experiment",
+    "Layer",
     "NamedModel",
     "NoEffect",
     "Recipe",
@@ -39,29 +42,32 @@ __all__ = [
     "ladder",
     "load_timm",
     "load_torchvision",
+    "mixer",
     "model",
     "step",
 ]
 
 _MODULES = {
-    "costs": ("Cost", "cost"),
-    "design": ("Block", "Conv", "Design", "Downsampling", "Stem"),
-    "ladders": ("compose", "ladder"),
-    "models": ("NamedModel", "model"),
-    "network": ("build",),
-    "recipe": ("Experiment", "Recipe"),
-    "rungs": ("Rung",),
-    "steps": ("NoEffect", "Step", "step"),
-    "weights": ("load_timm", "load_torchvision"),
+    "roadmap.design": ("Block", "Conv", "Design", "Downsampling", "NamedModel", "Stem"),
+    "roadmap.network.cost": ("Cost", "cost"),
+    "roadmap.network.library_models": ("model",),
+    "roadmap.network.mixers": ("mixer",),
+    "roadmap.network.modules": ("build",),
+    "roadmap.network.plan": ("Layer",),
+    "roadmap.network.weights": ("load_timm", "load_torchvision"),
+    "roadmap.recipe": ("Experiment", "Recipe"),
+    "roadmap.steps": ("NoEffect", "Step", "step"),
+    "roadmap.study.rungs": ("Rung",),
+    "roadmap.study.selection": ("compose", "ladder"),
 }
 
 
 def __getattr__(name: str) -> Any:
+    if f"roadmap.{name}" in _MODULES:
+        return importlib.import_module(f"roadmap.{name}")
     for module, names in _MODULES.items():
-        if name == module:
-            return importlib.import_module(f"roadmap.{module}")
         if name in names:
-            return getattr(importlib.import_module(f"roadmap.{module}"), name)
+            return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

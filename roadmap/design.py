@@ -1,14 +1,14 @@
 """A network as plain data: what is rewritten by the steps, then counted, drawn, hashed and built.
 
-Everything here is a value. `roadmap.plan` resolves it into layers with channels; `roadmap.cost` counts
+Everything here is a value. `roadmap.network.plan` resolves it into layers with channels; `roadmap.cost` counts
 those, `roadmap.build` makes modules of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Final, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
 
 Norm = Literal["bn", "ln"]
 Activation = Literal["relu", "gelu"]
@@ -29,7 +29,7 @@ class Conv:
     norm: Norm | None = "bn"  # directly behind the convolution
     act: Activation | None = None  # behind the norm
     bias: bool = False
-    mixer: str | None = None  # an entry of roadmap.mixers in place of the convolution
+    mixer: str | None = None  # an entry of roadmap.network.mixers in place of the convolution
 
     def __post_init__(self) -> None:
         if self.kernel < 1 or self.kernel % 2 == 0:
@@ -133,6 +133,45 @@ class Design:
     def has_batch_norm(self) -> bool:
         around = (self.stem.norm, self.stem.last_norm, self.downsampling.norm, self.head_norm)
         return "bn" in (*around, *(conv.norm for block in self.blocks for conv in block.convs))
+
+
+# What stands for the run's own values in a model's arguments.
+FILLED = ("{image_size}", "{drop_path}")
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A network by its name in the library that builds it. Its weights begin as the library draws them."""
+
+    library: Literal["timm", "torchvision", "own"]  # "own": a function that `model` registered
+    name: str
+    # Plain data. "{image_size}" (pixels) and "{drop_path}" are filled in from the recipe.
+    arguments: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    def __str__(self) -> str:
+        return f"{self.library}/{self.name}"
+
+    @staticmethod
+    def parse(written: str, arguments: dict[str, Any]) -> NamedModel:
+        """`timm/NAME`, `torchvision/NAME` or `own/NAME`. Raises ValueError for what is no such."""
+        library, slash, name = written.partition("/")
+        if not (slash and name) or library not in ("timm", "torchvision", "own"):
+            raise ValueError(f"{written!r} is no model; timm/NAME, torchvision/NAME and own/NAME are")
+        return NamedModel(library, name, arguments)  # type: ignore[arg-type]  # as the line above holds
+
+    @property
+    def idle(self) -> set[str]:
+        """The recipe's fields that have no say in it."""
+        takes_drop_path = "{drop_path}" in self.arguments.values()
+        return {"initialization"} | (set() if takes_drop_path else {"drop_path"})
+
+    def filled(self, image_size: int, drop_path: float) -> dict[str, Any]:
+        """The arguments with the recipe's values."""
+        values = dict(zip(FILLED, (image_size, drop_path), strict=True))
+        return {
+            name: values.get(value, value) if isinstance(value, str) else value
+            for name, value in self.arguments.items()
+        }
 
 
 # The bottleneck of torchvision's ResNet-50, v1.5: the stride sits on the 3x3.

@@ -6,9 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from roadmap.design import Design, comparable
-from roadmap.models import NamedModel
-from roadmap.plain import Difference, differences
+from roadmap.design import Design, NamedModel, comparable
+from roadmap.serialization import Difference, differences
 
 # timm's notation, such as rand-m9-mstd0.5-inc1; a part that timm doesn't know it would pass over without a word.
 RANDAUGMENT = r"rand(-m\d+|-n[1-9]\d*|-p(0?\.\d+|0|1)|-mstd\d+(\.\d+)?|-mmax\d+|-inc[01])*"

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from roadmap.design import SAME, Activation, Block, Design, Norm, map_blocks, map_convs
-from roadmap.plain import choices, field_types, from_data
+from roadmap.design import SAME, Activation, Block, Design, Norm, map_blocks, map_convs, resnet
 from roadmap.plugins import load_installed
 from roadmap.recipe import Experiment, Recipe
+from roadmap.serialization import choices, field_types, from_data
 
 
 class NoEffect(ValueError):
@@ -243,3 +243,18 @@ def separate_downsampling(design: Design, *, norms: bool = True) -> Design:
 def layer_scale(design: Design, *, initial: float = 1e-6) -> Design:
     """A learned scale per channel on the residual branch (Touvron et al., 2021)."""
     return map_blocks(design, lambda block: replace(block, layer_scale=initial))
+
+
+# All that change the design at the width and depths it has.
+CONVNEXT_STEPS = (
+    "patchify-stem", "depthwise", "inverted-bottleneck", "move-up-depthwise", "gelu", "fewer-activations",
+    "fewer-norms", "layer-norm", "separate-downsampling", "layer-scale",
+)  # fmt: skip
+
+
+def convnext_design(width: int, depths: tuple[int, ...]) -> Design:
+    """A ConvNeXt as published in code, whatever a study's YAML says."""
+    design: Design = STEPS["kernel-size"].function(resnet(width, depths), kernel=7)
+    for name in CONVNEXT_STEPS:
+        design = STEPS[name].function(design)
+    return design

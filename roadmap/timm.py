@@ -13,14 +13,16 @@ from typing import Any
 from timm.models import FeatureInfo, register_model
 from torch import Tensor, nn
 
+from roadmap.data.dataset import Dataset
 from roadmap.design import Design
-from roadmap.ladders import find_rung, ladder
-from roadmap.network import Network, initialize
-from roadmap.plan import plan
+from roadmap.network.modules import Network, initialize
+from roadmap.network.plan import plan
 from roadmap.recipe import Recipe
-from roadmap.references import is_reference, reference
-from roadmap.rungs import Place, Rung
-from roadmap.study import Dataset, Study, load_study
+from roadmap.study.load import load_study
+from roadmap.study.references import is_reference, reference
+from roadmap.study.rungs import Place, Rung
+from roadmap.study.schema import Study
+from roadmap.study.selection import find_rung, ladder
 
 
 class TimmNetwork(Network):

@@ -12,9 +12,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import settings
 
-from roadmap.ladders import ladder
-from roadmap.record import Run
-from roadmap.study import changed, load_study
+from roadmap.record.run import Run
+from roadmap.serialization import changed
+from roadmap.study.load import load_study
+from roadmap.study.selection import ladder
 from tests.helpers.cluster import Cluster, cluster, is_installed
 from tests.helpers.command import kill_started, untouched
 from tests.helpers.training import FEW_DIGITS

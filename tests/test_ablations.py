@@ -10,13 +10,14 @@ import pytest
 import torch
 
 import roadmap
-from roadmap.ladders import find_rung
-from roadmap.mixers import MIXERS
-from roadmap.plain import differences
+from roadmap.network.match_width import match_width
+from roadmap.network.mixers import MIXERS
 from roadmap.plugins import load_file
-from roadmap.rungs import Move, Place
+from roadmap.serialization import differences
 from roadmap.steps import STEPS, NoEffect
-from roadmap.widths import match_width
+from roadmap.study.rungs import Place
+from roadmap.study.selection import find_rung
+from roadmap.study.step_spec import Move
 from tests.helpers import ROOT
 from tests.helpers.command import LIGHT, run_apart, run_here
 from tests.helpers.designs import counted_by_torch
@@ -101,7 +102,7 @@ def test_a_step_without_effect_is_an_error_on_the_ladder_and_marked_in_an_ablati
         roadmap.ladder("pico", "kernel-size=3")
     import yaml
 
-    from roadmap.study import parse_study
+    from roadmap.study.load import parse_study
 
     data = yaml.safe_load((ROOT / "ablations.yaml").read_text(encoding="utf-8"))
     data["ladder"] = [{"step": "gelu", "title": "a", "group": "b"}, {"step": "idle", "title": "c", "group": "d"}]
@@ -247,7 +248,7 @@ def test_attention_costs_what_torch_counts_wherever_it_stands(attention, steps):
 def test_another_code_is_another_run(attention, make_run, monkeypatch):
     from dataclasses import replace
 
-    from roadmap.mixers import own_code
+    from roadmap.network.mixers import own_code
 
     (rung,) = roadmap.ladder("pico", "attention")
     run = replace(make_run(), experiment=rung.experiment, mixers=own_code(rung.experiment.design))
@@ -357,14 +358,15 @@ def test_a_plugin_is_loaded_once_however_it_is_spelt(tmp_path):
 def test_two_files_of_one_name_are_two_codes(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        text = f"from roadmap.mixers import mixer\n@mixer('{name}', parameters=len, macs=len)\nclass Mix:\n    pass\n"
+        text = "from roadmap.network.mixers import mixer\n"
+        text += f"@mixer('{name}', parameters=len, macs=len)\nclass Mix:\n    pass\n"
         (tmp_path / name / "mix.py").write_text(text)
         load_file(tmp_path / name / "mix.py")
     assert MIXERS["a"].code != MIXERS["b"].code
 
 
 def test_changed_boxes_are_those_gone_and_those_new():
-    from analysis.blocks import changed_boxes, draw_change
+    from analysis.figures.blocks import changed_boxes, draw_change
 
     assert changed_boxes(["a", "b", "+", "r"], ["a", "c", "d", "+"]) == ({1, 3}, {1, 2})
     before, after = (roadmap.ladder("resnet-50", name)[0].experiment.design for name in ("gelu", "fewer-activations"))

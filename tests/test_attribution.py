@@ -16,7 +16,7 @@ import roadmap
 from analysis.attribution import Ablations, attribute
 from analysis.metrics import METRICS
 from analysis.results import Result
-from roadmap.costs import Cost
+from roadmap.network.cost import Cost
 from tests.helpers.records import study_run
 
 STEPS = ("patchify-stem", "gelu", "fewer-activations", "fewer-norms", "layer-norm")

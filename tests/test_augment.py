@@ -13,10 +13,10 @@ from timm.data import create_transform
 from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
 
-from roadmap.study import load_study
-from runner.augment import Erasing, Mixing, Normalization, resized
-from runner.randomness import seed_for, seed_globally
-from runner.transforms import evaluation_transform, training_transform
+from roadmap.study.load import load_study
+from runner.data.augmentation import Erasing, Mixing, Normalization, resized
+from runner.data.transforms import evaluation_transform, training_transform
+from runner.machine.randomness import seed_for, seed_globally
 from tests.helpers.designs import recipe_of
 
 IMAGENET = load_study().dataset("imagenet")

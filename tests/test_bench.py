@@ -10,8 +10,7 @@ from dataclasses import replace
 import pytest
 
 from roadmap.cli import main
-from roadmap.ladders import ladder
-from roadmap.measurements import (
+from roadmap.record.benchmarks import (
     FILE,
     Conditions,
     Round,
@@ -21,6 +20,7 @@ from roadmap.measurements import (
     read_rounds,
     workload_of,
 )
+from roadmap.study.selection import ladder
 from tests.helpers.command import start_apart
 from tests.helpers.records import finish, study_run
 from tests.helpers.training import execution
@@ -114,7 +114,7 @@ def test_what_can_not_be_measured_is_refused_in_a_sentence(here, capsys, options
 
 
 def test_a_batch_is_what_a_device_takes_and_less_on_a_cpu():
-    from runner.bench import make_plan
+    from runner.measure.plan import make_plan
 
     small, large = study_run(ladder("pico", "gelu")[0]), study_run(ladder("resnet-50", "gelu")[0], regime="resnet-50")
     assert make_plan([small], execution(device="cpu")).batch == 64
@@ -127,8 +127,8 @@ def test_a_measured_step_is_the_engines_and_changes_no_weight(make_run):
     """With everything that a recipe may add to a step."""
     import torch
 
-    from runner import throughput
-    from runner.device import choose_setup
+    from runner.machine.setup import choose_setup
+    from runner.measure import throughput
 
     mixed = {"mixup": 0.8, "drop_path": 0.1, "ema": 0.9, "clip_gradients": 1.0, "precision": "bf16"}
     run = make_run("recipe", **mixed)

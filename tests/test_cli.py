@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from roadmap.cli import main
-from roadmap.ladders import ladder
+from roadmap.study.selection import ladder
 from tests.helpers.command import run_here
 from tests.helpers.images import make_folder
 

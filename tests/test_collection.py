@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from analysis.collection import CACHE, COLUMNS, collect, write_table
-from roadmap.record import Divergence, append_metrics, write_divergences, write_json
+from roadmap.files import write_json
+from roadmap.record.folder import Divergence, append_metrics, write_divergences
 from tests.helpers.records import ENVIRONMENT, begin, epoch_row, finish
 
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 
 import roadmap
-from analysis.counterparts import QUANTITIES, pairs_of
 from analysis.figures import draw_counterparts
+from analysis.tables.counterparts import QUANTITIES, pairs_of
 from roadmap.cli import main
-from roadmap.ladders import find_rung
-from roadmap.measurements import Conditions, Round, append_round, workload_of
-from roadmap.references import reference, references
-from roadmap.rungs import Place
+from roadmap.record.benchmarks import Conditions, Round, append_round, workload_of
+from roadmap.study.references import reference, references
+from roadmap.study.rungs import Place
+from roadmap.study.selection import find_rung
 from tests.helpers.records import study_run
 
 CONDITIONS = Conditions("cpu", "a processor", "fp32", 2, 16, True, None, False, "2.14.1")

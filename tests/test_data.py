@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from runner.data import AllAtOnce, EvaluationBatches, OneByOne, TrainingBatches, epoch_order, training_samples
-from runner.photo import BadImage
-from runner.randomness import seed_for, seed_globally
-from runner.sources import Pixels, check_trainable, load_data
-from runner.transforms import training_transform
+from runner.data.batches import AllAtOnce, EvaluationBatches, OneByOne, TrainingBatches, epoch_order, training_samples
+from runner.data.datasets import check_trainable, load_data
+from runner.data.image import BadImage
+from runner.data.splits import Pixels
+from runner.data.transforms import training_transform
+from runner.machine.randomness import seed_for, seed_globally
 from tests.helpers.training import setup_of
 
 
@@ -47,7 +48,7 @@ def first(batches, epoch=0, step=0):
 
 
 def folder_run(make_run, root, **recipe):
-    from roadmap.folders import describe_folder
+    from roadmap.data.image_folders import describe_folder
 
     quick = {"batch_size": 8, "image_size": 32} | recipe
     return replace(make_run("recipe", **quick), data="photographs", dataset=describe_folder(root))

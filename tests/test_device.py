@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from runner.device import Setup, choose_setup
+from runner.machine.setup import Setup, choose_setup
 from tests.helpers.training import execution, setup_of, start, take_step, train, weights
 
 
@@ -94,7 +94,7 @@ def test_compiled_networks_train_to_the_same(tiny_run, tmp_path):
 def test_batch_norm_is_synchronized_where_it_is_asked_for(tiny_run):
     """The conversion is torch's; its statistics over processes can only be had on GPUs."""
     import roadmap
-    from runner.learner import _prepared  # in public it is for GPUs alone
+    from runner.train.train_state import _prepared  # in public it is for GPUs alone
 
     run = tiny_run("recipe")
     model = roadmap.build(run.experiment.design, 10)

@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from roadmap.execution import accumulation
-from roadmap.record import read_metrics
-from runner.distributed import World
-from runner.launch.member import world_of_environment
+from roadmap.record.folder import read_metrics
+from roadmap.study.execution import accumulation
+from runner.launch.distributed_worker import world_of_environment
+from runner.machine.distributed import World
 from tests.helpers.command import LIGHT, run_apart, run_here, start_apart
 from tests.helpers.training import FORKSERVER, assert_same_weights, execution, train, warm_fork_server, weights
 from tests.helpers.waiting import until
 
 
 def train_one(run, folder, how, world, losses):
-    from runner import engine
+    from runner.train import engine
 
     torch.set_num_threads(1)
 
@@ -137,15 +137,15 @@ def test_pairs_are_not_parted(make_run):
 
 
 def test_the_processes_are_the_gpus_that_can_share_every_batch(make_run, monkeypatch):
-    from runner import machine
+    from runner.machine import resources
 
     recipes = [recipe_of(make_run, 256), recipe_of(make_run, 4096, mixes=True)]
     for gpus, processes in ((0, 1), (1, 1), (3, 2), (7, 4), (8, 8)):
-        monkeypatch.setattr(machine, "available_gpus", lambda execution, count=gpus: count)
-        assert machine.default_processes(execution(), recipes) == processes
-    assert machine.default_processes(execution(processes=2), recipes) == 2
+        monkeypatch.setattr(resources, "available_gpus", lambda execution, count=gpus: count)
+        assert resources.default_processes(execution(), recipes) == processes
+    assert resources.default_processes(execution(processes=2), recipes) == 2
     with pytest.raises(ValueError, match=r"execution\.processes is 9, but there are 8 GPUs here"):
-        machine.default_processes(execution(processes=9), recipes)
+        resources.default_processes(execution(processes=9), recipes)
 
 
 QUICK = ["--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0", "--set", "recipe.batch_size=128", *LIGHT]

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 import roadmap
-from roadmap.record import read_metrics, write_manifest
-from runner import checkpoint, engine
-from runner.engine import Stopped
-from runner.evaluation import evaluate
-from runner.launch.lock import exclusive
-from runner.optim import learning_rate
-from runner.randomness import seed_for
-from runner.sources import Pixels
+from roadmap.record.folder import read_metrics, write_manifest
+from runner.data.splits import Pixels
+from runner.machine.lock import exclusive
+from runner.machine.randomness import seed_for
+from runner.train import checkpoint, engine
+from runner.train.engine import Stopped
+from runner.train.evaluation import evaluate
+from runner.train.optimizer import learning_rate
 from tests.helpers.training import assert_same, setup_of, start, take_step, train, untimed, weights
 
 
@@ -100,7 +100,7 @@ def test_a_checkpoint_of_another_run_is_refused(tiny_run, tmp_path):
 
 
 def test_a_folder_is_held_by_one_process(tmp_path):
-    code = "import sys; from pathlib import Path; from runner.launch.lock import exclusive\n"
+    code = "import sys; from pathlib import Path; from runner.machine.lock import exclusive\n"
     code += "with exclusive(Path(sys.argv[1])): print('held')"
 
     def other():

@@ -41,10 +41,10 @@ from analysis.published import published_models
 from analysis.results import Result, published_series, series_of_runs, with_throughput
 from analysis.tradeoff import published_tradeoff, tradeoff_of_runs
 from roadmap.cli import main
-from roadmap.costs import cost
-from roadmap.measurements import Conditions, Measured, workload_of
-from roadmap.record import Divergence, append_metrics, write_divergences
-from roadmap.study import load_study
+from roadmap.network.cost import cost
+from roadmap.record.benchmarks import Conditions, Measured, workload_of
+from roadmap.record.folder import Divergence, append_metrics, write_divergences
+from roadmap.study.load import load_study
 from tests.helpers import ROOT
 from tests.helpers.records import begin, epoch_row, finish, study_run
 

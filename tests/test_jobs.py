@@ -20,14 +20,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roadmap.cli import main
-from roadmap.cluster import Cluster, Layout
-from roadmap.execution import Execution
-from roadmap.record import Divergence, ForeignFolder, read_json, write_divergences, write_json
-from roadmap.sessions import Place, PlaceFile, Session, append_session, read_place, read_sessions
-from roadmap.study import changed, load_study
-from runner.launch.lock import exclusive, is_held
-from runner.launch.overview import survey
-from runner.launch.slurm import after, commands
+from roadmap.files import ForeignFolder, read_json, write_json
+from roadmap.record.folder import Divergence, write_divergences
+from roadmap.record.sessions import Place, PlaceFile, Session, append_session, read_place, read_sessions
+from roadmap.serialization import changed
+from roadmap.study.cluster import Cluster, Layout
+from roadmap.study.execution import Execution
+from roadmap.study.load import load_study
+from runner.launch.slurm import requeue, slurm_cli
 from runner.launch.slurm.submission import (
     MOST_IDLE,
     Attempts,
@@ -40,6 +40,8 @@ from runner.launch.slurm.submission import (
 )
 from runner.launch.slurm.submit import plan
 from runner.launch.slurm.task import Task
+from runner.launch.status import survey
+from runner.machine.lock import exclusive, is_held
 from tests.helpers.records import begin
 from tests.helpers.training import assert_same, execution, train
 from tests.helpers.waiting import until
@@ -161,19 +163,19 @@ def ended(make_run, tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     made = submitted(tmp_path, ((run, folder),), cluster=Cluster(hours=1, most_crashes=2))
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setattr(commands, "state_of", lambda job_id: "RUNNING")
+    monkeypatch.setattr(slurm_cli, "state_of", lambda job_id: "RUNNING")
 
-    def requeue(job_id):
+    def record(job_id):
         raise Requeued(job_id)
 
-    monkeypatch.setattr(commands, "requeue", requeue)
+    monkeypatch.setattr(slurm_cli, "requeue", record)
 
     class Ended:
         def __init__(self):
             self.folder, self.files = folder, JobFiles(made.folder(tmp_path), 0)
 
         def __call__(self, status):
-            return after.main(made.folder(tmp_path), 0, status)
+            return requeue.main(made.folder(tmp_path), 0, status)
 
         def step(self, step):
             file = PlaceFile(folder)
@@ -248,7 +250,7 @@ def test_a_task_that_was_killed_is_told_of_behind_its_partners_word(ended):
 
 @pytest.mark.parametrize("state", ["RUNNING", "SIGNALING", "STOPPED"])
 def test_what_slurm_has_not_decided_begins_again(ended, monkeypatch, state):
-    monkeypatch.setattr(commands, "state_of", lambda job_id: state)
+    monkeypatch.setattr(slurm_cli, "state_of", lambda job_id: state)
     with pytest.raises(Requeued):
         ended(0)
 
@@ -256,7 +258,7 @@ def test_what_slurm_has_not_decided_begins_again(ended, monkeypatch, state):
 @pytest.mark.parametrize("state", ["CANCELLED", "COMPLETING", "TIMEOUT", "PENDING", ""])
 @pytest.mark.parametrize("status", [0, 137])
 def test_a_job_that_slurm_ends_is_left_to_it(ended, monkeypatch, state, status):
-    monkeypatch.setattr(commands, "state_of", lambda job_id: state)
+    monkeypatch.setattr(slurm_cli, "state_of", lambda job_id: state)
     assert ended(status) == (status or 1) and ended.files.failure() is None
 
 
@@ -274,8 +276,8 @@ def test_every_run_is_in_one_job_of_one_array(batches, pack, limit):
     """With others that want the same, as many as may."""
     study = load_study()
     recipe = study.recipes["modern"]
-    from roadmap.ladders import ladder
-    from roadmap.record import Run
+    from roadmap.record.run import Run
+    from roadmap.study.selection import ladder
 
     experiment = ladder("pico", "gelu")[0].experiment
     members = []
@@ -322,7 +324,7 @@ def test_a_layout_that_cannot_make_the_batch_names_those_that_can():
 
 @given(st.integers(1, 6), st.integers(1, 8), st.sampled_from([256, 1024, 4096]), st.sampled_from([32, 128, "auto"]))
 def test_the_layouts_that_are_named_can(nodes, gpus, batch, each):
-    from roadmap.execution import accumulation
+    from roadmap.study.execution import accumulation
 
     recipe = dataclasses.replace(load_study().recipes["modern"], batch_size=batch)
     how = dataclasses.replace(load_study().execution, device_batch=each)
@@ -680,7 +682,7 @@ def test_a_run_that_is_held_is_running_whoever_trains_it(played, tmp_path, make_
     run = make_run("gelu")
     begin(run, out)
     assert not is_held(run.folder(out))
-    code = "import sys; from pathlib import Path; from runner.launch.lock import exclusive\n"
+    code = "import sys; from pathlib import Path; from runner.machine.lock import exclusive\n"
     code += "with exclusive(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, str(run.folder(out))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from roadmap.cli import main
-from roadmap.record import read_json, read_metrics
-from runner import checkpoint
-from runner.distributed import ALONE
-from runner.engine import Stopped
+from roadmap.files import read_json
+from roadmap.record.folder import read_metrics
 from runner.launch.job import train_job
-from runner.mirrors import lacking
-from runner.request import Request
+from runner.machine.distributed import ALONE
+from runner.machine.requests import Request
+from runner.train import checkpoint
+from runner.train.engine import Stopped
+from runner.train.trackers import lacking
 from tests.helpers import ROOT
 from tests.helpers.command import run_here
 from tests.helpers.training import (
@@ -251,7 +252,7 @@ def test_a_server_that_is_not_there_costs_a_warning(tiny_run, tmp_path, monkeypa
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    monkeypatch.setattr("runner.mirrors.SERVER_SECONDS", 1)
+    monkeypatch.setattr("runner.train.trackers.SERVER_SECONDS", 1)
     told = []
     train_job(
         tiny_run("recipe", epochs=1),
@@ -308,8 +309,9 @@ def test_neither_package_is_needed_where_it_is_not_asked_for(tiny_run, tmp_path)
 import sys
 sys.modules |= {"tensorboard": None, "wandb": None}
 from pathlib import Path
-from roadmap.record import read_json, read_run
-from runner.engine import train
+from roadmap.files import read_json
+from roadmap.record.folder import read_run
+from runner.train.engine import train
 from tests.helpers.training import execution
 run = read_run(read_json(Path(sys.argv[1]) / "manifest.json"), Path(sys.argv[1]))
 train(run, Path(sys.argv[2]), execution())

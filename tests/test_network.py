@@ -17,10 +17,10 @@ from hypothesis import example, given, settings
 
 import roadmap
 from analysis.published import published_rungs
-from roadmap.family import convnext
-from roadmap.network import DepthwiseConvolution
-from roadmap.study import load_study
-from roadmap.weights import _torchvision_convnext_name, load_renamed, peer_design
+from roadmap.network.modules import DepthwiseConvolution
+from roadmap.network.weights import _torchvision_convnext_name, load_renamed, peer_design
+from roadmap.study.convnext import convnext
+from roadmap.study.load import load_study
 from tests.helpers.designs import compositions, counted_by_torch
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -263,7 +263,7 @@ def test_initializations():
 
 
 def test_drop_path_grows_linearly_and_keeps_the_mean():
-    from roadmap.network import DropPath
+    from roadmap.network.modules import DropPath
 
     model = roadmap.build(roadmap.compose("resnet-50", []).design, 10, drop_path=0.3)
     rates = [module.probability for module in model.modules() if isinstance(module, DropPath)]

@@ -13,11 +13,11 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from timm.data import auto_augment
 
-from roadmap.study import load_study
-from runner.operations import ON_ARRAYS
-from runner.photo import Photo
-from runner.randomness import seed_globally
-from runner.transforms import ByPillow, OnArrays, training_transform
+from roadmap.study.load import load_study
+from runner.data.image import Photo
+from runner.data.randaugment_ops import ON_ARRAYS
+from runner.data.transforms import ByPillow, OnArrays, training_transform
+from runner.machine.randomness import seed_globally
 from tests.helpers.designs import recipe_of
 
 IMAGENET = load_study().dataset("imagenet")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import roadmap
-from runner.optim import learning_rate, load_optimizer, make_optimizer, parameter_groups
+from runner.train.optimizer import learning_rate, load_optimizer, make_optimizer, parameter_groups
 from tests.helpers.designs import recipe_of
 
 

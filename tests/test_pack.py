@@ -17,13 +17,14 @@ import torch
 from PIL import Image
 
 from roadmap.cli import main
-from roadmap.folders import describe_folder, list_images
-from roadmap.packed import INDEX, JOURNAL, PackOptions, read_index
-from roadmap.plain import to_data
-from runner import packing
-from runner.packed import DamagedShard, Packed
-from runner.photo import BadImage
-from runner.sources import Files, load_data
+from roadmap.data.image_folders import describe_folder, list_images
+from roadmap.data.packed_format import INDEX, JOURNAL, PackOptions, read_index
+from roadmap.serialization import to_data
+from runner.data import packed_writer
+from runner.data.datasets import load_data
+from runner.data.image import BadImage
+from runner.data.packed_reader import DamagedShard, Packed
+from runner.data.splits import Files
 from tests.helpers.command import start_apart
 from tests.helpers.images import make_folder
 from tests.helpers.waiting import until
@@ -200,13 +201,13 @@ def test_a_packing_that_was_stopped_goes_on_with_the_files_that_are_finished(
     photographs, packed, tmp_path, monkeypatch, capsys
 ):
     folder = tmp_path / "set"
-    append_row = packing.append_row
+    append_row = packed_writer.append_row
 
     def interrupt(path, row):
         append_row(path, row)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(packing, "append_row", interrupt)
+    monkeypatch.setattr(packed_writer, "append_row", interrupt)
     assert pack(photographs, folder, "--shard-megabytes", "1", "--jobs", "1") == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert main(["run", "--data", str(folder), "--dry-run"]) == 2
@@ -394,7 +395,7 @@ def test_without_the_library_one_sentence_says_what_to_install(photographs, pack
 def test_more_files_than_may_be_mapped_at_a_time_are_read(photographs, packed, monkeypatch):
     from functools import lru_cache
 
-    from runner import packed as module
+    from runner.data import packed_reader as module
 
     # The system's limit is of the whole process, which has other files open too.
     monkeypatch.setattr(module, "_mapped", lru_cache(maxsize=1)(module._mapped.__wrapped__))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from runner.photo import BadImage, Photo
+from runner.data.image import BadImage, Photo
 
 
 @pytest.fixture(scope="module")

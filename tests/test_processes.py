@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from roadmap.record import read_metrics
+from roadmap.record.folder import read_metrics
 from tests.helpers.command import LIGHT, run_apart, run_here, start_apart
 from tests.helpers.once import once
 from tests.helpers.training import outcome
@@ -88,7 +88,7 @@ sys.meta_path.insert(0, Finder)
 
 @pytest.mark.parametrize(
     "module",
-    ["roadmap.cli", "roadmap.study", "roadmap.cli.runs", "runner.launch.local", "roadmap.cli.progress"],
+    ["roadmap.cli", "roadmap.study.schema", "roadmap.cli.runs", "runner.launch.local", "roadmap.cli.progress"],
 )
 def test_ctrl_c_while_it_is_imported_is_clean(tmp_path, module):
     (tmp_path / "sitecustomize.py").write_text(INTERRUPTING)

@@ -8,7 +8,7 @@ import pytest
 
 import roadmap
 from roadmap.cli import main
-from roadmap.record import write_json
+from roadmap.files import write_json
 from tests.helpers.records import finish, study_run
 
 

@@ -8,20 +8,10 @@ from dataclasses import replace
 import pytest
 
 import roadmap
-from roadmap.plain import from_data, to_data
-from roadmap.record import (
-    ForeignFolder,
-    Run,
-    append_metrics,
-    append_row,
-    keep_metrics,
-    read_json,
-    read_metrics,
-    read_run,
-    state,
-    write_json,
-    write_manifest,
-)
+from roadmap.files import ForeignFolder, append_row, read_json, write_json
+from roadmap.record.folder import append_metrics, keep_metrics, read_metrics, read_run, state, write_manifest
+from roadmap.record.run import Run
+from roadmap.serialization import from_data, to_data
 
 
 def test_two_paths_to_the_same_experiment_are_one_run(make_run):
@@ -160,7 +150,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
 
 def test_identity_is_stable():
     """The identity of a known run: it moves only with the format, on purpose."""
-    from roadmap.study import load_study
+    from roadmap.study.load import load_study
 
     rung = roadmap.ladder("resnet-50", "recipe")[0]
     run = Run("resnet-50", "recipe", rung.experiment, "imagenet", load_study().dataset("imagenet"), 0, "paper")

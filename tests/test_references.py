@@ -12,17 +12,19 @@ import torch
 import yaml
 
 import roadmap
-from analysis.counting import counted_beside
 from analysis.figures.rows import rows_of
 from analysis.results import Bar, Series
-from roadmap import models
+from analysis.tables.counting import counted_beside
 from roadmap.cli import main
-from roadmap.models import NamedModel, build_named, count_named
+from roadmap.design import NamedModel
+from roadmap.network import counts
+from roadmap.network.counts import count_named
+from roadmap.network.library_models import build_named
 from roadmap.recipe import Experiment
-from roadmap.references import REFERENCE, reference, references
-from roadmap.rungs import Place
-from roadmap.study import load_study, parse_study
-from runner.optim import parameter_groups
+from roadmap.study.load import load_study, parse_study
+from roadmap.study.references import REFERENCE, reference, references
+from roadmap.study.rungs import Place
+from runner.train.optimizer import parameter_groups
 from tests.helpers import ROOT
 from tests.helpers.command import run_here
 
@@ -38,9 +40,9 @@ def all_of(regime):
 def no_cache(tmp_path, monkeypatch):
     """An empty folder in the place of the user's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    models._counted.cache_clear()  # as of a process that has just begun
+    counts._counted.cache_clear()  # as of a process that has just begun
     yield tmp_path / "cache" / "roadmap" / "counts.jsonl"
-    models._counted.cache_clear()
+    counts._counted.cache_clear()
 
 
 @pytest.mark.parametrize("regime", ["pico", pytest.param("resnet-50", marks=pytest.mark.slow)])
@@ -102,9 +104,9 @@ def test_a_count_is_kept_for_the_next_process(no_cache, monkeypatch):
     named = NamedModel("timm", "resnet18")
     counted = count_named(named, 64, 10)
     assert len(no_cache.read_text().splitlines()) == 1
-    models._counted.cache_clear()  # the next process's
+    counts._counted.cache_clear()  # the next process's
     # Whether it counts shows nowhere but in the seconds that it takes.
-    monkeypatch.setattr(models, "_count", lambda *_: pytest.fail("counted again"))
+    monkeypatch.setattr(counts, "_count", lambda *_: pytest.fail("counted again"))
     assert count_named(named, 64, 10) == counted
     with pytest.raises(pytest.fail.Exception):  # of other classes it is another network
         count_named(named, 64, 11)

@@ -18,9 +18,11 @@ from analysis.figures.style import COLOURS
 from analysis.report.page import HERE, Part, render
 from analysis.results import results_of
 from roadmap.cli import main
-from roadmap.ladders import ladder
-from roadmap.record import Divergence, Run, write_divergences, write_json
-from roadmap.study import load_study
+from roadmap.files import write_json
+from roadmap.record.folder import Divergence, write_divergences
+from roadmap.record.run import Run
+from roadmap.study.load import load_study
+from roadmap.study.selection import ladder
 from tests.helpers import ROOT
 from tests.helpers.browser import as_opened, chromium, eventually, find, open_page, prefer_colours, press, texts
 from tests.helpers.command import start_apart

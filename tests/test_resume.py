@@ -15,10 +15,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from roadmap.record import read_divergences, read_metrics, state
-from runner import checkpoint
-from runner.distributed import World
-from runner.learner import Learner
+from roadmap.record.folder import read_divergences, read_metrics, state
+from runner.machine.distributed import World
+from runner.train import checkpoint
+from runner.train.train_state import Learner
 from tests.helpers.training import (
     Death,
     assert_same,
@@ -112,7 +112,7 @@ def test_a_folder_that_can_not_be_written_is_named(tiny_run, tmp_path):
 
 
 def test_checkpoints_of_another_format_are_refused(tiny_run, tmp_path):
-    from runner.engine import Stopped
+    from runner.train.engine import Stopped
 
     run = tiny_run("recipe")
     with pytest.raises(Stopped):
@@ -127,7 +127,7 @@ def test_checkpoints_of_another_format_are_refused(tiny_run, tmp_path):
 
 
 def test_where_no_checkpoint_can_be_read_nothing_is_thrown_away(tiny_run, tmp_path):
-    from runner.engine import Stopped
+    from runner.train.engine import Stopped
 
     run = tiny_run("recipe", epochs=3)
     with pytest.raises(Stopped):
@@ -142,7 +142,7 @@ def test_where_no_checkpoint_can_be_read_nothing_is_thrown_away(tiny_run, tmp_pa
 
 
 def test_a_flipped_bit_is_seen(tiny_run, tmp_path):
-    from runner.engine import Stopped
+    from runner.train.engine import Stopped
 
     run = tiny_run("recipe", epochs=3)
     with pytest.raises(Stopped):
@@ -158,7 +158,7 @@ def test_a_flipped_bit_is_seen(tiny_run, tmp_path):
 
 def test_a_checkpoint_of_another_network_is_refused(tiny_run, tmp_path):
     """As after a change of the code that left the run's identity alone."""
-    from runner.engine import Stopped
+    from runner.train.engine import Stopped
 
     run = tiny_run("recipe")
     with pytest.raises(Stopped):
@@ -171,7 +171,7 @@ def test_a_checkpoint_of_another_network_is_refused(tiny_run, tmp_path):
 
 
 def test_nothing_in_a_checkpoint_is_executed(tiny_run, tmp_path):
-    from runner.engine import Stopped
+    from runner.train.engine import Stopped
 
     class Deadly:
         def __reduce__(self):
@@ -208,24 +208,24 @@ class Weak(torch.nn.Module):
 @pytest.fixture
 def weaken(monkeypatch):
     """Puts a weak module in the place of every network's first stage."""
-    from runner import learner
+    from runner.train import train_state
 
     def do(at, once):
         Weak.passes = 0
-        build = learner.build
+        build = train_state.build
 
         def weak(*arguments, **named):
             model = build(*arguments, **named)
             model.stages[1] = Weak(model.stages[1], at, once)
             return model
 
-        monkeypatch.setattr(learner, "build", weak)
+        monkeypatch.setattr(train_state, "build", weak)
 
     return do
 
 
 def test_a_divergence_names_step_rate_and_module_and_keeps_the_last_good_checkpoint(tiny_run, tmp_path, weaken):
-    from runner.engine import Diverged
+    from runner.train.engine import Diverged
 
     run = tiny_run("recipe", epochs=3)
     weaken(at=8, once=False)  # the third step of the second epoch
@@ -252,7 +252,7 @@ def test_a_retry_goes_on_from_the_last_checkpoint_in_another_order_and_says_so(t
 
 
 def test_a_retry_that_is_interrupted_goes_on_as_a_retry(tiny_run, tmp_path, weaken):
-    from runner.engine import Stopped
+    from runner.train.engine import Stopped
 
     run = tiny_run("recipe", epochs=3)
     weaken(at=8, once=True)
@@ -267,7 +267,7 @@ def test_a_retry_that_is_interrupted_goes_on_as_a_retry(tiny_run, tmp_path, weak
 
 
 def test_three_retries_are_the_most(tiny_run, tmp_path, weaken):
-    from runner.engine import Diverged
+    from runner.train.engine import Diverged
 
     weaken(at=2, once=False)
     with pytest.raises(Diverged, match="after 3 retries"):
@@ -276,10 +276,10 @@ def test_three_retries_are_the_most(tiny_run, tmp_path, weaken):
 
 
 def test_weights_that_are_not_finite_are_never_saved(tiny_run, tmp_path, monkeypatch):
-    from runner import engine, learner
+    from runner.train import engine, train_state
 
     run = tiny_run("recipe", epochs=2)
-    make = learner.make_optimizer
+    make = train_state.make_optimizer
 
     def poisoning(model, recipe):
         optimizer, steps = make(model, recipe), iter(range(1, 100))
@@ -291,7 +291,7 @@ def test_weights_that_are_not_finite_are_never_saved(tiny_run, tmp_path, monkeyp
         optimizer.register_step_post_hook(poison)
         return optimizer
 
-    monkeypatch.setattr(learner, "make_optimizer", poisoning)
+    monkeypatch.setattr(train_state, "make_optimizer", poisoning)
     with pytest.raises(engine.Diverged, match=r"first that was not finite is stem\.0\.conv\.weight"):
         train(run, tmp_path)
     (divergence,) = read_divergences(tmp_path)
@@ -300,7 +300,7 @@ def test_weights_that_are_not_finite_are_never_saved(tiny_run, tmp_path, monkeyp
 
 
 def test_weights_whose_squares_have_no_finite_sum_are_finite_themselves():
-    from runner.diagnosis import not_finite_weight
+    from runner.train.nonfinite import not_finite_weight
 
     network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     largest = torch.finfo(torch.float32).max
@@ -315,7 +315,7 @@ def test_weights_whose_squares_have_no_finite_sum_are_finite_themselves():
 
 
 def test_state_is_saved_by_time_and_on_request(tiny_run, tmp_path, monkeypatch):
-    from runner import engine
+    from runner.train import engine
 
     saves = []
     save = checkpoint.save
@@ -339,7 +339,7 @@ class Clock:
     """Of a machine on which each step takes a second, and each checkpoint one too."""
 
     def __init__(self, monkeypatch):
-        from runner import engine
+        from runner.train import engine
 
         self.now, self.saves = 0.0, []
         save, backward = checkpoint.save, Learner.backward
@@ -412,7 +412,7 @@ def test_processes_that_are_killed_between_two_savings_go_on_together(tiny_run, 
 
 
 def test_a_stop_between_two_savings_loses_nothing(tiny_run, tmp_path):
-    from runner.engine import Stopped
+    from runner.train.engine import Stopped
 
     run, steps = tiny_run("recipe", epochs=4), iter(range(1, 100))
     train(run, tmp_path / "whole")
@@ -424,7 +424,7 @@ def test_a_stop_between_two_savings_loses_nothing(tiny_run, tmp_path):
 
 
 def test_a_stop_in_an_evaluation_is_heeded_there(tiny_run, tmp_path):
-    from runner.engine import Stopped
+    from runner.train.engine import Stopped
 
     run = tiny_run("recipe")
     train(run, tmp_path / "whole")
@@ -440,7 +440,7 @@ def test_a_stop_in_an_evaluation_is_heeded_there(tiny_run, tmp_path):
 def test_skipped_images_are_counted_in_the_record(tiny_run, tmp_path):
     from PIL import Image
 
-    from roadmap.folders import describe_folder
+    from roadmap.data.image_folders import describe_folder
 
     for i in range(24):
         path = tmp_path / "data" / ("train", "val")[i % 2] / ("a", "b")[i // 2 % 2] / f"{i}.png"

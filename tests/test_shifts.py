@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from analysis.published import alexnet_errors, published_robustness
-from analysis.robustness import mean_corruption_error, measured_of, worth_of
+from analysis.tables.robustness import mean_corruption_error, measured_of, worth_of
 from roadmap.cli import main
-from roadmap.folders import file_sizes
-from roadmap.shifts import (
+from roadmap.data.image_folders import file_sizes
+from roadmap.data.robustness import (
     CORRUPTIONS,
     SEVERITIES,
     append_evaluation,
@@ -25,9 +25,9 @@ from roadmap.shifts import (
     imagenet_classes,
     read_evaluations,
 )
-from runner import shifts
-from runner.export import read_trained
-from runner.sources import load_data
+from runner.data.datasets import load_data
+from runner.measure import robustness
+from runner.measure.export import read_trained
 from tests.helpers.images import make_folder
 from tests.helpers.records import study_run
 
@@ -60,7 +60,7 @@ def save_scans(scans, root, classes, first, count):
 
 @pytest.fixture(scope="module")
 def scans():
-    from roadmap.ladders import ladder
+    from roadmap.study.selection import ladder
 
     (rung,) = ladder("pico", "pico")
     return load_data(study_run(rung))
@@ -146,7 +146,7 @@ def test_classes_without_images_are_still_chosen_from(places, capsys, tmp_path):
 
 def test_the_sets_subsets_are_the_authors(places):
     """Their code has the stingray, not the tench, in both; the goldfish in R alone, and the junco in A alone."""
-    from roadmap.shifts import Part, Shifted, chosen_classes
+    from roadmap.data.robustness import Part, Shifted, chosen_classes
 
     classes = imagenet_classes()
     assert classes == tuple(sorted(classes)) and len(classes) == 1000
@@ -217,7 +217,7 @@ def test_what_is_known_is_not_measured_again(places, capsys, monkeypatch):
         measured[held_out.root] += 1
         return {"top1": 10.0, "top5": 20.0, "skipped_images": 0, "test_loss": 1.0}
 
-    monkeypatch.setattr(shifts, "evaluate_alone", counted)
+    monkeypatch.setattr(robustness, "evaluate_alone", counted)
     corrupted = ("--data", str(places / "imagenet-c"))
     evaluated(capsys, places, *corrupted)
     assert measured.total() == 75

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from roadmap.record import read_json
-from roadmap.sessions import read_place, read_sessions
-from runner.code import code_state
-from runner.distributed import MEETING_SECONDS
+from roadmap.files import read_json
+from roadmap.record.sessions import read_place, read_sessions
+from runner.machine.distributed import MEETING_SECONDS
+from runner.machine.snapshot import code_state
 from tests.helpers import ROOT
 from tests.helpers.cluster import NODES
 from tests.helpers.command import LIGHT, run_apart, run_here, start_apart

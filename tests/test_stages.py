@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from roadmap.cli import main
-from runner import stages as stages_module
-from runner.stages import Stopwatch
+from runner.measure import pipeline as stages_module
+from runner.measure.pipeline import Stopwatch
 
 QUICK = ["bench", "data", "--rounds", "2", "--seconds", "0.01"]
 RESIZED = ["--set", "recipe.image_size=16", "--set", "recipe.batch_size=8", "--set", "recipe.crop=random-resized"]

@@ -27,7 +27,7 @@ from analysis.statistics import (
     verdict,
     welch,
 )
-from roadmap.study import load_study
+from roadmap.study.load import load_study
 
 VALUES = st.lists(st.floats(50, 100), min_size=2, max_size=9).filter(lambda values: max(values) - min(values) > 1e-3)
 

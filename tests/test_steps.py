@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import roadmap
 from roadmap.design import RESNET_BLOCK, SAME, resnet
-from roadmap.plain import differences
+from roadmap.serialization import differences
 from roadmap.steps import STEPS, step
 from tests.helpers.designs import compositions
 
@@ -120,7 +120,7 @@ def test_layer_norm_swaps_every_bn_and_gives_the_block_its_biases():
 
 
 def test_separate_downsampling_leaves_no_stride_and_no_projection_in_the_blocks():
-    from roadmap.plan import plan
+    from roadmap.network.plan import plan
 
     for before in ([], ["depthwise"], ["inverted-bottleneck"], ["patchify-stem", "layer-norm"]):
         network = plan(roadmap.compose("resnet-50", [*before, "separate-downsampling"]).design)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
@@ -35,7 +36,67 @@ def modules(path):
     return [name for name, _ in imports(path)]
 
 
-@pytest.mark.parametrize("room", ["roadmap", "runner", "analysis"])
+ROOMS = ("roadmap", "runner", "analysis")
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for room in ROOMS
+    for path in (ROOT / room).rglob("*.py")
+}
+MOST_MODULES = 12  # side by side in a package
+
+
+def known_imports(path):
+    """This project's modules that a file imports, within functions too, but not those for type checkers alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.dump(branch.test)
+        for statement in branch.body
+        for node in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom):
+            # Both the package and, where the name is a module of it, the module.
+            names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+            yield from (name for name in names if name in MODULES)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {name: set(known_imports(path)) - {name} for name, path in MODULES.items()}
+    tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the modules
+
+
+# Each imports those before it, and what is within itself.
+LAYERS = ("roadmap.data", "roadmap.network", "roadmap.study", "roadmap.record", "runner.machine", "runner.data")
+LAYERS += ("runner.train", "runner.launch", "runner.measure")
+
+
+def layer_of(module):
+    """Its place among the layers; -1 for the modules that stand beside them."""
+    return next((i for i, layer in enumerate(LAYERS) if f"{module}.".startswith(f"{layer}.")), -1)
+
+
+def test_packages_import_those_below_them():
+    beside = {"roadmap.timm", "roadmap.__main__"}  # which stand on all of it
+    for name, path in MODULES.items():
+        if name not in beside and not name.startswith(("roadmap.cli", "analysis")):
+            above = [other for other in known_imports(path) if layer_of(other) > layer_of(name)]
+            assert not above, f"{name} imports {above}"
+
+
+@pytest.mark.parametrize("package", sorted({str(path.parent.relative_to(ROOT)) for path in MODULES.values()}))
+def test_a_package_has_few_modules_and_says_what_belongs_there(package):
+    files = [path for path in (ROOT / package).glob("*.py") if path.name != "__init__.py"]
+    assert len(files) <= MOST_MODULES or package == "roadmap/cli"  # which has a module for each verb
+    assert ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("room", ROOMS)
 def test_imports_go_one_way(room):
     others = {"roadmap", "runner", "analysis"} - {room, "roadmap"}
     for path in (ROOT / room).rglob("*.py"):
@@ -45,9 +106,9 @@ def test_imports_go_one_way(room):
 
 
 def test_torch_stays_out_of_designs_steps_ladders_and_costs():
-    light = "design steps recipe plain plan costs widths study rungs ablations ladders family record drawing "
-    light += "models references mixers estimates cli"
-    code = "import sys\n" + "\n".join(f"import roadmap.{name}" for name in light.split())
+    heavy = {"roadmap.timm", "roadmap.network.modules", "roadmap.network.weights", "roadmap.__main__"}
+    light = [name for name in sorted(MODULES) if name.startswith("roadmap.") and name not in heavy]
+    code = "import sys\n" + "\n".join(f"import {name}" for name in light)
     code += "\nroadmap.cli.make_parser()  # with the modules of all verbs"
     code += "\nassert not {'torch', 'numpy', 'matplotlib', 'rich', 'jinja2'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -56,10 +117,11 @@ def test_torch_stays_out_of_designs_steps_ladders_and_costs():
 TRAINING = """
 import sys
 from pathlib import Path
-from roadmap.ladders import ladder
-from roadmap.record import Run
-from roadmap.study import changed, load_study
-from runner.engine import train
+from roadmap.study.selection import ladder
+from roadmap.record.run import Run
+from roadmap.serialization import changed
+from roadmap.study.load import load_study
+from runner.train.engine import train
 (rung,) = ladder("pico", sys.argv[1])
 study, short = load_study(), {"epochs": 1, "warmup_epochs": 0, "batch_size": 256}
 experiment = changed(rung.experiment, {"recipe": vars(rung.experiment.recipe) | short}, "short")
@@ -87,9 +149,9 @@ def test_training_imports_what_the_recipe_asks_for(tmp_path, rung, unneeded):
 
 SERVING = """
 import sys
-from roadmap.ladders import ladder
-from roadmap.record import Run
-from roadmap.study import load_study
+from roadmap.study.selection import ladder
+from roadmap.record.run import Run
+from roadmap.study.load import load_study
 from runner.launch.local import process_context
 rungs = ladder("pico", sys.argv[1])
 runs = [Run("pico", rung.name, rung.experiment, "digits", load_study().dataset("digits"), 0, "paper") for rung in rungs]
@@ -103,7 +165,7 @@ with process_context(runs).Pool(1) as pool:
 def test_a_runs_process_is_born_with_what_its_training_imports(rungs, timm):
     command = [sys.executable, "-c", SERVING, rungs]
     found = set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
-    assert {"torch", "torch._dynamo", "runner.engine"} <= found  # the second by the first optimizer of a process
+    assert {"torch", "torch._dynamo", "runner.train.engine"} <= found  # the second by the first optimizer of a process
     assert ("timm.data" in found) == timm
 
 
@@ -177,7 +239,7 @@ def test_versions_agree():
     assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     from importlib.metadata import version
 
-    from runner.provenance import LIBRARIES
+    from runner.train.provenance import LIBRARIES
 
     assert project["name"] == LIBRARIES[0] and version(project["name"]) == project["version"]
 
@@ -196,7 +258,8 @@ def test_the_wheel_holds_the_study_the_published_tables_and_the_reports_page(tmp
     assert {"page.html", "style.css", "script.js"} <= {
         path.name for path in (tmp_path / "in/analysis/report").iterdir()
     }
-    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'in')!r}); import roadmap.study as s; print(s.study_path())"
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'in')!r}); "
+    code += "from roadmap.study.load import study_path; print(study_path())"
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     ).stdout

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import roadmap
-from roadmap.study import FILE_NAME, load_study, parse_study, study_path
+from roadmap.study.load import FILE_NAME, load_study, parse_study, study_path
 from tests.helpers import ROOT
 
 SHIPPED = yaml.safe_load((ROOT / FILE_NAME).read_text(encoding="utf-8"))

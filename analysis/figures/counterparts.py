@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analysis.counterparts import QUANTITIES, Pair
 from analysis.figures.style import COLOURS, DARK, FAINT, LAYOUTS, Layout
+from analysis.tables.counterparts import QUANTITIES, Pair
 
 LEAST = 1.3  # times and a time of one that the axes show at least
 TICKS = {1.6: 1.25, 2.2: 1.5, 5.5: 2.0, 11.0: 5.0}  # by how far the axes go: what is marked beside one, and one over it

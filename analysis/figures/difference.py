@@ -11,16 +11,7 @@ from matplotlib.patches import Patch
 
 from analysis.comparison import Comparison, Difference
 from analysis.figures.rows import places, room_of_titles, set_rows, write_titles
-from analysis.figures.style import (
-    DARK,
-    DIVERGED,
-    FAINT,
-    HATCH,
-    LAYOUTS,
-    colours_of,
-    error_mark,
-    number,
-)
+from analysis.figures.style import DARK, DIVERGED, FAINT, HATCH, LAYOUTS, colours_of, error_mark, number
 from analysis.metrics import TOP1
 
 MARGIN = 0.12  # inches

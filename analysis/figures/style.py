@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 
 from analysis.metrics import Metric
 from analysis.results import SPREAD_OF_RUNS
-from roadmap.record import write_whole
-from roadmap.references import REFERENCE
+from roadmap.files import write_whole
+from roadmap.study.references import REFERENCE
 
 FORMATS = (".png", ".svg", ".pdf")
 DPI = 300

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from roadmap.plain import choices
+from roadmap.serialization import choices
 
 FOLDER = Path(__file__).parent
 
@@ -111,7 +111,9 @@ class Robustness:
     model: str
     image_size: int
     pretraining: str  # on what else than ImageNet-1K
-    worth: dict[str, float | None]  # percent: clean and by the names of roadmap/shifts.py, top-1; imagenet-c mCE
+    worth: dict[
+        str, float | None
+    ]  # percent: clean and by the names of roadmap/data/robustness.py, top-1; imagenet-c mCE
 
 
 def published_robustness() -> list[Robustness]:

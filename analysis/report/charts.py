@@ -10,8 +10,9 @@ from typing import Any
 
 from analysis.metrics import Metric
 from analysis.results import Bar, Result, Series
-from roadmap.record import ForeignFolder, read_metrics
-from roadmap.references import REFERENCE
+from roadmap.files import ForeignFolder
+from roadmap.record.folder import read_metrics
+from roadmap.study.references import REFERENCE
 
 MOST_POINTS = 120  # of a curve: more than that no screen shows apart
 COLOURS = 7  # of groups, in the style sheet

@@ -19,10 +19,10 @@ from analysis.attribution import Attribution, Interaction, Worth
 from analysis.metrics import METRICS, TOP1, Metric
 from analysis.report.charts import Facts, curves_of, figure_of
 from analysis.results import Result, series_of_runs
-from analysis.tables import hours, interval, published_judged, remarks, rendered, study_table
-from roadmap.drawing import draw_block, draw_network, mark_changes
+from analysis.tables.ladder import hours, interval, published_judged, remarks, rendered, study_table
+from roadmap.network.drawing import draw_block, draw_network, mark_changes
 from roadmap.recipe import Experiment, changes
-from roadmap.study import Study
+from roadmap.study.schema import Study
 
 HERE = Path(__file__).parent
 LEVELS = 4  # shades of help, and of hindrance, in the map of pairs

@@ -7,8 +7,7 @@ roadmap run --steps layer-scale,attention --plugin docs/examples/attention.py
 from dataclasses import replace
 
 import roadmap
-from roadmap.mixers import mixer
-from roadmap.plan import Layer
+from roadmap import Layer, mixer
 
 HEAD = 32  # channels of a head
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from roadmap.cli.text import BAD_USAGE, INTERRUPTED
-from roadmap.plain import choices
+from roadmap.serialization import choices
 
 # The modules below roadmap.cli and their verbs, in the order of --help. Each adds them to the parser by `add_verbs`.
 VERBS = {

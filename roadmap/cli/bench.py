@@ -15,12 +15,12 @@ from typing import Any
 from roadmap.cli.options import Choice, add_study_options, choose, out_folder
 from roadmap.cli.pipeline import bench_data
 from roadmap.cli.text import FAILED, count, many, table
-from roadmap.execution import Execution
-from roadmap.measurements import FILE, Conditions, Rates, Round, What, append_round, rates_of, workload_of
-from roadmap.plain import LARGEST, three_digits, to_data
-from roadmap.record import Run
-from roadmap.references import as_published
-from roadmap.rungs import Rung
+from roadmap.record.benchmarks import FILE, Conditions, Rates, Round, What, append_round, rates_of, workload_of
+from roadmap.record.run import Run
+from roadmap.serialization import LARGEST, three_digits, to_data
+from roadmap.study.execution import Execution
+from roadmap.study.references import as_published
+from roadmap.study.rungs import Rung
 
 BOTH: tuple[What, ...] = ("training", "inference")
 # What of an execution has a say.
@@ -82,7 +82,8 @@ def bench(options: argparse.Namespace) -> int:
 
 def bench_networks(options: argparse.Namespace) -> int:
     from roadmap.cli.progress import show_count
-    from runner.bench import make_plan, rounds_of
+    from runner.measure.networks import rounds_of
+    from runner.measure.plan import make_plan
 
     choice = choose(options)
     out = out_folder(options, choice.study)
@@ -195,8 +196,8 @@ def _print(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]], option
 
 def _published(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]]) -> dict[str, float]:
     """By rung the images/s that the paper has of its network, at the same image size."""
-    from analysis.counterparts import names_of_networks
     from analysis.published import published_model
+    from analysis.tables.counterparts import names_of_networks
 
     names = names_of_networks(choice.place, {rung.name: choice.run(rung) for rung, _ in shown})
     found = {}
@@ -210,7 +211,7 @@ def _published(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]]) ->
 
 def _print_pairs(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]], options: argparse.Namespace) -> None:
     """Each ConvNeXt over the system of its size, where both were measured."""
-    from analysis.counterparts import QUANTITIES, pairs_of
+    from analysis.tables.counterparts import QUANTITIES, pairs_of
 
     networks = {rung.name: choice.run(rung) for rung, _ in shown}
     pairs = pairs_of(choice.place, networks, [each for _, rounds in shown for each in rounds])

@@ -10,8 +10,8 @@ from typing import Any
 
 from roadmap.cli.progress import counting
 from roadmap.cli.text import FAILED, many
-from roadmap.packed import Damaged, Index, PackOptions, is_packed, read_index
-from roadmap.record import ForeignFolder
+from roadmap.data.packed_format import Damaged, Index, PackOptions, is_packed, read_index
+from roadmap.files import ForeignFolder
 
 
 def add_verbs(verbs: Any) -> None:
@@ -42,8 +42,8 @@ def add_verbs(verbs: Any) -> None:
 
 
 def pack_folder(options: argparse.Namespace) -> int:
-    from runner.machine import available_cores
-    from runner.packing import DEFAULT_QUALITY, pack
+    from runner.data.packed_writer import DEFAULT_QUALITY, pack
+    from runner.machine.resources import available_cores
 
     jobs = available_cores() if options.jobs is None else options.jobs
     if jobs < 1:
@@ -68,7 +68,7 @@ def pack_folder(options: argparse.Namespace) -> int:
 
 def _source(written: str) -> Path:
     """The folder that is meant. Whether it is one of images is seen later."""
-    from runner.sources import downloads
+    from runner.data.datasets import downloads
 
     name, equals, path = written.partition("=")
     if equals and os.sep not in name:
@@ -88,7 +88,7 @@ def _summary(folder: Path, index: Index) -> str:
 
 
 def check_packed(options: argparse.Namespace) -> int:
-    from runner.packed import damage
+    from runner.data.packed_reader import damage
 
     folder: Path = options.packed
     if not is_packed(folder):

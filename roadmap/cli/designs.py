@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.options import Choice, add_study_options, choose
 from roadmap.cli.text import count, duration, table
-from roadmap.costs import Cost, cost
 from roadmap.design import Design
-from roadmap.plain import LARGEST, show, to_data
+from roadmap.network.cost import Cost, cost
 from roadmap.recipe import Experiment, changes
-from roadmap.references import REFERENCE, as_published
-from roadmap.rungs import Rung
+from roadmap.serialization import LARGEST, show, to_data
+from roadmap.study.references import REFERENCE, as_published
+from roadmap.study.rungs import Rung
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from analysis.counting import Counted
     from analysis.published import Model
-    from roadmap.estimates import Speed
+    from analysis.tables.counting import Counted
+    from roadmap.record.estimates import Speed
 
 
 def add_verbs(verbs: Any) -> None:
@@ -118,7 +118,7 @@ def list_rungs(options: argparse.Namespace) -> int:
 
 def _counted_beside(choice: Choice, rungs: Sequence[Rung]) -> list[Counted]:
     """The references that the regime has as they were published, beside what was published of them."""
-    from analysis.counting import counted_beside
+    from analysis.tables.counting import counted_beside
 
     return counted_beside([rung for rung in rungs if as_published(choice.study, choice.regime, rung.name)])
 
@@ -169,12 +169,12 @@ def _marked(rung: Rung) -> str:
 
 
 def show_rung(options: argparse.Namespace) -> int:
-    from roadmap.drawing import draw_block, draw_network
+    from roadmap.network.drawing import draw_block, draw_network
 
     choice = choose(options)
     rung = choice.rung(options.step)
     if options.output:
-        from analysis.blocks import draw_block as draw_figure
+        from analysis.figures.blocks import draw_block as draw_figure
 
         _save(draw_figure(rung.title, _drawable(rung)), options.output)
     if options.json:
@@ -211,7 +211,7 @@ def _outline(data: dict[str, Any], depth: int) -> list[str]:
 
 
 def diff_rungs(options: argparse.Namespace) -> int:
-    from roadmap.drawing import mark_changes
+    from roadmap.network.drawing import mark_changes
 
     choice = choose(options)
     rungs = [choice.rung(name) for name in (options.before, options.after)]
@@ -226,7 +226,7 @@ def diff_rungs(options: argparse.Namespace) -> int:
         if before.design != after.design:
             print("\n" + mark_changes(before.design, after.design))
     if options.output:
-        from analysis.blocks import draw_change
+        from analysis.figures.blocks import draw_change
 
         left, right = ((rung.name, _drawable(rung)) for rung in rungs)
         _save(draw_change(left, right), options.output)
@@ -252,7 +252,7 @@ def speed(choice: Choice, out: Path, device: str | None = None, throughput: floa
 
     On a cluster it is that of the profile's device; here that of whatever the newest runs were trained on.
     """
-    from roadmap.estimates import speed_given, speed_measured, speed_of
+    from roadmap.record.estimates import speed_given, speed_measured, speed_of
 
     if throughput is not None:
         return speed_given(throughput)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from roadmap.cli.networks import add_weights, find_run, tell_unfinished
 from roadmap.cli.options import add_study_options, choose, study_of
 from roadmap.cli.text import many, table
-from roadmap.shifts import (
+from roadmap.data.robustness import (
     CORRUPTIONS,
     FILE,
     SEVERITIES,
@@ -26,9 +26,9 @@ from roadmap.shifts import (
 )
 
 if TYPE_CHECKING:
-    from roadmap.execution import Execution
-    from roadmap.record import Run
-    from runner.export import Trained
+    from roadmap.record.run import Run
+    from roadmap.study.execution import Execution
+    from runner.measure.export import Trained
 
 
 def add_verbs(verbs: Any) -> None:
@@ -70,7 +70,7 @@ def _evaluated(options: argparse.Namespace, shifted: Shifted | None) -> dict[str
 
 def _trained(options: argparse.Namespace) -> tuple[Trained, Execution, Path]:
     """A run's, on its own data, or on other data of as many classes."""
-    from runner.export import read_trained
+    from runner.measure.export import read_trained
 
     ignored = {"--of": options.of, "--regime": options.regime, "--fidelity": options.fidelity}
     ignored["--set"] = [each for each in options.settings if not each.startswith("execution.")]
@@ -96,7 +96,7 @@ def _trained(options: argparse.Namespace) -> tuple[Trained, Execution, Path]:
 
 def _check_classes(written: str, trained: Trained, other: Run, execution: Execution) -> None:
     """Raises ValueError where other data have not the classes that the network's outputs are, in their order."""
-    from runner.sources import class_names
+    from runner.data.datasets import class_names
 
     theirs, ours = class_names(other, execution.data_path), _class_names(trained)
     if theirs != ours:
@@ -109,8 +109,8 @@ def _check_classes(written: str, trained: Trained, other: Run, execution: Execut
 
 def _loaded(options: argparse.Namespace) -> tuple[Trained, Execution, None]:
     """A rung's network with the weights of a peer's."""
-    from roadmap.weights import load_peer, read_state_dict
-    from runner.export import Trained, untrained
+    from roadmap.network.weights import load_peer, read_state_dict
+    from runner.measure.export import Trained, untrained
 
     if options.weights == "ema":
         raise ValueError("--weights ema is of a run: --state-dict is whatever the file holds")
@@ -125,7 +125,7 @@ def _loaded(options: argparse.Namespace) -> tuple[Trained, Execution, None]:
 
 def _on_held_out(options: argparse.Namespace, network: Trained, execution: Execution) -> dict[str, Any]:
     from roadmap.cli.progress import counting
-    from runner.evaluation import evaluate_alone
+    from runner.train.evaluation import evaluate_alone
 
     run = network.run
     with counting("evaluating", "images") as report:
@@ -144,7 +144,7 @@ def _on_shifted(
 ) -> dict[str, Any]:
     """What was measured is kept in the run's folder, and not measured again."""
     from roadmap.cli.progress import counting
-    from runner.shifts import evaluate_shifted
+    from runner.measure.robustness import evaluate_shifted
 
     network = replace(network, classes=_class_names(network))
     known = read_evaluations(folder) if folder else []
@@ -188,7 +188,7 @@ def _print_accuracy(network: Trained, shifted: Shifted, found: Sequence[Evaluati
 
 def _print_corruptions(network: Trained, shifted: Shifted, found: Sequence[Evaluation]) -> None:
     from analysis.published import alexnet_errors
-    from analysis.robustness import corruption_error, errors_of, mean_corruption_error
+    from analysis.tables.robustness import corruption_error, errors_of, mean_corruption_error
 
     errors, alexnet, rows = errors_of(found), alexnet_errors(), []
     for name, each in errors.items():
@@ -228,8 +228,8 @@ def _print_published(run: Run, shifted: Shifted) -> None:
 
 def _record(network: Trained, shifted: Shifted, found: Sequence[Evaluation]) -> dict[str, Any]:
     from analysis.published import published_robustness
-    from analysis.robustness import corruption_error, errors_of, mean_corruption_error
-    from roadmap.plain import to_data
+    from analysis.tables.robustness import corruption_error, errors_of, mean_corruption_error
+    from roadmap.serialization import to_data
 
     told: dict[str, Any] = {"run": network.run.name, "data": shifted.name, "parts": [to_data(each) for each in found]}
     if shifted.shift and shifted.shift.corrupted:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from roadmap.cli.finished import Finished, attribution_of, finished
 from roadmap.cli.options import add_study_options, choose, study_of
 from roadmap.cli.tables import refuse_study_options
-from roadmap.measurements import Measured, Quantity, measured, read_rounds, workload_of
-from roadmap.record import Run
-from roadmap.study import Study, load_study
+from roadmap.record.benchmarks import Measured, Quantity, measured, read_rounds, workload_of
+from roadmap.record.run import Run
+from roadmap.study.load import load_study
+from roadmap.study.schema import Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -224,8 +225,8 @@ def _attribution(options: argparse.Namespace) -> tuple[Attribution, str]:
 
 
 def _counterparts(options: argparse.Namespace) -> Figure:
-    from analysis.counterparts import pairs_of
     from analysis.figures import draw_counterparts
+    from analysis.tables.counterparts import pairs_of
 
     for name, given in (("published", options.published), ("metric", options.metric != "top1")):
         if given:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.status import status_text
 from roadmap.cli.text import FAILED, many
-from roadmap.plain import choices
-from roadmap.study import load_study
+from roadmap.serialization import choices
+from roadmap.study.load import load_study
 
 if TYPE_CHECKING:
-    from runner.launch.overview import Standing
+    from runner.launch.status import Standing
 
 WATCH_SECONDS = 5.0
 FOLLOW_SECONDS = 0.5
@@ -85,7 +85,7 @@ def _names(standing: Standing) -> tuple[str, ...]:
 
 
 def show_status(options: argparse.Namespace) -> int:
-    from runner.launch.overview import survey
+    from runner.launch.status import survey
 
     out = _out(options)
     if not options.watch:
@@ -107,7 +107,7 @@ def _watch(out: Path, names: Sequence[str]) -> int:
     from rich.live import Live
     from rich.text import Text
 
-    from runner.launch.overview import survey
+    from runner.launch.status import survey
 
     def look() -> tuple[Text, bool]:
         overview = survey(out)
@@ -149,7 +149,7 @@ def _record(standing: Standing) -> dict[str, Any]:
 
 def show_logs(options: argparse.Namespace) -> int:
     """The run's log; before it has one, what its job printed."""
-    from runner.launch.overview import survey
+    from runner.launch.status import survey
 
     out = _out(options)
     means = chosen(survey(out).runs, [options.run])
@@ -192,9 +192,9 @@ def _log(standing: Standing, out: Path) -> Path | None:
 
 
 def cancel_jobs(options: argparse.Namespace) -> int:
-    from runner.launch.overview import survey
-    from runner.launch.slurm import commands
+    from runner.launch.slurm import slurm_cli
     from runner.launch.slurm.submission import JobFiles
+    from runner.launch.status import survey
 
     out = _out(options)
     overview = survey(out)
@@ -210,8 +210,8 @@ def cancel_jobs(options: argparse.Namespace) -> int:
         print("nothing of it is in Slurm's queue")
         return 0
     try:
-        commands.cancel(sorted(jobs | figures))
-    except commands.SlurmError as error:
+        slurm_cli.cancel(sorted(jobs | figures))
+    except slurm_cli.SlurmError as error:
         return _failed("cancel", str(error))
     for standing in wanted:
         if standing.submission:
@@ -224,9 +224,9 @@ def cancel_jobs(options: argparse.Namespace) -> int:
 
 
 def retry_runs(options: argparse.Namespace) -> int:
-    from runner.launch.overview import survey
-    from runner.launch.slurm.again import still_there, submit_again
-    from runner.launch.slurm.commands import SlurmError
+    from runner.launch.slurm.resubmit import still_there, submit_again
+    from runner.launch.slurm.slurm_cli import SlurmError
+    from runner.launch.status import survey
 
     out = _out(options)
     overview = survey(out)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.options import add_plugins, study_of
-from roadmap.plain import choices
-from roadmap.record import folders_below
-from roadmap.study import load_study
+from roadmap.record.run import folders_below
+from roadmap.serialization import choices
+from roadmap.study.load import load_study
 
 if TYPE_CHECKING:
-    from runner.export import Trained
+    from runner.measure.export import Trained
 
 
 def add_verbs(verbs: Any) -> None:
@@ -57,7 +57,7 @@ def tell_unfinished(found: Trained) -> None:
 
 
 def export_run(options: argparse.Namespace) -> int:
-    from runner.export import SUFFIXES, export, read_trained
+    from runner.measure.export import SUFFIXES, export, read_trained
 
     study_of(options)  # with the plugins that its network may be of
     folder = find_run(options.run, options.out)

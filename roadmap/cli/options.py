@@ -9,18 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from roadmap.ablations import chosen_moves
-from roadmap.cluster import Cluster
-from roadmap.execution import Execution
-from roadmap.ladders import find_rung, ladder
-from roadmap.mixers import own_code
-from roadmap.plain import choices, from_data, parse_value, to_data
+from roadmap.data.dataset import Dataset
+from roadmap.network.mixers import own_code
 from roadmap.plugins import load_file
 from roadmap.recipe import Experiment
-from roadmap.record import Run
-from roadmap.references import is_reference, reference, references
-from roadmap.rungs import Place, Rung
-from roadmap.study import Dataset, Study, changed, load_study
+from roadmap.record.run import Run
+from roadmap.serialization import changed, choices, from_data, parse_value, to_data
+from roadmap.study.ablations import chosen_moves
+from roadmap.study.cluster import Cluster
+from roadmap.study.execution import Execution
+from roadmap.study.load import load_study
+from roadmap.study.references import is_reference, reference, references
+from roadmap.study.rungs import Place, Rung
+from roadmap.study.schema import Study
+from roadmap.study.selection import find_rung, ladder
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ def _with_data(study: Study, written: str | None) -> tuple[Study, str | None, st
     """The study with the data set that `--data` means, its name, and its path where one is given."""
     if written is None or written in study.data:
         return study, written, None
-    from roadmap.folders import describe_folder, named_path
+    from roadmap.data.image_folders import describe_folder, named_path
 
     name, path = named_path(written)
     if name is None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from roadmap.cli.options import Choice, choose, out_folder
 from roadmap.cli.text import many, table
-from roadmap.measurements import measured, read_rounds, workload_of
-from roadmap.plain import LARGEST, three_digits
-from roadmap.rungs import Rung
+from roadmap.record.benchmarks import measured, read_rounds, workload_of
+from roadmap.serialization import LARGEST, three_digits
+from roadmap.study.rungs import Rung
 
 IDLE = ("batch", "warm_up", "only", "cuda_graphs", "output")  # options of the networks alone
 
@@ -24,7 +24,7 @@ def bench_data(options: argparse.Namespace) -> int:
     out = out_folder(options, choice.study)
     rung = choice.rungs(options.steps)[-1]  # the modern recipe's, where nothing is said
     from roadmap.cli.progress import show_count
-    from runner.stages import stage_seconds  # with all that training imports: what is wrong is said before
+    from runner.measure.pipeline import stage_seconds  # with all that training imports: what is wrong is said before
 
     rounds: list[dict[str, float]] = []
     try:
@@ -42,7 +42,7 @@ def bench_data(options: argparse.Namespace) -> int:
 def _print(
     choice: Choice, rung: Rung, rounds: Sequence[dict[str, float]], needed: tuple[float | None, str], *, in_json: bool
 ) -> None:
-    from runner.stages import REST, TRAINERS, WORKERS
+    from runner.measure.pipeline import REST, TRAINERS, WORKERS
 
     stages = {stage: statistics.median(each[stage] for each in rounds) for stage in (*WORKERS, *TRAINERS, REST)}
     worker, all_of_it = (_median_sum(rounds, which) for which in (WORKERS, tuple(stages)))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from roadmap.cli.text import duration
-from roadmap.record import Run
+from roadmap.record.run import Run
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

@@ -13,7 +13,8 @@ from roadmap.cli.designs import speed
 from roadmap.cli.finished import attribution_of, finished
 from roadmap.cli.options import Choice, add_study_options, choose
 from roadmap.cli.text import many, table
-from roadmap.study import Study, load_study
+from roadmap.study.load import load_study
+from roadmap.study.schema import Study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +70,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def show_power(options: argparse.Namespace) -> int:
     from analysis.metrics import find_metric
     from analysis.statistics import SIGNIFICANCE, detectable
-    from analysis.tables import hours as hours_text
+    from analysis.tables.ladder import hours as hours_text
 
     metric, choice = find_metric(options.metric), choose(options)
     for difference in options.difference or ():
@@ -165,7 +166,7 @@ def show_attribution(options: argparse.Namespace) -> int:
 
 
 def _worths(found: Attribution, metric: Metric) -> str:
-    from analysis.tables import interval, signed
+    from analysis.tables.ladder import interval, signed
 
     digits = metric.decimals + 1
     rows = [
@@ -183,7 +184,7 @@ def _worths(found: Attribution, metric: Metric) -> str:
 
 
 def _pairs(found: Attribution, metric: Metric) -> str:
-    from analysis.tables import interval, signed
+    from analysis.tables.ladder import interval, signed
 
     told = sorted((each for each in found.interactions if each.verdict != "within noise"), key=lambda each: each.p)
     if not found.interactions:
@@ -203,7 +204,7 @@ def _pairs(found: Attribution, metric: Metric) -> str:
 def show_proxy(options: argparse.Namespace) -> int:
     from analysis.metrics import find_metric
     from analysis.statistics import SIGNIFICANCE, rank_correlation
-    from analysis.tables import interval, p_text, signed, study_table
+    from analysis.tables.ladder import interval, p_text, signed, study_table
 
     metric = find_metric(options.metric)
     (own,) = finished(options, options.regime or load_study().defaults.regime)
@@ -256,7 +257,7 @@ def _other_study(study: Study, written: str) -> tuple[pd.DataFrame, Metric]:
     import pandas as pd
 
     from analysis.metrics import TOP1, find_metric
-    from analysis.tables import published_judged
+    from analysis.tables.ladder import published_judged
 
     if not re.search(r"\.csv$", written, re.IGNORECASE):
         return published_judged(study, written), TOP1

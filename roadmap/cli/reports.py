@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from roadmap.cli.finished import Finished, attribution_of, choices_with_runs
 from roadmap.cli.options import add_study_options
 from roadmap.cli.text import INTERRUPTED
-from roadmap.study import load_study
+from roadmap.study.load import load_study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +45,7 @@ def report(options: argparse.Namespace) -> int:
     from analysis.collection import collect
     from analysis.metrics import find_metric
     from analysis.report.page import render
-    from roadmap.record import write_whole
+    from roadmap.files import write_whole
 
     metric = find_metric(options.metric)
     out = options.out or Path(load_study().defaults.out)

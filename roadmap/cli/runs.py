@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from roadmap.cli.designs import speed
 from roadmap.cli.options import Choice, add_study_options, choose, out_folder
 from roadmap.cli.text import many, table
-from roadmap.execution import MOST_RETRIES, Execution, began_with
-from roadmap.record import Run, State, folders_below, read_divergences, read_json, read_metrics, state
-from roadmap.rungs import Rung
+from roadmap.files import read_json
+from roadmap.record.folder import State, read_divergences, read_metrics, state
+from roadmap.record.run import Run, folders_below
+from roadmap.study.execution import MOST_RETRIES, Execution, began_with
+from roadmap.study.rungs import Rung
 
 if TYPE_CHECKING:
     from analysis.results import Result
@@ -74,7 +76,7 @@ class Job:
 
 def plan_jobs(choice: Choice, steps: str, seeds: int, out: Path) -> list[Job]:
     """Every run of the study with its folder and how far it is. Raises ValueError for what can't be trained."""
-    from runner.sources import check_trainable
+    from runner.data.datasets import check_trainable
 
     jobs: dict[str, Job] = {}
     existing = folders_below(out)
@@ -87,7 +89,7 @@ def plan_jobs(choice: Choice, steps: str, seeds: int, out: Path) -> list[Job]:
 
 
 def run_rungs(options: argparse.Namespace) -> int:
-    from runner.mirrors import lacking
+    from runner.train.trackers import lacking
 
     if options.on == "local" and (unused := [name for name in SLURM_OPTIONS if getattr(options, name) is not None]):
         raise ValueError(f"--{unused[0].replace('_', '-')} has no say without --on slurm")
@@ -158,7 +160,7 @@ def _check_augmentation(choice: Choice, jobs: Sequence[Job]) -> None:
 
 def _with_mirrors(choice: Choice, options: argparse.Namespace) -> Choice:
     """With those of the options. Raises ValueError for one whose package is not installed."""
-    from runner.mirrors import check_installed
+    from runner.train.trackers import check_installed
 
     given = {name: value for name in ("tensorboard", "wandb") if (value := getattr(options, name)) is not None}
     chosen = replace(choice, execution=replace(choice.execution, **given))
@@ -194,9 +196,9 @@ def _announce(choice: Choice, jobs: list[Job], waiting: list[Job]) -> None:
 def _train(choice: Choice, jobs: list[Job], waiting: list[Job], out: Path) -> list[tuple[Run, Path]] | None:
     """Trains what is waiting; returns what failed, or None in a process that only helps another to train."""
     from roadmap.cli.progress import show_progress
+    from runner.launch.distributed_worker import run_as_member, world_of_environment
     from runner.launch.local import run_all
-    from runner.launch.member import run_as_member, world_of_environment
-    from runner.machine import check_here, default_processes
+    from runner.machine.resources import check_here, default_processes
 
     tasks, execution, world = [(job.run, job.folder) for job in waiting], choice.execution, world_of_environment()
     recipes = [job.run.experiment.recipe for job in waiting]
@@ -229,7 +231,7 @@ def _train(choice: Choice, jobs: list[Job], waiting: list[Job], out: Path) -> li
 
 def _find_data(waiting: list[Job], execution: Execution) -> None:
     """Found, or downloaded, once, before every run looks for it."""
-    from runner.sources import source
+    from runner.data.datasets import source
 
     for job in waiting[:1]:
         source(job.run).find(Path(execution.data_path) if execution.data_path else None)
@@ -240,7 +242,7 @@ def _conclude(choice: Choice, steps: str, out: Path) -> None:
     from analysis.collection import collect
     from analysis.figures import draw_roadmap, save_figure
     from analysis.results import results_of, series_of_runs
-    from analysis.tables import remarks, rendered, study_table
+    from analysis.tables.ladder import remarks, rendered, study_table
 
     runs, chosen = collect(out), choice.rungs(steps)
 

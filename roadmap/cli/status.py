@@ -8,10 +8,10 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from roadmap.cli.text import duration, many, table
-from roadmap.study import load_study
+from roadmap.study.load import load_study
 
 if TYPE_CHECKING:
-    from runner.launch.overview import Overview, Standing
+    from runner.launch.status import Overview, Standing
 
 MOST_SEEDS = 6  # columns of the table; of more the counts are shown
 MOST_LINES = 20  # of a kind, below the table
@@ -19,7 +19,7 @@ MOST_LINES = 20  # of a kind, below the table
 
 def status_text(overview: Overview, runs: Sequence[Standing]) -> str:
     """A table of rungs by seeds for each regime, then what there is to say of each kind of run."""
-    from runner.launch.overview import KINDS
+    from runner.launch.status import KINDS
 
     if not runs:
         return "no runs yet"
@@ -42,7 +42,7 @@ def status_text(overview: Overview, runs: Sequence[Standing]) -> str:
 
 def _in_order(runs: Sequence[Standing]) -> list[Standing]:
     """That of the ladder, as far as they stand on it."""
-    from roadmap.ladders import ladder
+    from roadmap.study.selection import ladder
 
     study = load_study()
     names = [rung.name for name in study.regimes for rung in ladder(name, study=study)]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from roadmap.cli.designs import speed
 from roadmap.cli.options import Choice
 from roadmap.cli.text import FAILED, duration, many, table
-from roadmap.cluster import Layout
-from roadmap.record import Run
+from roadmap.record.run import Run
+from roadmap.study.cluster import Layout
 
 if TYPE_CHECKING:
     from runner.launch.slurm.submission import SubmitOptions
@@ -34,7 +34,7 @@ def submit_runs(
     conclude: Callable[[], object],
 ) -> int:
     """Submits runs, each with its folder, and `conclude` behind them; or prints what that would be."""
-    from runner.launch.slurm.commands import SlurmError
+    from runner.launch.slurm.slurm_cli import SlurmError
     from runner.launch.slurm.submit import check_path, submit
 
     check_path(out.resolve())
@@ -148,7 +148,7 @@ def _script(how: SubmitOptions, layout: Layout, jobs: Sequence[Sequence[tuple[Ru
 
 def _ask(out: Path) -> tuple[int, set[str], str]:
     """Slurm's limit of an array, the runs in its queue, and what is to be said where it does not answer."""
-    from runner.launch.slurm.commands import DEFAULT_ARRAY_LIMIT, SlurmError, limits
+    from runner.launch.slurm.slurm_cli import DEFAULT_ARRAY_LIMIT, SlurmError, limits
     from runner.launch.slurm.submit import Queue
 
     try:

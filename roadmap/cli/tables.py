@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from roadmap.cli.finished import finished
 from roadmap.cli.options import add_study_options
 from roadmap.cli.text import many, table
-from roadmap.study import load_study
+from roadmap.study.load import load_study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ SUFFIXES = {".md": "markdown", ".csv": "csv", ".tex": "latex"}
 
 def show_table(options: argparse.Namespace) -> int:
     from analysis.metrics import find_metric
-    from analysis.tables import published_judged, remarks, rendered, study_table
+    from analysis.tables.ladder import published_judged, remarks, rendered, study_table
 
     metric = find_metric(options.metric)
     if options.robustness:
@@ -94,7 +94,7 @@ def show_table(options: argparse.Namespace) -> int:
 
 
 def _show_robustness(options: argparse.Namespace) -> int:
-    from analysis.robustness import remarks, rendered, robustness_table
+    from analysis.tables.robustness import remarks, rendered, robustness_table
 
     for name, given in (("published", options.published), ("metric", options.metric != "top1")):
         if given:
@@ -130,7 +130,7 @@ def _give(text: str, output: Path | None) -> None:
     if output is None:
         print(text, end="")
         return
-    from roadmap.record import write_whole
+    from roadmap.files import write_whole
 
     output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, text.encode())
@@ -138,7 +138,7 @@ def _give(text: str, output: Path | None) -> None:
 
 
 def _as_text(tables: dict[str, pd.DataFrame], form: str, render: Callable[[pd.DataFrame], pd.DataFrame]) -> str:
-    from analysis.tables import written
+    from analysis.tables.ladder import written
 
     if form == "csv" and len(tables) > 1:
         raise ValueError("a CSV file holds one regime: choose with --regime")

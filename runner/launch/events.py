@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from roadmap.record import Run
+from roadmap.record.run import Run
 
 # "busy": another process trains it; "stopped": as it was asked to.
 ENDINGS = ("finished", "diverged", "failed", "stopped", "busy")

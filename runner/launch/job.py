@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from roadmap.execution import Execution
-from roadmap.record import Run
-from runner.distributed import Apart, World
-from runner.engine import Diverged, Report, Stopped, train
-from runner.launch.lock import Busy, exclusive
-from runner.request import Request
+from roadmap.record.run import Run
+from roadmap.study.execution import Execution
+from runner.machine.distributed import Apart, World
+from runner.machine.lock import Busy, exclusive
+from runner.machine.requests import Request
+from runner.train.engine import Diverged, Report, Stopped, train
 
 # How a run ends, and what there is to say of it.
 Ending = tuple[str, dict[str, Any]]

@@ -15,17 +15,17 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from roadmap.costs import cost
-from roadmap.execution import Execution
-from roadmap.models import NamedModel
+from roadmap.design import NamedModel
+from roadmap.network.cost import cost
 from roadmap.plugins import LOADED, load_file
-from roadmap.record import Run
-from runner.distributed import Apart, World
+from roadmap.record.run import Run
+from roadmap.study.execution import Execution
 from runner.launch.events import ENDINGS, Event
-from runner.launch.fork_server import fork_server
-from runner.launch.signals import Handler, Requests, handled
-from runner.machine import available_cores, available_gpus, default_processes
-from runner.request import Request
+from runner.machine.distributed import Apart, World
+from runner.machine.fork_server import fork_server
+from runner.machine.requests import Request
+from runner.machine.resources import available_cores, available_gpus, default_processes
+from runner.machine.signals import Handler, Requests, handled
 
 # Up to this many multiply-adds a training step (batch x image), one core a run beats all cores on one run
 # (benchmarks/side_by_side.py).
@@ -108,7 +108,7 @@ def process_context(runs: Sequence[Run] = ()) -> BaseContext:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     preload = ["runner.launch.job", "torch._dynamo"]  # the latter by the first optimizer that a process makes
-    preload += ["runner.transforms"] if any(_is_augmented(run) for run in runs) else []
+    preload += ["runner.data.transforms"] if any(_is_augmented(run) for run in runs) else []
     designs = [run.experiment.design for run in runs]
     preload += sorted({each.library for each in designs if isinstance(each, NamedModel)} - {"own"})
     return fork_server(*preload)
@@ -197,8 +197,8 @@ def _train(
 ) -> None:
     """In a process of a run: trains it and tells how it goes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides
-    from runner.device import chosen_device
     from runner.launch.job import train_job
+    from runner.machine.setup import chosen_device
 
     asked = Requests()
     told_at = 0.0

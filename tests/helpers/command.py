@@ -19,10 +19,10 @@ from typing import Any
 
 from roadmap import plugins
 from roadmap.cli import main
-from roadmap.mixers import MIXERS
-from roadmap.models import MODELS
+from roadmap.network.library_models import MODELS
+from roadmap.network.mixers import MIXERS
 from roadmap.steps import STEPS
-from roadmap.study import load_study
+from roadmap.study.load import load_study
 from tests.helpers.training import warm_fork_server
 
 PYTHON = (sys.executable,)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from roadmap.record import Run, append_metrics, write_json, write_manifest
-from roadmap.rungs import Rung
-from roadmap.study import load_study
+from roadmap.files import write_json
+from roadmap.record.folder import append_metrics, write_manifest
+from roadmap.record.run import Run
+from roadmap.study.load import load_study
+from roadmap.study.rungs import Rung
 
 ENVIRONMENT: dict[str, Any] = {
     "execution": {"processes": 2, "threads": 3},

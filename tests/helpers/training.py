@@ -16,22 +16,25 @@ from typing import Any
 
 import torch
 
-from roadmap.execution import Execution
-from roadmap.record import Run, read_json, read_metrics
-from roadmap.study import load_study
-from runner import checkpoint, engine
-from runner.device import Setup, choose_setup
-from runner.distributed import ALONE, World
-from runner.engine import Request, Training
+from roadmap.files import read_json
+from roadmap.record.folder import read_metrics
+from roadmap.record.run import Run
+from roadmap.study.execution import Execution
+from roadmap.study.load import load_study
+from runner.data.datasets import SOURCES
+from runner.data.splits import Pixels, Splits
 from runner.launch.job import train_job
-from runner.sources import SOURCES, Pixels, Splits
+from runner.machine.distributed import ALONE, World
+from runner.machine.setup import Setup, choose_setup
+from runner.train import checkpoint, engine
+from runner.train.engine import Request, Training
 
 UNTIMED = ("seconds", "images_per_second", "peak_memory_bytes")
 INTERRUPTIONS = ("finished", "restarts", "lost_steps")  # in a result: what an interruption changes
 
 # Imported by the server, for whatever its processes do.
 FORKSERVER = multiprocessing.get_context("forkserver")
-PRELOADED = ("tests.helpers.training", "runner.launch.job", "torch._dynamo", "runner.transforms", "timm")
+PRELOADED = ("tests.helpers.training", "runner.launch.job", "torch._dynamo", "runner.data.transforms", "timm")
 
 # A quarter of the digits: a data set in every process that imports this module.
 FEW_DIGITS = "few-digits"

@@ -14,8 +14,8 @@ from typing import Any
 import submitit
 from submitit.slurm.slurm import _make_sbatch_string
 
-from roadmap.cluster import Cluster
-from runner.launch.slurm import commands
+from roadmap.study.cluster import Cluster
+from runner.launch.slurm import slurm_cli
 from runner.launch.slurm.submission import Submission
 
 FIGURE_MINUTES = 30  # submitit takes a job of ten minutes or less for timed out whenever it is signalled
@@ -29,7 +29,7 @@ def sbatch(
         # Whether a job begins again is not submitit's to decide: its own rule takes every short job for timed out.
         executor = submitit.SlurmExecutor(submission.folder(out), max_num_timeout=sys.maxsize)
     except RuntimeError:
-        raise commands.SlurmError("Slurm's command srun is not on this machine; submit from a login node") from None
+        raise slurm_cli.SlurmError("Slurm's command srun is not on this machine; submit from a login node") from None
     executor.update_parameters(**_parameters(submission, out, code, after))
     with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what sbatch says, and raises it too
         return executor.submit_array(tasks)[0].job_id.split("_")[0]
@@ -59,7 +59,7 @@ def _parameters(submission: Submission, out: Path, code: Path, after: Sequence[s
 def _of_runs(submission: Submission, out: Path, code: Path) -> dict[str, Any]:
     options, layout, cluster = submission.options, submission.layout, submission.options.cluster
     folder, index = shlex.quote(str(submission.folder(out))), "${SLURM_ARRAY_TASK_ID:-0}"
-    after = f"{shlex.quote(sys.executable)} -m runner.launch.slurm.after"
+    after = f"{shlex.quote(sys.executable)} -m runner.launch.slurm.requeue"
     return {
         **_of_cluster(cluster),
         "time": max(1, math.ceil(cluster.hours * 60)),

@@ -20,10 +20,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from roadmap.cluster import Cluster, Layout
-from roadmap.execution import Execution
-from roadmap.plain import from_data, to_data
-from roadmap.record import ForeignFolder, Run, read_json, write_json
+from roadmap.files import ForeignFolder, read_json, write_json
+from roadmap.record.run import Run
+from roadmap.serialization import from_data, to_data
+from roadmap.study.cluster import Cluster, Layout
+from roadmap.study.execution import Execution
 
 FOLDER, RECORD = "slurm", "submission.json"  # below the folder of runs, and below that of a submission
 PREFIX = "roadmap-"

@@ -12,12 +12,11 @@ from pathlib import Path
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from roadmap.cluster import Layout
 from roadmap.plugins import LOADED, load_file
-from roadmap.record import Run, state
-from runner.code import snapshot
-from runner.launch.signals import handled
-from runner.launch.slurm import commands
+from roadmap.record.folder import state
+from roadmap.record.run import Run
+from roadmap.study.cluster import Layout
+from runner.launch.slurm import slurm_cli
 from runner.launch.slurm.script import sbatch
 from runner.launch.slurm.submission import (
     FOLDER,
@@ -30,8 +29,10 @@ from runner.launch.slurm.submission import (
     submitting,
 )
 from runner.launch.slurm.task import Task
+from runner.machine.signals import handled
+from runner.machine.snapshot import snapshot
 
-REFUSALS = (commands.SlurmError, FailedJobError, FailedSubmissionError)
+REFUSALS = (slurm_cli.SlurmError, FailedJobError, FailedSubmissionError)
 MISREAD = "%:\n"  # in paths, by sbatch and by PYTHONPATH
 Member = tuple[Run, Path]  # a run and its folder
 
@@ -70,7 +71,7 @@ def submit(
     out = out.resolve()
     check_path(out)
     with submitting(out), handled(signal.SIG_IGN, signal.SIGHUP):  # no half of it where a connection breaks
-        limits = commands.limits()
+        limits = slurm_cli.limits()
         queue = Queue.ask(out, limits)
         new = [member for member in members if queue.lacks(*member)]
         if not new:
@@ -114,10 +115,10 @@ class Queue:
     numbers: frozenset[str]  # of arrays
 
     @staticmethod
-    def ask(out: Path, limits: commands.Limits) -> Queue:
+    def ask(out: Path, limits: slurm_cli.Limits) -> Queue:
         """Raises SlurmError, and ValueError where Slurm hides jobs that someone else submitted."""
         submissions = {submission.name: submission for submission in read_submissions(out)}
-        jobs = [job for job in commands.queue(submissions) if submissions[job.name].jobs]
+        jobs = [job for job in slurm_cli.queue(submissions) if submissions[job.name].jobs]
         seen = {job.name for job in jobs}
         if limits.hides_jobs:
             _check_hidden([each for each in submissions.values() if each.jobs and each.name not in seen], out)
@@ -166,7 +167,7 @@ def _all_or_nothing(out: Path) -> Iterator[Callable[[Submission], Submission]]:
         left = _take_back(written, out)
         error.add_note(left)  # for who was interrupted
         if isinstance(error, REFUSALS):
-            raise commands.SlurmError(f"{_last_line(error)}; {left}") from None
+            raise slurm_cli.SlurmError(f"{_last_line(error)}; {left}") from None
         raise
 
 
@@ -176,8 +177,8 @@ def _take_back(written: Sequence[Submission], out: Path) -> str:
     Where Slurm does not even answer to that, the records stay: they tell the next submission what may be in the queue.
     """
     try:
-        commands.cancel_named([submission.name for submission in written])
-    except commands.SlurmError:
+        slurm_cli.cancel_named([submission.name for submission in written])
+    except slurm_cli.SlurmError:
         return f"what Slurm may have taken has a name in {out / FOLDER}, and is not submitted twice"
     for submission in written:
         submission.remove(out)

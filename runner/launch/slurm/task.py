@@ -13,11 +13,12 @@ from typing import Any
 import submitit
 
 from roadmap.plugins import load_file
-from roadmap.record import Run, state
-from runner.distributed import ADDRESS, Apart, World
+from roadmap.record.folder import state
+from roadmap.record.run import Run
 from runner.launch.events import ENDINGS, Event
-from runner.launch.signals import Requests, handled
 from runner.launch.slurm.submission import Failure, JobFiles, SubmitOptions, one_more_stop
+from runner.machine.distributed import ADDRESS, Apart, World
+from runner.machine.signals import Requests, handled
 
 BUSY_SECONDS = 300  # that another process may still hold a run: one of a node that Slurm took for dead
 # Both ask that the state is saved and training ends: the first comes before preemption and at the end of the hours, the
@@ -69,8 +70,8 @@ class Task:
         return submitit.helpers.DelayedSubmission(self)
 
     def _train_one(self, environment: submitit.JobEnvironment) -> str:
-        from runner.device import chosen_device
         from runner.launch.job import train_job
+        from runner.machine.setup import chosen_device
 
         ((run, folder),) = self.runs
         world, requests, cores = self._world(environment), Requests(), self.options.cluster.cpus_per_task
@@ -100,7 +101,7 @@ class Task:
 
     def _train_packed(self) -> str:
         from runner.launch.local import run_all
-        from runner.machine import available_gpus
+        from runner.machine.resources import available_gpus
 
         endings: list[tuple[Run, str, dict[str, Any]]] = []
 

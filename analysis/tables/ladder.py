@@ -1,0 +1,224 @@
+"""The paper's table beside the reproduced one: as numbers, and as a person reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis.metrics import METRICS, TOP1, Metric
+from analysis.published import Published
+from analysis.results import (
+    Result,
+    judge_published,
+    judge_results,
+    published_rows_of,
+    published_sample,
+    published_table,
+)
+from analysis.statistics import Judgement, judge
+from roadmap.network.cost import cost
+from roadmap.study.schema import Study
+from roadmap.study.selection import ladder
+
+FORMATS = ("markdown", "csv", "latex")
+
+
+def study_table(study: Study, results: Sequence[Result], metric: Metric = TOP1) -> pd.DataFrame:
+    """A row a rung, in full precision: accuracies in percent, differences in points, counts one by one.
+
+    `difference` is to the published figure, `change` to the rung before.
+    """
+    judged = judge_results(results, metric)
+    published = published_rows_of(study, results) if metric.published else {}
+    rows = [_row(each, judged[each.rung.name], published.get(each.rung.name), metric) for each in results]
+    return pd.DataFrame(rows)
+
+
+def _row(result: Result, judged: Judgement, published: Published | None, metric: Metric) -> dict[str, Any]:
+    rung, held = result.rung, _against(published, result.values(metric))
+    return {
+        "metric": metric.name,
+        "rung": rung.name,
+        "title": rung.title,
+        "group": rung.group,
+        "adopted": rung.adopted,
+        "published": published.top1_mean if published else None,
+        "published_std": published.top1_std if published else None,
+        **_measured(judged),
+        "difference": held.change.difference if held.change else None,
+        "difference_p": held.p,
+        "agreement": _AGREEMENT.get(str(held.verdict), held.verdict),
+        **_changed(judged),
+        "ema": sample.mean if (sample := result.sample(METRICS["ema"])) else None,
+        "no_effect": rung.no_effect,
+        "diverged": len(result.diverged_seeds),
+        "parameters": result.cost.parameters,
+        "macs": result.cost.macs,
+        "device_hours": result.total("device_hours") if result.seeds else None,
+    }
+
+
+def _measured(judged: Judgement) -> dict[str, Any]:
+    sample = judged.sample
+    low, high = (sample and sample.interval) or (None, None)
+    found = (sample.n, sample.mean, sample.std) if sample else (0, None, None)
+    return dict(zip(("n", "mean", "std", "low", "high"), (*found, low, high), strict=True))
+
+
+def _changed(judged: Judgement) -> dict[str, Any]:
+    change = judged.change
+    low, high = (change and change.interval) or (None, None)
+    return {
+        "parent": judged.parent,
+        "change": change.difference if change else None,
+        "change_low": low,
+        "change_high": high,
+        "p": change.p if change else None,
+        "p_corrected": judged.p,
+        "method": change.method if change else None,
+        "within_spread": judged.within_spread,
+        "verdict": judged.verdict,
+    }
+
+
+_AGREEMENT = {"better": "higher", "worse": "lower"}
+
+
+def _against(published: Published | None, values: Mapping[int, float]) -> Judgement:
+    """A rung's own runs against the published ones, each for itself: corrected, agreement would be easier to claim."""
+    if published is None:
+        return Judgement()
+    return judge([("published", None, published_sample(published)), ("own", "published", values)])["own"]
+
+
+def published_judged(study: Study, regime: str) -> pd.DataFrame:
+    """The paper's own table, judged by its printed deviations. Raises ValueError for a regime that it lacks."""
+    rows, judged, found = published_table(study, regime), judge_published(study, regime), []
+    for rung in ladder(regime, study=study):
+        if row := rows.get(rung.name):
+            counted = cost(rung.experiment.design)
+            named: dict[str, Any] = {"metric": TOP1.name, "rung": rung.name, "title": rung.title, "group": row.group}
+            named |= {"adopted": row.adopted}
+            measured = _measured(judged[rung.name])
+            counts = {"parameters": counted.parameters, "macs": counted.macs}
+            found.append(named | measured | _changed(judged[rung.name]) | counts)
+    return pd.DataFrame(found)
+
+
+def rendered(table: pd.DataFrame, metric: Metric = TOP1) -> pd.DataFrame:
+    """The table in words and rounded numbers; columns that would be empty are left out."""
+    digits = metric.decimals + 1
+    columns: dict[str, list[str]] = {"rung": list(table["rung"])}
+    rows = table.to_dict("records")
+    if "published" in table:
+        columns["published"] = [spread(row["published"], row["published_std"], digits) for row in rows]
+    columns[metric.title] = [_accuracy(row, digits) for row in rows]
+    if "published" in table or (table["n"] > 1).any():
+        columns["runs"] = [str(row["n"]) for row in rows]
+    if "difference" in table:
+        columns["to published"] = [signed(row["difference"], digits) for row in rows]
+        columns["that is"] = [_text(row["agreement"]) for row in rows]
+    columns["change"] = ["no effect" if row.get("no_effect") else signed(row["change"], digits) for row in rows]
+    columns["95 % interval"] = [interval((row["change_low"], row["change_high"]), digits) for row in rows]
+    columns["p, corrected"] = [p_text(row["p_corrected"]) for row in rows]
+    columns["verdict"] = ["" if row.get("no_effect") else _text(row["verdict"]) for row in rows]
+    if "ema" in table and metric != METRICS["ema"]:
+        columns["EMA top-1 %"] = [_text(row["ema"], ".2f") for row in rows]
+    columns["parameters"] = [f"{row['parameters'] / 1e6:.2f} M" for row in rows]
+    columns["MACs"] = [
+        f"{row['macs'] / 1e9:.2f} G" if row["macs"] >= 1e8 else f"{row['macs'] / 1e6:.2f} M" for row in rows
+    ]
+    if "device_hours" in table:
+        columns["device-hours"] = [hours(row["device_hours"]) for row in rows]
+    return pd.DataFrame({name: cells for name, cells in columns.items() if any(cells)})
+
+
+def _text(value: Any, form: str = "") -> str:
+    return "" if pd.isna(value) else format(value, form)
+
+
+def hours(value: Any) -> str:
+    """To three digits or so."""
+    return _text(value, ".3g" if pd.isna(value) or value < 999.5 else ",.0f")
+
+
+def spread(mean: Any, std: Any, digits: int) -> str:
+    return _text(mean, f".{digits}f") + ("" if pd.isna(std) else f" ±{std:.{digits}f}")
+
+
+def _accuracy(row: dict[Any, Any], digits: int) -> str:
+    told = [spread(row["mean"], row["std"], digits)] if row["n"] else []
+    if row.get("diverged"):
+        told.append(f"{row['diverged']} diverged" if row["n"] else "diverged")
+    return ", ".join(told) or "-"
+
+
+def signed(value: Any, digits: int) -> str:
+    return _text(value, f"+.{digits}f")
+
+
+def interval(ends: tuple[float, float] | None, digits: int) -> str:
+    return "" if ends is None or pd.isna(ends[0]) else f"{ends[0]:+.{digits}f} to {ends[1]:+.{digits}f}"
+
+
+def p_text(value: Any) -> str:
+    return "" if pd.isna(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def written(table: pd.DataFrame, form: str, render: Callable[[pd.DataFrame], pd.DataFrame], title: str = "") -> str:
+    """As Markdown or LaTeX (booktabs), rendered; as CSV, in full precision, without the title.
+
+    Raises ValueError for another format.
+    """
+    if form == "csv":
+        return table.to_csv(index=False)
+    shown = render(table)
+    if form == "markdown":
+        lines = [list(shown.columns), ["---"] * shown.shape[1], *shown.to_numpy().tolist()]
+        rows = "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+        return (f"**{title}**\n\n" if title else "") + rows
+    if form == "latex":
+        escaped = shown.rename(columns=lambda name: name.replace("%", "\\%"))
+        text = str(escaped.style.hide(axis="index").format(escape="latex").to_latex(hrules=True))
+        return f"% {title}\n% \\usepackage{{booktabs}}\n" + text.replace("±", "$\\pm$")
+    raise ValueError(f"unknown format {form!r}; valid: {', '.join(FORMATS)}")
+
+
+def remarks(table: pd.DataFrame) -> list[str]:
+    """What a reader of a table should know, in sentences."""
+    said = []
+    if not table["n"].any():
+        return ["No finished run has this metric."]
+    if (table["n"] <= 1).all():
+        published = "published" not in table
+        said.append(
+            "No deviation is printed, so that no change can be told from noise."
+            if published
+            else "One seed can't tell a change from noise; --seeds 3 shows the spread."
+        )
+    digits = METRICS[str(table["metric"].iloc[0])].decimals + 1
+    spread = set(table.loc[table["std"].notna(), "rung"])
+    within = [
+        row["rung"]
+        for row in table.to_dict("records")
+        if row["within_spread"] is True and {row["rung"], row["parent"]} <= spread
+    ]
+    if within:
+        said.append(
+            "No larger than the spread of either rung's runs (one standard deviation): "
+            + "; ".join(
+                f"{row['rung']} {row['change']:+.{digits}f}, spread {_spreads(table, row, digits)}"
+                for row in table.to_dict("records")
+                if row["rung"] in within
+            )
+            + "."
+        )
+    return said
+
+
+def _spreads(table: pd.DataFrame, row: dict[Any, Any], digits: int) -> str:
+    """Before and after the step."""
+    before = table.loc[table["rung"] == row["parent"], "std"]
+    return " and ".join(f"{std:.{digits}f}" for std in (*before, row["std"]))

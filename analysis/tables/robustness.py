@@ -1,0 +1,125 @@
+"""What networks are worth under other distributions: corruption errors, and the paper's Table 8 beside them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.published import Robustness, alexnet_errors, published_robustness
+from analysis.results import Result
+from analysis.statistics import Sample
+from analysis.tables.ladder import spread
+from roadmap.data.robustness import CORRUPTIONS, EXTRA, SEVERITIES, SHIFTS, Evaluation, read_evaluations
+
+COLUMNS = {"imagenet-c": "C (mCE)", "imagenet-a": "A", "imagenet-r": "R", "imagenet-sketch": "Sketch"}
+
+
+def errors_of(found: Iterable[Evaluation]) -> dict[str, dict[str, float]]:
+    """Top-1 errors in percent, by corruption and severity, in order."""
+    by_part = {each.part: 100 - each.top1 for each in found}
+    errors = {
+        name: {severity: by_part[part] for severity in SEVERITIES if (part := f"{name}/{severity}") in by_part}
+        for name in (*CORRUPTIONS, *EXTRA)
+    }
+    return {name: each for name, each in errors.items() if each}
+
+
+def corruption_error(name: str, errors: Mapping[str, float]) -> float | None:
+    """CE, percent: the mean error over AlexNet's, as Hendrycks and Dietterich (2019) define it.
+
+    None where one of the five severities is missing, or AlexNet's error is not published (of the extra corruptions).
+    """
+    alexnet = alexnet_errors().get(name)
+    if alexnet is None or set(errors) != set(SEVERITIES):
+        return None
+    return statistics.fmean(errors.values()) / alexnet
+
+
+def mean_corruption_error(errors: Mapping[str, Mapping[str, float]]) -> float | None:
+    """mCE, percent: the mean CE of the fifteen corruptions; None where it is not whole."""
+    each = [corruption_error(name, errors.get(name, {})) for name in CORRUPTIONS]
+    return None if None in each else statistics.fmean(value for value in each if value is not None)
+
+
+def worth_of(found: Sequence[Evaluation], data: str) -> float | None:
+    """A network's figure for a set, percent: mCE of ImageNet-C, else top-1; None where it was not measured whole."""
+    of_it = [each for each in found if each.data == data]
+    if not of_it:
+        return None
+    return mean_corruption_error(errors_of(of_it)) if SHIFTS[data].corrupted else of_it[-1].top1
+
+
+def measured_of(folder: Path, epochs: int) -> list[Evaluation]:
+    """What was measured of a run's raw weights, trained to the end: of each published set the whole with most images.
+
+    Parts of several wholes, such as folders of which one is incomplete, are not mixed; of equals the newest counts.
+    """
+    wholes: dict[str, dict[str, dict[str, Evaluation]]] = {}
+    for each in read_evaluations(folder):
+        if each.data in SHIFTS and each.weights == "raw" and each.trained[0] >= epochs:
+            of_set = wholes.setdefault(each.data, {})
+            of_set[each.whole] = {**of_set.pop(each.whole, {}), each.part: each}  # last what was measured last
+    most = [max(reversed(of_set.values()), key=_images) for of_set in wholes.values()]
+    return [each for parts in most for each in parts.values()]
+
+
+def _images(parts: Mapping[str, Evaluation]) -> int:
+    return sum(each.images - each.skipped for each in parts.values())
+
+
+def robustness_table(results: Sequence[Result], out: Path) -> pd.DataFrame:
+    """A row for each rung with runs below `out` that were evaluated, then the rows of the paper's Table 8.
+
+    Percent, means over the seeds: top-1 accuracies, and of ImageNet-C the mean corruption error.
+    """
+    rows = [row for result in results if (row := _row(result, out))]
+    return pd.DataFrame(rows + [_published_row(each) for each in published_robustness()])
+
+
+def _row(result: Result, out: Path) -> dict[str, object] | None:
+    epochs = result.run.experiment.recipe.epochs
+    runs = {seed: measured_of(out / row["folder"], epochs) for seed, row in result.seeds.items()}
+    runs = {seed: found for seed, found in runs.items() if found}
+    if not runs:
+        return None
+    row: dict[str, object] = {"model": result.rung.name, "trained": result.run.data, "runs": len(runs)}
+    row |= _sampled("clean", [float(result.seeds[seed]["top1"]) for seed in runs])
+    for data in COLUMNS:
+        values = [value for found in runs.values() if (value := worth_of(found, data)) is not None]
+        row |= _sampled(data, values)
+        images = [_images({each.part: each for each in found if each.data == data}) for found in runs.values()]
+        row[f"{data}_images"] = max(images) if values else None
+    return row
+
+
+def remarks(table: pd.DataFrame) -> list[str]:
+    """How many images stand behind one's own figures."""
+    said = []
+    for row in table[table["runs"] > 0].to_dict("records"):
+        images = {SHIFTS[data].title: row[f"{data}_images"] for data in COLUMNS}
+        counts = [f"{int(count):,} of {title}" for title, count in images.items() if count > 0]
+        said += [f"{row['model']}: on {', '.join(counts)}."] if counts else []
+    return said
+
+
+def _sampled(name: str, values: Sequence[float]) -> dict[str, object]:
+    sample = Sample.of(values) if values else None
+    return {name: sample.mean if sample else None, f"{name}_std": sample.std if sample else None}
+
+
+def _published_row(each: Robustness) -> dict[str, object]:
+    trained = f"{each.pretraining or 'imagenet'}, {each.image_size} pixels"
+    return {"model": each.model, "trained": f"{trained}, as published", "runs": 0, **each.worth}
+
+
+def rendered(table: pd.DataFrame) -> pd.DataFrame:
+    """The table in rounded numbers, - where nothing was measured."""
+    columns: dict[str, list[str]] = {"model": list(table["model"]), "trained on": list(table["trained"])}
+    columns["runs"] = [str(runs) if runs else "" for runs in table["runs"]]
+    rows = table.to_dict("records")
+    for name, title in {"clean": "clean", **COLUMNS}.items():
+        columns[title] = [spread(row[name], row.get(f"{name}_std"), 2 if row["runs"] else 1) or "-" for row in rows]
+    return pd.DataFrame(columns)

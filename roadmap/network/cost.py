@@ -1,0 +1,80 @@
+"""Parameters and multiply-adds of a design, by arithmetic alone; of another library's model by torch's counter.
+
+Counted as the paper's tables do: the convolutions and the linear layer, one multiply-add as one; norms,
+activations, biases and pooling count nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from roadmap.design import Design, NamedModel
+from roadmap.network.counts import count_named
+from roadmap.network.mixers import find_mixer
+from roadmap.network.plan import BlockPlan, Layer, plan
+
+
+@dataclass(frozen=True)
+class Cost:
+    parameters: int
+    macs: int  # multiply-adds of one image
+
+
+def cost(design: Design | NamedModel, input_size: int = 224, num_classes: int = 1000) -> Cost:
+    """What a design costs for square images of `input_size` pixels.
+
+    Raises ValueError where the image is too small for the design.
+    """
+    if isinstance(design, NamedModel):
+        return Cost(*count_named(design, input_size, num_classes))
+    network = plan(design)
+    counter = _Counter(input_size)
+    counter.layer(network.stem)
+    if network.pool:
+        counter.size = (counter.size - 1) // 2 + 1
+    counter.norm(network.stem_norm, network.stem.outputs)
+    for stage in network.stages:
+        if stage.downsampling:
+            counter.norm(stage.downsampling_norm, stage.downsampling.inputs)
+            counter.layer(stage.downsampling)
+        for block in stage.blocks:
+            counter.block(block)
+    counter.norm(network.head_norm, network.features)
+    counter.parameters += (network.features + 1) * num_classes
+    counter.macs += network.features * num_classes
+    return Cost(counter.parameters, counter.macs)
+
+
+class _Counter:
+    """Sums over the layers, following the side of the image."""
+
+    def __init__(self, size: int) -> None:
+        self.input_size = self.size = size
+        self.parameters = self.macs = 0
+
+    def layer(self, layer: Layer) -> None:
+        before = self.size
+        self.size = (self.size + 2 * layer.padding - layer.kernel) // layer.stride + 1
+        if self.size < 1:
+            raise ValueError(f"images of {self.input_size} pixels are too small for this design")
+        if layer.mixer:
+            mixer = find_mixer(layer.mixer)
+            self.parameters += mixer.parameters(layer)
+            self.macs += mixer.macs(layer, before, self.size)
+        else:
+            weights = layer.outputs * layer.inputs // layer.groups * layer.kernel**2
+            self.parameters += weights + (layer.outputs if layer.bias else 0)
+            self.macs += weights * self.size**2
+        self.norm(layer.norm, layer.outputs)
+
+    def norm(self, norm: str | None, channels: int) -> None:
+        self.parameters += 2 * channels if norm else 0
+
+    def block(self, block: BlockPlan) -> None:
+        size = self.size
+        for layer in block.layers:
+            self.layer(layer)
+        self.parameters += block.outputs if block.layer_scale is not None else 0
+        if block.shortcut:
+            self.size = size
+            self.layer(block.shortcut)

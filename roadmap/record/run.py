@@ -1,0 +1,85 @@
+"""A run, and its identity: a hash over everything that decides its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from roadmap.data.dataset import Dataset
+from roadmap.design import Design, simplest
+from roadmap.files import digest
+from roadmap.recipe import Experiment
+from roadmap.serialization import from_data, to_data
+
+FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a rung of a regime on a data set, with one seed."""
+
+    regime: str
+    rung: str
+    experiment: Experiment
+    data: str  # the data set's name
+    dataset: Dataset
+    seed: int
+    fidelity: str
+    mixers: dict[str, str] = field(default_factory=dict)  # users' own code in the network, with each one's hash
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash over everything that decides the result, every default written out.
+
+        Where the rung stands in a study, paths, hosts, devices and worker counts are no part of it.
+        """
+        # The data set's own changes to the recipe are in the recipe by now.
+        return digest({"format": FORMAT, **self._decisive(), "dataset": to_data(replace(self.dataset, recipe={}))})
+
+    def _decisive(self) -> dict[str, Any]:
+        data = self.dataset.content or self.data  # a folder is what it holds, whatever it is called
+        named = {"data": data, "seed": self.seed, "fidelity": self.fidelity, "mixers": self.mixers}
+        return {"experiment": canonical(self.experiment), **named}
+
+    @property
+    def crops_by_batch(self) -> bool:
+        """Whether images are cropped and mirrored a batch at a time: small ones in memory, with no more to be done."""
+        in_memory = self.dataset.content is None and self.data != "imagenet"  # not in a folder
+        recipe = self.experiment.recipe
+        return in_memory and recipe.crop == "padded" and recipe.randaugment is None
+
+    @property
+    def name(self) -> str:
+        return f"{self.regime}/{self.rung}-s{self.seed}"
+
+    def folder(self, out: Path, existing: Mapping[str, Path] | None = None) -> Path:
+        """The folder of this run below `out`: the one that has its identity, under whatever rung, else a new one.
+
+        `existing` are the folders there are, by identity, for who asks for many.
+        """
+        found = (folders_below(out) if existing is None else existing).get(self.identity)
+        return found or out / f"{self.name}-{self.identity}"
+
+
+def canonical(experiment: Experiment) -> dict[str, Any]:
+    """An experiment as plain data, the same for all that mean the same. Not to be changed: it is kept."""
+    if isinstance(experiment.design, Design):
+        return _canonical(experiment)
+    return _canonical.__wrapped__(experiment)  # among a model's arguments 0, 0.0 and false are equal, and not the same
+
+
+@lru_cache(maxsize=4096)  # many runs differ in their seed alone
+def _canonical(experiment: Experiment) -> dict[str, Any]:
+    design = experiment.design
+    plain = replace(experiment, design=simplest(design) if isinstance(design, Design) else design)
+    # Through the types, so that a width of 1 and of 1.0 are one.
+    canonical: dict[str, Any] = to_data(from_data(Experiment, to_data(plain)))
+    return canonical
+
+
+def folders_below(out: Path) -> dict[str, Path]:
+    """Every folder that is named as a run's, by the identity in its name."""
+    return {path.name.rpartition("-")[2]: path for path in sorted(out.glob("*/*-s*-*"), reverse=True)}

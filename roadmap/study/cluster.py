@@ -1,0 +1,139 @@
+"""How jobs are submitted to a cluster, as plain data."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from roadmap.recipe import Recipe
+from roadmap.serialization import choices, from_data
+from roadmap.study.execution import Execution, accumulation
+
+NAMED = 8  # layouts that a refusal names
+FIGURE_KEYS = ("partition", "account", "qos", "constraint", "memory_gb", "sbatch", "setup")
+FIGURE_MEMORY_GB = 4
+# Options of sbatch that follow from other keys of a profile, or from what is submitted.
+OWNED = set("partition account qos constraint nodes ntasks ntasks-per-node gpus-per-node cpus-per-task mem".split())
+OWNED |= set("time signal array dependency job-name output error open-mode chdir requeue no-requeue".split())
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The processes that train a run, one a device."""
+
+    nodes: int
+    tasks_per_node: int
+
+    @property
+    def processes(self) -> int:
+        return self.nodes * self.tasks_per_node
+
+    def __str__(self) -> str:
+        return f"{self.nodes} x {self.tasks_per_node}"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A profile of `ablations.yaml`: what a job asks for. None of it is part of a run's identity."""
+
+    hours: float  # of a job at most; a run that needs more goes on in the next
+    nodes: int = 1
+    tasks_per_node: int | None = None  # None: one a GPU, or one where there are none
+    gpus_per_node: int = 0
+    cpus_per_task: int = 1
+    memory_gb: float | None = None  # of a node; None: as the cluster has it
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    device: str | None = None  # an entry of `devices`, for estimates; None: the regime's
+    save_seconds: int = 90  # before the end of its hours a job is asked to save its state
+    most_crashes: int = 3  # after which a job is not tried again
+    sbatch: dict[str, str | int | float | bool] = field(default_factory=dict)  # further options of sbatch
+    figure: dict[str, Any] = field(default_factory=dict)  # what differs for the job that draws the figure
+    setup: tuple[str, ...] = ()  # lines of the shell, first in each job
+    execution: dict[str, Any] = field(default_factory=dict)  # what differs from the section `execution`
+
+    def __post_init__(self) -> None:
+        least = {"nodes": 1, "gpus_per_node": 0, "cpus_per_task": 1, "save_seconds": 0, "most_crashes": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least {value}")
+        if self.tasks_per_node is not None and self.tasks_per_node < 1:
+            raise ValueError(f"tasks_per_node is {self.tasks_per_node}, expected at least 1")
+        if self.gpus_per_node and self.tasks_per_node not in (None, self.gpus_per_node):
+            raise ValueError(f"tasks_per_node is {self.tasks_per_node}, expected one a GPU: {self.gpus_per_node}")
+        if not 0 < self.hours < 10_000:
+            raise ValueError(f"hours is {self.hours:g}, expected more than 0")
+        if self.memory_gb is not None and self.memory_gb <= 0:
+            raise ValueError(f"memory_gb is {self.memory_gb:g}, expected more than 0")
+        for key in self.sbatch:
+            if key.replace("_", "-") in OWNED:
+                raise ValueError(f"sbatch.{key}: it has a key of its own in the profile, or is chosen for each job")
+            if not re.fullmatch(r"[a-z][a-z_-]+", key):
+                raise ValueError(f"sbatch.{key}: not an option's long name without its dashes, such as reservation")
+        unknown = sorted(self.figure.keys() - FIGURE_KEYS)
+        if unknown:
+            raise ValueError(f"figure.{unknown[0]}: unknown; {choices(FIGURE_KEYS, unknown[0])}")
+        if self.figure:
+            try:
+                self.for_figure()
+            except ValueError as error:
+                raise ValueError(f"figure: {error}") from None
+        if self.save_seconds >= self.hours * 3600:
+            raise ValueError(f"save_seconds is {self.save_seconds}, but hours has {self.hours * 3600:g} seconds in all")
+        if "processes" in self.execution:
+            raise ValueError("execution.processes is nodes x tasks_per_node here; leave it out")
+        for name, text in {"partition": self.partition, "account": self.account, "qos": self.qos}.items():
+            if text == "":
+                raise ValueError(f"{name} is empty; leave it out, or null")
+
+    def for_figure(self) -> Cluster:
+        """For the job that draws the figure: small, on no GPU, and with none of `sbatch`, which may ask for more."""
+        own = {"memory_gb": FIGURE_MEMORY_GB, "constraint": None, "sbatch": {}, **self.figure}
+        small: Cluster = from_data(Cluster, {"hours": 1.0, **{key: getattr(self, key) for key in FIGURE_KEYS}, **own})
+        return small
+
+    @property
+    def full(self) -> Layout:
+        return Layout(self.nodes, self.tasks_per_node or self.gpus_per_node or 1)
+
+    def layout(self, recipe: Recipe, execution: Execution) -> Layout:
+        """The processes that train a run of that recipe.
+
+        All of them, but where `execution.device_batch` is a number and the batch too small for so many: then as few as
+        take that many images each. Raises ValueError with layouts that can make the batch, where this can't.
+        """
+        full, each = self.full, execution.device_batch
+        layout = full
+        if each != "auto" and recipe.batch_size < full.processes * each:
+            layout = _fewest(full, max(1, recipe.batch_size // each))
+        try:
+            accumulation(recipe, layout.processes, each)
+        except ValueError as error:
+            able = _able(full, recipe, execution)
+            raise ValueError(f"{full} processes (nodes x tasks a node): {error}. Layouts that can: {able}") from None
+        return layout
+
+
+def _fewest(full: Layout, processes: int) -> Layout:
+    """So many on as few nodes as it takes; all of them where no layout has so many."""
+    for nodes in range(1, full.nodes + 1):
+        if processes % nodes == 0 and processes // nodes <= full.tasks_per_node:
+            return Layout(nodes, processes // nodes)
+    return full
+
+
+def _able(full: Layout, recipe: Recipe, execution: Execution) -> str:
+    """Layouts that can make the batch, those nearest to the wanted one first."""
+    able = []
+    for nodes in range(1, 2 * full.nodes + 1):
+        for tasks in range(1, full.tasks_per_node + 1):
+            try:
+                accumulation(recipe, nodes * tasks, execution.device_batch)
+            except ValueError:
+                continue
+            able.append(Layout(nodes, tasks))
+    near = sorted(able, key=lambda layout: (abs(layout.processes - full.processes), layout.nodes))
+    return ", ".join(map(str, near[:NAMED])) or "none with this device_batch"

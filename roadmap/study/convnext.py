@@ -1,0 +1,29 @@
+"""ConvNeXts of the sizes that the paper compares with other systems."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from roadmap.design import Design, map_blocks
+from roadmap.serialization import choices
+from roadmap.steps import convnext_design
+from roadmap.study.load import load_study
+from roadmap.study.schema import Sibling, Study
+
+
+def convnext(name: str, study: Study | None = None) -> Design:
+    """The design of `convnext-t` to `convnext-xl`, or of an isotropic `convnext-iso-s`, `-b` or `-l`.
+
+    Raises ValueError for a name that the study's family does not have.
+    """
+    study = study or load_study()
+    if name not in study.family:
+        raise ValueError(f"unknown ConvNeXt {name!r}; {choices(study.family, name)}")
+    return sibling_design(study.family[name])
+
+
+def sibling_design(sibling: Sibling) -> Design:
+    design = convnext_design(sibling.width, sibling.depths)
+    if sibling.isotropic:
+        design = replace(design, stem=replace(design.stem, kernel=sibling.patch, stride=sibling.patch, last_norm=None))
+    return map_blocks(design, lambda block: replace(block, layer_scale=sibling.layer_scale))

@@ -1,0 +1,94 @@
+"""The file `ablations.yaml`: found, read and checked."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from roadmap.plugins import load_file
+from roadmap.serialization import changed, check_keys, from_data
+from roadmap.steps import find_step
+from roadmap.study.schema import Study
+from roadmap.study.validation import check_names, check_variant
+
+FILE_NAME = "ablations.yaml"
+
+
+def study_path() -> Path:
+    """The working directory's `ablations.yaml`, else the one that came with the package."""
+    package = Path(__file__).parent.parent
+    # A checkout that is installed for editing has the file beside the package.
+    candidates = (Path.cwd() / FILE_NAME, package / FILE_NAME, package.parent / FILE_NAME)
+    return next(path for path in candidates if path.exists())
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Refuses a key that stands twice: YAML's own loaders let the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key for key, _ in node.value if isinstance(key.value, str)]
+        for i, key in enumerate(keys):
+            if key.value in [other.value for other in keys[:i]]:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+@cache
+def load_study(path: Path | None = None) -> Study:
+    """The study of that file, or of the file that is found.
+
+    Raises ValueError with the file, the key path and the valid choices where something is wrong in it.
+    """
+    path = path or study_path()
+    try:
+        if not path.is_file():
+            raise ValueError(f"{path}: not a file")
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: can't be read: {error}") from None
+    try:
+        if isinstance(data, dict):
+            for plugin in from_data(tuple[str, ...], data.get("plugins", []), "plugins"):
+                load_file(path.parent / plugin)
+        return parse_study(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def parse_study(data: Any) -> Study:
+    """Plain data as a study, with every name and parameter in it checked."""
+    if data is None:
+        raise ValueError("the file is empty")
+    check_keys(data, Study.__dataclass_fields__, "")
+    if data.get("format") != 1:
+        raise ValueError(f"format: {data.get('format')!r} is not valid; this version reads 1")
+    study: Study = from_data(Study, data)
+    check_names(study)
+    for name, regime in study.regimes.items():
+        for fidelity in study.fidelities:
+            study.start(name, fidelity, regime.data)
+            for i, entry in enumerate(study.ladder):
+                given = study.parameters(entry.step, name, fidelity, regime.data)
+                step = find_step(entry.step)
+                for missing in step.required[1 if entry.variants else 0 :]:
+                    if missing not in given:
+                        raise ValueError(f"regimes.{name}.steps.{entry.step}.{missing}: missing")
+                for value in entry.variants:
+                    step.variant(value, f"ladder[{i}].variants")
+        for step_name, variants in regime.variants.items():
+            for i, written in enumerate(variants):
+                check_variant(step_name, written, f"regimes.{name}.variants.{step_name}[{i}]")
+    for name, cluster in study.clusters.items():
+        changed(study.execution, cluster.execution, f"clusters.{name}.execution")
+    for name, dataset in study.data.items():
+        for recipe in study.recipes.values():
+            changed(recipe, dataset.recipe, f"data.{name}.recipe")
+    return study

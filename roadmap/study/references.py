@@ -1,0 +1,77 @@
+"""The systems that the rungs are compared with, as rungs of their own: the same recipe, data and records."""
+
+from __future__ import annotations
+
+from roadmap.design import Design, NamedModel
+from roadmap.network.library_models import MODELS
+from roadmap.recipe import Experiment
+from roadmap.serialization import changed, choices
+from roadmap.study.convnext import sibling_design
+from roadmap.study.rungs import Place, Rung
+from roadmap.study.schema import Form, Reference, Study
+
+REFERENCE = "Reference"
+RECIPE = "modern"
+
+
+def references(place: Place, written: str) -> tuple[Rung, ...]:
+    """The rungs of names parted by commas, in the study's order; "all" are those that the regime has a form of.
+
+    A name is one of the study's references, that of a model which a plugin registered, or a model as it is written
+    there, `timm/resnet18`. Raises ValueError for what is none.
+    """
+    names = [name.strip() for name in written.split(",")]
+    whole = [name for name in place.study.references if place.study.references[name].form_in(place.regime)]
+    if "all" in names:
+        names = [*whole, *(name for name in names if name != "all" and name not in whole)]
+    order = {name: i for i, name in enumerate(whole)}
+    return tuple(
+        reference(place, name) for name in sorted(dict.fromkeys(names), key=lambda name: order.get(name, len(order)))
+    )
+
+
+def is_reference(study: Study, name: str) -> bool:
+    return name in study.references or name in MODELS or name.partition("/")[0] in ("timm", "torchvision", "own")
+
+
+def as_published(study: Study, regime: str, name: str) -> bool:
+    """Whether a regime has a reference in the form that published figures are of, not in one of its own."""
+    its = study.references.get(name)
+    return its is not None and its.form is not None and its.form_in(regime) == its.form
+
+
+def reference(place: Place, name: str) -> Rung:
+    """One of them. Raises ValueError with the valid names, or where the regime has no form of it."""
+    found = _find(place.study, name)
+    form, where = found.form_in(place.regime), f"references.{name}"
+    if form is None:
+        why = "is a published figure alone" if found.form is None else "has no form for it"
+        raise ValueError(f"reference {name!r} can't be trained in regime {place.regime!r}: it {why}")
+    modern = place.study.recipe(RECIPE, place.regime, place.fidelity, place.data)
+    if found.form:  # also where the regime has a form of its own: what is wrong there is wrong
+        changed(modern, found.form.recipe, f"{where}.form.recipe")
+    recipe = changed(modern, form.recipe, where)
+    experiment = Experiment(_network(place.study, form, where), recipe)
+    return Rung(name.replace("/", "-"), found.title, REFERENCE, True, experiment, None)
+
+
+def _find(study: Study, name: str) -> Reference:
+    if name in study.references and name in MODELS:
+        raise ValueError(f"{name!r} is a reference of the study already; the plugin's model needs another name")
+    if name in study.references:
+        return study.references[name]
+    if name in MODELS:
+        return Reference(name, form=Form(f"own/{name}"))
+    if "/" in name:
+        return Reference(name, form=Form(name))
+    known = dict.fromkeys([*study.references, *MODELS])
+    raise ValueError(f"unknown reference {name!r}; {choices(known, name)}, or timm/NAME")
+
+
+def _network(study: Study, form: Form, where: str) -> Design | NamedModel:
+    library, _, name = form.model.partition("/")
+    if library != "family":
+        return NamedModel.parse(form.model, form.arguments)
+    if name not in study.family:
+        raise ValueError(f"{where}.model: unknown ConvNeXt {name!r}; {choices(study.family, name)}")
+    return sibling_design(changed(study.family[name], form.arguments, f"{where}.arguments"))

@@ -1,0 +1,282 @@
+"""The batches that a run trains on and is evaluated on."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import signal
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from roadmap.recipe import Recipe
+from roadmap.record.run import Run
+from runner.data.augmentation import Erasing, Mixing, Normalization, padded_crops, resized
+from runner.data.image import BadImage
+from runner.data.splits import Pixels, Split
+from runner.machine.randomness import generator_for, seed_for, seed_globally
+from runner.machine.setup import Setup
+
+if TYPE_CHECKING:
+    from runner.data.transforms import Transform
+
+EVALUATION_BATCH = 256  # images of a device at a time, at most; without gradients it has room for more
+NO_IMAGES = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+SUBSTITUTES = 16  # images that are tried in the place of one that can't be read
+
+Place = tuple[int, int]  # of a sample: epoch, and index into the data set
+Moment = tuple[int, int]  # epoch and step
+
+
+class Batch(NamedTuple):
+    """What the workers hand over."""
+
+    images: Tensor  # uint8, B x C x S x S
+    labels: Tensor  # int64, B
+    indices: list[int]  # into the data set
+    bad: Sequence[str] = ()  # what was wrong with images that could not be read
+    skipped: int = 0  # images that others took the place of, or that were left out
+    failure: str | None = None  # what no skipping helps
+
+
+class Samples(Dataset[Batch]):
+    """Augmented images by their places: each a function of (seed, epoch, index) alone, in whichever process."""
+
+    def __init__(self, prepare: Callable[[Sequence[Place]], Batch]) -> None:
+        self.prepare = prepare
+
+    def __getitems__(self, places: Sequence[Place]) -> Batch:
+        return self.prepare(places)
+
+
+class OneByOne:
+    """Images as a transform makes them, each with random numbers of its own."""
+
+    def __init__(self, split: Split, transform: Transform, seed: int, substitutes: int) -> None:
+        self.split, self.transform, self.seed, self.substitutes = split, transform, seed, substitutes
+
+    def __call__(self, places: Sequence[Place]) -> Batch:
+        images: list[Tensor] = []
+        indices: list[int] = []
+        bad: list[str] = []
+        for epoch, index in places:
+            try:
+                found = self._first_good(epoch, index, bad)
+            except OSError as error:
+                return Batch(NO_IMAGES, NO_IMAGES, [], failure=str(error))
+            if found:
+                images.append(found[0])
+                indices.append(found[1])
+            elif self.substitutes:
+                failure = f"{bad[-1]}; nor can the {self.substitutes} before it"
+                return Batch(NO_IMAGES, NO_IMAGES, [], bad, failure=failure)
+        skipped = len({index for _, index in places} - set(indices))
+        stacked = torch.stack(images).permute(0, 3, 1, 2) if images else NO_IMAGES
+        return Batch(stacked, self.split.labels[indices], indices, bad, skipped)
+
+    def _first_good(self, epoch: int, index: int, bad: list[str]) -> tuple[Tensor, int] | None:
+        """The image, or the first behind it that can be read, and its index; adds to what is wrong with others."""
+        for candidate in range(index, index + 1 + self.substitutes):
+            its = candidate % len(self.split)
+            try:
+                photo = self.split.photo(its)
+                seed_globally(seed_for(self.seed, "augment", epoch, its))
+                return self.transform(photo), its
+            except BadImage as error:
+                bad.append(str(error))
+        return None
+
+
+class AllAtOnce:
+    """Small images in memory, resized, cropped and mirrored a batch at a time: ten times as fast as one by one."""
+
+    def __init__(self, split: Pixels, recipe: Recipe, seed: int, training: bool) -> None:
+        self.split, self.recipe, self.seed, self.training = split, recipe, seed, training
+        self.epoch, self.draws = -1, torch.empty(0)
+
+    def __call__(self, places: Sequence[Place]) -> Batch:
+        """Of one epoch."""
+        indices = [index for _, index in places]
+        images = resized(self.split.images[indices], self.recipe)
+        if self.training:
+            where, mirrored = self._draw(places[0][0])[indices].split((2, 1), dim=1)
+            images = padded_crops(images, where, self.recipe.crop_padding)
+            flip = (mirrored < self.recipe.horizontal_flip).view(-1, 1, 1, 1)
+            images = torch.where(flip, images.flip(3), images)
+        return Batch(images, self.split.labels[indices], indices)
+
+    def _draw(self, epoch: int) -> Tensor:
+        """Three uniform numbers for each image: how far down and right its crop is, and whether it is mirrored."""
+        if epoch != self.epoch:
+            generator = generator_for(self.seed, "augment", epoch)
+            self.epoch, self.draws = epoch, torch.rand(len(self.split), 3, generator=generator)
+        return self.draws
+
+
+def training_samples(run: Run, split: Split, augment: Literal["fast", "reference"]) -> Samples:
+    recipe, dataset = run.experiment.recipe, run.dataset
+    if augment == "fast" and run.crops_by_batch and isinstance(split, Pixels) and split.is_square:
+        return Samples(AllAtOnce(split, recipe, run.seed, training=True))
+    from runner.data.transforms import ByPillow, OnArrays, training_transform  # slow to import
+
+    by_pillow = augment == "reference"
+    transform = ByPillow(training_transform(recipe, dataset)) if by_pillow else OnArrays(recipe, dataset)
+    return Samples(OneByOne(split, transform, run.seed, substitutes=SUBSTITUTES))
+
+
+def evaluation_samples(run: Run, split: Split) -> Samples:
+    recipe = run.experiment.recipe
+    if isinstance(split, Pixels) and split.is_square and recipe.evaluation_size in (None, recipe.image_size):
+        return Samples(AllAtOnce(split, recipe, run.seed, training=False))
+    from runner.data.transforms import ByPillow, evaluation_transform  # slow to import
+
+    return Samples(OneByOne(split, ByPillow(evaluation_transform(recipe)), run.seed, substitutes=0))
+
+
+def epoch_order(count: int, seed: int, epoch: int, batch_size: int, retries: Sequence[Moment] = ()) -> Tensor:
+    """The order in which an epoch takes the images.
+
+    `retries` are the places, epoch and step, from which a diverged run went on: what is left of that epoch is in
+    another order from there.
+    """
+    order = torch.randperm(count, generator=generator_for(seed, "order", epoch))
+    for attempt, (of_epoch, step) in enumerate(retries, start=1):
+        if of_epoch == epoch:
+            left = order[step * batch_size :]
+            again = torch.randperm(len(left), generator=generator_for(seed, "order", epoch, "retry", attempt))
+            order = torch.cat((order[: step * batch_size], left[again]))
+    return order
+
+
+class TrainingBatches:
+    """A process's share of the batches of a run, in the parts that its device takes at a time.
+
+    What is in a step's global batch depends on (seed, epoch, step) alone, and what augmentation does to an image on
+    (seed, epoch, index); processes, parts and workers change nothing.
+    """
+
+    def __init__(
+        self, run: Run, split: Split, setup: Setup, rank: int, retries: Sequence[Moment] = (), skip_bad: bool = False
+    ) -> None:
+        self.run, self.recipe, self.setup, self.rank, self.retries = run, run.experiment.recipe, setup, rank, retries
+        self.count, self.steps = len(split), len(split) // self.recipe.batch_size  # an epoch's; the rest sits out
+        self.part_size = self.recipe.batch_size // (setup.processes * setup.accumulation)
+        self.samples = training_samples(run, split, setup.augment)
+        self.normalize = Normalization(run.dataset, setup.device)
+        self.erase = Erasing(self.recipe, run.seed, setup.device) if self.recipe.random_erasing else None
+        self.mix = Mixing(self.recipe, run.dataset.classes, run.seed) if self.recipe.mixes else None
+        self.bad = BadImages(skip_bad)
+
+    def stream(self, epoch: int, step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """From that step to the end of training, a part at a time.
+
+        Gives images B x 3 x H x W and targets: classes B, or probabilities B x classes where images are mixed.
+        """
+        parts = zip(self._parts(epoch, step), _load(self.samples, self._places(epoch, step), self.setup), strict=True)
+        for (of_epoch, of_step, part), batch in parts:
+            self.bad.meet(batch)
+            yield self._finish(batch, of_epoch, of_step, self._first(part))
+
+    def _parts(self, epoch: int, step: int) -> Iterator[tuple[int, int, int]]:
+        for of_epoch in range(epoch, self.recipe.epochs):
+            for of_step in range(step if of_epoch == epoch else 0, self.steps):
+                yield from ((of_epoch, of_step, part) for part in range(self.setup.accumulation))
+
+    def _places(self, epoch: int, step: int) -> Iterator[list[Place]]:
+        order, of = torch.empty(0), -1
+        for of_epoch, of_step, part in self._parts(epoch, step):
+            if of_epoch != of:
+                order = epoch_order(self.count, self.run.seed, of_epoch, self.recipe.batch_size, self.retries)
+                of = of_epoch
+            first = of_step * self.recipe.batch_size + self._first(part)
+            yield [(of_epoch, index) for index in order[first : first + self.part_size].tolist()]
+
+    def _first(self, part: int) -> int:
+        """Where a part begins in its step's global batch."""
+        return (self.rank * self.setup.accumulation + part) * self.part_size
+
+    def _finish(self, batch: Batch, epoch: int, step: int, first: int) -> tuple[Tensor, Tensor]:
+        """What is done to a batch on the device."""
+        images = self.normalize(_move(batch.images, self.setup))
+        targets = _move(batch.labels, self.setup)
+        if self.erase:
+            self.erase(images, epoch, batch.indices)
+        if self.mix:
+            targets = self.mix(images, targets, epoch, step, first)
+        return images.contiguous(memory_format=self.setup.memory_format), targets
+
+
+class EvaluationBatches:
+    """A process's share of the held-out images: each image is in exactly one share, once."""
+
+    def __init__(self, run: Run, split: Split, setup: Setup, rank: int, skip_bad: bool = False) -> None:
+        self.setup, self.samples = setup, evaluation_samples(run, split)
+        self.normalize = Normalization(run.dataset, setup.device)
+        self.indices = range(rank, len(split), setup.processes)
+        part = run.experiment.recipe.batch_size // (setup.processes * setup.accumulation)
+        self.batch_size = min(EVALUATION_BATCH, 4 * part)
+        most = math.ceil(len(split) / setup.processes)
+        self.rounds = math.ceil(most / self.batch_size)  # in step with the other processes
+        self.bad = BadImages(skip_bad)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images B x 3 x H x W and classes B; B may be 0 in the last round."""
+        starts = [round_ * self.batch_size for round_ in range(self.rounds)]
+        places = ([(0, index) for index in self.indices[start : start + self.batch_size]] for start in starts)
+        for batch in _load(self.samples, places, self.setup):
+            self.bad.meet(batch)
+            images = self.normalize(_move(batch.images, self.setup))
+            yield images.contiguous(memory_format=self.setup.memory_format), _move(batch.labels, self.setup)
+
+
+class BadImages:
+    """What becomes of images that can't be read: they end the run, or are counted and named."""
+
+    def __init__(self, skip: bool) -> None:
+        self.skip, self.count = skip, 0
+        self.named: dict[str, bool] = {}  # what was wrong, and whether it was told of
+
+    def meet(self, batch: Batch) -> None:
+        """Raises BadImage with the file, unless it is skipped."""
+        if batch.bad and not self.skip:
+            raise BadImage(f"{batch.bad[0]}; --set execution.bad_images=skip goes on without it")
+        if batch.failure:
+            raise BadImage(batch.failure)
+        self.count += batch.skipped
+        self.named = dict.fromkeys(batch.bad, False) | self.named
+
+    def news(self) -> list[str]:
+        """What was wrong with images that were not told of yet."""
+        new = [message for message, told in self.named.items() if not told]
+        self.named |= dict.fromkeys(new, True)
+        return new
+
+
+def _load(samples: Samples, places: Iterable[list[Place]], setup: Setup) -> Iterable[Batch]:
+    forks = setup.workers > 0 and "fork" in multiprocessing.get_all_start_methods()
+    return DataLoader(
+        samples,
+        batch_sampler=places,
+        num_workers=setup.workers,
+        collate_fn=_as_it_is,  # type: ignore[arg-type]  # the samples come as a batch
+        pin_memory=setup.device == "cuda",
+        multiprocessing_context="fork" if forks else None,  # so that images in memory are shared, not sent
+        worker_init_fn=_leave_signals_to_the_trainer,
+    )
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """Slurm, and a terminal, signal all processes of a job, and the trainer still has a step to finish."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _move(tensor: Tensor, setup: Setup) -> Tensor:
+    return tensor.to(setup.device, non_blocking=True)

@@ -1,0 +1,252 @@
+"""The data sets that the runner can read. Importing this costs nothing: reading imports what it needs."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import sys
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roadmap.data.image_folders import check_layout, list_images
+from roadmap.data.packed_format import is_packed, read_index
+from roadmap.record.run import Run
+from roadmap.serialization import choices
+from runner.data.splits import Files, Pixels, Splits
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+
+def downloads() -> Path:
+    """The folder where named data sets are looked for and downloaded to."""
+    return Path(os.environ.get("ROADMAP_DATA", "data"))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set's two halves: to find it, which may download it, and to read it from there."""
+
+    find: Callable[[Path | None], Path]  # from a path that was given, or where it usually is
+    read: Callable[[Path], Splits]
+    classes: Callable[[Path], tuple[str, ...]] | None = None  # their names, where they have some
+
+
+def _find_digits(path: Path | None) -> Path:
+    if path is not None:
+        raise ValueError(f"digits={path}: the digits come with scikit-learn; --data digits alone is them")
+    from importlib.metadata import files  # which takes as long as all else that a dry run imports here
+
+    (file,) = (file.locate() for file in files("scikit-learn") or () if file.name == "digits.csv.gz")
+    return Path(str(file))
+
+
+def _read_digits(file: Path) -> Splits:
+    """1,797 scans of handwritten digits, 8x8 grey; every fourth scan of each digit is held out.
+
+    Read from scikit-learn's file: importing it costs each process a second and 75 MiB.
+    """
+    import numpy as np
+    import torch
+    from torch.nn import functional as F
+
+    table = torch.from_numpy(np.loadtxt(str(file), delimiter=",", dtype=np.float32))
+    labels = table[:, -1].long()
+    images = (table[:, :-1].view(-1, 1, 8, 8) * (255 / 16)).round().to(torch.uint8)
+    scans_so_far = F.one_hot(labels).cumsum(0)[torch.arange(len(labels)), labels]
+    held_out = scans_so_far % 4 == 1
+    return Pixels(images[~held_out], labels[~held_out]), Pixels(images[held_out], labels[held_out])
+
+
+def _find_fashion_mnist(path: Path | None) -> Path:
+    """Debian's package dataset-fashion-mnist, or the usual download."""
+    usual = downloads() / "FashionMNIST" / "raw"
+    folders = [path] if path else [DEBIAN_FASHION_MNIST, usual]
+    for folder in folders:
+        if _idx_file(folder, "train-images-idx3-ubyte"):
+            return folder
+    _refuse_path(path, "train-images-idx3-ubyte (or .gz), with its three companions,")
+
+    def fetch() -> None:
+        from torchvision.datasets import FashionMNIST
+
+        FashionMNIST(str(downloads()), download=True)
+
+    _download("fashion-mnist", folders, fetch)
+    return usual
+
+
+def _read_fashion_mnist(folder: Path) -> Splits:
+    """Zalando's clothes, 28x28 grey."""
+    train, held_out = (
+        Pixels(
+            _read_idx(folder, f"{name}-images-idx3-ubyte").unsqueeze(1),
+            _read_idx(folder, f"{name}-labels-idx1-ubyte").long(),
+        )
+        for name in ("train", "t10k")
+    )
+    return train, held_out
+
+
+def _idx_file(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+def _read_idx(folder: Path, name: str) -> Tensor:
+    """A file in MNIST's format: two zero bytes, the type (8 is uint8), the dimensions, their sizes, the numbers."""
+    import numpy as np
+    import torch
+
+    path = _idx_file(folder, name)
+    if path is None:
+        raise ValueError(f"{folder}: {name} (or .gz) was looked for and is not there")
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        if content[:3] != b"\0\0\x08":
+            raise ValueError("it does not begin as such a file does")
+        start = 4 + 4 * content[3]
+        shape = np.frombuffer(content[4:start], dtype=">u4").astype(int)
+        return torch.from_numpy(np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape).copy())
+    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
+        raise ValueError(f"{path} can't be read in MNIST's format: {error}") from None
+
+
+def _cifar(name: str, folder: str) -> Source:
+    """CIFAR-10 or CIFAR-100, 32x32, as torchvision reads and downloads them."""
+
+    def kind() -> Any:
+        from torchvision import datasets
+
+        return getattr(datasets, name.upper())
+
+    def find(path: Path | None) -> Path:
+        # The folder itself, or the one that it lies in.
+        root = path.parent if path and path.name == folder else path or downloads()
+        if not (root / folder).is_dir():
+            _refuse_path(path, f"{folder}/")
+            _download(name, [root / folder], lambda: kind()(str(root), download=True))
+        return root
+
+    def read(root: Path) -> Splits:
+        import torch
+
+        try:
+            found = [kind()(str(root), train=train) for train in (True, False)]
+        except RuntimeError:
+            where = root / folder
+            raise ValueError(f"{where}: files of {name} are missing or damaged; remove it to download again") from None
+        train, held_out = (
+            Pixels(torch.from_numpy(each.data).permute(0, 3, 1, 2), torch.tensor(each.targets)) for each in found
+        )
+        return train, held_out
+
+    return Source(find, read)
+
+
+def _folder(name: str, as_published: bool = False) -> Source:
+    """An image folder, or a packed one; `as_published`: only with the images' own bytes, as the name promises."""
+
+    def find(path: Path | None) -> Path:
+        try:
+            root = check_layout(path or downloads() / name)
+        except ValueError as error:
+            raise ValueError(str(error) + ("" if path else f"; --data {name}=PATH says where it is")) from None
+        if as_published and is_packed(root) and (anew := read_index(root).reencoded):
+            raise ValueError(
+                f"{name}={root}: {anew} of its images were encoded anew, so that it is {name} no longer; "
+                f"--data small-{name}={root} takes it for the other data set that it is"
+            )
+        return root
+
+    def read(root: Path) -> Splits:
+        if is_packed(root):
+            from runner.data.packed_reader import Packed
+
+            return Packed(root, "train"), Packed(root, "val")
+        train, held_out = list_images(root)
+        return Files(train), Files(held_out)
+
+    def classes(root: Path) -> tuple[str, ...]:
+        return read_index(root).classes if is_packed(root) else list_images(root)[0].classes
+
+    return Source(find, read, classes)
+
+
+def _refuse_path(path: Path | None, wanted: str) -> None:
+    if path is not None:
+        raise ValueError(f"{path}: {wanted} was looked for and is not there")
+
+
+def _download(name: str, looked: list[Path], fetch: Callable[[], object]) -> None:
+    """Raises ValueError where it can't be had, with where it was looked for."""
+    places = " and ".join(map(str, looked))
+    print(f"{name}: not in {places}; downloading to {downloads()}/", file=sys.stderr, flush=True)
+    try:
+        fetch()
+    except (OSError, RuntimeError) as error:
+        hint = f"--data {name}=PATH says where it is"
+        raise ValueError(f"{name}: not in {places}, and the download failed: {error}; {hint}") from None
+
+
+SOURCES = {
+    "digits": Source(_find_digits, _read_digits),
+    "fashion-mnist": Source(_find_fashion_mnist, _read_fashion_mnist),
+    "cifar10": _cifar("cifar10", "cifar-10-batches-py"),
+    "cifar100": _cifar("cifar100", "cifar-100-python"),
+    "imagenet": _folder("imagenet", as_published=True),
+}
+
+
+def source(run: Run) -> Source:
+    """Of a run's data set. Raises ValueError where this version can't read it."""
+    if run.dataset.content is not None:
+        return _folder(run.data)
+    if run.data not in SOURCES:
+        valid = choices(SOURCES, run.data)
+        raise ValueError(f"data set {run.data!r} can't be read by this version; {valid}, or an image folder's path")
+    return SOURCES[run.data]
+
+
+def load_data(run: Run, path: str | None = None) -> Splits:
+    """A run's training and held-out images, from a path or from where they usually are.
+
+    Raises ValueError where they are not there, or not what the study says.
+    """
+    its = source(run)
+    splits = its.read(its.find(Path(path) if path else None))
+    found, said = tuple(map(len, splits)), (run.dataset.train_images, run.dataset.test_images)
+    if found != said:
+        raise ValueError(f"data set {run.data!r} has {found} training and test images, the study says {said}")
+    classes = 1 + int(max(split.labels.max() for split in splits))
+    if classes > run.dataset.classes:
+        raise ValueError(f"data set {run.data!r} has {classes} classes, the study says {run.dataset.classes}")
+    return splits
+
+
+def class_names(run: Run, path: str | None = None) -> tuple[str, ...]:
+    """Of a run's data, in the order of the network's outputs: folders' names, else numbers from 0.
+
+    Raises ValueError where the data are not there.
+    """
+    its = source(run)
+    if its.classes is None:
+        return tuple(map(str, range(run.dataset.classes)))
+    return its.classes(its.find(Path(path) if path else None))
+
+
+def check_trainable(run: Run) -> None:
+    """Raises ValueError where the runner can't do what a run's recipe or data ask, before anything is read."""
+    recipe = run.experiment.recipe
+    source(run)
+    images = run.dataset.train_images
+    if recipe.batch_size > images:
+        hint = f"; --set recipe.batch_size={2 ** (images.bit_length() - 1)} fits" if images > 1 else ""
+        raise ValueError(
+            f"{run.name}: recipe.batch_size {recipe.batch_size} is more than the {images} training images of "
+            f"{run.data}{hint}"
+        )

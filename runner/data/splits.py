@@ -1,0 +1,88 @@
+"""A split of a data set: its images, in memory or in files, and their labels."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from roadmap.data.image_folders import Listing
+from runner.data.image import Photo
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Split(Protocol):
+    """The training or the held-out images of a data set."""
+
+    @property
+    def labels(self) -> Tensor: ...  # int64, N
+
+    def __len__(self) -> int: ...
+
+    def photo(self, index: int) -> Photo:
+        """Raises BadImage with the file; OSError where the system does not give it."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Images of one size, all in memory."""
+
+    images: Tensor  # uint8, N x C x H x W; C is 1 or 3
+    labels: Tensor  # int64, N
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def is_square(self) -> bool:
+        return self.images.shape[2] == self.images.shape[3]
+
+    def photo(self, index: int) -> Photo:
+        from PIL import Image
+
+        pixels = self.images[index].permute(1, 2, 0).numpy()
+        return Photo(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels))
+
+
+class Encoded:
+    """Images in the formats of files, decoded when they are wanted."""
+
+    labels: Tensor  # int64, N
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def encoded(self, index: int) -> bytes | memoryview:
+        """An image's file, as it is. Raises OSError where the system does not give it, BadImage where it is damaged."""
+        raise NotImplementedError
+
+    def where(self, index: int) -> str:
+        """The image's file, for messages."""
+        raise NotImplementedError
+
+    def photo(self, index: int) -> Photo:
+        return Photo(self.encoded(index), lambda: self.where(index))
+
+
+class Files(Encoded):
+    """Images in files, read when they are wanted."""
+
+    def __init__(self, listing: Listing) -> None:
+        import numpy as np
+        import torch
+
+        self.root, self.labels = listing.root, torch.tensor(listing.labels)
+        # In one piece: of a million texts each has a count of its users, which workers would copy page by page.
+        self.names = np.array([os.fsencode(name) for name in listing.names])
+
+    def encoded(self, index: int) -> bytes:
+        with open(self.where(index), "rb", buffering=0) as file:
+            return file.read()
+
+    def where(self, index: int) -> str:
+        return os.path.join(self.root, os.fsdecode(self.names[index]))
+
+
+Splits = tuple[Split, Split]  # training, held out

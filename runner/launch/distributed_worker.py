@@ -1,0 +1,87 @@
+"""Runs in this process, which is one of those that torchrun or Slurm's srun started to train each run together."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from roadmap.record.run import Run
+from roadmap.study.execution import Execution
+from runner.launch.events import Event
+from runner.machine.distributed import World
+from runner.machine.resources import available_cores
+from runner.machine.signals import Requests
+
+# One of them by the numbers of the Slurm job and step; below those that Linux gives to outgoing connections.
+PORTS = range(20_000, 32_768)
+
+
+def world_of_environment(environment: Mapping[str, str] = os.environ) -> World | None:
+    """This process's place as torchrun or a Slurm job step of several tasks has it; None where it is on its own."""
+    if {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= environment.keys():
+        rank, size, local = (int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        cores = available_cores() // int(environment.get("LOCAL_WORLD_SIZE", size))
+        return World(rank, size, local, "env://", max(1, cores))
+    # A batch script has SLURM_PROCID too, but is no step of tasks.
+    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+        rank, size, local = (int(environment[name]) for name in names)
+        job, step = int(environment["SLURM_JOB_ID"]), int(environment["SLURM_STEP_ID"])
+        port = PORTS[(job * 101 + step) % len(PORTS)]  # jobs that share a machine have neighbouring numbers
+        meeting = f"tcp://{_first_host(environment['SLURM_STEP_NODELIST'])}:{port}"
+        return World(rank, size, local, meeting, int(environment.get("SLURM_CPUS_PER_TASK", "1")))
+    return None
+
+
+def _first_host(nodes: str) -> str:
+    """Of Slurm's notation, such as node[03-04,07],other."""
+    parts = re.match(r"([^,\[]*)(?:\[([^],-]+)[^]]*\])?([^,\[]*)", nodes)
+    assert parts is not None  # it matches whatever there is
+    return "".join(part or "" for part in parts.groups())
+
+
+def run_as_member(
+    tasks: Sequence[tuple[Run, Path]],
+    execution: Execution,
+    world: World,
+    prepare: Callable[[], object],
+    report: Callable[[Event], None],
+) -> list[tuple[Run, Path]]:
+    """Trains rank 0's runs in turn, with the other processes; returns those that diverged.
+
+    `prepare` is called by rank 0 before any begins. What fails ends the process: the others may wait for it, and who
+    started them ends them. Raises ValueError for that, and SystemExit where the processes are asked to stop.
+    """
+    if execution.processes not in ("auto", world.size):
+        raise ValueError(f"execution.processes is {execution.processes}, but {world.size} were started; auto is right")
+    from runner.launch.job import train_job
+    from runner.machine.setup import chosen_device
+
+    diverged = []
+    requests = Requests()
+    with world.joined(chosen_device(execution)), requests.heard(signal.SIGTERM, signal.SIGINT):
+        if world.rank == 0:
+            prepare()
+        # What there is to do was found on the disk, which may change, and look different from another machine.
+        for run, folder in world.said_by_all(tasks)[0]:
+            report(Event(run, "began", {}))
+            threads = world.cores or available_cores()
+            ending, detail = train_job(
+                run,
+                folder,
+                execution,
+                threads,
+                world,
+                lambda kind, detail, run=run: report(Event(run, kind, detail)),  # type: ignore[misc]
+                requests,
+            )
+            report(Event(run, ending, detail))
+            if ending == "stopped":
+                raise SystemExit(128 + signal.SIGTERM)
+            if ending == "failed":
+                raise ValueError(f"{run.name}: {detail['message']}")
+            diverged += [(run, folder)] if ending == "diverged" else []
+    return diverged

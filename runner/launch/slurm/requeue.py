@@ -1,0 +1,125 @@
+"""After the tasks of a job, in its batch script: is it over, or does it begin again?
+
+    python -m runner.launch.slurm.requeue FOLDER INDEX STATUS
+
+Only here is that decided, whatever ended the tasks: it is known what they saved, and none of them is left.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from roadmap.files import read_json
+from roadmap.record.folder import is_diverged, read_divergences
+from roadmap.record.sessions import read_place
+from roadmap.serialization import from_data
+from roadmap.study.execution import MOST_RETRIES, Execution
+from runner.launch.slurm import slurm_cli
+from runner.launch.slurm.submission import Attempts, Entry, Failure, JobFiles, Submission, one_more_stop
+
+ASKED = (140, 143, 12, 15)  # as which srun reports tasks that SIGUSR2 or SIGTERM ended before they could hear it
+KILLED = (137, 9)
+PARTNER_GONE = r"(?i)closed by peer|reset by peer|socket|NCCL|gloo"  # what a task says when another is
+# States in which Slurm has decided what becomes of a job; of all others, such as SIGNALING, that is still open.
+DECIDED = set("CANCELLED COMPLETING COMPLETED DEADLINE FAILED NODE_FAIL PENDING PREEMPTED".split())
+DECIDED |= {"REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "TIMEOUT", ""}  # "": not in the queue
+PATIENCE_SECONDS = 900  # with a controller that is away
+
+
+def main(folder: Path, index: int, status: int) -> int:
+    """The exit status of the job, where it is over; where it begins again, Slurm ends this process."""
+    submission: Submission = from_data(Submission, read_json(folder / "submission.json"))
+    out, files = folder.parent.parent, JobFiles(folder, index)
+    runs = [out / entry.folder for entry in submission.jobs[index]]
+    if all(_is_over(run, submission.options.execution) for run in runs):
+        files.forget_failure()
+        return 1 if any(is_diverged(read_divergences(run)) for run in runs) else 0
+    job_id = _job_id()
+    if _is_decided(job_id):
+        return status or 1
+    failure = files.failure()
+    if failure is None and status not in (0, *ASKED):
+        failure = Failure(f"the tasks of job {job_id} ended with status {status}; {_hint(status)}", again=True)
+    elif failure and status in KILLED and re.search(PARTNER_GONE, failure.message):
+        failure = replace(failure, message=f"{failure.message}; a task was {_hint(status)}")
+    verdict = _next(files.attempts(), failure, sum(map(_steps, runs)), submission)
+    files.forget_failure()
+    if isinstance(verdict, Failure):
+        files.fail(verdict)
+        _log(submission.jobs[index], out, f"job {job_id} has failed: {verdict.message}")
+        return status or 1
+    files.write_attempts(verdict)
+    why = f"after a failure ({failure.message})" if failure else "where it was stopped"
+    _log(submission.jobs[index], out, f"job {job_id} is begun again {why}")
+    _requeue(job_id)
+    return status or 1
+
+
+def _is_over(run: Path, execution: Execution) -> bool:
+    if (run / "result.json").exists():
+        return True
+    divergences = read_divergences(run)
+    return is_diverged(divergences) and (execution.on_nan == "stop" or len(divergences) > MOST_RETRIES)
+
+
+def _steps(run: Path) -> int:
+    place = read_place(run)
+    return place.total if place else 0
+
+
+def _next(before: Attempts, failure: Failure | None, steps: int, submission: Submission) -> Attempts | Failure:
+    """What the job has behind it when it begins again, or why it does not."""
+    cluster = submission.options.cluster
+    if failure is None:
+        return one_more_stop(before, steps, cluster)
+    crashes = before.crashes + 1
+    again = failure.again and crashes <= cluster.most_crashes
+    return replace(before, steps=steps, crashes=crashes) if again else failure
+
+
+def _hint(status: int) -> str:
+    return "killed, perhaps for want of memory" if status in KILLED else "what they printed is beside its submission"
+
+
+def _job_id() -> str:
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+
+
+def _is_decided(job_id: str) -> bool:
+    """Cancelled, out of time, or to begin again by Slurm's own will."""
+    try:
+        return slurm_cli.state_of(job_id) in DECIDED
+    except slurm_cli.SlurmError:  # a controller that is away decides nothing
+        return False
+
+
+def _requeue(job_id: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            slurm_cli.requeue(job_id)
+            break
+        except slurm_cli.SlurmError as error:
+            print(error, file=sys.stderr, flush=True)
+            if time.monotonic() > deadline or _is_decided(job_id):
+                return
+        time.sleep(10)
+    time.sleep(PATIENCE_SECONDS)  # until Slurm ends this process
+
+
+def _log(entries: tuple[Entry, ...], out: Path, message: str) -> None:
+    for entry in entries:
+        run = out / entry.folder
+        if run.is_dir() and not (run / "result.json").exists():
+            with (run / "log.txt").open("a", encoding="utf-8") as log:
+                log.write(message + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))

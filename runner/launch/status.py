@@ -1,0 +1,227 @@
+"""Where every run of a folder stands: by the run folders, and, for those that were submitted, by Slurm's word."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from roadmap.files import ForeignFolder, read_json
+from roadmap.record.folder import is_diverged, read_divergences
+from roadmap.record.sessions import Place, read_place, read_sessions
+from runner.launch.slurm import slurm_cli
+from runner.launch.slurm.submission import Entry, JobFiles, Submission, read_submissions
+from runner.machine.lock import is_held
+
+Kind = Literal["finished", "running", "queued", "diverged", "failed", "cancelled", "stopped", "submitted"]
+KINDS: dict[Kind, str] = {  # with what each means, in the order in which they are told of
+    "running": "in training",
+    "queued": "waiting for Slurm",
+    "submitted": "submitted; how they are is Slurm's to say",
+    "stopped": "begun and not in training; `roadmap run` goes on with them",
+    "failed": "ended without a result",
+    "cancelled": "`roadmap run` goes on with them",
+    "diverged": "their loss was no number",
+    "finished": "finished",
+}
+SLACK_SECONDS = 10  # between clocks
+TAIL_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A run, and how it is."""
+
+    entry: Entry
+    folder: Path
+    kind: Kind
+    detail: str = ""  # why it waits, or why it ended
+    place: Place | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)  # of the last whole epoch
+    top1: float | None = None  # of the result
+    job: slurm_cli.Queued | None = None
+    submission: Submission | None = None  # the last that had it
+    index: int = 0  # of its job there
+    restarts: int = 0
+    lost_steps: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.entry.regime}/{self.entry.rung}-s{self.entry.seed}"
+
+    @property
+    def epochs_done(self) -> float:
+        if self.place is None:
+            return 0.0
+        return min(self.place.epoch + self.place.step / max(1, self.place.steps), float(self.entry.epochs))
+
+    @property
+    def seconds_left(self) -> float | None:
+        """By the pace of the last epoch; none before the first."""
+        pace = self.metrics.get("seconds")
+        return None if pace is None else pace * (self.entry.epochs - self.epochs_done)
+
+    @property
+    def is_going(self) -> bool:
+        return self.kind in ("running", "queued", "submitted")
+
+
+@dataclass(frozen=True)
+class Overview:
+    runs: list[Standing]
+    unanswered: list[str]  # what could not be asked, and why
+    figures: list[slurm_cli.Queued]  # the jobs in the queue that draw the figure
+    figure_failed: str | None  # why the last of them drew none
+    knows_queue: bool  # whether Slurm told what is in it
+
+
+@dataclass(frozen=True)
+class _Slurm:
+    """What Slurm said."""
+
+    queued: Mapping[tuple[str, int], slurm_cli.Queued]  # by the submission's name, and the index
+    ended: Mapping[tuple[str, int], str]
+    answered: bool
+
+
+def survey(out: Path) -> Overview:
+    """Every run below `out`: of local ones and of jobs. Slurm is asked once for its queue, and once for what ended."""
+    submissions = read_submissions(out)
+    jobs = dict(_jobs(submissions))  # a later submission's word counts
+    entries = {entry.identity: entry for entry in (*_begun(out), *(entry for entry, _, _ in jobs.values()))}
+    before = {identity: _of_folder(entry, out / entry.folder) for identity, entry in entries.items()}
+    # A run that diverged may be in the queue to be retried.
+    open_runs = [jobs[identity] for identity, each in before.items() if each.kind != "finished" and identity in jobs]
+    drawing = [submission for submission in submissions if not submission.jobs]
+    slurm, unanswered = _ask_slurm(open_runs, {each.name for each in drawing if not each.has_ended(out)})
+    runs = [_with_job(standing, jobs.get(identity), slurm, out) for identity, standing in before.items()]
+    names = {submission.name for submission in drawing}
+    queued = [job for (name, _), job in slurm.queued.items() if name in names]
+    failure = JobFiles(drawing[-1].folder(out), 0).failure() if drawing and not queued else None
+    return Overview(runs, unanswered, queued, failure.message if failure else None, slurm.answered)
+
+
+def _jobs(submissions: list[Submission]) -> Iterator[tuple[str, tuple[Entry, Submission, int]]]:
+    for submission in submissions:
+        for index, entries in enumerate(submission.jobs):
+            for entry in entries:
+                yield entry.identity, (entry, submission, index)
+
+
+def _begun(out: Path) -> Iterator[Entry]:
+    """The runs that have a folder. What is no manifest is passed over."""
+    for path in sorted(out.glob("*/*/manifest.json")):
+        try:
+            manifest = read_json(path) or {}
+            run = manifest["run"]
+            # Not through the types: a thousand runs are to be told of at once.
+            place = (run["regime"], run["rung"], int(run["seed"]), int(run["experiment"]["recipe"]["epochs"]))
+            yield Entry(manifest["identity"], *place, str(path.parent.relative_to(out)))
+        except (ForeignFolder, KeyError, TypeError, ValueError):
+            continue
+
+
+def _of_folder(entry: Entry, folder: Path) -> Standing:
+    """By its folder alone."""
+    sessions = read_sessions(folder)
+    standing = Standing(
+        entry,
+        folder,
+        "stopped",
+        place=read_place(folder),
+        metrics=_last_metrics(folder),
+        restarts=max(0, len(sessions) - 1),
+        lost_steps=sum(each.lost_steps for each in sessions),
+    )
+    try:
+        result = read_json(folder / "result.json")
+        divergences = read_divergences(folder)
+    except ForeignFolder as error:
+        return replace(standing, kind="failed", detail=str(error))
+    if result is not None:
+        return replace(standing, kind="finished", top1=result.get("top1"))
+    if is_diverged(divergences):
+        return replace(standing, kind="diverged", detail=str(divergences[-1]))
+    held = is_held(folder)
+    return replace(standing, kind="running" if held else "stopped", detail="" if held else last_line(folder))
+
+
+def _ask_slurm(open_runs: list[tuple[Entry, Submission, int]], figures: AbstractSet[str]) -> tuple[_Slurm, list[str]]:
+    """What becomes of runs, and of the jobs of those names; and what could not be asked."""
+    unanswered: list[str] = []
+    names = {submission.name for _, submission, _ in open_runs}
+    queued: dict[tuple[str, int], slurm_cli.Queued] = {}
+    answered = True
+    try:
+        queued = {(job.name, job.index): job for job in slurm_cli.queue(sorted(names | figures))}
+    except slurm_cli.SlurmError as error:
+        answered = False
+        unanswered.append(f"what is in the queue: {error}")
+    gone = {submission.name: submission for _, submission, index in open_runs if (submission.name, index) not in queued}
+    ended: dict[tuple[str, int], str] = {}
+    if gone and answered:  # where the controller is away the accounts would be old
+        first = min(submission.seconds for submission in gone.values())
+        try:
+            ended = slurm_cli.ended(sorted(gone), first - SLACK_SECONDS)
+        except slurm_cli.SlurmError as error:
+            unanswered.append(f"how jobs ended: {error}")
+    return _Slurm(queued, ended, answered), unanswered
+
+
+def _with_job(standing: Standing, job: tuple[Entry, Submission, int] | None, slurm: _Slurm, out: Path) -> Standing:
+    """What its job adds to what its folder says."""
+    if job is None:
+        return standing
+    _, submission, index = job
+    standing = replace(standing, submission=submission, index=index)
+    if standing.kind == "finished":
+        return standing
+    queued = slurm.queued.get((submission.name, index))
+    if queued:
+        waits = queued.state == "PENDING"
+        detail = queued.reason if waits else "" if queued.state == "RUNNING" else queued.state.lower()
+        return replace(standing, kind="queued" if waits else "running", job=queued, detail=detail)
+    now = _of_folder(standing.entry, standing.folder)  # once more: it may have ended while Slurm was asked
+    standing = replace(now, submission=submission, index=index)
+    if standing.kind in ("finished", "diverged", "running"):  # running, by another's hand
+        return standing
+    files, gone = JobFiles(submission.folder(out), index), slurm.ended.get((submission.name, index))
+    failure = files.failure()
+    if files.is_cancelled() or (gone and gone == "CANCELLED" and not failure):
+        return replace(standing, kind="cancelled")
+    if failure:
+        return replace(standing, kind="failed", detail=failure.message)
+    if not slurm.answered:
+        return replace(standing, kind="submitted")
+    if not gone and submission.user != getpass.getuser():  # a cluster may not show others' jobs
+        return replace(standing, kind="submitted", detail=f"by {submission.user}, whose job is not seen in the queue")
+    known = f"its job ended as {gone}" if gone else "its job is not in the queue any more"
+    return replace(standing, kind="failed", detail=f"{known}; last: {standing.detail}" if standing.detail else known)
+
+
+def last_line(folder: Path) -> str:
+    """Of the run's log; empty where there is none."""
+    return next(iter(reversed(_tail(folder / "log.txt"))), "")
+
+
+def _last_metrics(folder: Path) -> Mapping[str, Any]:
+    lines = _tail(folder / "metrics.jsonl")
+    try:
+        return json.loads(lines[-1]) if lines else {}
+    except ValueError:
+        return {}
+
+
+def _tail(path: Path) -> list[str]:
+    """The last whole lines of a file that say something; none where there is no such file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
+            lines = file.read().decode("utf-8", "replace").split("\n")[:-1]
+    except OSError:
+        return []
+    return [line.strip() for line in lines if line.strip()]

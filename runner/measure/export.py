@@ -1,0 +1,193 @@
+"""A trained network taken away: as weights, or as a program that runs without this project."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from roadmap.files import read_json
+from roadmap.network.modules import build
+from roadmap.record.folder import read_run
+from roadmap.record.run import Run
+from runner.train import checkpoint
+
+Weights = Literal["raw", "ema"]
+Form = Literal["safetensors", "torchscript", "onnx"]
+SUFFIXES: dict[Form, str] = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
+TOLERANCE = 1e-4  # of the largest output, between a network and what was exported of it
+IMAGES = 2  # that both are given
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run, and its network as the newest checkpoint has it."""
+
+    run: Run
+    network: nn.Module
+    weights: Weights
+    trained: tuple[int, int]  # epochs behind it, and steps of the next
+    classes: tuple[str, ...]  # of its outputs, as its images' folders were called; empty where its record is older
+    data_path: str | None = None  # where its images were
+
+    @property
+    def unfinished(self) -> str:
+        """What there is to tell of a run that is not trained to its end; else nothing."""
+        epochs = self.run.experiment.recipe.epochs
+        return "" if self.trained[0] >= epochs else f"{self.trained[0]} of {epochs} epochs"
+
+
+def read_trained(folder: Path, *, averaged: bool = False) -> Trained:
+    """A folder's run, and its network as the newest checkpoint has it; with EMA's weights if `averaged`.
+
+    Raises ValueError where there is no run, no checkpoint, or no averaged weights, and ForeignFolder where they are not
+    of this version.
+    """
+    manifest = read_json(folder / "manifest.json")
+    if manifest is None:
+        raise ValueError(f"{folder} is no run's folder: it has no manifest.json")
+    run = read_run(manifest, folder)
+    saved = checkpoint.load(folder, run.identity)
+    if saved is None:
+        raise ValueError(f"{folder} has no checkpoint: nothing of it was trained yet, or the file is gone")
+    weights = saved["model"]
+    if averaged:
+        if not saved["ema"]:
+            raise ValueError(f"{folder} has no averaged weights: its recipe has no EMA")
+        weights = {key.removeprefix("module."): each for key, each in saved["ema"].items() if key != "n_averaged"}
+    network = untrained(run)
+    network.load_state_dict(weights)
+    classes = tuple(map(str, manifest.get("classes", ())))
+    weights_of: Weights = "ema" if averaged else "raw"
+    return Trained(run, network.eval(), weights_of, (saved["epoch"], saved["step"]), classes, manifest.get("data_path"))
+
+
+def untrained(run: Run) -> nn.Module:
+    recipe = run.experiment.recipe
+    return build(run.experiment.design, run.dataset.classes, image_size=recipe.image_size).eval()
+
+
+def export(run: Run, network: nn.Module, form: Form, path: Path) -> float:
+    """Writes a network, reads it back, and gives the largest difference of its outputs, over the largest output.
+
+    The path has what was written once that held. Raises ValueError where it is more than TOLERANCE, or where a package
+    that the form needs is not installed, and OSError where the path can't be written.
+    """
+    size = run.experiment.recipe.image_size
+    images = torch.rand(IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
+    wanted = _outputs(network, images)
+    if path.exists() and not path.is_file():  # what is renamed over a device would take its place
+        raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}; a file is expected")
+    aside = path.with_name(f"{path.name}.new")
+    aside.open("wb").close()  # what can't be written is said by the system, not by the form's library
+    try:
+        _written(form, run, network, images, aside)
+        found = READERS[form](run, aside)(images)
+        off = float((found - wanted).abs().max() / wanted.abs().max())
+        if not off <= TOLERANCE:
+            raise ValueError(f"{path}: what was read back gives outputs that are {off:.1e} off")
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return off
+
+
+def _written(form: Form, run: Run, network: nn.Module, images: Tensor, path: Path) -> None:
+    """Raises OSError, or ValueError, with the path where the disk does not take it, whatever the library raises."""
+    from safetensors import SafetensorError
+
+    try:
+        WRITERS[form](run, network, images, path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} can't be written: {error}") from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+@torch.no_grad()
+def _outputs(network: nn.Module, images: Tensor) -> Tensor:
+    found: Tensor = network(images)
+    return found
+
+
+def _describe(run: Run) -> dict[str, str]:
+    """What a reader of the file would ask."""
+    data, recipe = run.dataset, run.experiment.recipe
+    return {
+        "run": f"{run.name}-{run.identity}",
+        "input": f"N x 3 x {recipe.image_size} x {recipe.image_size}, scaled to 0..1, less mean, over std",
+        "mean": str(list(data.mean)),
+        "std": str(list(data.std)),
+        "classes": str(data.classes),
+    }
+
+
+def _write_safetensors(run: Run, network: nn.Module, images: Tensor, path: Path) -> None:
+    from safetensors.torch import save_model
+
+    save_model(network, str(path), _describe(run))
+
+
+def _read_safetensors(run: Run, path: Path) -> Callable[[Tensor], Tensor]:
+    from safetensors.torch import load_model
+
+    network = untrained(run)
+    load_model(network, str(path))
+    return lambda images: _outputs(network, images)
+
+
+def _write_torchscript(run: Run, network: nn.Module, images: Tensor, path: Path) -> None:
+    with torch.no_grad(), warnings.catch_warnings():  # of values that are taken for constants, as sizes of images are
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(network, images, check_trace=False)
+        content = io.BytesIO()  # a full disk would abort the process that writes there itself
+        torch.jit.save(traced, content, _extra_files={"run.json": json.dumps(_describe(run))})
+        path.write_bytes(content.getvalue())
+
+
+def _read_torchscript(run: Run, path: Path) -> Callable[[Tensor], Tensor]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = torch.jit.load(str(path))
+    return lambda images: _outputs(network, images)
+
+
+def _write_onnx(run: Run, network: nn.Module, images: Tensor, path: Path) -> None:
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f"--to onnx needs the package {error.name}: pip install 'roadmap-convnext[onnx]'") from None
+    torch.onnx.export(
+        network,
+        (images,),
+        str(path),
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        external_data=False,
+        verbose=False,
+    )
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, _describe(run))
+    onnx.save(model, str(path))
+
+
+def _read_onnx(run: Run, path: Path) -> Callable[[Tensor], Tensor]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+WRITERS = {"safetensors": _write_safetensors, "torchscript": _write_torchscript, "onnx": _write_onnx}
+READERS = {"safetensors": _read_safetensors, "torchscript": _read_torchscript, "onnx": _read_onnx}

@@ -1,0 +1,127 @@
+"""Where the input pipeline's time goes: the runner's own, in one process, with a stopwatch at its stages."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import torch
+
+from roadmap.record.run import Run
+from roadmap.study.execution import Execution
+from runner.data.batches import OneByOne, TrainingBatches
+from runner.data.datasets import check_trainable, load_data
+from runner.data.image import Photo
+from runner.data.splits import Split
+from runner.data.transforms import ByPillow, OnArrays
+from runner.machine.setup import choose_setup
+
+# In the order in which an image passes them: in a worker's process, then in the trainer's.
+WORKERS = ("read", "decode", "crop", "augment", "collate")
+TRAINERS = ("transfer", "normalize", "erase", "mix")
+REST = "the rest"  # of the clock: the loader's own
+
+
+class Stopwatch:
+    """Seconds by stage. Time within another stage is that one's."""
+
+    def __init__(self, device: str) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.running: list[str] = []
+        self.since, self.device = 0.0, device
+
+    def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            self._turn()
+            self.running.append(stage)
+            try:
+                return function(*arguments, **named)
+            finally:
+                if stage in TRAINERS and self.device == "cuda":
+                    torch.cuda.synchronize()
+                self._turn()
+                self.running.pop()
+
+        return call
+
+    def _turn(self) -> None:
+        now = time.perf_counter()
+        if self.running:
+            self.seconds[self.running[-1]] += now - self.since
+        self.since = now
+
+
+class TimedSplit:
+    """A split whose images are read, and decoded, by the stopwatch."""
+
+    def __init__(self, split: Split, stopwatch: Stopwatch) -> None:
+        self.split, self.labels, self.stopwatch = split, split.labels, stopwatch
+        self.read = stopwatch.timed("read", split.photo)
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def photo(self, index: int) -> Photo:
+        photo: Photo = self.read(index)
+        for name in ("rgb", "pixels"):
+            setattr(photo, name, self.stopwatch.timed("decode", getattr(photo, name)))
+        return photo
+
+
+def stage_seconds(run: Run, execution: Execution, rounds: int, seconds: float) -> Iterator[dict[str, float]]:
+    """Seconds an image by stage, of one core: of each round, in whole batches of `seconds` or more.
+
+    A batch before the first round is not counted. Raises ValueError where the data is not there, or a batch can't be
+    made.
+    """
+    try:
+        yield from _rounds(run, execution, rounds, seconds)
+    except (RuntimeError, MemoryError, cv2.error) as error:
+        raise ValueError(f"no batch can be made here: {str(error).splitlines()[0]}") from None
+
+
+def _rounds(run: Run, execution: Execution, rounds: int, seconds: float) -> Iterator[dict[str, float]]:
+    check_trainable(run)
+    setup = choose_setup(run.experiment.recipe, replace(execution, processes=1, threads=1, workers=0), 1, 1)
+    setup.prepare()
+    training, _ = load_data(run, execution.data_path)
+    batches = TrainingBatches(run, training, setup, rank=0, skip_bad=execution.bad_images == "skip")
+    stopwatch = Stopwatch(setup.device)
+    _watch(batches, stopwatch)
+    stream = itertools.chain.from_iterable(batches.stream(0, 0) for _ in itertools.count())  # no end for small data
+    next(stream)
+    for _ in range(rounds):
+        stopwatch.seconds.clear()
+        images, began = 0, time.perf_counter()
+        while not images or time.perf_counter() - began < seconds:
+            images += len(next(stream)[0])
+        took = (time.perf_counter() - began) / images
+        found = {stage: stopwatch.seconds[stage] / images for stage in (*WORKERS, *TRAINERS)}
+        yield found | {REST: took - sum(found.values())}
+
+
+def _watch(batches: TrainingBatches, stopwatch: Stopwatch) -> None:
+    """Has the parts of a pipeline timed, each within the one that calls it."""
+    timed, prepare = stopwatch.timed, batches.samples.prepare
+    if isinstance(prepare, OneByOne):
+        prepare.split = TimedSplit(prepare.split, stopwatch)
+        transform = prepare.transform
+        if isinstance(transform, OnArrays):
+            transform.crop = timed("crop", transform.crop)
+        elif isinstance(transform, ByPillow):
+            crop, augment, to_tensor = transform.transform.transforms  # type: ignore[attr-defined]
+            stages = (timed("crop", crop), timed("augment", augment), timed("collate", to_tensor))
+            transform.transform.transforms = list(stages)  # type: ignore[attr-defined]
+        prepare.transform = timed("augment", transform)
+        batches.samples.prepare = timed("collate", prepare)
+    else:
+        batches.samples.prepare = timed("crop", prepare)  # of whole batches of images in memory
+    batches._finish = timed("transfer", batches._finish)  # type: ignore[method-assign]
+    for stage in ("normalize", "erase", "mix"):
+        part = getattr(batches, stage)
+        setattr(batches, stage, timed(stage, part) if part else part)

@@ -1,0 +1,233 @@
+"""How fast one network is in this process, in training and inference, and the memory that it takes.
+
+Batches are random and lie on the device: reading and augmenting images is no part of it. On a GPU the clock is its own
+events, and `--cuda-graphs` replays what was captured once; neither was ever run on one so far.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from roadmap.design import NamedModel
+from roadmap.network.cost import cost
+from roadmap.network.library_models import builder_of
+from roadmap.record.benchmarks import Conditions, Round, workload_of
+from roadmap.record.run import Run
+from runner.machine.resources import available_cores
+from runner.machine.setup import DTYPES, Setup, choose_setup
+from runner.measure.plan import Plan
+from runner.train.provenance import peak_memory
+from runner.train.train_state import Learner, compiled, network_of
+
+SIDES = {"cpu": (1024, 2048), "cuda": (2048, 4096, 8192)}  # of the matrices
+CAPTURE_WARM_UP = 3  # steps before a CUDA graph is captured, as PyTorch's documentation has it
+
+
+def measure(run: Run, plan: Plan, started: str) -> Round:
+    """One network, in a process that had none before: it would not know its own memory.
+
+    Raises ValueError for what can't be had here, and RuntimeError where a device's memory is too small.
+    """
+    recipe, classes = run.experiment.recipe, run.dataset.classes
+    setup = choose_setup(recipe, plan.execution, 1, available_cores())
+    setup.prepare()
+    if isinstance(run.experiment.design, NamedModel):
+        builder_of(run.experiment.design)  # nor is a network charged with the loading of its library
+    _load_libraries(setup)
+    memory, clock = _Memory(setup.device), _Clock(setup.device, plan.warm_up, plan.seconds)
+    shape = (plan.batch, 3, recipe.image_size, recipe.image_size)
+    images = torch.randn(shape, device=setup.device).contiguous(memory_format=setup.memory_format)
+    rates: dict[str, float | None] = {"inference": None, "training": None}
+    peaks: dict[str, int | None] = dict(rates)  # type: ignore[arg-type]
+    # Training takes more memory than inference: on a CPU, whose peak is the process's, it comes last.
+    for what, make_step in (("inference", _inference), ("training", _training)):
+        if what in plan.what:
+            memory.begin()
+            rates[what] = plan.batch / clock.seconds_of(make_step(run, setup, images, plan.cuda_graphs))
+            peaks[what] = memory.peak()
+    counted = cost(run.experiment.design, recipe.image_size, classes)
+    return Round(
+        started=started,
+        regime=run.regime,
+        rung=run.rung,
+        workload=workload_of(run),
+        image_size=recipe.image_size,
+        parameters=counted.parameters,
+        macs=counted.macs,
+        conditions=_conditions(setup, plan),
+        training_images_per_second=rates["training"],
+        inference_images_per_second=rates["inference"],
+        training_peak_bytes=peaks["training"],
+        inference_peak_bytes=peaks["inference"],
+        matrix_gmacs_per_second=_matrix_gmacs_per_second(setup, clock),
+    )
+
+
+def _inference(run: Run, setup: Setup, images: Tensor, cuda_graphs: bool) -> Callable[[], object]:
+    forward = compiled(network_of(run, setup).eval(), setup)
+
+    def step() -> Tensor:
+        with torch.inference_mode(), setup.autocast():
+            return forward(images)
+
+    return _captured(step) if cuda_graphs else step
+
+
+def _training(run: Run, setup: Setup, images: Tensor, cuda_graphs: bool) -> Callable[[], object]:
+    """Whole steps, as the engine takes them."""
+    learner, classes = Learner(run, setup), run.dataset.classes
+    learner.model.train()
+    for group in learner.optimizer.param_groups:
+        group["lr"] = 0.0  # noise teaches nothing, and this way no loss runs away however many steps there are
+    targets = torch.randint(classes, (len(images),), device=setup.device)
+    if run.experiment.recipe.mixes:
+        targets = torch.rand(len(images), classes, device=setup.device).softmax(1)
+
+    def gradients() -> Tensor:
+        learner.optimizer.zero_grad()
+        return learner.backward(images, targets)
+
+    work = _captured(gradients) if cuda_graphs else gradients
+
+    def step() -> None:
+        work().item()  # the engine looks at every loss
+        learner.update()  # never captured: with fp16 it waits for the GPU
+
+    return step
+
+
+def _captured(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """Some work as the replay of a CUDA graph, which leaves the result always in the same place.
+
+    As PyTorch's documentation has it for whole networks: warmed up on another stream, then captured, with gradients
+    that are made anew within.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(CAPTURE_WARM_UP):
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = work()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return result
+
+    return replay
+
+
+class _Clock:
+    """Whole steps behind a warm-up, by the device's own clock."""
+
+    def __init__(self, device: Literal["cpu", "cuda"], warm_up: int, least: float) -> None:
+        self.device, self.warm_up, self.least = device, warm_up, least  # seconds
+
+    def seconds_of(self, step: Callable[[], object]) -> float:
+        """Of one step: the mean over as many as take the least time."""
+        for _ in range(self.warm_up):
+            step()
+        steps, seconds = 1, self._timed(step, 1)
+        while seconds < self.least:  # the first may have been the slowest
+            more = math.ceil((self.least - seconds) * steps / seconds)
+            seconds += self._timed(step, more)
+            steps += more
+        return seconds / steps
+
+    def _timed(self, step: Callable[[], object], count: int) -> float:
+        """Seconds of so many steps."""
+        if self.device == "cuda":
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            for _ in range(count):
+                step()
+            end.record()
+            end.synchronize()
+            return float(begin.elapsed_time(end)) / 1e3
+        began = time.perf_counter()
+        for _ in range(count):
+            step()
+        return time.perf_counter() - began
+
+
+class _Memory:
+    """What is allocated on a GPU; on a CPU what the process has beyond what it had at the start."""
+
+    def __init__(self, device: Literal["cpu", "cuda"]) -> None:
+        self.device = device
+        self.before = 0 if device == "cuda" else _resident_now()
+
+    def begin(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+    def peak(self) -> int:
+        return max(0, (peak_memory("cuda") if self.device == "cuda" else _resident_peak()) - self.before)
+
+
+def _resident_now() -> int:
+    """Bytes; from here on the peak is counted anew, where the system can do that."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass
+    return _resident_peak()
+
+
+def _resident_peak() -> int:
+    status = Path("/proc/self/status")
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE) if status.exists() else None
+    return int(found[1]) * 1024 if found else peak_memory("cpu")  # which elsewhere may be that of who started this
+
+
+def _load_libraries(setup: Setup) -> None:
+    """Uses what every network uses, so that none is charged with the loading of it."""
+    layers = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.GELU(), nn.Flatten(), nn.Linear(16 * 14**2, 16))
+    model = layers.to(setup.device).to(memory_format=setup.memory_format)
+    with setup.autocast():
+        loss = model(torch.randn(4, 3, 16, 16, device=setup.device)).float().sum()
+    loss.backward()
+    torch.optim.AdamW(model.parameters(), fused=True).step()
+
+
+def _matrix_gmacs_per_second(setup: Setup, clock: _Clock) -> float:
+    """Of the best product of two square matrices in the setup's precision."""
+    dtype, best = DTYPES.get(setup.precision, torch.float32), 0.0
+    for side in SIDES[setup.device]:
+        one, other = torch.randn(2, side, side, device=setup.device).to(dtype)
+        best = max(best, side**3 / 1e9 / clock.seconds_of(lambda one=one, other=other: one @ other))  # type: ignore[misc]
+    return best
+
+
+def _conditions(setup: Setup, plan: Plan) -> Conditions:
+    return Conditions(
+        device=setup.device,
+        name=torch.cuda.get_device_name() if setup.device == "cuda" else _processor(),
+        precision=setup.precision,
+        threads=setup.threads,
+        batch=plan.batch,
+        channels_last=setup.channels_last,
+        compile=setup.compile,
+        cuda_graphs=plan.cuda_graphs,
+        torch=str(torch.__version__),
+    )
+
+
+def _processor() -> str:
+    """Its name where Linux has it, else what Python makes of it."""
+    known = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", known.read_text(), re.MULTILINE) if known.exists() else None
+    name = found[1] if found else platform.processor() or platform.machine() or sys.platform
+    return re.sub(r"\((R|TM)\)| CPU| @.*", "", name).strip()

@@ -1,0 +1,98 @@
+"""A network in training: what it takes to learn from a batch, whoever hands the batches over."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from roadmap.network.modules import build
+from roadmap.record.run import Run
+from runner.machine.distributed import ALONE, World
+from runner.machine.randomness import seed_for, seed_globally
+from runner.machine.setup import Setup
+from runner.train.optimizer import make_optimizer
+
+
+class Learner:
+    """The network of a run on its device, and all that a training step changes."""
+
+    def __init__(self, run: Run, setup: Setup, world: World = ALONE) -> None:
+        self.setup, self.recipe = setup, run.experiment.recipe
+        self.model = network_of(run, setup, world)
+        self.ema = (
+            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.recipe.ema), use_buffers=True)
+            if self.recipe.ema is not None
+            else None
+        )
+        self.parallel = _parallel(self.model, setup, world)
+        self.forward = compiled(self.parallel, setup)
+        self.optimizer = make_optimizer(self.model, self.recipe)
+        self.scaler = torch.amp.GradScaler(setup.device, enabled=setup.precision == "fp16")
+
+    def backward(self, images: Tensor, targets: Tensor, *, parts: int = 1, part: int = 0) -> Tensor:
+        """Adds the gradients of loss / `parts` of a part of a device's batch; returns its mean loss, without gradient.
+
+        Images are B x 3 x H x W. Targets are labels, or of mixed images probabilities, B x classes.
+        """
+        # Gradients cross to the other processes once a step, with its last part.
+        waits = isinstance(self.parallel, DistributedDataParallel) and part < parts - 1
+        with self.parallel.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
+            with self.setup.autocast():
+                logits = self.forward(images)
+            loss = _loss(logits.float(), targets, self.recipe.label_smoothing)
+            self.scaler.scale(loss / parts).backward()
+        return loss.detach()
+
+    def update(self) -> None:
+        """Changes the weights by the gradients."""
+        if self.recipe.clip_gradients is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_gradients)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema:
+            self.ema.update_parameters(self.model)
+
+
+def network_of(run: Run, setup: Setup, world: World = ALONE) -> nn.Module:
+    """The network of a run as it begins, on its device and in its order in memory."""
+    recipe = run.experiment.recipe
+    seed_globally(seed_for(run.seed, "initialization"))
+    model = build(
+        run.experiment.design,
+        run.dataset.classes,
+        drop_path=recipe.drop_path,
+        initialization=recipe.initialization,
+        image_size=recipe.image_size,
+    )
+    return _prepared(model, recipe.sync_batch_norm and world.size > 1, setup)
+
+
+def compiled(model: nn.Module, setup: Setup) -> Callable[[Tensor], Tensor]:
+    """The network's forward, by torch.compile where the setup has a backend of it."""
+    return model if setup.compile is None else torch.compile(model, backend=setup.compile)
+
+
+def _prepared(model: nn.Module, synchronized: bool, setup: Setup) -> nn.Module:
+    if synchronized:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return model.to(torch.device(setup.device)).to(memory_format=setup.memory_format)
+
+
+def _parallel(model: nn.Module, setup: Setup, world: World) -> nn.Module:
+    """The model with its gradients averaged over all processes."""
+    if world.size == 1:
+        return model
+    devices = [torch.cuda.current_device()] if setup.device == "cuda" else None  # as `World.joined` chose it
+    return DistributedDataParallel(model, device_ids=devices)
+
+
+def _loss(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    """Cross entropy. Mixed targets are probabilities, with the smoothing in them already."""
+    return F.cross_entropy(logits, targets, label_smoothing=label_smoothing if targets.ndim == 1 else 0.0)
