@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class ForeignFolder(ValueError):
-    """A run folder holds another run than its name says."""
+    """A file, or the run folder that it belongs to, does not hold what it should."""
 
 
 def digest(data: Any) -> str:

@@ -111,9 +111,8 @@ class Robustness:
     model: str
     image_size: int
     pretraining: str  # on what else than ImageNet-1K
-    worth: dict[
-        str, float | None
-    ]  # percent: clean and by the names of roadmap/data/robustness.py, top-1; imagenet-c mCE
+    # Percent: clean and by the names of roadmap/data/robustness.py, top-1; imagenet-c mCE.
+    worth: dict[str, float | None]
 
 
 def published_robustness() -> list[Robustness]:

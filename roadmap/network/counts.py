@@ -9,13 +9,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from roadmap.design import NamedModel
 from roadmap.files import append_record, read_records
-
-if TYPE_CHECKING:
-    pass
 from roadmap.network.library_models import build_named, find_model
 
 

@@ -1,4 +1,4 @@
-"""A run and its folder: identity, manifest, metrics, result. The format through which training and analysis meet.
+"""A run's folder: manifest, metrics, result. The format through which training and analysis meet.
 
 runs/<regime>/<rung>-s<seed>-<identity>/
     manifest.json   the whole experiment and where it runs; written once, first
@@ -18,13 +18,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from roadmap.files import ForeignFolder, append_row, read_json, read_rows, sync, write_json, write_whole
 from roadmap.record.run import FORMAT, Run
 from roadmap.serialization import from_data, to_data
-
-T = TypeVar("T")
 
 State = Literal["absent", "begun", "diverged", "finished"]
 

@@ -1,4 +1,4 @@
-"""The study: `ablations.yaml`, found, read and checked."""
+"""What `ablations.yaml` holds, as dataclasses, and what follows from it for a regime, a fidelity and a data set."""
 
 from __future__ import annotations
 
