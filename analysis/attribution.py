@@ -21,7 +21,7 @@ SPARE = 10  # measured sets of steps beyond the unknowns of the pairs, before th
 
 
 @dataclass(frozen=True)
-class Worth:
+class StepEffect:
     """A step's share in what all steps came to, in the metric's unit."""
 
     step: str
@@ -50,7 +50,7 @@ class Interaction:
 class Attribution:
     steps: tuple[str, ...]  # in the study's order
     titles: dict[str, str]
-    worths: tuple[Worth, ...]
+    worths: tuple[StepEffect, ...]
     interactions: tuple[Interaction, ...]  # none where there are too few runs to tell pairs apart
     total: float  # what all steps together changed
     missing: int = 0  # rungs of the random orders that have no finished run
@@ -58,7 +58,7 @@ class Attribution:
 
 
 @dataclass(frozen=True)
-class Taken:
+class OrderedChange:
     """A step as it was taken in a random order."""
 
     place: int  # from 1
@@ -67,14 +67,14 @@ class Taken:
 
 
 @dataclass(frozen=True)
-class Known:
+class StepEvidence:
     """All that was measured of a step."""
 
     step: str
     path: Change | None
     alone: Change | None
     left_out: Change | None
-    orders: Sequence[Taken]
+    orders: Sequence[OrderedChange]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,9 @@ def attribute(steps: Mapping[str, str], ablations: Ablations, metric: Metric = T
         _changes(results, steps, metric) for results in (ablations.path, ablations.alone, ablations.left_out)
     )
     orders = _changes_in_orders(ablations.orders, metric)
-    known = [Known(step, path.get(step), alone.get(step), left_out.get(step), orders.get(step, [])) for step in steps]
+    known = [
+        StepEvidence(step, path.get(step), alone.get(step), left_out.get(step), orders.get(step, [])) for step in steps
+    ]
     worths = [_worth(steps[each.step], each, len(steps), pooled) for each in known]
     missing = [result for result in ablations.orders if result.sample(metric) is None]
     return Attribution(
@@ -154,20 +156,20 @@ def _changes(results: Sequence[Result], steps: Mapping[str, str], metric: Metric
     return found
 
 
-def _changes_in_orders(results: Sequence[Result], metric: Metric) -> dict[str, list[Taken]]:
+def _changes_in_orders(results: Sequence[Result], metric: Metric) -> dict[str, list[OrderedChange]]:
     """By step, what it changed in each order."""
     by_name = {result.rung.name: result for result in results}
-    found: dict[str, list[Taken]] = {}
+    found: dict[str, list[OrderedChange]] = {}
     for result in results:
         parent = by_name.get(result.rung.parent or "")
         if parent and (before := parent.values(metric)) and (after := result.values(metric)):
             changed = change(before, after)
-            taken = Taken(len(result.rung.steps), changed, parent.run.identity + result.run.identity)
+            taken = OrderedChange(len(result.rung.steps), changed, parent.run.identity + result.run.identity)
             found.setdefault(result.rung.steps[-1], []).append(taken)
     return found
 
 
-def _worth(title: str, known: Known, count: int, pooled: tuple[float, int] | None) -> Worth | None:
+def _worth(title: str, known: StepEvidence, count: int, pooled: tuple[float, int] | None) -> StepEffect | None:
     """None of a step of which nothing is known beyond the path."""
     between = [taken for taken in known.orders if 1 < taken.place < count]
     ends = [each for each in (known.alone, known.left_out) if each]
@@ -185,13 +187,13 @@ def _worth(title: str, known: Known, count: int, pooled: tuple[float, int] | Non
     shapley = sum(share * float(np.mean([each.difference for each in changes])) for share, changes in parts)
     interval = _interval(shapley, parts, sampled, pooled) if parts else None
     told = [each.difference if each else None for each in (known.path, known.alone, known.left_out)]
-    return Worth(known.step, title, shapley if parts else None, interval, len(known.orders), *told)
+    return StepEffect(known.step, title, shapley if parts else None, interval, len(known.orders), *told)
 
 
 def _interval(
     shapley: float,
     parts: Sequence[tuple[float, Sequence[Change]]],
-    sampled: Sequence[Taken],
+    sampled: Sequence[OrderedChange],
     pooled: tuple[float, int] | None,
 ) -> tuple[float, float] | None:
     """Of the orders that were drawn, and of the runs' noise. None where neither can be told.
@@ -200,7 +202,7 @@ def _interval(
     measurement, however often it counts. `pooled` is the deviation of a run, and its degrees of freedom; where it is
     not known, all that the orders differ by is taken for noise.
     """
-    groups: dict[str, list[Taken]] = {}
+    groups: dict[str, list[OrderedChange]] = {}
     for taken in sampled:
         groups.setdefault(taken.networks, []).append(taken)
     changes = [group[0].change for group in groups.values()]

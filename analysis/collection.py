@@ -17,11 +17,11 @@ from typing import Any
 
 import pandas as pd
 
-from roadmap.files import ForeignFolder, read_json, read_rows, write_whole
+from roadmap.files import InvalidFile, read_json, read_json_lines, write_atomic
 from roadmap.record.estimates import CPU
 from roadmap.record.folder import is_diverged, read_divergences, read_metrics, read_result, read_run, summary
 from roadmap.record.run import FORMAT, Run
-from roadmap.serialization import LARGEST
+from roadmap.serialization import MAX_NUMBER
 
 CACHE, HEAD = ".collected.jsonl", {"format": 1, "runs": FORMAT}
 
@@ -140,7 +140,7 @@ def _stamp(folder: Path) -> list[int] | None:
 def _read_cache(out: Path) -> tuple[dict[str, tuple[list[int], Row]], int]:
     """By folder, and how many lines there are. Later ones count; what is none of this version is passed over."""
     try:
-        lines = read_rows(out / CACHE)
+        lines = read_json_lines(out / CACHE)
     except OSError:
         return {}, 0
     if lines[:1] != [HEAD]:
@@ -163,7 +163,7 @@ def _add_to_cache(out: Path, new: list[list[Any]]) -> None:
 
 def _write_cache(out: Path, new: list[list[Any]]) -> None:
     with contextlib.suppress(OSError):
-        write_whole(out / CACHE, "".join(json.dumps(line) + "\n" for line in (HEAD, *new)).encode())
+        write_atomic(out / CACHE, "".join(json.dumps(line) + "\n" for line in (HEAD, *new)).encode())
 
 
 def _is_whole(path: Path) -> bool:
@@ -192,28 +192,28 @@ def _row(folder: Path, out: Path) -> Row:
             return row | {"state": "diverged", "why": str(told[-1]), "epochs": epochs}
         of = run.experiment.recipe.epochs
         return row | {"state": "begun", "why": f"epoch {epochs} of {of} is done", "epochs": epochs}
-    except (ForeignFolder, OSError) as error:
+    except (InvalidFile, OSError) as error:
         return row | {"state": "foreign", "why": str(error)}
 
 
 def _checked_run(manifest: dict[str, Any], folder: Path) -> Run:
-    """The run of a manifest. Raises ForeignFolder where manifest, folder and run are not of one identity."""
+    """The run of a manifest. Raises InvalidFile where manifest, folder and run are not of one identity."""
     run = read_run(manifest, folder)
     for place, found in (("name", folder.name.rpartition("-")[2]), ("manifest.json", manifest.get("identity"))):
         if found != run.identity:
-            raise ForeignFolder(f"{folder} holds run {run.identity}, not {found} as its {place} says")
+            raise InvalidFile(f"{folder} holds run {run.identity}, not {found} as its {place} says")
     return run
 
 
 def _checked(row: Row, folder: Path) -> Row:
-    """Raises ForeignFolder where a value is not of its column's kind: one folder does not spoil the table."""
+    """Raises InvalidFile where a value is not of its column's kind: one folder does not spoil the table."""
     for key, value in row.items():
         kind = str if key in TEXTS else bool if key == "modified" else int if key in WHOLE else int | float
         is_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        is_small = not isinstance(value, int | float) or not abs(value) >= LARGEST  # which NaN isn't either
+        is_small = not isinstance(value, int | float) or not abs(value) >= MAX_NUMBER  # which NaN isn't either
         is_number = key != "top1" or value == value
         if value is not None and not (is_kind and is_small and is_number):
-            raise ForeignFolder(f"{folder}: {key} is {value!r}, which is no such value")
+            raise InvalidFile(f"{folder}: {key} is {value!r}, which is no such value")
     return row
 
 
@@ -277,4 +277,4 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     else:
         raise ValueError(f"{path}: a table ends in .csv or .parquet")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, drawn.getvalue())
+    write_atomic(path, drawn.getvalue())

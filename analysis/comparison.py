@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from analysis.metrics import TOP1, Metric
 from analysis.results import START, Bar, Result, Series, bar_of, published_sample, published_series, published_table
-from analysis.statistics import Change, change, less, welch
+from analysis.statistics import Change, change, subtract, welch
 from roadmap.study.schema import Study
 from roadmap.study.selection import ladder
 
@@ -96,7 +96,7 @@ def _changes(study: Study, results: Sequence[Result], regime: str) -> list[Diffe
             continue
         theirs = published.get((result.rung.name, _key(parent, result.run.regime)))
         own = _own_change(by_name[parent], result) if parent in by_name else None
-        found = less(own, theirs) if own and theirs else None
+        found = subtract(own, theirs) if own and theirs else None
         differences.append(_difference(result, found, is_published=theirs is not None, is_known=own is not None))
     return differences
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from roadmap.serialization import choices
+from roadmap.serialization import suggest
 
 
 @dataclass(frozen=True)
@@ -32,5 +32,5 @@ METRICS = {
 def find_metric(name: str) -> Metric:
     """Raises ValueError for an unknown one."""
     if name not in METRICS:
-        raise ValueError(f"unknown metric {name!r}; {choices(METRICS, name)}")
+        raise ValueError(f"unknown metric {name!r}; {suggest(METRICS, name)}")
     return METRICS[name]

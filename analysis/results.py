@@ -12,11 +12,11 @@ from analysis.metrics import TOP1, Metric
 from analysis.published import Published, published_rungs
 from analysis.statistics import Judgement, Sample, Values, judge
 from roadmap.network.cost import Cost, cost
-from roadmap.record.benchmarks import Measured, Round, What, rates_of
+from roadmap.record.benchmarks import Measured, Mode, Round, rates_of
 from roadmap.record.run import Run
-from roadmap.serialization import choices
+from roadmap.serialization import suggest
 from roadmap.study.references import REFERENCE, references
-from roadmap.study.rungs import Place, Rung
+from roadmap.study.rungs import Rung, StudyContext
 from roadmap.study.schema import Study
 from roadmap.study.selection import ladder
 
@@ -114,7 +114,7 @@ def published_rows_of(study: Study, results: Sequence[Result]) -> dict[str, Publ
     if not regime.published or first.data != regime.data:
         return {}
     rows = published_rungs(regime.published)
-    place = Place.of(first.regime, study=study)
+    place = StudyContext.of(first.regime, study=study)
     known = (*ladder(first.regime, study=study), *references(place, "all"))
     designs = {rung.name: rung.experiment.design for rung in known}
     return {
@@ -194,7 +194,7 @@ def with_throughput(series: Series, workloads: Mapping[str, str], found: Measure
 
 
 def series_of_bench(
-    study: Study, title: str, measured: Sequence[tuple[Rung, Sequence[Round]]], what: What, where: str
+    study: Study, title: str, measured: Sequence[tuple[Rung, Sequence[Round]]], what: Mode, where: str
 ) -> Series:
     """Bars of what was measured in the place of accuracies, with the spread of the rounds; `where` names it."""
     bars = []
@@ -227,7 +227,7 @@ def _published_bar(row: Published, name: str, title: str, group: str, macs: floa
 def _published(rows: Mapping[str, Published], name: str) -> bool:
     """Raises ValueError for a reference that the table lacks."""
     if rows and name not in rows:
-        raise ValueError(f"references.{name}: the published table has no such row; {choices(rows, name)}")
+        raise ValueError(f"references.{name}: the published table has no such row; {suggest(rows, name)}")
     return bool(rows)
 
 

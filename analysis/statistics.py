@@ -106,7 +106,7 @@ def welch(before: Sample, after: Sample) -> Change:
     return _tested(difference, error, freedom, "Welch", n)
 
 
-def less(change: Change, other: Change) -> Change:
+def subtract(change: Change, other: Change) -> Change:
     """The difference between two independent changes; its interval is of the two in quadrature."""
     difference, n = change.difference - other.difference, min(change.n, other.n)
     if change.interval is None or other.interval is None:

@@ -35,7 +35,7 @@ from roadmap.record.run import Run
 from roadmap.study.load import load_study
 from runner.data.datasets import load_data
 from runner.data.splits import Split
-from runner.machine.distributed import ALONE
+from runner.machine.distributed import SINGLE_PROCESS
 from runner.machine.randomness import seed_globally
 from runner.machine.setup import choose_setup
 from runner.train.engine import Request, Training, train
@@ -186,7 +186,7 @@ def compare_time(rounds: int, steps: int = 20) -> None:
     with tempfile.TemporaryDirectory() as folder:
         setup = choose_setup(run.experiment.recipe, execution, 1, 1)
         engine = Training(
-            run, Path(folder), execution, setup, ALONE, (), lambda kind, detail: None, lambda: Request.NONE
+            run, Path(folder), execution, setup, SINGLE_PROCESS, (), lambda kind, detail: None, lambda: Request.NONE
         )
         engine.stream, engine.model = engine.batches.stream(0, 0), engine.model.train()
         loop = Loop(run)

@@ -27,7 +27,7 @@ from roadmap.data.image_folders import list_images
 from roadmap.data.packed_format import PackOptions
 from runner.data.packed_reader import Packed
 from runner.data.packed_writer import pack
-from runner.data.splits import Encoded, Files
+from runner.data.splits import Encoded, ImageFiles
 
 CASES = [  # (what, cold, decoded, of how many images one is read)
     ("read, warm", False, False, 1),
@@ -110,7 +110,7 @@ def in_a_process(folder: Path, seed: int, decode: bool, one_of: int) -> tuple[fl
 
 
 def measure(connection: Any, folder: Path, seed: int, decode: bool, one_of: int) -> None:
-    split: Encoded = Files(list_images(folder)[0]) if folder.name == "folder" else Packed(folder, "train")
+    split: Encoded = ImageFiles(list_images(folder)[0]) if folder.name == "folder" else Packed(folder, "train")
     order = list(range(len(split)))
     random.Random(seed).shuffle(order)
     del order[len(order) // one_of :]

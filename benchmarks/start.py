@@ -53,7 +53,7 @@ ended("runner")
 engine.write_manifest = told("record", engine.write_manifest)
 engine.load_data = told("data", engine.load_data)
 engine.EvaluationBatches = told("augmentation", engine.EvaluationBatches)
-engine.Learner = told("network", engine.Learner)
+engine.TrainState = told("network", engine.TrainState)
 def hear(kind, detail):
     ended("step")
     sys.stdout.flush()

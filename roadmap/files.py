@@ -13,7 +13,7 @@ from roadmap.serialization import from_data, to_data
 T = TypeVar("T")
 
 
-class ForeignFolder(ValueError):
+class InvalidFile(ValueError):
     """A file, or the run folder that it belongs to, does not hold what it should."""
 
 
@@ -26,24 +26,24 @@ def digest(data: Any) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON file's content; None where there is no such file. Raises ForeignFolder where it is not an object."""
+    """A JSON file's content; None where there is no such file. Raises InvalidFile where it is not an object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise ForeignFolder(f"{path} is not valid JSON: {error}; move the folder away") from None
+        raise InvalidFile(f"{path} is not valid JSON: {error}; move the folder away") from None
     if not isinstance(content, dict):
-        raise ForeignFolder(f"{path} does not hold a JSON object")
+        raise InvalidFile(f"{path} does not hold a JSON object")
     return content
 
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a whole file or none: aside, to the disk, then renamed."""
-    write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+    write_atomic(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes) -> None:
     """Raises OSError with the path where the disk does not take it; what stood there before stays."""
     aside = path.with_name(path.name + ".tmp")
     try:
@@ -58,7 +58,7 @@ def write_whole(path: Path, content: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def append_row(path: Path, row: dict[str, Any]) -> None:
+def append_json_line(path: Path, row: dict[str, Any]) -> None:
     """Adds a line of JSON to a file. Raises OSError with the path where the disk does not take it."""
     try:
         with path.open("ab+") as file:
@@ -69,7 +69,7 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def sync(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Waits until a file is on the disk itself. Raises OSError with the path where the disk does not take it."""
     try:
         with path.open("rb") as file:
@@ -78,7 +78,7 @@ def sync(path: Path) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def read_rows(path: Path) -> list[Any]:
+def read_json_lines(path: Path) -> list[Any]:
     """The values of a file of JSON lines, None for what is no JSON; a last line that was cut off is left out."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
@@ -89,13 +89,13 @@ def read_rows(path: Path) -> list[Any]:
 
 def append_record(path: Path, value: Any, version: int) -> None:
     """Adds a dataclass as a line that tells its format. Raises OSError with the path if the disk does not take it."""
-    append_row(path, {"format": version, **to_data(value)})
+    append_json_line(path, {"format": version, **to_data(value)})
 
 
 def read_records(path: Path, kind: type[T], version: int) -> list[T]:
     """The dataclasses of a file's lines, in order; lines that are no such, or of another version, are left out."""
     found = []
-    for row in read_rows(path):
+    for row in read_json_lines(path):
         if isinstance(row, dict) and row.pop("format", None) == version:
             with contextlib.suppress(ValueError):
                 found.append(from_data(kind, row))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
-LARGEST = 1e15  # no number of a study is near; beyond it arithmetic gets slow, or floats run out
+MAX_NUMBER = 1e15  # no number of a study is near; beyond it arithmetic gets slow, or floats run out
 
 
 def to_data(value: Any) -> Any:
@@ -41,7 +41,7 @@ def from_data(kind: Any, data: Any, where: str = "") -> Any:
         return _union_from(arguments, data, where)
     if origin is Literal:
         if data not in arguments or isinstance(data, bool) not in {isinstance(choice, bool) for choice in arguments}:
-            raise ValueError(f"{where}: {data!r} is not valid; {choices(arguments, data)}")
+            raise ValueError(f"{where}: {data!r} is not valid; {suggest(arguments, data)}")
         return data
     if origin is tuple:
         return _tuple_from(arguments, data, where)
@@ -53,13 +53,13 @@ def from_data(kind: Any, data: Any, where: str = "") -> Any:
     if kind is float:
         is_number = isinstance(data, int | float) and not isinstance(data, bool)
         _expect(
-            is_number and abs(data) < LARGEST, f"a finite number below {LARGEST:.0e}", data, where
+            is_number and abs(data) < MAX_NUMBER, f"a finite number below {MAX_NUMBER:.0e}", data, where
         )  # NaN is not less either
         return float(data)
     if kind is int and isinstance(data, float) and data.is_integer():  # 1e1 is a whole number too
         data = int(data)
     if kind is int and isinstance(data, int):
-        _expect(abs(data) < LARGEST, f"a whole number below {LARGEST:.0e}", data, where)
+        _expect(abs(data) < MAX_NUMBER, f"a whole number below {MAX_NUMBER:.0e}", data, where)
     names = {int: "a whole number", str: "a text", bool: "true or false", types.NoneType: "null"}
     if kind not in names:
         raise ValueError(f"{where}: a value of type {_describe(kind)} can't be written; numbers, texts and tuples can")
@@ -88,7 +88,7 @@ def parse_value(text: str, where: str) -> Any:
         return value
 
 
-def choices(valid: Iterable[object], given: object) -> str:
+def suggest(valid: Iterable[object], given: object) -> str:
     """What may stand here instead of `given`, the nearest first: for error messages."""
     import difflib  # here, as what answers at once does without
 
@@ -103,7 +103,7 @@ def check_keys(data: Any, valid: Iterable[str], where: str) -> None:
     valid = list(valid)
     for key in data:
         if key not in valid:
-            raise ValueError(f"{_join(where, str(key))}: unknown key; {choices(valid, key)}")
+            raise ValueError(f"{_join(where, str(key))}: unknown key; {suggest(valid, key)}")
 
 
 @cache  # thousands of manifests have the same few types

@@ -16,7 +16,7 @@ from typing import Any
 from roadmap.design import SAME, Activation, Block, Design, Norm, map_blocks, map_convs, resnet
 from roadmap.plugins import load_installed
 from roadmap.recipe import Experiment, Recipe
-from roadmap.serialization import choices, field_types, from_data
+from roadmap.serialization import field_types, from_data, suggest
 
 
 class NoEffect(ValueError):
@@ -82,7 +82,7 @@ class Step:
         types = self.parameters
         for key in data:
             if key not in types:
-                raise ValueError(f"{where}.{key}: step {self.name!r} has no such parameter; {choices(types, key)}")
+                raise ValueError(f"{where}.{key}: step {self.name!r} has no such parameter; {suggest(types, key)}")
         return {key: from_data(types[key], value, f"{where}.{key}") for key, value in data.items()}
 
 
@@ -112,7 +112,7 @@ def find_step(name: str) -> Step:
     if name not in STEPS:
         load_installed()
     if name not in STEPS:
-        raise ValueError(f"unknown step {name!r}; {choices(STEPS, name)}")
+        raise ValueError(f"unknown step {name!r}; {suggest(STEPS, name)}")
     return STEPS[name]
 
 

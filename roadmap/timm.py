@@ -20,7 +20,7 @@ from roadmap.network.plan import plan
 from roadmap.recipe import Recipe
 from roadmap.study.load import load_study
 from roadmap.study.references import is_reference, reference
-from roadmap.study.rungs import Place, Rung
+from roadmap.study.rungs import Rung, StudyContext
 from roadmap.study.schema import Study
 from roadmap.study.selection import find_rung, ladder
 
@@ -133,7 +133,7 @@ def roadmap_rung(pretrained: bool = False, *, rung: str, regime: str = "resnet-5
 
     Raises ValueError with the valid names.
     """
-    place = Place.of(regime)
+    place = StudyContext.of(regime)
     found = (reference if is_reference(place.study, rung) else find_rung)(place, rung)
     if not isinstance(found.experiment.design, Design):
         raise ValueError(f"{rung} is a model of {found.experiment.design.library} itself: {found.experiment.design}")

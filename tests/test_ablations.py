@@ -15,9 +15,9 @@ from roadmap.network.mixers import MIXERS
 from roadmap.plugins import load_file
 from roadmap.serialization import differences
 from roadmap.steps import STEPS, NoEffect
-from roadmap.study.rungs import Place
+from roadmap.study.rungs import StudyContext
 from roadmap.study.selection import find_rung
-from roadmap.study.step_spec import Move
+from roadmap.study.step_spec import StepSpec
 from tests.helpers import ROOT
 from tests.helpers.command import LIGHT, run_apart, run_here
 from tests.helpers.designs import counted_by_torch
@@ -172,12 +172,12 @@ def test_widths_are_solved_finer_where_eights_are_too_coarse_and_refused_where_n
 
 
 def test_moves_are_written_and_named():
-    assert Move.parse("gelu") == Move("gelu")
-    assert Move.parse("kernel-size=9") == Move("kernel-size", 9)
-    move = Move.parse("stage-ratio=2:2:6:2@recipe")
+    assert StepSpec.parse("gelu") == StepSpec("gelu")
+    assert StepSpec.parse("kernel-size=9") == StepSpec("kernel-size", 9)
+    move = StepSpec.parse("stage-ratio=2:2:6:2@recipe")
     assert (move.value, move.match, move.name) == ([2, 2, 6, 2], "recipe", "stage-ratio-2-2-6-2-matching-recipe")
     with pytest.raises(ValueError, match="did you mean 'gelu'"):
-        Move.parse("gleu")
+        StepSpec.parse("gleu")
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_moves_are_written_and_named():
     ],
 )
 def test_rungs_are_found_by_what_they_are(name, steps):
-    assert find_rung(Place.of("resnet-50"), name).experiment == roadmap.compose("resnet-50", steps)
+    assert find_rung(StudyContext.of("resnet-50"), name).experiment == roadmap.compose("resnet-50", steps)
 
 
 def test_generated_names_may_be_chosen_too():
@@ -217,7 +217,7 @@ def test_generated_names_may_be_chosen_too():
 )
 def test_what_is_no_rung_is_refused(name):
     with pytest.raises(ValueError, match=r"unknown|not valid|several rungs|names no step|ends without"):
-        find_rung(Place.of("pico"), name)
+        find_rung(StudyContext.of("pico"), name)
 
 
 @pytest.fixture
@@ -407,10 +407,10 @@ def test_a_rung_knows_the_steps_that_led_to_it(ablation):
         experiment = roadmap.ladder("pico", "pico")[0].experiment
         for step in rung.steps:
             with contextlib.suppress(NoEffect):
-                experiment = Place.of("pico").apply(move_named(step), experiment)
+                experiment = StudyContext.of("pico").apply(move_named(step), experiment)
         assert experiment == rung.experiment
 
 
 def move_named(name):
     found = re.fullmatch(r"(kernel-size)-(\d+)", name)
-    return Move(found[1], int(found[2])) if found else Move(name)
+    return StepSpec(found[1], int(found[2])) if found else StepSpec(name)

@@ -134,9 +134,9 @@ def test_a_measured_step_is_the_engines_and_changes_no_weight(make_run):
     run = make_run("recipe", **mixed)
     setup = choose_setup(run.experiment.recipe, execution(compile="aot_eager"), 1, 1)
     setup.prepare()
-    made, learn = [], throughput.Learner
+    made, learn = [], throughput.TrainState
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(throughput, "Learner", lambda *arguments: made.append(learn(*arguments)) or made[-1])
+        patch.setattr(throughput, "TrainState", lambda *arguments: made.append(learn(*arguments)) or made[-1])
         # In public it is measured in a process of its own, whose weights nobody sees.
         step = throughput._training(run, setup, torch.randn(4, 3, 32, 32), False)
     (learner,) = made

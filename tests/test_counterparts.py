@@ -14,7 +14,7 @@ from analysis.tables.counterparts import QUANTITIES, pairs_of
 from roadmap.cli import main
 from roadmap.record.benchmarks import Conditions, Round, append_round, workload_of
 from roadmap.study.references import reference, references
-from roadmap.study.rungs import Place
+from roadmap.study.rungs import StudyContext
 from roadmap.study.selection import find_rung
 from tests.helpers.records import study_run
 
@@ -24,7 +24,7 @@ NAMES = "convnext-t,swin-t,convnext-iso-s,vit-s-16,swin-s"
 
 @pytest.fixture(scope="module")
 def networks():
-    place = Place.of("resnet-50")
+    place = StudyContext.of("resnet-50")
     rungs = (find_rung(place, "layer-scale"), *references(place, NAMES))
     return {rung.name: study_run(rung, regime="resnet-50") for rung in rungs}
 
@@ -45,7 +45,7 @@ def test_ratios_are_of_one_commands_rounds(networks):
     for mine, theirs in ((50, 40), (30, 40), (60, 40)):
         rounds += [measured(one, "2", mine), measured(other, "2", theirs)]
     rounds.append(measured(one, "3", 500.0))
-    (pair,) = pairs_of(Place.of("resnet-50"), networks, rounds)
+    (pair,) = pairs_of(StudyContext.of("resnet-50"), networks, rounds)
     assert (pair.one, pair.other, pair.titles) == ("convnext-t", "swin-t", ("ConvNeXt-T", "Swin-T"))
     speed = pair.ratios["inference_images_per_second"]
     assert (speed.value, speed.low, speed.high) == (1.25, 0.75, 1.5)
@@ -58,14 +58,14 @@ def test_ratios_are_of_one_commands_rounds(networks):
 def test_other_conditions_are_another_measurement(networks):
     other = replace(CONDITIONS, precision="bf16")
     rounds = [measured(networks["convnext-t"], "1", 1.0), measured(networks["swin-t"], "1", 1.0, conditions=other)]
-    assert pairs_of(Place.of("resnet-50"), networks, rounds) == []
+    assert pairs_of(StudyContext.of("resnet-50"), networks, rounds) == []
 
 
 def test_the_closing_rung_stands_for_the_convnext(networks):
     """Which it is; and the paper's second table tells of memory too."""
     chosen = {name: networks[name] for name in ("layer-scale", "swin-t", "convnext-iso-s", "vit-s-16")}
     rounds = [measured(run, "1", 10.0 * i, 2**30 * i) for i, run in enumerate(chosen.values(), start=1)]
-    first, second = pairs_of(Place.of("resnet-50"), chosen, rounds)
+    first, second = pairs_of(StudyContext.of("resnet-50"), chosen, rounds)
     assert (first.one, first.ratios["inference_images_per_second"].value) == ("convnext-t", 0.5)
     assert second.published["training_peak_bytes"] == pytest.approx(4.2 / 4.9)
     assert second.published["inference_images_per_second"] == pytest.approx(1038.7 / 978.5)
@@ -75,7 +75,7 @@ def test_the_closing_rung_stands_for_the_convnext(networks):
 def test_the_figure_has_a_panel_for_each_quantity(networks, columns):
     chosen = {name: networks[name] for name in ("convnext-t", "swin-t", "convnext-iso-s", "vit-s-16")}
     rounds = [measured(run, "1", 10.0 * i, 2**30 * i) for i, run in enumerate(chosen.values(), start=1)]
-    figure = draw_counterparts(pairs_of(Place.of("resnet-50"), chosen, rounds), "title", columns)
+    figure = draw_counterparts(pairs_of(StudyContext.of("resnet-50"), chosen, rounds), "title", columns)
     titles = [axes.get_title().replace("\n", " ") for axes in figure.axes]
     assert titles == [what.title for what in QUANTITIES.values()]
     assert len({axes.get_xlim() for axes in figure.axes}) == 1  # the same distance from one in all
@@ -101,7 +101,7 @@ def test_the_command_draws_what_was_measured(networks, tmp_path, monkeypatch, ca
 @pytest.mark.parametrize("regime", ["pico", "resnet-50"])
 def test_counterparts_are_of_one_size(regime):
     """In parameters and multiply-adds, in their narrow forms too: else there is nothing to match."""
-    place, size = Place.of(regime), 32 if regime == "pico" else 224
+    place, size = StudyContext.of(regime), 32 if regime == "pico" else 224
     named = {name: its.counterpart for name, its in place.study.references.items() if its.counterpart}
     assert len(named) == 6
     for name, counterpart in named.items():

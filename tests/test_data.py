@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from runner.data.batches import AllAtOnce, EvaluationBatches, OneByOne, TrainingBatches, epoch_order, training_samples
+from runner.data.batches import EvaluationBatches, PerImage, TrainingBatches, WholeBatch, epoch_order, training_samples
 from runner.data.datasets import check_trainable, load_data
 from runner.data.image import BadImage
-from runner.data.splits import Pixels
+from runner.data.splits import InMemoryImages
 from runner.data.transforms import training_transform
 from runner.machine.randomness import seed_for, seed_globally
 from tests.helpers.training import setup_of
@@ -231,7 +231,7 @@ def test_an_odd_batch_can_not_be_mixed(make_run):
 
 
 def test_splits_know_their_length():
-    assert len(Pixels(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))) == 3
+    assert len(InMemoryImages(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))) == 3
 
 
 @pytest.mark.parametrize("augment", ["fast", "reference"])
@@ -251,4 +251,4 @@ def test_the_reference_is_done_one_by_one_for_small_images_too(make_run):
     run = make_run("recipe")
     split = load_data(run)[0]
     kinds = [type(training_samples(run, split, augment).prepare) for augment in ("fast", "reference")]
-    assert kinds == [AllAtOnce, OneByOne]
+    assert kinds == [WholeBatch, PerImage]

@@ -14,8 +14,8 @@ import torch
 
 import roadmap
 from roadmap.record.folder import read_metrics, write_manifest
-from runner.data.splits import Pixels
-from runner.machine.lock import exclusive
+from runner.data.splits import InMemoryImages
+from runner.machine.lock import folder_lock
 from runner.machine.randomness import seed_for
 from runner.train import checkpoint, engine
 from runner.train.engine import Stopped
@@ -106,7 +106,7 @@ def test_a_folder_is_held_by_one_process(tmp_path):
     def other():
         return subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
 
-    with exclusive(tmp_path):
+    with folder_lock(tmp_path):
         refused = other()
         assert "Busy: " in refused.stderr and "is in training by another process; wait" in refused.stderr
         assert "held" not in refused.stdout
@@ -224,7 +224,7 @@ def test_going_on_keeps_the_execution_of_the_record(tiny_run, tmp_path):
 def test_every_held_out_image_is_counted_once(tiny_run, tmp_path, monkeypatch):
     count = 301  # no multiple of the evaluation batch
     labels = torch.arange(count) % 10
-    split = Pixels(torch.zeros(count, 1, 32, 32, dtype=torch.uint8), labels)
+    split = InMemoryImages(torch.zeros(count, 1, 32, 32, dtype=torch.uint8), labels)
     monkeypatch.setattr(engine, "load_data", lambda run, path: (split, split))
     training = start(tiny_run(batch_size=32), tmp_path)
 

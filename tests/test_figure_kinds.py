@@ -21,7 +21,7 @@ from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 
 import roadmap
-from analysis.attribution import Attribution, Interaction, Worth
+from analysis.attribution import Attribution, Interaction, StepEffect
 from analysis.comparison import compare, published_beside, table_against
 from analysis.curves import curves_of_runs
 from analysis.figures import (
@@ -172,7 +172,7 @@ def benched(published):
 
 def worth(step, shapley, half, *, alone=None, path=None, left_out=None):
     interval = (shapley - half, shapley + half) if half else None
-    return Worth(step, step.upper(), shapley, interval, 8, path, alone, left_out)
+    return StepEffect(step, step.upper(), shapley, interval, 8, path, alone, left_out)
 
 
 ATTRIBUTION = Attribution(

@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roadmap.cli import main
-from roadmap.files import ForeignFolder, read_json, write_json
+from roadmap.files import InvalidFile, read_json, write_json
 from roadmap.record.folder import Divergence, write_divergences
-from roadmap.record.sessions import Place, PlaceFile, Session, append_session, read_place, read_sessions
+from roadmap.record.sessions import PlaceFile, Session, TrainingPosition, append_session, read_place, read_sessions
 from roadmap.serialization import changed
 from roadmap.study.cluster import Cluster, Layout
 from roadmap.study.execution import Execution
@@ -40,8 +40,8 @@ from runner.launch.slurm.submission import (
 )
 from runner.launch.slurm.submit import plan
 from runner.launch.slurm.task import Task
-from runner.launch.status import survey
-from runner.machine.lock import exclusive, is_held
+from runner.launch.status import collect_status
+from runner.machine.lock import folder_lock, is_held
 from tests.helpers.records import begin
 from tests.helpers.training import assert_same, execution, train
 from tests.helpers.waiting import until
@@ -97,7 +97,10 @@ def test_a_job_that_is_signalled_saves_its_state_and_ends(make_run, tmp_path, nu
     runs = [make_run(rung, epochs=500, **LIGHT) for rung in ("layer-norm", "gelu")][: 1 + packed]
     members = [(run, run.folder(out)) for run in runs]
     job = local(tmp_path / "jobs", task(out, *members, cluster=Cluster(hours=1, cpus_per_task=2)))
-    until(lambda: all((read_place(folder) or Place(0, 0, 1)).epoch >= 1 for _, folder in members), "they are at it")
+    until(
+        lambda: all((read_place(folder) or TrainingPosition(0, 0, 1)).epoch >= 1 for _, folder in members),
+        "they are at it",
+    )
     for _ in range(2):  # Slurm, and srun behind it, may say it twice
         os.kill(_first_task(job), number)
     assert job.result() == "stopped"
@@ -134,7 +137,7 @@ def test_a_job_says_whether_the_same_again_may_succeed(make_run, tmp_path, what,
 def test_a_job_waits_for_a_process_that_is_about_to_end(make_run, tmp_path):
     """Such as one on a node that Slurm took for dead."""
     run, out = make_run("layer-norm", **LIGHT), tmp_path / "runs"
-    with exclusive(run.folder(out)):
+    with folder_lock(run.folder(out)):
         job = local(tmp_path / "jobs", task(out, (run, run.folder(out))))
         until(lambda: "waiting for it to end" in (job.stdout() or ""), "the job waits")
         assert not (run.folder(out) / "manifest.json").exists()
@@ -179,7 +182,7 @@ def ended(make_run, tmp_path, monkeypatch):
 
         def step(self, step):
             file = PlaceFile(folder)
-            file.write(Place(0, step, 100))
+            file.write(TrainingPosition(0, step, 100))
             file.close()
 
     return Ended()
@@ -510,7 +513,7 @@ def test_status_of_every_kind_by_one_question_each(played, tmp_path, make_run, c
     append_session(members[0][1], Session("2026-01-01T00:00:00+00:00", "a", "slurm 5_0", 0, 0, 0))
     append_session(members[0][1], Session("2026-01-01T00:00:00+00:00", "a", "slurm 5_0", 1, 0, 7))
     file = PlaceFile(members[0][1])
-    file.write(Place(1, 2, 5))
+    file.write(TrainingPosition(1, 2, 5))
     file.close()
     begin(runs[5], out)
     write_json(members[5][1] / "result.json", {"top1": 91.5})
@@ -747,7 +750,7 @@ def test_a_damaged_record_is_named(played, tmp_path, capsys):
     path.write_text("{")
     assert main(["status"]) == 2
     assert str(path) in capsys.readouterr().err
-    with pytest.raises(ForeignFolder):
-        survey(tmp_path / "runs")
+    with pytest.raises(InvalidFile):
+        collect_status(tmp_path / "runs")
     shutil.rmtree(path.parent)
     assert main(["status"]) == 0 and "no runs yet" in capsys.readouterr().out

@@ -16,11 +16,11 @@ from roadmap.cli import main
 from roadmap.files import read_json
 from roadmap.record.folder import read_metrics
 from runner.launch.job import train_job
-from runner.machine.distributed import ALONE
+from runner.machine.distributed import SINGLE_PROCESS
 from runner.machine.requests import Request
 from runner.train import checkpoint
 from runner.train.engine import Stopped
-from runner.train.trackers import lacking
+from runner.train.trackers import missing_trackers
 from tests.helpers import ROOT
 from tests.helpers.command import run_here
 from tests.helpers.training import (
@@ -174,12 +174,12 @@ def test_a_mirror_that_is_asked_for_later_is_made_of_a_finished_run(tiny_run, tm
     run = tiny_run("recipe", epochs=1)
     result = train(run, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    assert lacking(tmp_path, execution(**BOTH)) == ["tensorboard", "wandb"]
+    assert missing_trackers(tmp_path, execution(**BOTH)) == ["tensorboard", "wandb"]
     assert train(run, tmp_path, **BOTH) == result
     assert_on_tensorboard(tmp_path)
     assert_on_wandb(tmp_path)
-    assert not lacking(tmp_path, execution(**BOTH))
-    assert lacking(tmp_path, execution(**BOTH | {"wandb": "another"})) == ["wandb"]
+    assert not missing_trackers(tmp_path, execution(**BOTH))
+    assert missing_trackers(tmp_path, execution(**BOTH | {"wandb": "another"})) == ["wandb"]
     written = [path for path in tmp_path.rglob("*") if "logs" not in path.parts]  # W&B's own are written late
     times = [path.stat().st_mtime_ns for path in written]
     train(run, tmp_path, **BOTH)
@@ -199,7 +199,7 @@ def train_as_job(run, folder, how, told, breaks=False):
                     if "wandb" in Path(f"/proc/{child}/cmdline").read_text():
                         os.kill(int(child), signal.SIGKILL)
 
-    ending, detail = train_job(run, folder, how, 1, ALONE, tell, lambda: Request.NONE)
+    ending, detail = train_job(run, folder, how, 1, SINGLE_PROCESS, tell, lambda: Request.NONE)
     assert ending == "finished", detail
 
 
@@ -242,7 +242,7 @@ def test_a_mirror_that_breaks_down_is_told_of_once(tiny_run, tmp_path):
     assert (folder / "log.txt").read_text().count(told) == 1
     assert_same(tmp_path / "plain", folder)
     assert_on_tensorboard(folder)
-    assert lacking(folder, how) == ["wandb"]
+    assert missing_trackers(folder, how) == ["wandb"]
     assert messages(run, folder, how) == []
     assert_on_wandb(folder)
 
@@ -259,7 +259,7 @@ def test_a_server_that_is_not_there_costs_a_warning(tiny_run, tmp_path, monkeypa
         tmp_path,
         execution(wandb="roadmap"),
         1,
-        ALONE,
+        SINGLE_PROCESS,
         lambda kind, detail: told.append(detail["message"]) if kind == "warning" else None,
         lambda: Request.NONE,
     )

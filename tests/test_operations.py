@@ -14,9 +14,9 @@ from sklearn.datasets import load_sample_image
 from timm.data import auto_augment
 
 from roadmap.study.load import load_study
-from runner.data.image import Photo
+from runner.data.image import EncodedImage
 from runner.data.randaugment_ops import ON_ARRAYS
-from runner.data.transforms import ByPillow, OnArrays, training_transform
+from runner.data.transforms import ArrayTransform, PillowTransform, training_transform
 from runner.machine.randomness import seed_globally
 from tests.helpers.designs import recipe_of
 
@@ -101,9 +101,9 @@ def jpeg(photograph):
 
 def both(recipe, data, seed):
     images = []
-    for transform in (ByPillow(training_transform(recipe, IMAGENET)), OnArrays(recipe, IMAGENET)):
+    for transform in (PillowTransform(training_transform(recipe, IMAGENET)), ArrayTransform(recipe, IMAGENET)):
         seed_globally(seed)
-        images.append(transform(Photo(data)).numpy().astype(int))
+        images.append(transform(EncodedImage(data)).numpy().astype(int))
     return images
 
 
@@ -139,7 +139,7 @@ def test_samples_are_timms_of_the_same_random_numbers(jpeg, written):
 
 def drawn(recipe, count):
     """How often each operation was done, and its arguments: pixels are left alone."""
-    transform, arguments = OnArrays(recipe, IMAGENET), defaultdict(list)
+    transform, arguments = ArrayTransform(recipe, IMAGENET), defaultdict(list)
     (randaugment,) = transform.randaugment
     for operation in randaugment.ops:
 
@@ -183,19 +183,19 @@ def test_probabilities_and_magnitudes_over_a_hundred_thousand_draws():
 
 
 def test_a_sample_is_the_same_whatever_was_drawn_before(jpeg):
-    transform = OnArrays(recipe_of("recipe"), IMAGENET)
+    transform = ArrayTransform(recipe_of("recipe"), IMAGENET)
     seed_globally(7)
-    once = transform(Photo(jpeg))
-    transform(Photo(jpeg))
+    once = transform(EncodedImage(jpeg))
+    transform(EncodedImage(jpeg))
     seed_globally(7)
-    assert torch.equal(transform(Photo(jpeg)), once)
+    assert torch.equal(transform(EncodedImage(jpeg)), once)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 1), (2, 40)])
 @pytest.mark.parametrize("crop", ["random-resized", "padded"])
 def test_images_of_a_pixel_or_two_are_taken(size, crop):
     recipe = recipe_of("recipe", crop=crop, image_size=32)
-    transform = OnArrays(recipe, IMAGENET)
+    transform = ArrayTransform(recipe, IMAGENET)
     for seed in range(30):
         seed_globally(seed)
-        assert transform(Photo(Image.new("RGB", size, (9, 99, 199)))).shape == (32, 32, 3)
+        assert transform(EncodedImage(Image.new("RGB", size, (9, 99, 199)))).shape == (32, 32, 3)

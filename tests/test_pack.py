@@ -24,7 +24,7 @@ from runner.data import packed_writer
 from runner.data.datasets import load_data
 from runner.data.image import BadImage
 from runner.data.packed_reader import DamagedShard, Packed
-from runner.data.splits import Files
+from runner.data.splits import ImageFiles
 from tests.helpers.command import start_apart
 from tests.helpers.images import make_folder
 from tests.helpers.waiting import until
@@ -74,7 +74,7 @@ def check(folder):
 def both(source, folder):
     """Each split, as it is read of the folder and packed."""
     for listing, name in zip(list_images(source), ("train", "val"), strict=True):
-        yield Files(listing), Packed(folder, name)
+        yield ImageFiles(listing), Packed(folder, name)
 
 
 def assert_same_images(source, folder):
@@ -402,7 +402,7 @@ def test_more_files_than_may_be_mapped_at_a_time_are_read(photographs, packed, m
     split = Packed(packed, "train")
     first = split.encoded(0)
     last = bytes(split.encoded(len(split) - 1))
-    files = Files(list_images(photographs)[0])
+    files = ImageFiles(list_images(photographs)[0])
     assert bytes(first) == files.encoded(0) and last == files.encoded(len(files) - 1)
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from runner.data.image import BadImage, Photo
+from runner.data.image import BadImage, EncodedImage
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,8 @@ def by_pillow(data):
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 30}])
 def test_a_jpeg_has_pillows_pixels(china, options):
     data = encoded(china, **options)
-    assert np.array_equal(Photo(data).pixels(), by_pillow(data))
-    assert Photo(data).size == china.size
+    assert np.array_equal(EncodedImage(data).pixels(), by_pillow(data))
+    assert EncodedImage(data).size == china.size
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "CMYK", "I;16"])
@@ -41,23 +41,23 @@ def test_other_kinds_become_what_pillow_makes_of_them(china, mode):
     image = Image.fromarray(np.arange(2400, dtype=np.uint16).reshape(40, 60)) if mode == "I;16" else small.convert(mode)
     for kind in ["PNG"] if mode not in ("L", "CMYK") else ["JPEG"]:
         data = encoded(image, kind)
-        assert np.array_equal(Photo(data).pixels(), np.asarray(Photo(data).rgb()))
+        assert np.array_equal(EncodedImage(data).pixels(), np.asarray(EncodedImage(data).rgb()))
         if mode != "I;16":
-            assert np.array_equal(Photo(data).pixels(), by_pillow(data))
+            assert np.array_equal(EncodedImage(data).pixels(), by_pillow(data))
 
 
 def test_a_camera_that_was_held_upright_is_passed_over_as_by_pillow(china):
     orientation = Image.Exif()
     orientation[0x0112] = 6
     data = encoded(china, exif=orientation)
-    assert np.array_equal(Photo(data).pixels(), by_pillow(data))
+    assert np.array_equal(EncodedImage(data).pixels(), by_pillow(data))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("reduction", [2, 4, 8])
 def test_a_reduced_image_is_the_whole_one_made_smaller(china, kind, reduction):
     width, height = china.size
-    found = Photo(encoded(china, kind)).pixels(reduction)
+    found = EncodedImage(encoded(china, kind)).pixels(reduction)
     assert found.shape == (-(-height // reduction), -(-width // reduction), 3)
     expected = np.asarray(china.reduce(reduction)).astype(int)
     assert np.abs(found - expected).mean() < 3
@@ -66,15 +66,15 @@ def test_a_reduced_image_is_the_whole_one_made_smaller(china, kind, reduction):
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:-2]])
 def test_an_image_that_is_not_whole_is_named(china, damage):
     with pytest.raises(BadImage, match=r"cat/4\.jpg can't be read as an image: .*truncated"):
-        Photo(damage(encoded(china)), lambda: "cat/4.jpg").pixels()
+        EncodedImage(damage(encoded(china)), lambda: "cat/4.jpg").pixels()
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", bytes(1000)])
 def test_what_is_no_image_is_named(data):
     with pytest.raises(BadImage, match=r"cat/4\.jpg can't be read as an image: it is of no known format, or damaged"):
-        Photo(data, lambda: "cat/4.jpg")
+        EncodedImage(data, lambda: "cat/4.jpg")
 
 
 def test_trailing_bytes_do_no_harm(china):
     data = encoded(china)
-    assert np.array_equal(Photo(data + b"thumbnail").pixels(), by_pillow(data))
+    assert np.array_equal(EncodedImage(data + b"thumbnail").pixels(), by_pillow(data))

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 import roadmap
-from roadmap.files import ForeignFolder, append_row, read_json, write_json
+from roadmap.files import InvalidFile, append_json_line, read_json, write_json
 from roadmap.record.folder import append_metrics, keep_metrics, read_metrics, read_run, state, write_manifest
 from roadmap.record.run import Run
 from roadmap.serialization import from_data, to_data
@@ -86,7 +86,7 @@ def test_a_manifest_gives_the_run_back(make_run, tmp_path):
     assert state(folder, run) == "finished"
     for wrong in ({}, {"identity": run.identity, "top1": None, "seconds": 2}, {"identity": "0", "top1": 1}):
         write_json(folder / "result.json", wrong)
-        with pytest.raises(ForeignFolder, match=r"result\.json"):
+        with pytest.raises(InvalidFile, match=r"result\.json"):
             state(folder, run)
 
 
@@ -100,24 +100,24 @@ def test_foreign_folders_are_refused(make_run, tmp_path):
     run, other = make_run(), make_run(seed=1)
     folder = tmp_path / "pico" / f"pico-s0-{run.identity}"
     write_manifest(folder, other)
-    with pytest.raises(ForeignFolder, match="holds another run"):
+    with pytest.raises(InvalidFile, match="holds another run"):
         state(folder, run)
     # A manifest whose values were edited no longer has the identity that it states.
     write_manifest(folder, run)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["run"]["experiment"]["recipe"]["epochs"] = 7
     write_json(folder / "manifest.json", manifest)
-    with pytest.raises(ForeignFolder, match="holds another run"):
+    with pytest.raises(InvalidFile, match="holds another run"):
         state(folder, run)
     write_json(folder / "manifest.json", manifest | {"format": 99})
-    with pytest.raises(ForeignFolder, match="format 99; this version reads 2"):
+    with pytest.raises(InvalidFile, match="format 99; this version reads 2"):
         state(folder, run)
     (folder / "manifest.json").write_text("{")
-    with pytest.raises(ForeignFolder, match="not valid JSON"):
+    with pytest.raises(InvalidFile, match="not valid JSON"):
         state(folder, run)
     (folder / "manifest.json").unlink()
     write_json(folder / "result.json", {})
-    with pytest.raises(ForeignFolder, match=r"result\.json but no manifest\.json"):
+    with pytest.raises(InvalidFile, match=r"result\.json but no manifest\.json"):
         state(folder, run)
 
 
@@ -133,10 +133,10 @@ def test_half_a_line_is_no_epoch(tmp_path):
 
 def test_a_line_after_one_that_was_cut_off_stands_on_its_own(tmp_path):
     path = tmp_path / "rows.jsonl"
-    append_row(path, {"a": 1})
+    append_json_line(path, {"a": 1})
     path.write_bytes(path.read_bytes() + b'{"a": 2, "b')
-    append_row(path, {"a": 3})
-    append_row(path, {"a": 4})
+    append_json_line(path, {"a": 3})
+    append_json_line(path, {"a": 4})
     assert path.read_text().splitlines() == ['{"a": 1}', '{"a": 2, "b', '{"a": 3}', '{"a": 4}']
 
 

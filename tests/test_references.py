@@ -23,7 +23,7 @@ from roadmap.network.library_models import build_named
 from roadmap.recipe import Experiment
 from roadmap.study.load import load_study, parse_study
 from roadmap.study.references import REFERENCE, reference, references
-from roadmap.study.rungs import Place
+from roadmap.study.rungs import StudyContext
 from runner.train.optimizer import parameter_groups
 from tests.helpers import ROOT
 from tests.helpers.command import run_here
@@ -33,7 +33,7 @@ GOLDEN = Path(__file__).parent / "goldens" / "references.json"
 
 
 def all_of(regime):
-    return references(Place.of(regime), "all")
+    return references(StudyContext.of(regime), "all")
 
 
 @pytest.fixture
@@ -80,13 +80,13 @@ def test_the_small_form_is_built_as_it_is_counted(rung):
 def test_the_recipes_drop_path_reaches_the_library():
     network = build_named(NamedModel("timm", "deit_tiny_patch16_224", {"drop_path_rate": "{drop_path}"}), 10, 224, 0.3)
     assert network.blocks[-1].drop_path1.drop_prob == pytest.approx(0.3)
-    design = reference(Place.of("resnet-50"), "vgg-16-bn").experiment
+    design = reference(StudyContext.of("resnet-50"), "vgg-16-bn").experiment
     assert {"drop_path", "initialization"} <= design.idle
-    assert "drop_path" not in reference(Place.of("resnet-50"), "swin-t").experiment.idle
+    assert "drop_path" not in reference(StudyContext.of("resnet-50"), "swin-t").experiment.idle
 
 
 def test_what_a_model_names_itself_is_left_by_weight_decay():
-    experiment = reference(Place.of("pico"), "swin-t").experiment
+    experiment = reference(StudyContext.of("pico"), "swin-t").experiment
     network = roadmap.build(experiment.design, 10, image_size=32)
     names = {id(weight): name for name, weight in network.named_parameters()}
     decayed, left = (

@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from analysis.attribution import Attribution, Interaction, Worth
+from analysis.attribution import Attribution, Interaction, StepEffect
 from analysis.collection import collect
 from analysis.figures.style import COLOURS
 from analysis.report.page import HERE, Part, render
@@ -396,9 +396,9 @@ def test_a_name_of_data_is_text_in_title_and_curves(browser, tmp_path):
 def made_attribution():
     titles = {"recipe": "training recipe", "gelu": "ReLU → GELU", "layer-norm": "BN → LN"}
     worths = (
-        Worth("recipe", titles["recipe"], 1.5, (1.0, 2.0), 20, 1.4, 1.2, 1.6),
-        Worth("gelu", titles["gelu"], -0.5, (-1.0, 0.1), 20, -0.4),
-        Worth("layer-norm", titles["layer-norm"], 0.1, None, 1),
+        StepEffect("recipe", titles["recipe"], 1.5, (1.0, 2.0), 20, 1.4, 1.2, 1.6),
+        StepEffect("gelu", titles["gelu"], -0.5, (-1.0, 0.1), 20, -0.4),
+        StepEffect("layer-norm", titles["layer-norm"], 0.1, None, 1),
     )
     pairs = (
         Interaction("recipe", "gelu", 0.8, (0.2, 1.4), 0.012, "help"),

@@ -18,7 +18,7 @@ import torch
 from roadmap.record.folder import read_divergences, read_metrics, state
 from runner.machine.distributed import World
 from runner.train import checkpoint
-from runner.train.train_state import Learner
+from runner.train.train_state import TrainState
 from tests.helpers.training import (
     Death,
     assert_same,
@@ -342,7 +342,7 @@ class Clock:
         from runner.train import engine
 
         self.now, self.saves = 0.0, []
-        save, backward = checkpoint.save, Learner.backward
+        save, backward = checkpoint.save, TrainState.backward
 
         def timed_save(folder, state):
             save(folder, state)
@@ -354,7 +354,7 @@ class Clock:
             return backward(learner, *batch, **parts)
 
         monkeypatch.setattr(checkpoint, "save", timed_save)
-        monkeypatch.setattr(Learner, "backward", timed_backward)
+        monkeypatch.setattr(TrainState, "backward", timed_backward)
         monkeypatch.setattr(engine, "time", SimpleNamespace(perf_counter=lambda: self.now))
 
 

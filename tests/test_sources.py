@@ -21,7 +21,7 @@ from runner.data import datasets
 from runner.data.augmentation import resized
 from runner.data.datasets import load_data
 from runner.data.image import BadImage
-from runner.data.splits import Files, Pixels
+from runner.data.splits import ImageFiles, InMemoryImages
 from tests.helpers.images import make_folder
 from tests.helpers.training import FEW_DIGITS
 
@@ -141,7 +141,7 @@ def test_an_image_folder_is_read_class_by_class(tmp_path):
     Image.new("L", (9, 9), 200).save(root / "train" / "ant" / "deep" / "grey.png")
     (root / "train" / "ant" / "notes.txt").write_text("no image")
     (root / "train" / ".hidden").mkdir()
-    train, held_out = (Files(listing) for listing in list_images(root))
+    train, held_out = (ImageFiles(listing) for listing in list_images(root))
     assert list_images(root)[0].classes == ("ant", "bee") and len(train) == 7 and len(held_out) == 6
     assert train.labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert train.names[3] == b"ant/deep/grey.png"
@@ -153,7 +153,7 @@ def test_sixteen_bits_are_scaled_and_pixels_without_a_known_range_are_refused(tm
     ramp = np.linspace(0, 65535, 256 * 4).astype(np.uint16).reshape(4, 256)
     Image.fromarray(ramp).save(root / "train" / "ant" / "deep.png")
     Image.fromarray(ramp.astype(np.float32)).save(root / "train" / "ant" / "float.tiff")
-    images = Files(list_images(root)[0])
+    images = ImageFiles(list_images(root)[0])
     names = images.names.tolist()
     pixels = np.asarray(images.photo(names.index(b"ant/deep.png")).rgb())
     assert np.array_equal(pixels[:, :, 0], ramp >> 8) and pixels.max() == 255
@@ -166,14 +166,14 @@ def test_pixels_of_other_kinds_become_rgb(tmp_path, mode):
     root = make_folder(tmp_path)
     suffix = "tiff" if mode == "CMYK" else "png"
     Image.new("RGB", (7, 5), (250, 250, 250)).convert(mode).save(root / "train" / "ant" / f"other.{suffix}")
-    images = Files(list_images(root)[0])
+    images = ImageFiles(list_images(root)[0])
     image = images.photo(images.names.tolist().index(f"ant/other.{suffix}".encode())).rgb()
     assert image.mode == "RGB" and min(image.getpixel((3, 3))) > 200
 
 
 def test_a_file_that_the_system_does_not_give_is_not_taken_for_a_damaged_one(tmp_path):
     root = make_folder(tmp_path)
-    images = Files(list_images(root)[0])
+    images = ImageFiles(list_images(root)[0])
     (root / "train" / "ant" / "0.jpg").unlink()
     with pytest.raises(FileNotFoundError):
         images.photo(0)
@@ -278,4 +278,4 @@ def test_a_study_of_an_image_folder_trains(tmp_path, capsys):
 
 def test_every_data_set_of_the_study_can_be_read():
     assert set(load_study().data) == set(datasets.SOURCES) - {FEW_DIGITS}  # the tests' own, which other tests may add
-    assert isinstance(datasets.SOURCES["digits"].read(datasets.SOURCES["digits"].find(None))[0], Pixels)
+    assert isinstance(datasets.SOURCES["digits"].read(datasets.SOURCES["digits"].find(None))[0], InMemoryImages)

@@ -19,11 +19,11 @@ from analysis.statistics import (
     detectable,
     holm,
     judge,
-    less,
     noise_of,
     power_of,
     rank_correlation,
     seeds_needed,
+    subtract,
     verdict,
     welch,
 )
@@ -74,9 +74,9 @@ def test_seeds_are_paired_only_where_one_side_shares_all_its_own():
 
 
 def test_less_is_the_difference_of_two_changes():
-    found = less(Change(1.0, (0.6, 1.4)), Change(0.2, (-0.1, 0.5)))
+    found = subtract(Change(1.0, (0.6, 1.4)), Change(0.2, (-0.1, 0.5)))
     assert found.difference == pytest.approx(0.8) and found.interval == pytest.approx((0.3, 1.3))
-    assert less(Change(1.0), Change(0.2, (0.1, 0.3))).interval is None
+    assert subtract(Change(1.0), Change(0.2, (0.1, 0.3))).interval is None
 
 
 @given(VALUES)

@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.attribution import Attribution, Interaction, Worth
+from analysis.attribution import Attribution, Interaction, StepEffect
 from analysis.figures.style import COLOURS, DARK, FAINT, LAYOUTS, Layout, readable_on
 from analysis.metrics import Metric
 
@@ -60,7 +60,7 @@ def draw_worths(found: Attribution, metric: Metric, title: str = "", columns: in
     return figure
 
 
-def _limits(worths: Sequence[Worth]) -> tuple[float, float]:
+def _limits(worths: Sequence[StepEffect]) -> tuple[float, float]:
     """Around all that is no outlier: a few changes may be a hundred times the others."""
     values = [value for worth in worths for value in (worth.shapley, *(worth.interval or ())) if value is not None]
     values += [value for worth in worths for name, _, _ in MARKS if (value := getattr(worth, name)) is not None]
@@ -71,7 +71,7 @@ def _limits(worths: Sequence[Worth]) -> tuple[float, float]:
     return min(inside) - room, max(inside) + room
 
 
-def _draw_worth(axes: Axes, y: int, worth: Worth, low: float, high: float, layout: Layout) -> None:
+def _draw_worth(axes: Axes, y: int, worth: StepEffect, low: float, high: float, layout: Layout) -> None:
     first = y == 0
     if worth.interval:
         axes.plot(np.clip(worth.interval, low, high), [y, y], color=COLOURS[1], linewidth=2.2, solid_capstyle="butt")

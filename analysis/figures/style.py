@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from analysis.metrics import Metric
 from analysis.results import SPREAD_OF_RUNS
-from roadmap.files import write_whole
+from roadmap.files import write_atomic
 from roadmap.study.references import REFERENCE
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -123,5 +123,5 @@ def save_figure(figure: Figure, paths: Sequence[Path]) -> list[Path]:
         metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(kind)
         with matplotlib.rc_context(STYLE):
             figure.savefig(drawn, format=kind[1:], dpi=DPI, metadata=metadata)
-        write_whole(path, drawn.getvalue())
+        write_atomic(path, drawn.getvalue())
     return list(paths)

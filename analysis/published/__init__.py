@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from roadmap.serialization import choices
+from roadmap.serialization import suggest
 
 FOLDER = Path(__file__).parent
 
@@ -32,7 +32,7 @@ def published_rungs(file: str | None) -> dict[str, Published]:
         return {}
     tables = sorted(path.name for path in FOLDER.glob("modernize_*.csv"))
     if file not in tables:
-        raise ValueError(f"published: {file!r} is no table of rungs; {choices(tables, file)}")
+        raise ValueError(f"published: {file!r} is no table of rungs; {suggest(tables, file)}")
     with (FOLDER / file).open(encoding="utf-8", newline="") as table:
         return {
             row["rung"]: Published(

@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis.metrics import Metric
 from analysis.results import Bar, Result, Series
-from roadmap.files import ForeignFolder
+from roadmap.files import InvalidFile
 from roadmap.record.folder import read_metrics
 from roadmap.study.references import REFERENCE
 
@@ -129,7 +129,7 @@ def _folders(result: Result) -> list[str]:
 def _metrics(folder: Path) -> list[dict[str, Any]]:
     try:
         return read_metrics(folder)
-    except (ForeignFolder, OSError):
+    except (InvalidFile, OSError):
         return []  # the run's own place among those that are not finished says what is wrong with it
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from analysis.attribution import Attribution, Interaction, Worth
+from analysis.attribution import Attribution, Interaction, StepEffect
 from analysis.metrics import METRICS, TOP1, Metric
 from analysis.report.charts import Facts, curves_of, figure_of
 from analysis.results import Result, series_of_runs
@@ -339,7 +339,7 @@ def _attribution(part: Part, metric: Metric) -> dict[str, Any]:
     }
 
 
-def _worth(i: int, worth: Worth, largest: float, metric: Metric) -> tuple[Cell, ...]:
+def _worth(i: int, worth: StepEffect, largest: float, metric: Metric) -> tuple[Cell, ...]:
     value, digits = worth.shapley or 0.0, metric.decimals + 1
     half = 50 * abs(value) / largest
     bar = (50 - half if value < 0 else 50.0, half, (value < 0) == metric.higher_is_better)

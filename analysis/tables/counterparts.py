@@ -15,11 +15,11 @@ from roadmap.design import Design, NamedModel, simplest
 from roadmap.record.benchmarks import Conditions, Round, workload_of
 from roadmap.record.run import Run
 from roadmap.study.references import as_published, reference
-from roadmap.study.rungs import Place
+from roadmap.study.rungs import StudyContext
 
 
 @dataclass(frozen=True)
-class What:
+class Quantity:
     """A quantity that both have."""
 
     title: str
@@ -27,13 +27,13 @@ class What:
     published: str  # the field of a published model
 
 
-QUANTITIES: dict[str, What] = {
-    "parameters": What("parameters", "neither", "parameters"),
-    "macs": What("multiply-adds", "neither", "gmacs"),
-    "inference_images_per_second": What("images/s in inference", "higher", "throughput"),
-    "training_images_per_second": What("images/s in training", "higher", ""),
-    "inference_peak_bytes": What("memory in inference", "lower", ""),
-    "training_peak_bytes": What("memory in training", "lower", "training_memory"),
+QUANTITIES: dict[str, Quantity] = {
+    "parameters": Quantity("parameters", "neither", "parameters"),
+    "macs": Quantity("multiply-adds", "neither", "gmacs"),
+    "inference_images_per_second": Quantity("images/s in inference", "higher", "throughput"),
+    "training_images_per_second": Quantity("images/s in training", "higher", ""),
+    "inference_peak_bytes": Quantity("memory in inference", "lower", ""),
+    "training_peak_bytes": Quantity("memory in training", "lower", "training_memory"),
 }
 
 
@@ -58,7 +58,7 @@ class Pair:
     published: dict[str, float]
 
 
-def pairs_of(place: Place, networks: Mapping[str, Run], rounds: Sequence[Round]) -> list[Pair]:
+def pairs_of(place: StudyContext, networks: Mapping[str, Run], rounds: Sequence[Round]) -> list[Pair]:
     """Of the references that have a counterpart in the study, those where both were measured by one command.
 
     `networks` are runs by the name of their rung or reference. A rung that is the ConvNeXt stands for it, as the
@@ -84,7 +84,7 @@ def pairs_of(place: Place, networks: Mapping[str, Run], rounds: Sequence[Round])
     return found
 
 
-def names_of_networks(place: Place, networks: Mapping[str, Run]) -> dict[str, str]:
+def names_of_networks(place: StudyContext, networks: Mapping[str, Run]) -> dict[str, str]:
     """By each run's name the study's reference that its network is: resnet-50's closing rung is ConvNeXt-T."""
     designs = {
         name: _plain(reference(place, name).experiment.design)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from roadmap.cli.text import BAD_USAGE, INTERRUPTED
-from roadmap.serialization import choices
+from roadmap.serialization import suggest
 
 # The modules below roadmap.cli and their verbs, in the order of --help. Each adds them to the parser by `add_verbs`.
 VERBS = {
@@ -43,7 +43,7 @@ def make_parser(verb: str | None = None) -> argparse.ArgumentParser:
     parser = Parser(prog="roadmap", description="From a ResNet to a ConvNeXt, rung by rung: re-run, take apart, draw.")
     modules = [module for module, names in VERBS.items() if verb in names] or list(VERBS)
     if verb and not verb.startswith("-") and len(modules) > 1:
-        parser.error(f"unknown verb {verb!r}; {choices([name for names in VERBS.values() for name in names], verb)}")
+        parser.error(f"unknown verb {verb!r}; {suggest([name for names in VERBS.values() for name in names], verb)}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for module in modules:
         importlib.import_module(f"roadmap.cli.{module}").add_verbs(verbs)

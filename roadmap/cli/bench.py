@@ -12,17 +12,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from roadmap.cli.options import Choice, add_study_options, choose, out_folder
+from roadmap.cli.options import Selection, add_study_options, choose, out_folder
 from roadmap.cli.pipeline import bench_data
 from roadmap.cli.text import FAILED, count, many, table
-from roadmap.record.benchmarks import FILE, Conditions, Rates, Round, What, append_round, rates_of, workload_of
+from roadmap.record.benchmarks import FILE, Conditions, Mode, Rates, Round, append_round, rates_of, workload_of
 from roadmap.record.run import Run
-from roadmap.serialization import LARGEST, three_digits, to_data
+from roadmap.serialization import MAX_NUMBER, three_digits, to_data
 from roadmap.study.execution import Execution
 from roadmap.study.references import as_published
 from roadmap.study.rungs import Rung
 
-BOTH: tuple[What, ...] = ("training", "inference")
+BOTH: tuple[Mode, ...] = ("training", "inference")
 # What of an execution has a say.
 USED = {
     "networks": ("device", "device_batch", "threads", "channels_last", "compile"),
@@ -67,9 +67,9 @@ def bench(options: argparse.Namespace) -> int:
         ("batch", options.batch, 1),
         ("warm-up", options.warm_up, 0),
     ):
-        if value is not None and not least <= value < LARGEST:
+        if value is not None and not least <= value < MAX_NUMBER:
             raise ValueError(f"--{name} {value} is not valid: {least} or more is")
-    if not 0 < options.seconds < LARGEST:
+    if not 0 < options.seconds < MAX_NUMBER:
         raise ValueError(f"--seconds {options.seconds:g} is not valid: more than 0 is")
     for setting in options.settings:
         section, _, key = setting.partition("=")[0].partition(".")
@@ -136,7 +136,7 @@ def bench_networks(options: argparse.Namespace) -> int:
     return FAILED if failed else 0
 
 
-def _figure(choice: Choice, options: argparse.Namespace) -> str:
+def _figure(choice: Selection, options: argparse.Namespace) -> str:
     """The command that takes what was measured, where there is one: figures are of the paper's data, in inference."""
     if choice.label or options.only == "training":
         return ""
@@ -164,7 +164,7 @@ def _said(result: Round) -> str:
     )
 
 
-def _print(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]], options: argparse.Namespace) -> None:
+def _print(choice: Selection, shown: Sequence[tuple[Rung, Sequence[Round]]], options: argparse.Namespace) -> None:
     """What was measured of each rung, however far that is."""
     published = _published(choice, shown)
     if options.json:
@@ -173,7 +173,7 @@ def _print(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]], option
         return
     if not shown:
         return
-    kinds: list[What] = [what for what in BOTH if rates_of(shown[0][1], what)]
+    kinds: list[Mode] = [what for what in BOTH if rates_of(shown[0][1], what)]
     header = ["rung", "MACs"]
     for what in kinds:
         header += [f"{what} images/s", "MiB", "GMACs/s", "share of matmul"]
@@ -194,7 +194,7 @@ def _print(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]], option
         print("Published: images/s of inference on one V100, in the paper's Tables 1 and 2.")
 
 
-def _published(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]]) -> dict[str, float]:
+def _published(choice: Selection, shown: Sequence[tuple[Rung, Sequence[Round]]]) -> dict[str, float]:
     """By rung the images/s that the paper has of its network, at the same image size."""
     from analysis.published import published_model
     from analysis.tables.counterparts import names_of_networks
@@ -209,7 +209,7 @@ def _published(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]]) ->
     return found
 
 
-def _print_pairs(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]], options: argparse.Namespace) -> None:
+def _print_pairs(choice: Selection, shown: Sequence[tuple[Rung, Sequence[Round]]], options: argparse.Namespace) -> None:
     """Each ConvNeXt over the system of its size, where both were measured."""
     from analysis.tables.counterparts import QUANTITIES, pairs_of
 
@@ -233,12 +233,12 @@ def _print_pairs(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]], 
     print(f"\nAs a figure: roadmap figure --kind counterparts --regime {choice.regime}{out}")
 
 
-def _draw(choice: Choice, shown: Sequence[tuple[Rung, Sequence[Round]]], options: argparse.Namespace) -> None:
+def _draw(choice: Selection, shown: Sequence[tuple[Rung, Sequence[Round]]], options: argparse.Namespace) -> None:
     """Images/s in inference as bars, or in training where no other was measured."""
     from analysis.figures import draw_roadmap, save_figure
     from analysis.results import series_of_bench
 
-    what: What = options.only or "inference"
+    what: Mode = options.only or "inference"
     where = f"images/s in {what} on {shown[0][1][0].conditions}"
     series = series_of_bench(choice.study, choice.title, shown, what, where)
     for path in save_figure(draw_roadmap([series]), options.output):

@@ -11,7 +11,7 @@ from typing import Any
 from roadmap.cli.progress import counting
 from roadmap.cli.text import FAILED, many
 from roadmap.data.packed_format import Damaged, Index, PackOptions, is_packed, read_index
-from roadmap.files import ForeignFolder
+from roadmap.files import InvalidFile
 
 
 def add_verbs(verbs: Any) -> None:
@@ -95,7 +95,7 @@ def check_packed(options: argparse.Namespace) -> int:
         raise ValueError(f"{folder} is no packed data set; a folder that `roadmap data pack` made is expected")
     try:
         index = read_index(folder)
-    except ForeignFolder as error:  # no JSON any more
+    except InvalidFile as error:  # no JSON any more
         print(f"{error} and pack it again", file=sys.stderr)
         return FAILED
     except Damaged as error:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.options import Choice, add_study_options, choose
+from roadmap.cli.options import Selection, add_study_options, choose
 from roadmap.cli.text import count, duration, table
 from roadmap.design import Design
 from roadmap.network.cost import Cost, cost
 from roadmap.recipe import Experiment, changes
-from roadmap.serialization import LARGEST, show, to_data
+from roadmap.serialization import MAX_NUMBER, show, to_data
 from roadmap.study.references import REFERENCE, as_published
 from roadmap.study.rungs import Rung
 
@@ -62,7 +62,7 @@ def add_verbs(verbs: Any) -> None:
     parser.set_defaults(function=show_cost)
 
 
-def rung_cost(choice: Choice, rung: Rung) -> Cost:
+def rung_cost(choice: Selection, rung: Rung) -> Cost:
     return cost(rung.experiment.design, rung.experiment.recipe.image_size, choice.dataset.classes)
 
 
@@ -116,14 +116,14 @@ def list_rungs(options: argparse.Namespace) -> int:
     return 0
 
 
-def _counted_beside(choice: Choice, rungs: Sequence[Rung]) -> list[Counted]:
+def _counted_beside(choice: Selection, rungs: Sequence[Rung]) -> list[Counted]:
     """The references that the regime has as they were published, beside what was published of them."""
     from analysis.tables.counting import counted_beside
 
     return counted_beside([rung for rung in rungs if as_published(choice.study, choice.regime, rung.name)])
 
 
-def _published_counts(choice: Choice, rungs: Sequence[Rung]) -> dict[str, list[dict[str, Any]]]:
+def _published_counts(choice: Selection, rungs: Sequence[Rung]) -> dict[str, list[dict[str, Any]]]:
     """By reference, for each image size that is published: what is counted here, there, and percent between."""
     found: dict[str, list[dict[str, Any]]] = {}
     for each in _counted_beside(choice, rungs):
@@ -132,7 +132,7 @@ def _published_counts(choice: Choice, rungs: Sequence[Rung]) -> dict[str, list[d
     return found
 
 
-def _print_published_counts(choice: Choice, rungs: Sequence[Rung]) -> None:
+def _print_published_counts(choice: Selection, rungs: Sequence[Rung]) -> None:
     found = _counted_beside(choice, rungs)
     if not found:
         return
@@ -247,7 +247,7 @@ def _save(figure: Figure, path: Path) -> None:
         print(f"figure: {written}", file=sys.stderr)
 
 
-def speed(choice: Choice, out: Path, device: str | None = None, throughput: float | None = None) -> Speed:
+def speed(choice: Selection, out: Path, device: str | None = None, throughput: float | None = None) -> Speed:
     """As given, else as the runs at hand measured it, else as the study has it. Raises ValueError for unknown names.
 
     On a cluster it is that of the profile's device; here that of whatever the newest runs were trained on.
@@ -273,7 +273,7 @@ def show_cost(options: argparse.Namespace) -> int:
     choice = choose(options)
     seeds = choice.study.defaults.seeds if options.seeds is None else options.seeds
     for name, value in (("--gpus", options.gpus), ("--seeds", seeds)):
-        if not 1 <= value < LARGEST:
+        if not 1 <= value < MAX_NUMBER:
             raise ValueError(f"{name} {value} is not valid: 1 or more is")
     found = speed(choice, options.out or Path(choice.study.defaults.out), options.device, options.throughput)
     source = found.source

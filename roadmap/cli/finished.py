@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roadmap.cli.options import Choice, choose, study_of
+from roadmap.cli.options import Selection, choose, study_of
 from roadmap.cli.text import many
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Finished:
     """A part of the study and what has become of it."""
 
-    choice: Choice
+    choice: Selection
     results: list[Result]
 
 
@@ -67,7 +67,7 @@ def choices_with_runs(
     return found
 
 
-def attribution_of(choice: Choice, steps: str, runs: pd.DataFrame, metric: Metric) -> Attribution:
+def attribution_of(choice: Selection, steps: str, runs: pd.DataFrame, metric: Metric) -> Attribution:
     """What runs of all four ways to take the steps apart tell of them. Raises ValueError where it is too little."""
     from analysis.attribution import Ablations, attribute
     from analysis.results import results_of

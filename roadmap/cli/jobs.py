@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.status import status_text
 from roadmap.cli.text import FAILED, many
-from roadmap.serialization import choices
+from roadmap.serialization import suggest
 from roadmap.study.load import load_study
 
 if TYPE_CHECKING:
-    from runner.launch.status import Standing
+    from runner.launch.status import RunStatus
 
 WATCH_SECONDS = 5.0
 FOLLOW_SECONDS = 0.5
@@ -59,25 +59,25 @@ def _out(options: argparse.Namespace) -> Path:
     return out.resolve()
 
 
-def chosen(standings: Sequence[Standing], names: Sequence[str]) -> list[Standing]:
+def chosen(standings: Sequence[RunStatus], names: Sequence[str]) -> list[RunStatus]:
     """Those that a name means. Raises ValueError for one that means none."""
     if not names:
         return list(standings)
-    found: dict[str, Standing] = {}
+    found: dict[str, RunStatus] = {}
     for name in names:
         means = [standing for standing in standings if name.rstrip("/") in _names(standing)]
         if not means:
             rungs = sorted({standing.entry.rung for standing in standings})
-            raise ValueError(f"no run is called {name!r}; {choices(rungs, name)}, or one's seed, such as gelu-s0")
+            raise ValueError(f"no run is called {name!r}; {suggest(rungs, name)}, or one's seed, such as gelu-s0")
         found |= {standing.entry.identity: standing for standing in means}
     return list(found.values())
 
 
-def _short(standing: Standing) -> str:
+def _short(standing: RunStatus) -> str:
     return f"{standing.entry.rung}-s{standing.entry.seed}"
 
 
-def _names(standing: Standing) -> tuple[str, ...]:
+def _names(standing: RunStatus) -> tuple[str, ...]:
     entry, folder = standing.entry, standing.folder
     folders = (folder.name, str(folder), entry.folder, f"{folder.parent.parent.name}/{entry.folder}")
     job = (standing.job.job_id, standing.job.job_id.split("_")[0]) if standing.job else ()
@@ -85,11 +85,11 @@ def _names(standing: Standing) -> tuple[str, ...]:
 
 
 def show_status(options: argparse.Namespace) -> int:
-    from runner.launch.status import survey
+    from runner.launch.status import collect_status
 
     out = _out(options)
     if not options.watch:
-        overview = survey(out)
+        overview = collect_status(out)
         runs = chosen(overview.runs, options.runs)
         if options.json:
             print(json.dumps([_record(standing) for standing in runs], indent=2))
@@ -107,10 +107,10 @@ def _watch(out: Path, names: Sequence[str]) -> int:
     from rich.live import Live
     from rich.text import Text
 
-    from runner.launch.status import survey
+    from runner.launch.status import collect_status
 
     def look() -> tuple[Text, bool]:
-        overview = survey(out)
+        overview = collect_status(out)
         runs = chosen(overview.runs, names)
         going = any(standing.is_going for standing in runs) or bool(overview.figures)
         return Text(time.strftime("%H:%M:%S\n") + status_text(overview, runs)), going
@@ -125,7 +125,7 @@ def _watch(out: Path, names: Sequence[str]) -> int:
     return 0
 
 
-def _record(standing: Standing) -> dict[str, Any]:
+def _record(standing: RunStatus) -> dict[str, Any]:
     entry, place = standing.entry, standing.place
     return {
         "regime": entry.regime,
@@ -149,10 +149,10 @@ def _record(standing: Standing) -> dict[str, Any]:
 
 def show_logs(options: argparse.Namespace) -> int:
     """The run's log; before it has one, what its job printed."""
-    from runner.launch.status import survey
+    from runner.launch.status import collect_status
 
     out = _out(options)
-    means = chosen(survey(out).runs, [options.run])
+    means = chosen(collect_status(out).runs, [options.run])
     if len(means) > 1:
         names = ", ".join(standing.folder.name for standing in means)
         raise ValueError(f"{options.run!r} means {len(means)} runs: {names}; one is expected")
@@ -169,7 +169,7 @@ def show_logs(options: argparse.Namespace) -> int:
             return 0
         time.sleep(FOLLOW_SECONDS)
         if time.monotonic() - asked > WATCH_SECONDS:
-            standing = chosen(survey(out).runs, [standing.entry.identity])[0]
+            standing = chosen(collect_status(out).runs, [standing.entry.identity])[0]
             asked = time.monotonic()
 
 
@@ -183,7 +183,7 @@ def _print_news(path: Path | None, before: Path | None, position: int) -> tuple[
         return path, log.tell()
 
 
-def _log(standing: Standing, out: Path) -> Path | None:
+def _log(standing: RunStatus, out: Path) -> Path | None:
     """The run's own, else that of its job's first task."""
     own = standing.folder / "log.txt"
     if own.exists() or standing.submission is None:
@@ -194,10 +194,10 @@ def _log(standing: Standing, out: Path) -> Path | None:
 def cancel_jobs(options: argparse.Namespace) -> int:
     from runner.launch.slurm import slurm_cli
     from runner.launch.slurm.submission import JobFiles
-    from runner.launch.status import survey
+    from runner.launch.status import collect_status
 
     out = _out(options)
-    overview = survey(out)
+    overview = collect_status(out)
     if not overview.knows_queue:
         return _failed("cancel", f"Slurm was not asked {overview.unanswered[0]}")
     wanted = [standing for standing in chosen(overview.runs, options.runs) if standing.job]
@@ -226,10 +226,10 @@ def cancel_jobs(options: argparse.Namespace) -> int:
 def retry_runs(options: argparse.Namespace) -> int:
     from runner.launch.slurm.resubmit import still_there, submit_again
     from runner.launch.slurm.slurm_cli import SlurmError
-    from runner.launch.status import survey
+    from runner.launch.status import collect_status
 
     out = _out(options)
-    overview = survey(out)
+    overview = collect_status(out)
     if not overview.knows_queue:
         return _failed("retry", f"Slurm was not asked {overview.unanswered[0]}")
     wanted = [standing for standing in chosen(overview.runs, options.runs) if options.runs or standing.kind == "failed"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.options import add_plugins, study_of
 from roadmap.record.run import folders_below
-from roadmap.serialization import choices
+from roadmap.serialization import suggest
 from roadmap.study.load import load_study
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def find_run(written: str, out: Path | None) -> Path:
             named.setdefault(name, []).append(folder)
     found = named.get(written, [])
     if not found:
-        known = choices([name for name in named if "-s" in name], written) if named else "there is none"
+        known = suggest([name for name in named if "-s" in name], written) if named else "there is none"
         raise ValueError(f"{out}: no run is called {written!r}; {known}")
     if len(found) > 1:
         raise ValueError(f"{written!r} are {len(found)} runs: {', '.join(map(str, found[:5]))}; a folder names one")

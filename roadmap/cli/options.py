@@ -14,22 +14,22 @@ from roadmap.network.mixers import own_code
 from roadmap.plugins import load_file
 from roadmap.recipe import Experiment
 from roadmap.record.run import Run
-from roadmap.serialization import changed, choices, from_data, parse_value, to_data
+from roadmap.serialization import changed, from_data, parse_value, suggest, to_data
 from roadmap.study.ablations import chosen_moves
 from roadmap.study.cluster import Cluster
 from roadmap.study.execution import Execution
 from roadmap.study.load import load_study
 from roadmap.study.references import is_reference, reference, references
-from roadmap.study.rungs import Place, Rung
+from roadmap.study.rungs import Rung, StudyContext
 from roadmap.study.schema import Study
 from roadmap.study.selection import find_rung, ladder
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """What the shared options chose of the study."""
 
-    place: Place
+    place: StudyContext
     ablation: str
     settings: tuple[str, ...]  # --set, of the experiment
     execution: Execution
@@ -161,11 +161,11 @@ def out_folder(options: argparse.Namespace, study: Study) -> Path:
     return out
 
 
-def choose(options: argparse.Namespace) -> Choice:
+def choose(options: argparse.Namespace) -> Selection:
     """The study as the options have it. Raises ValueError for a name that it does not know."""
     study, data, path = _with_data(study_of(options), options.data)
     regime, fidelity = options.regime or study.defaults.regime, options.fidelity or study.defaults.fidelity
-    place = Place.of(regime, fidelity, data, study)
+    place = StudyContext.of(regime, fidelity, data, study)
     base = getattr(options, "base", None)
     if base is not None:
         place = replace(place, base=_base_steps(place, base))
@@ -179,10 +179,10 @@ def choose(options: argparse.Namespace) -> Choice:
         raise ValueError("--set execution.data_path is --data NAME=PATH, which also says what the data is")
     execution = with_settings(dict[str, Execution], {"execution": execution}, execution_settings)["execution"]
     ablation, beside = getattr(options, "ablation", "cumulative"), getattr(options, "references", None)
-    return Choice(place, ablation, settings, execution, profile, cluster, base, beside)
+    return Selection(place, ablation, settings, execution, profile, cluster, base, beside)
 
 
-def _base_steps(place: Place, written: str) -> tuple[str, ...]:
+def _base_steps(place: StudyContext, written: str) -> tuple[str, ...]:
     """Steps as `--steps` takes them. Raises ValueError for a name that is none."""
     try:
         moves = chosen_moves(place, written)
@@ -223,7 +223,7 @@ def _with_data(study: Study, written: str | None) -> tuple[Study, str | None, st
     if name is None:
         name = Path(written).resolve().name
         if os.sep not in written and not Path(written).is_dir():
-            valid = choices(study.data, written)
+            valid = suggest(study.data, written)
             raise ValueError(f"--data {written}: no such folder, nor a data set of that name; {valid}")
         if name in study.data:
             raise ValueError(f"--data {written}: {name}={path} is the data set of that name; call a folder otherwise")
@@ -259,6 +259,6 @@ def with_settings(kind: Any, value: Any, settings: Sequence[str]) -> Any:
 
 def _inside(place: Any, key: str, setting: str) -> Any:
     if not isinstance(place, dict) or key not in place:
-        valid = choices(place, key) if isinstance(place, dict) else "nothing lies below it"
+        valid = suggest(place, key) if isinstance(place, dict) else "nothing lies below it"
         raise ValueError(f"--set {setting}: unknown key {key!r}; {valid}")
     return place[key]

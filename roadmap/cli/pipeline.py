@@ -9,10 +9,10 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from roadmap.cli.options import Choice, choose, out_folder
+from roadmap.cli.options import Selection, choose, out_folder
 from roadmap.cli.text import many, table
 from roadmap.record.benchmarks import measured, read_rounds, workload_of
-from roadmap.serialization import LARGEST, three_digits
+from roadmap.serialization import MAX_NUMBER, three_digits
 from roadmap.study.rungs import Rung
 
 IDLE = ("batch", "warm_up", "only", "cuda_graphs", "output")  # options of the networks alone
@@ -40,7 +40,12 @@ def bench_data(options: argparse.Namespace) -> int:
 
 
 def _print(
-    choice: Choice, rung: Rung, rounds: Sequence[dict[str, float]], needed: tuple[float | None, str], *, in_json: bool
+    choice: Selection,
+    rung: Rung,
+    rounds: Sequence[dict[str, float]],
+    needed: tuple[float | None, str],
+    *,
+    in_json: bool,
 ) -> None:
     from runner.measure.pipeline import REST, TRAINERS, WORKERS
 
@@ -87,11 +92,11 @@ def _check(options: argparse.Namespace) -> None:
     for name in IDLE:
         if getattr(options, name) is not None and getattr(options, name) is not False:
             raise ValueError(f"--{name.replace('_', '-')} has no say in bench data: it is of the networks")
-    if options.rate is not None and not 0 < options.rate < LARGEST:
+    if options.rate is not None and not 0 < options.rate < MAX_NUMBER:
         raise ValueError(f"--rate {options.rate:g} is not valid: more than 0 is")
 
 
-def _rate(choice: Choice, options: argparse.Namespace, out: Path) -> tuple[float | None, str]:
+def _rate(choice: Selection, options: argparse.Namespace, out: Path) -> tuple[float | None, str]:
     """Images/s of a device in training, and where that is from: as given, else as bench measured the fastest rung."""
     if options.rate is not None:
         return options.rate, ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.designs import speed
 from roadmap.cli.finished import attribution_of, finished
-from roadmap.cli.options import Choice, add_study_options, choose
+from roadmap.cli.options import Selection, add_study_options, choose
 from roadmap.cli.text import many, table
 from roadmap.study.load import load_study
 from roadmap.study.schema import Study
@@ -111,7 +111,7 @@ def _needed(difference: float, noise: Noise, significance: float) -> str:
         return f"over {MOST_SEEDS}"
 
 
-def _noise(options: argparse.Namespace, choice: Choice, metric: Metric) -> tuple[Noise, str, int]:
+def _noise(options: argparse.Namespace, choice: Selection, metric: Metric) -> tuple[Noise, str, int]:
     """What a run's noise is, where that is known from, and the seeds that there are of a rung."""
     from analysis.results import judge_published, named_values
     from analysis.statistics import Noise, noise_of, pooled_std

@@ -45,7 +45,7 @@ def report(options: argparse.Namespace) -> int:
     from analysis.collection import collect
     from analysis.metrics import find_metric
     from analysis.report.page import render
-    from roadmap.files import write_whole
+    from roadmap.files import write_atomic
 
     metric = find_metric(options.metric)
     out = options.out or Path(load_study().defaults.out)
@@ -57,7 +57,7 @@ def report(options: argparse.Namespace) -> int:
     table = collect(out)
     page = render(_parts(options, table, out, metric), table, out, metric)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, page.encode())
+    write_atomic(path, page.encode())
     print(f"report: {path}")
     return 0
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.designs import speed
-from roadmap.cli.options import Choice, add_study_options, choose, out_folder
+from roadmap.cli.options import Selection, add_study_options, choose, out_folder
 from roadmap.cli.text import many, table
 from roadmap.files import read_json
 from roadmap.record.folder import State, read_divergences, read_metrics, state
@@ -74,7 +74,7 @@ class Job:
     state: State
 
 
-def plan_jobs(choice: Choice, steps: str, seeds: int, out: Path) -> list[Job]:
+def plan_jobs(choice: Selection, steps: str, seeds: int, out: Path) -> list[Job]:
     """Every run of the study with its folder and how far it is. Raises ValueError for what can't be trained."""
     from runner.data.datasets import check_trainable
 
@@ -89,7 +89,7 @@ def plan_jobs(choice: Choice, steps: str, seeds: int, out: Path) -> list[Job]:
 
 
 def run_rungs(options: argparse.Namespace) -> int:
-    from runner.train.trackers import lacking
+    from runner.train.trackers import missing_trackers
 
     if options.on == "local" and (unused := [name for name in SLURM_OPTIONS if getattr(options, name) is not None]):
         raise ValueError(f"--{unused[0].replace('_', '-')} has no say without --on slurm")
@@ -110,7 +110,7 @@ def run_rungs(options: argparse.Namespace) -> int:
         for job in jobs
         if job.state in ("absent", "begun")
         or (job.state == "diverged" and retry)
-        or (job.state == "finished" and options.on == "local" and lacking(job.folder, choice.execution))
+        or (job.state == "finished" and options.on == "local" and missing_trackers(job.folder, choice.execution))
     ]
     if choice.cluster:
         from roadmap.cli.submitting import submit_runs
@@ -138,7 +138,7 @@ def run_rungs(options: argparse.Namespace) -> int:
     return 0 if set(left.values()) == {"finished"} else 1
 
 
-def _check_augmentation(choice: Choice, jobs: Sequence[Job]) -> None:
+def _check_augmentation(choice: Selection, jobs: Sequence[Job]) -> None:
     """Raises ValueError where a run that began by one augmentation is asked for by the other: it would be neither."""
     asked = choice.execution.augment
     for job in jobs:
@@ -158,7 +158,7 @@ def _check_augmentation(choice: Choice, jobs: Sequence[Job]) -> None:
             )
 
 
-def _with_mirrors(choice: Choice, options: argparse.Namespace) -> Choice:
+def _with_mirrors(choice: Selection, options: argparse.Namespace) -> Selection:
     """With those of the options. Raises ValueError for one whose package is not installed."""
     from runner.train.trackers import check_installed
 
@@ -168,7 +168,7 @@ def _with_mirrors(choice: Choice, options: argparse.Namespace) -> Choice:
     return chosen
 
 
-def _print_plan(choice: Choice, steps: str, jobs: list[Job], out: Path) -> None:
+def _print_plan(choice: Selection, steps: str, jobs: list[Job], out: Path) -> None:
     found = speed(choice, out)
     hours = {rung.name: found.device_hours(rung.experiment, choice.dataset) for rung in choice.rungs(steps)}
     states = {"absent": "to train", "begun": "to go on", "diverged": "diverged", "finished": "finished"}
@@ -184,7 +184,7 @@ def _print_plan(choice: Choice, steps: str, jobs: list[Job], out: Path) -> None:
     print(f"{left:.4g} device-hours to train. {found.source}. Nothing was started.")
 
 
-def _announce(choice: Choice, jobs: list[Job], waiting: list[Job]) -> None:
+def _announce(choice: Selection, jobs: list[Job], waiting: list[Job]) -> None:
     finished, begun = (sum(job.state == kind for job in jobs) for kind in ("finished", "begun"))
     print(f"{choice.regime} on {choice.place.data}: {many(len(jobs), 'run')}, {finished} finished already", end="")
     print(f", {begun} to go on where they were" if begun else "", end="")
@@ -193,7 +193,7 @@ def _announce(choice: Choice, jobs: list[Job], waiting: list[Job]) -> None:
     print("; nothing to train" if len(waiting) == mirrors else "", flush=True)
 
 
-def _train(choice: Choice, jobs: list[Job], waiting: list[Job], out: Path) -> list[tuple[Run, Path]] | None:
+def _train(choice: Selection, jobs: list[Job], waiting: list[Job], out: Path) -> list[tuple[Run, Path]] | None:
     """Trains what is waiting; returns what failed, or None in a process that only helps another to train."""
     from roadmap.cli.progress import show_progress
     from runner.launch.distributed_worker import run_as_member, world_of_environment
@@ -237,7 +237,7 @@ def _find_data(waiting: list[Job], execution: Execution) -> None:
         source(job.run).find(Path(execution.data_path) if execution.data_path else None)
 
 
-def _conclude(choice: Choice, steps: str, out: Path) -> None:
+def _conclude(choice: Selection, steps: str, out: Path) -> None:
     """The table of the chosen rungs, and the figure of all rungs that have finished runs of these settings."""
     from analysis.collection import collect
     from analysis.figures import draw_roadmap, save_figure

@@ -11,13 +11,13 @@ from roadmap.cli.text import duration, many, table
 from roadmap.study.load import load_study
 
 if TYPE_CHECKING:
-    from runner.launch.status import Overview, Standing
+    from runner.launch.status import Overview, RunStatus
 
 MOST_SEEDS = 6  # columns of the table; of more the counts are shown
 MOST_LINES = 20  # of a kind, below the table
 
 
-def status_text(overview: Overview, runs: Sequence[Standing]) -> str:
+def status_text(overview: Overview, runs: Sequence[RunStatus]) -> str:
     """A table of rungs by seeds for each regime, then what there is to say of each kind of run."""
     from runner.launch.status import KINDS
 
@@ -40,7 +40,7 @@ def status_text(overview: Overview, runs: Sequence[Standing]) -> str:
     return "\n\n".join([*parts, *(f"Slurm was not asked {each}" for each in overview.unanswered)])
 
 
-def _in_order(runs: Sequence[Standing]) -> list[Standing]:
+def _in_order(runs: Sequence[RunStatus]) -> list[RunStatus]:
     """That of the ladder, as far as they stand on it."""
     from roadmap.study.selection import ladder
 
@@ -50,7 +50,7 @@ def _in_order(runs: Sequence[Standing]) -> list[Standing]:
     return sorted(runs, key=lambda each: (order.get(each.entry.rung, len(order)), each.entry.rung, each.entry.seed))
 
 
-def _of_kind(what: str, runs: Sequence[Standing], shared: AbstractSet[str]) -> list[str]:
+def _of_kind(what: str, runs: Sequence[RunStatus], shared: AbstractSet[str]) -> list[str]:
     """A line for each, but of those that wait the reasons, and nothing of those that are finished."""
     if not runs or runs[0].kind == "finished":
         return []
@@ -67,12 +67,12 @@ def _counted(counts: Mapping[str, int], kinds: Sequence[str]) -> str:
     return ", ".join(f"{counts[kind]} {kind}" for kind in kinds if counts.get(kind))
 
 
-def _lost(runs: Sequence[Standing]) -> str:
+def _lost(runs: Sequence[RunStatus]) -> str:
     restarts, lost = sum(each.restarts for each in runs), sum(each.lost_steps for each in runs)
     return f"; {many(restarts, 'restart')}, {many(lost, 'step')} lost and done again" if restarts else ""
 
 
-def _table(runs: Sequence[Standing]) -> str:
+def _table(runs: Sequence[RunStatus]) -> str:
     """Rungs by seeds, or where those are many, what became of them all."""
     seeds = sorted({standing.entry.seed for standing in runs})
     rows = []
@@ -88,7 +88,7 @@ def _table(runs: Sequence[Standing]) -> str:
     return table(["rung", *header], rows)
 
 
-def _cell(standing: Standing) -> str:
+def _cell(standing: RunStatus) -> str:
     if standing.kind == "finished":
         return f"{standing.top1:.2f} %" if standing.top1 is not None else "finished"
     if standing.kind in ("running", "stopped", "submitted") and standing.place:
@@ -96,7 +96,7 @@ def _cell(standing: Standing) -> str:
     return standing.kind
 
 
-def _line(standing: Standing, shared: AbstractSet[str]) -> str:
+def _line(standing: RunStatus, shared: AbstractSet[str]) -> str:
     """Of one run, all there is to say."""
     parts: list[str] = []
     if standing.kind in ("running", "submitted", "stopped"):
@@ -112,7 +112,7 @@ def _line(standing: Standing, shared: AbstractSet[str]) -> str:
     return f"{name}: {said}" if said else name
 
 
-def _progress(standing: Standing) -> str:
+def _progress(standing: RunStatus) -> str:
     if standing.place is None:
         return "starting" if standing.kind == "running" else ""
     place, metrics = standing.place, standing.metrics

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roadmap.cli.designs import speed
-from roadmap.cli.options import Choice
+from roadmap.cli.options import Selection
 from roadmap.cli.text import FAILED, duration, many, table
 from roadmap.record.run import Run
 from roadmap.study.cluster import Layout
@@ -26,7 +26,7 @@ NEXT = """next:  roadmap status{out} --watch     what runs, waits and has ended
 
 
 def submit_runs(
-    choice: Choice,
+    choice: Selection,
     options: argparse.Namespace,
     members: Sequence[tuple[Run, Path]],
     out: Path,
@@ -61,7 +61,7 @@ def submit_runs(
     return 0
 
 
-def _how(choice: Choice, options: argparse.Namespace) -> SubmitOptions:
+def _how(choice: Selection, options: argparse.Namespace) -> SubmitOptions:
     """Raises ValueError for options that no submission can follow."""
     from runner.launch.slurm.submission import SubmitOptions
 
@@ -80,7 +80,7 @@ def _how(choice: Choice, options: argparse.Namespace) -> SubmitOptions:
     return SubmitOptions(choice.profile, choice.cluster, execution, command, pack, options.max_running)
 
 
-def _print_submitted(submitted: Submitted, out: Path, choice: Choice) -> None:
+def _print_submitted(submitted: Submitted, out: Path, choice: Selection) -> None:
     if submitted.elsewhere:
         elsewhere = many(submitted.elsewhere, "run")
         print(f"in the queue already, or ended by now, and not submitted twice: {elsewhere}")
@@ -104,7 +104,7 @@ def _what(layout: Layout, gpus: int) -> str:
     return f"{nodes} with {layout.tasks_per_node} {unit}{'s' if layout.tasks_per_node > 1 else ''}"
 
 
-def _print_plan(choice: Choice, how: SubmitOptions, members: Sequence[tuple[Run, Path]], out: Path) -> None:
+def _print_plan(choice: Selection, how: SubmitOptions, members: Sequence[tuple[Run, Path]], out: Path) -> None:
     """Every job, the batch script of each array, and what all take together."""
     from runner.launch.slurm.submit import plan
 

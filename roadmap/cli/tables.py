@@ -130,10 +130,10 @@ def _give(text: str, output: Path | None) -> None:
     if output is None:
         print(text, end="")
         return
-    from roadmap.files import write_whole
+    from roadmap.files import write_atomic
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(output, text.encode())
+    write_atomic(output, text.encode())
     print(f"table: {output}")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.design import NamedModel
 from roadmap.plugins import code_of, load_installed
-from roadmap.serialization import choices
+from roadmap.serialization import suggest
 from roadmap.steps import STEPS
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def find_model(name: str) -> OwnModel:
     if name not in MODELS:
         load_installed()
     if name not in MODELS:
-        known = choices(MODELS, name) if MODELS else "none is registered"
+        known = suggest(MODELS, name) if MODELS else "none is registered"
         raise ValueError(f"unknown model own/{name}; {known} (--plugin loads the file that defines it)")
     return MODELS[name]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from roadmap.design import NamedModel
 from roadmap.network.library_models import find_model
 from roadmap.plugins import code_of, load_installed
-from roadmap.serialization import choices
+from roadmap.serialization import suggest
 
 if TYPE_CHECKING:
     from roadmap.design import Design
@@ -60,7 +60,7 @@ def find_mixer(name: str) -> Mixer:
     if name not in MIXERS:
         load_installed()
     if name not in MIXERS:
-        known = choices(MIXERS, name) if MIXERS else "none is registered"
+        known = suggest(MIXERS, name) if MIXERS else "none is registered"
         raise ValueError(f"unknown mixer {name!r}; {known} (--plugin loads the file that defines it)")
     return MIXERS[name]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from roadmap.design import Design, NamedModel, comparable, resnet
 from roadmap.network.modules import Network
-from roadmap.serialization import choices, differences
+from roadmap.serialization import differences, suggest
 from roadmap.steps import convnext_design
 
 
@@ -32,7 +32,7 @@ def peer_design(name: str) -> Design:
         "convnext_xlarge": convnext_design(256, (3, 3, 27, 3)),
     }
     if name not in designs:
-        raise ValueError(f"unknown model {name!r}; {choices(designs, name)}")
+        raise ValueError(f"unknown model {name!r}; {suggest(designs, name)}")
     return designs[name]
 
 

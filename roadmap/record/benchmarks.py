@@ -14,7 +14,7 @@ from roadmap.record.run import Run, canonical
 
 FILE, FORMAT = "bench.jsonl", 1
 
-What = Literal["training", "inference"]
+Mode = Literal["training", "inference"]
 Quantity = Literal[
     "training_images_per_second", "inference_images_per_second", "training_peak_bytes", "inference_peak_bytes"
 ]
@@ -100,7 +100,7 @@ class Rates:
     share: float  # of the multiply-adds of the best matrix product of the same round
 
 
-def rates_of(rounds: Sequence[Round], what: What) -> Rates | None:
+def rates_of(rounds: Sequence[Round], what: Mode) -> Rates | None:
     """None where that was not measured."""
     speeds = [speed for each in rounds if (speed := getattr(each, f"{what}_images_per_second"))]
     if not speeds:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from roadmap.data.dataset import Dataset
 from roadmap.design import Design, NamedModel
-from roadmap.files import ForeignFolder, read_json
+from roadmap.files import InvalidFile, read_json
 from roadmap.network.cost import cost
 from roadmap.recipe import Experiment
 from roadmap.record.folder import read_metrics, read_run
-from roadmap.serialization import LARGEST, choices
+from roadmap.serialization import MAX_NUMBER, suggest
 from roadmap.study.schema import Study
 
 NEWEST = 100  # runs that are looked at
@@ -43,7 +43,7 @@ class Speed:
 
 def speed_given(throughput: float) -> Speed:
     """Raises ValueError for what is no speed."""
-    if not 1 <= throughput < LARGEST * 1e6:
+    if not 1 <= throughput < MAX_NUMBER * 1e6:
         raise ValueError(f"--throughput {throughput:g} is not valid: multiply-adds a second, 1 or more, are")
     return Speed(throughput, f"{throughput:g} multiply-adds a second, as given")
 
@@ -51,7 +51,7 @@ def speed_given(throughput: float) -> Speed:
 def speed_of(study: Study, device: str) -> Speed:
     """That of a device of the study. Raises ValueError for an unknown one."""
     if device not in study.devices:
-        raise ValueError(f"unknown device {device!r}; {choices(study.devices, device)}; or give --throughput")
+        raise ValueError(f"unknown device {device!r}; {suggest(study.devices, device)}; or give --throughput")
     found = study.devices[device]
     return Speed(
         found.macs_per_second, f"{device}: {found.macs_per_second:.3g} multiply-adds a second ({found.source})"
@@ -89,7 +89,7 @@ def _measured(folder: Path) -> tuple[str, tuple[Design | NamedModel, int], float
         rates = [row["images_per_second"] for row in read_metrics(folder) if row["images_per_second"]]
         gpu = manifest["machine"]["gpu"]
         devices = execution["processes"] * (1 if gpu else execution["threads"])
-    except (ForeignFolder, KeyError, OSError):
+    except (InvalidFile, KeyError, OSError):
         return None
     if not rates:
         return None

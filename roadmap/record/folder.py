@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from roadmap.files import ForeignFolder, append_row, read_json, read_rows, sync, write_json, write_whole
+from roadmap.files import InvalidFile, append_json_line, fsync, read_json, read_json_lines, write_atomic, write_json
 from roadmap.record.run import FORMAT, Run
 from roadmap.serialization import from_data, to_data
 
@@ -44,16 +44,16 @@ class Divergence:
 
 
 def state(folder: Path, run: Run) -> State:
-    """How far the run in that folder is. Raises ForeignFolder where the folder holds another run."""
+    """How far the run in that folder is. Raises InvalidFile where the folder holds another run."""
     manifest = read_json(folder / "manifest.json")
     if manifest is None:
         left = [name for name in ("checkpoint.pt", "result.json") if (folder / name).exists()]
         if left:
-            raise ForeignFolder(f"{folder} has a {left[0]} but no manifest.json; move the folder away to train again")
+            raise InvalidFile(f"{folder} has a {left[0]} but no manifest.json; move the folder away to train again")
         return "absent"
     stored = manifest.get("identity")
     if stored != run.identity or read_run(manifest, folder).identity != run.identity:
-        raise ForeignFolder(
+        raise InvalidFile(
             f"{folder} holds another run ({stored}) than {run.name} ({run.identity}); move the folder away"
         )
     if read_result(folder, run) is not None:
@@ -62,7 +62,7 @@ def state(folder: Path, run: Run) -> State:
 
 
 def read_divergences(folder: Path) -> tuple[Divergence, ...]:
-    """When a run diverged, in order. Raises ForeignFolder where the file is not of this version."""
+    """When a run diverged, in order. Raises InvalidFile where the file is not of this version."""
     path = folder / "divergences.json"
     content = read_json(path)
     if content is None:
@@ -70,7 +70,7 @@ def read_divergences(folder: Path) -> tuple[Divergence, ...]:
     try:
         found: tuple[Divergence, ...] = from_data(tuple[Divergence, ...], content.get("divergences"), "divergences")
     except ValueError as error:
-        raise ForeignFolder(f"{path}: {error}") from None
+        raise InvalidFile(f"{path}: {error}") from None
     return found
 
 
@@ -84,24 +84,24 @@ def is_diverged(divergences: Sequence[Divergence]) -> bool:
 
 
 def read_result(folder: Path, run: Run) -> dict[str, Any] | None:
-    """A run's result; None before it is complete. Raises ForeignFolder where it is not this run's, or not whole."""
+    """A run's result; None before it is complete. Raises InvalidFile where it is not this run's, or not whole."""
     path = folder / "result.json"
     result = read_json(path)
     if result is None:
         return None
     if result.get("identity") != run.identity:
-        raise ForeignFolder(f"{path} is of run {result.get('identity')}, not {run.identity}; move the folder away")
+        raise InvalidFile(f"{path} is of run {result.get('identity')}, not {run.identity}; move the folder away")
     for key in ("top1", "seconds"):
         if not isinstance(result.get(key), int | float):
-            raise ForeignFolder(f"{path} has {key} {result.get(key)!r}, not a number; remove the file to go on")
+            raise InvalidFile(f"{path} has {key} {result.get(key)!r}, not a number; remove the file to go on")
     return result
 
 
 def read_run(manifest: dict[str, Any], folder: Path) -> Run:
-    """The run that a manifest describes. Raises ForeignFolder where it is not one of this version."""
+    """The run that a manifest describes. Raises InvalidFile where it is not one of this version."""
     if manifest.get("format") != FORMAT:
         found = manifest.get("format")
-        raise ForeignFolder(f"{folder}/manifest.json has format {found!r}; this version reads {FORMAT}")
+        raise InvalidFile(f"{folder}/manifest.json has format {found!r}; this version reads {FORMAT}")
     data = manifest.get("run")
     try:
         if not isinstance(data, dict):
@@ -109,7 +109,7 @@ def read_run(manifest: dict[str, Any], folder: Path) -> Run:
         run = _run_of(json.dumps({**data, "seed": 0}))
         return replace(run, seed=from_data(int, data.get("seed"), "run.seed"))
     except ValueError as error:
-        raise ForeignFolder(f"{folder}/manifest.json: {error}") from None
+        raise InvalidFile(f"{folder}/manifest.json: {error}") from None
 
 
 @lru_cache(maxsize=4096)  # many manifests differ in their seed alone
@@ -125,24 +125,24 @@ def write_manifest(folder: Path, run: Run, **circumstances: Any) -> None:
 
 
 def append_metrics(folder: Path, row: dict[str, Any]) -> None:
-    append_row(folder / "metrics.jsonl", row)
+    append_json_line(folder / "metrics.jsonl", row)
 
 
 def sync_metrics(folder: Path) -> None:
     """Before a checkpoint that counts on the rows so far."""
-    sync(folder / "metrics.jsonl")
+    fsync(folder / "metrics.jsonl")
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The rows of the epochs so far, in order; a last line that was cut off in the writing is not one.
 
-    Raises ForeignFolder with file and line where one is not the row of its epoch.
+    Raises InvalidFile with file and line where one is not the row of its epoch.
     """
     path = folder / "metrics.jsonl"
-    rows = read_rows(path)
+    rows = read_json_lines(path)
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict) or row.get("epoch") != number:
-            raise ForeignFolder(f"{path}, line {number}: not the metrics of epoch {number}; move the folder away")
+            raise InvalidFile(f"{path}, line {number}: not the metrics of epoch {number}; move the folder away")
     return rows
 
 
@@ -164,10 +164,10 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def keep_metrics(folder: Path, epochs: int) -> None:
     """Keeps the rows of the first `epochs` epochs: those behind them will be trained again.
 
-    Raises ForeignFolder where there are fewer.
+    Raises InvalidFile where there are fewer.
     """
     rows = read_metrics(folder)
     if len(rows) < epochs:
         path = folder / "metrics.jsonl"
-        raise ForeignFolder(f"{path} has {len(rows)} of the checkpoint's {epochs} epochs; move the folder away")
-    write_whole(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows[:epochs]).encode())
+        raise InvalidFile(f"{path} has {len(rows)} of the checkpoint's {epochs} epochs; move the folder away")
+    write_atomic(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows[:epochs]).encode())

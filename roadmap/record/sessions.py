@@ -11,7 +11,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from roadmap.files import append_row, read_rows, sync
+from roadmap.files import append_json_line, fsync, read_json_lines
 
 FILE, PLACE_FILE = "sessions.jsonl", "place.json"
 PLACE_BYTES = 80  # of the file: it is written over in place, each step
@@ -30,7 +30,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Place:
+class TrainingPosition:
     """How far training is."""
 
     epoch: int  # in training, from 0
@@ -44,14 +44,16 @@ class Place:
 
 
 def append_session(folder: Path, session: Session) -> None:
-    append_row(folder / FILE, asdict(session))
-    sync(folder / FILE)
+    append_json_line(folder / FILE, asdict(session))
+    fsync(folder / FILE)
 
 
 def read_sessions(folder: Path) -> tuple[Session, ...]:
     """Every start so far, in order. Lines of other versions are passed over: nothing depends on them."""
     fields = Session.__dataclass_fields__.keys()
-    return tuple(Session(**row) for row in read_rows(folder / FILE) if isinstance(row, dict) and row.keys() == fields)
+    return tuple(
+        Session(**row) for row in read_json_lines(folder / FILE) if isinstance(row, dict) and row.keys() == fields
+    )
 
 
 class PlaceFile:
@@ -60,16 +62,16 @@ class PlaceFile:
     def __init__(self, folder: Path) -> None:
         self._file = os.open(folder / PLACE_FILE, os.O_WRONLY | os.O_CREAT, 0o666)
 
-    def write(self, place: Place) -> None:
+    def write(self, place: TrainingPosition) -> None:
         os.pwrite(self._file, (json.dumps(vars(place)).ljust(PLACE_BYTES - 1) + "\n").encode(), 0)
 
     def close(self) -> None:
         os.close(self._file)
 
 
-def read_place(folder: Path) -> Place | None:
+def read_place(folder: Path) -> TrainingPosition | None:
     """None before the first step, and where the file is not whole: nothing but a report depends on it."""
     try:
-        return Place(**json.loads((folder / PLACE_FILE).read_text()))
+        return TrainingPosition(**json.loads((folder / PLACE_FILE).read_text()))
     except (OSError, ValueError, TypeError):
         return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from roadmap.recipe import Recipe
-from roadmap.serialization import choices, from_data
+from roadmap.serialization import from_data, suggest
 from roadmap.study.execution import Execution, accumulation
 
 NAMED = 8  # layouts that a refusal names
@@ -75,7 +75,7 @@ class Cluster:
                 raise ValueError(f"sbatch.{key}: not an option's long name without its dashes, such as reservation")
         unknown = sorted(self.figure.keys() - FIGURE_KEYS)
         if unknown:
-            raise ValueError(f"figure.{unknown[0]}: unknown; {choices(FIGURE_KEYS, unknown[0])}")
+            raise ValueError(f"figure.{unknown[0]}: unknown; {suggest(FIGURE_KEYS, unknown[0])}")
         if self.figure:
             try:
                 self.for_figure()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from roadmap.design import Design, map_blocks
-from roadmap.serialization import choices
+from roadmap.serialization import suggest
 from roadmap.steps import convnext_design
 from roadmap.study.load import load_study
-from roadmap.study.schema import Sibling, Study
+from roadmap.study.schema import ConvNeXtSize, Study
 
 
 def convnext(name: str, study: Study | None = None) -> Design:
@@ -18,11 +18,11 @@ def convnext(name: str, study: Study | None = None) -> Design:
     """
     study = study or load_study()
     if name not in study.family:
-        raise ValueError(f"unknown ConvNeXt {name!r}; {choices(study.family, name)}")
+        raise ValueError(f"unknown ConvNeXt {name!r}; {suggest(study.family, name)}")
     return sibling_design(study.family[name])
 
 
-def sibling_design(sibling: Sibling) -> Design:
+def sibling_design(sibling: ConvNeXtSize) -> Design:
     design = convnext_design(sibling.width, sibling.depths)
     if sibling.isotropic:
         design = replace(design, stem=replace(design.stem, kernel=sibling.patch, stride=sibling.patch, last_norm=None))

@@ -5,16 +5,16 @@ from __future__ import annotations
 from roadmap.design import Design, NamedModel
 from roadmap.network.library_models import MODELS
 from roadmap.recipe import Experiment
-from roadmap.serialization import changed, choices
+from roadmap.serialization import changed, suggest
 from roadmap.study.convnext import sibling_design
-from roadmap.study.rungs import Place, Rung
-from roadmap.study.schema import Form, Reference, Study
+from roadmap.study.rungs import Rung, StudyContext
+from roadmap.study.schema import Reference, ReferenceModel, Study
 
 REFERENCE = "Reference"
 RECIPE = "modern"
 
 
-def references(place: Place, written: str) -> tuple[Rung, ...]:
+def references(place: StudyContext, written: str) -> tuple[Rung, ...]:
     """The rungs of names parted by commas, in the study's order; "all" are those that the regime has a form of.
 
     A name is one of the study's references, that of a model which a plugin registered, or a model as it is written
@@ -40,7 +40,7 @@ def as_published(study: Study, regime: str, name: str) -> bool:
     return its is not None and its.form is not None and its.form_in(regime) == its.form
 
 
-def reference(place: Place, name: str) -> Rung:
+def reference(place: StudyContext, name: str) -> Rung:
     """One of them. Raises ValueError with the valid names, or where the regime has no form of it."""
     found = _find(place.study, name)
     form, where = found.form_in(place.regime), f"references.{name}"
@@ -61,17 +61,17 @@ def _find(study: Study, name: str) -> Reference:
     if name in study.references:
         return study.references[name]
     if name in MODELS:
-        return Reference(name, form=Form(f"own/{name}"))
+        return Reference(name, form=ReferenceModel(f"own/{name}"))
     if "/" in name:
-        return Reference(name, form=Form(name))
+        return Reference(name, form=ReferenceModel(name))
     known = dict.fromkeys([*study.references, *MODELS])
-    raise ValueError(f"unknown reference {name!r}; {choices(known, name)}, or timm/NAME")
+    raise ValueError(f"unknown reference {name!r}; {suggest(known, name)}, or timm/NAME")
 
 
-def _network(study: Study, form: Form, where: str) -> Design | NamedModel:
+def _network(study: Study, form: ReferenceModel, where: str) -> Design | NamedModel:
     library, _, name = form.model.partition("/")
     if library != "family":
         return NamedModel.parse(form.model, form.arguments)
     if name not in study.family:
-        raise ValueError(f"{where}.model: unknown ConvNeXt {name!r}; {choices(study.family, name)}")
+        raise ValueError(f"{where}.model: unknown ConvNeXt {name!r}; {suggest(study.family, name)}")
     return sibling_design(changed(study.family[name], form.arguments, f"{where}.arguments"))

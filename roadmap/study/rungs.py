@@ -10,11 +10,11 @@ from functools import cached_property
 from roadmap.design import Design
 from roadmap.network.match_width import match_width
 from roadmap.recipe import Experiment, Recipe
-from roadmap.serialization import choices
+from roadmap.serialization import suggest
 from roadmap.steps import NoEffect, find_step
 from roadmap.study.load import load_study
 from roadmap.study.schema import Entry, Study
-from roadmap.study.step_spec import PLUS, Move, is_composition, is_move
+from roadmap.study.step_spec import PLUS, StepSpec, is_composition, is_move
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Rung:
 
 
 @dataclass(frozen=True)
-class Place:
+class StudyContext:
     """Where in a study rungs are made."""
 
     study: Study
@@ -48,14 +48,14 @@ class Place:
         data: str | None = None,
         study: Study | None = None,
         base: Sequence[str] = (),
-    ) -> Place:
+    ) -> StudyContext:
         """Raises ValueError for a name that the study does not know."""
         study = study or load_study()
         study.fidelity(fidelity)
-        place = Place(study, regime, fidelity, data or study.regime(regime).data, tuple(base))
+        place = StudyContext(study, regime, fidelity, data or study.regime(regime).data, tuple(base))
         study.dataset(place.data)
         for written in base:
-            Move.parse(written)
+            StepSpec.parse(written)
         return place
 
     @cached_property
@@ -65,7 +65,7 @@ class Place:
             experiment = self.study.start(self.regime, self.fidelity, self.data)
             return Rung(self.regime, title, "", True, experiment, None)
         plain = replace(self, base=())
-        whole = composition(plain, "+" + "+".join(self.base))
+        whole = standalone_steps(plain, "+" + "+".join(self.base))
         # A rung of the roadmap is called by its name.
         known = [rung for _, rung in cumulative(plain) if rung.experiment == whole.experiment]
         name, told = (known[0].name, f" … {known[0].title}") if known else (whole.name, f", {', '.join(whole.steps)}")
@@ -74,11 +74,11 @@ class Place:
     @property
     def entries(self) -> list[Entry]:
         """The ladder's steps in this fidelity, beyond the base."""
-        taken = [Move.parse(written).step for written in self.base]
+        taken = [StepSpec.parse(written).step for written in self.base]
         chosen = [entry for entry in self.study.ladder if not entry.fidelities or self.fidelity in entry.fidelities]
         return [entry for entry in chosen if entry.step not in taken]
 
-    def apply(self, move: Move, experiment: Experiment) -> Experiment:
+    def apply(self, move: StepSpec, experiment: Experiment) -> Experiment:
         """The experiment after a move. Raises NoEffect where it changes nothing, ValueError where it can't be made."""
         step = find_step(move.step)
         value = self.study.adopted(move.step) if move.value is None else move.value
@@ -101,7 +101,7 @@ class Place:
     def compose(self, steps: Sequence[str]) -> Experiment:
         """These steps alone, as they are written, in this order, on the start."""
         experiment = self.start.experiment
-        for move in map(Move.parse, steps):
+        for move in map(StepSpec.parse, steps):
             experiment = self.apply(move, experiment)
         return experiment
 
@@ -113,7 +113,7 @@ class Place:
         design = match_width(own, wanted, size, classes)
         return replace(experiment, design=design)
 
-    def rung(self, move: Move, experiment: Experiment, parent: Rung, *, name: str = "") -> Rung:
+    def rung(self, move: StepSpec, experiment: Experiment, parent: Rung, *, name: str = "") -> Rung:
         """The rung that a move leads to from its parent."""
         step = find_step(move.step)
         entry = next((entry for entry in self.study.ladder if entry.step == move.step), None)
@@ -125,27 +125,27 @@ class Place:
         return Rung(name or move.name, title, group, adopted, experiment, parent.name, steps=steps)
 
 
-def _title(title: str, move: Move) -> str:
+def _title(title: str, move: StepSpec) -> str:
     value = ":".join(map(str, move.value)) if isinstance(move.value, list) else move.value
     if "{}" not in title and value is not None:
         title += " {}"
     return title.replace("{}", str(value)) + (f", FLOPs of {move.match}" if move.match else "")
 
 
-def cumulative(place: Place) -> Iterator[tuple[Move, Rung]]:
+def cumulative(place: StudyContext) -> Iterator[tuple[StepSpec, Rung]]:
     """The roadmap itself, without its start: each move and its rung."""
     last = place.start
     for entry in place.entries:
         before = last
         for value in entry.variants or (None,):
-            move = Move(entry.step, value)
+            move = StepSpec(entry.step, value)
             rung = place.rung(move, place.apply(move, before.experiment), before)
             yield move, rung
             if value == entry.adopted:
                 last = rung
 
 
-def select(place: Place, steps: str | Sequence[str]) -> tuple[Rung, ...]:
+def select(place: StudyContext, steps: str | Sequence[str]) -> tuple[Rung, ...]:
     """The chosen rungs of the roadmap, in its order. Raises ValueError for a name that is not among them."""
     wanted = steps.split(",") if isinstance(steps, str) else list(steps)
     roadmap = list(cumulative(place))
@@ -156,14 +156,14 @@ def select(place: Place, steps: str | Sequence[str]) -> tuple[Rung, ...]:
     chosen: set[int] = set()
     for item in wanted:
         if item.strip() == "all" or ".." in item or item.strip().replace("=", "-") in names:
-            chosen |= set(positions(names, item))
+            chosen |= set(slice_of(names, item))
         elif is_composition(item):
-            rung = composition(place, item)
+            rung = standalone_steps(place, item)
             extra[rung.name] = (len(rungs), rung)
         elif not is_move(item):
-            chosen |= set(positions(names, item))
+            chosen |= set(slice_of(names, item))
         else:
-            rung, at = aside(place, Move.parse(item), roadmap)
+            rung, at = off_ladder_variant(place, StepSpec.parse(item), roadmap)
             if rung.name in names:  # a step with variants, named alone
                 chosen.add(names.index(rung.name))
             else:
@@ -172,12 +172,12 @@ def select(place: Place, steps: str | Sequence[str]) -> tuple[Rung, ...]:
     return tuple(rung for _, rung in sorted(ordered, key=lambda pair: pair[0]))
 
 
-def positions(names: Sequence[str], written: str) -> range:
+def slice_of(names: Sequence[str], written: str) -> range:
     """Where a name, "all", or a stretch such as `recipe..gelu` is among the names. Raises ValueError for others."""
 
     def position(name: str) -> int:
         if name.replace("=", "-") not in names:
-            raise ValueError(f"unknown rung {name!r}; {choices(names, name)}")
+            raise ValueError(f"unknown rung {name!r}; {suggest(names, name)}")
         return names.index(name.replace("=", "-"))
 
     if written.strip() == "all":
@@ -191,7 +191,7 @@ def positions(names: Sequence[str], written: str) -> range:
     return range(ends[0], ends[1] + 1)
 
 
-def aside(place: Place, move: Move, roadmap: list[tuple[Move, Rung]]) -> tuple[Rung, int]:
+def off_ladder_variant(place: StudyContext, move: StepSpec, roadmap: list[tuple[StepSpec, Rung]]) -> tuple[Rung, int]:
     """A move off the roadmap, put on the rung before its step (or on the last), and where it stands in the order."""
     if move.value is None and place.study.adopted(move.step) is not None:
         move = replace(move, value=place.study.adopted(move.step))
@@ -203,11 +203,11 @@ def aside(place: Place, move: Move, roadmap: list[tuple[Move, Rung]]) -> tuple[R
     return place.rung(move, place.apply(move, parent.experiment), parent), same[-1] if same else len(roadmap)
 
 
-def composition(place: Place, written: str) -> Rung:
+def standalone_steps(place: StudyContext, written: str) -> Rung:
     """The rung of steps alone, written `gelu+layer-norm`, or `+gelu` where it is one."""
     steps = [step.strip() for step in re.split(PLUS, written) if step.strip()]
     if not steps:
         raise ValueError(f"{written!r} names no step; +gelu does")
-    experiment, names = place.compose(steps), tuple(Move.parse(step).name for step in steps)
+    experiment, names = place.compose(steps), tuple(StepSpec.parse(step).name for step in steps)
     name = ("+" if len(steps) < 2 else "") + "+".join(names)
     return Rung(name, name, "Composition", True, experiment, place.start.name, steps=names)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from roadmap.data.dataset import Dataset
 from roadmap.design import resnet
 from roadmap.recipe import Experiment, Recipe
-from roadmap.serialization import changed, choices, to_data
+from roadmap.serialization import changed, suggest, to_data
 from roadmap.steps import find_step
 from roadmap.study.cluster import Cluster
 from roadmap.study.execution import Execution
@@ -71,7 +71,7 @@ class Fidelity:
 
 
 @dataclass(frozen=True)
-class Sibling:
+class ConvNeXtSize:
     """A ConvNeXt of another size than the ladders end in."""
 
     width: int
@@ -82,20 +82,20 @@ class Sibling:
 
 
 @dataclass(frozen=True)
-class Form:
+class ReferenceModel:
     """How a reference is built, and what of the modern recipe is its own."""
 
     model: str  # timm/NAME, torchvision/NAME, own/NAME, or family/NAME of this study's
     arguments: dict[str, Any] = field(default_factory=dict)  # of the model; of a member of the family, its fields
     recipe: dict[str, Any] = field(default_factory=dict)
 
-    def changed(self, change: FormChange) -> Form:
+    def changed(self, change: ModelOverride) -> ReferenceModel:
         arguments = {**self.arguments, **change.arguments}
-        return Form(change.model or self.model, arguments, change.recipe)
+        return ReferenceModel(change.model or self.model, arguments, change.recipe)
 
 
 @dataclass(frozen=True)
-class FormChange:
+class ModelOverride:
     """What of a reference's form differs in a regime; the recipe is the regime's, but for what is said here."""
 
     model: str | None = None
@@ -109,12 +109,12 @@ class Reference:
 
     title: str
     regime: str | None = None  # whose published table has it as a row
-    form: Form | None = None  # none: its published figure is all there is
-    forms: dict[str, FormChange | None] = field(default_factory=dict)  # by regime; none where there can be none
+    form: ReferenceModel | None = None  # none: its published figure is all there is
+    forms: dict[str, ModelOverride | None] = field(default_factory=dict)  # by regime; none where there can be none
     counterpart: str | None = None  # the reference of its size that it is said to match
 
-    def form_in(self, regime: str) -> Form | None:
-        change = self.forms.get(regime, FormChange(recipe=self.form.recipe if self.form else {}))
+    def form_in(self, regime: str) -> ReferenceModel | None:
+        change = self.forms.get(regime, ModelOverride(recipe=self.form.recipe if self.form else {}))
         return self.form.changed(change) if self.form and change else None
 
 
@@ -141,7 +141,7 @@ class Study:
     ladder: tuple[Entry, ...]
     fidelities: dict[str, Fidelity]
     references: dict[str, Reference]
-    family: dict[str, Sibling]
+    family: dict[str, ConvNeXtSize]
     data: dict[str, Dataset]
     execution: Execution
     devices: dict[str, Device]
@@ -209,5 +209,5 @@ class Study:
 
 def _lookup(table: Mapping[str, T], kind: str, name: str) -> T:
     if name not in table:
-        raise ValueError(f"unknown {kind} {name!r}; {choices(table, name)}")
+        raise ValueError(f"unknown {kind} {name!r}; {suggest(table, name)}")
     return table[name]

@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 
 from roadmap.recipe import Experiment
-from roadmap.serialization import choices
+from roadmap.serialization import suggest
 from roadmap.steps import STEPS
 from roadmap.study.ablations import ABLATIONS, MOST_ORDERS, add_one, chosen_moves, leave_one_out, orders, variants
-from roadmap.study.rungs import Place, Rung, select
+from roadmap.study.rungs import Rung, StudyContext, select
 from roadmap.study.schema import Study
-from roadmap.study.step_spec import Move, is_composition
+from roadmap.study.step_spec import StepSpec, is_composition
 
 GENERATED = re.compile(r"(without|only|order(\d{1,4}))-|all-steps$")  # names of generated ablations
 
@@ -36,7 +36,7 @@ def ladder(
     Raises ValueError for an unknown name, with the valid ones, and NoEffect for a step that changes nothing; in the
     generated ablations such a rung is marked instead.
     """
-    place = Place.of(regime, fidelity, data, study, base)
+    place = StudyContext.of(regime, fidelity, data, study, base)
     kind, _, argument = ablation.partition(":")
     if kind == "cumulative" and not argument:
         return _select_any(place, steps)
@@ -49,7 +49,7 @@ def ladder(
         return tuple(variants(place, moves))
     if kind == "orders" and re.fullmatch("[1-9][0-9]{0,3}", argument) and int(argument) <= MOST_ORDERS:
         return tuple(orders(place, moves, int(argument)))
-    raise ValueError(f"unknown ablation {ablation!r}; {choices(ABLATIONS, ablation)}")
+    raise ValueError(f"unknown ablation {ablation!r}; {suggest(ABLATIONS, ablation)}")
 
 
 def compose(
@@ -59,10 +59,10 @@ def compose(
 
     Raises ValueError for an unknown step or value, and NoEffect for a step that changes nothing where it stands.
     """
-    return Place.of(regime, fidelity, data, study).compose(steps)
+    return StudyContext.of(regime, fidelity, data, study).compose(steps)
 
 
-def _select_any(place: Place, steps: str | Sequence[str]) -> tuple[Rung, ...]:
+def _select_any(place: StudyContext, steps: str | Sequence[str]) -> tuple[Rung, ...]:
     """Rungs of the roadmap in its order, then those that have names of generated ablations, as they are written."""
     wanted = [item.strip() for item in (steps.split(",") if isinstance(steps, str) else steps)]
     generated = [item for item in wanted if GENERATED.match(item)]
@@ -70,7 +70,7 @@ def _select_any(place: Place, steps: str | Sequence[str]) -> tuple[Rung, ...]:
     return (*(select(place, rest) if rest else ()), *(find_rung(place, item) for item in generated))
 
 
-def find_rung(place: Place, name: str) -> Rung:
+def find_rung(place: StudyContext, name: str) -> Rung:
     """A rung by name: of the roadmap, of the ablations, a variant, or a composition, `gelu+layer-norm` or `+gelu`.
 
     Raises ValueError with the valid names.
@@ -84,12 +84,12 @@ def find_rung(place: Place, name: str) -> Rung:
     moves = chosen_moves(place, "all")
     kind, step = found[1] or name, name[found.end() :]
     if step in STEPS and step not in [move.name for move in moves]:  # a step that is not on the ladder
-        moves.append(Move.parse(step))
+        moves.append(StepSpec.parse(step))
     if kind == "only":
         rungs = add_one(place, moves)
     else:
         rungs = orders(place, moves, min(int(found[2]), MOST_ORDERS)) if found[2] else leave_one_out(place, moves)
     named = {rung.name: rung for rung in rungs}
     if name not in named:
-        raise ValueError(f"unknown rung {name!r}; {choices(named, name)}")
+        raise ValueError(f"unknown rung {name!r}; {suggest(named, name)}")
     return named[name]

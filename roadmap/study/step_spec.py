@@ -14,7 +14,7 @@ PLUS = r"\+(?=[a-z+]|\s|$)"  # between steps; that of layer-scale=1e+2 is none
 
 
 @dataclass(frozen=True)
-class Move:
+class StepSpec:
     """A step as it is taken. Written `gelu`, `kernel-size=9`, or `stage-ratio=2:2:6:2@recipe`."""
 
     step: str
@@ -22,7 +22,7 @@ class Move:
     match: str | None = None  # the rung whose MACs the width is solved for
 
     @staticmethod
-    def parse(written: str) -> Move:
+    def parse(written: str) -> StepSpec:
         """Raises ValueError for a step that does not exist, or a value that it does not take."""
         body, _, match = written.strip().partition("@")
         name, _, text = body.partition("=")
@@ -30,12 +30,12 @@ class Move:
         if written.strip()[-1:] in ("=", "@"):
             raise ValueError(f"{written.strip()!r} ends without a value")
         if not text:
-            return Move(name, None, match or None)
+            return StepSpec(name, None, match or None)
         items = [parse_value(item, written) for item in text.split(":")]
         value = items if len(items) > 1 else items[0]
         if Recipe not in list(step.parameters.values())[:1]:  # a recipe is named, and found once the regime is known
             step.variant(value, written)
-        return Move(name, value, match or None)
+        return StepSpec(name, value, match or None)
 
     @property
     def name(self) -> str:

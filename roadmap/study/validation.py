@@ -8,10 +8,10 @@ from typing import Any
 
 from roadmap.plugins import load_installed
 from roadmap.recipe import Recipe
-from roadmap.serialization import choices
+from roadmap.serialization import suggest
 from roadmap.steps import STEPS
-from roadmap.study.schema import Form, FormChange, Reference, Sibling, Study
-from roadmap.study.step_spec import Move
+from roadmap.study.schema import ConvNeXtSize, ModelOverride, Reference, ReferenceModel, Study
+from roadmap.study.step_spec import StepSpec
 
 LIBRARIES = ("timm", "torchvision", "own", "family")  # whose models references may be
 
@@ -19,7 +19,7 @@ LIBRARIES = ("timm", "torchvision", "own", "family")  # whose models references 
 def check_variant(step: str, written: int | float | str, where: str) -> None:
     """Raises ValueError for a value that the step does not take."""
     try:
-        Move.parse(f"{step}={written}")
+        StepSpec.parse(f"{step}={written}")
     except ValueError as error:
         quotes = "; a list such as 2:2:6:2 stands in quotes" if isinstance(written, int) else ""
         raise ValueError(f"{where}: {error}{quotes}") from None
@@ -61,7 +61,7 @@ def check_names(study: Study) -> None:
         checks += _checks_of_reference(study, name, each)
     for where, name, valid in checks:
         if name not in valid:
-            raise ValueError(f"{where}: unknown {name!r}; {choices(valid, name)}")
+            raise ValueError(f"{where}: unknown {name!r}; {suggest(valid, name)}")
 
 
 def _checks_of_reference(study: Study, name: str, its: Reference) -> Iterator[tuple[str, Any, Any]]:
@@ -79,7 +79,7 @@ def _checks_of_reference(study: Study, name: str, its: Reference) -> Iterator[tu
     yield from ((f"{where}.forms", regime, study.regimes) for regime in its.forms)
     if its.counterpart == name:
         raise ValueError(f"{where}.counterpart: {name!r} is itself; another reference is expected")
-    forms: dict[str, Form | FormChange | None] = {f"{where}.form": its.form}
+    forms: dict[str, ReferenceModel | ModelOverride | None] = {f"{where}.form": its.form}
     forms |= {f"{where}.forms.{regime}": form for regime, form in its.forms.items()}
     for place, form in forms.items():
         if form:
@@ -87,7 +87,7 @@ def _checks_of_reference(study: Study, name: str, its: Reference) -> Iterator[tu
             yield from _checks_of_model(study, form, place)
 
 
-def _checks_of_model(study: Study, form: Form | FormChange, place: str) -> Iterator[tuple[str, Any, Any]]:
+def _checks_of_model(study: Study, form: ReferenceModel | ModelOverride, place: str) -> Iterator[tuple[str, Any, Any]]:
     if form.model is None:
         return
     library, slash, model = form.model.partition("/")
@@ -96,4 +96,4 @@ def _checks_of_model(study: Study, form: Form | FormChange, place: str) -> Itera
         raise ValueError(f"{place}.model: {form.model!r} is no model; {written} are")
     if library == "family":
         yield f"{place}.model", model, study.family
-        yield from ((f"{place}.arguments", key, Sibling.__dataclass_fields__) for key in form.arguments)
+        yield from ((f"{place}.arguments", key, ConvNeXtSize.__dataclass_fields__) for key in form.arguments)

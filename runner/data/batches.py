@@ -16,7 +16,7 @@ from roadmap.recipe import Recipe
 from roadmap.record.run import Run
 from runner.data.augmentation import Erasing, Mixing, Normalization, padded_crops, resized
 from runner.data.image import BadImage
-from runner.data.splits import Pixels, Split
+from runner.data.splits import InMemoryImages, Split
 from runner.machine.randomness import generator_for, seed_for, seed_globally
 from runner.machine.setup import Setup
 
@@ -27,7 +27,7 @@ EVALUATION_BATCH = 256  # images of a device at a time, at most; without gradien
 NO_IMAGES = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
 SUBSTITUTES = 16  # images that are tried in the place of one that can't be read
 
-Place = tuple[int, int]  # of a sample: epoch, and index into the data set
+SampleKey = tuple[int, int]  # of a sample: epoch, and index into the data set
 Moment = tuple[int, int]  # epoch and step
 
 
@@ -45,20 +45,20 @@ class Batch(NamedTuple):
 class Samples(Dataset[Batch]):
     """Augmented images by their places: each a function of (seed, epoch, index) alone, in whichever process."""
 
-    def __init__(self, prepare: Callable[[Sequence[Place]], Batch]) -> None:
+    def __init__(self, prepare: Callable[[Sequence[SampleKey]], Batch]) -> None:
         self.prepare = prepare
 
-    def __getitems__(self, places: Sequence[Place]) -> Batch:
+    def __getitems__(self, places: Sequence[SampleKey]) -> Batch:
         return self.prepare(places)
 
 
-class OneByOne:
+class PerImage:
     """Images as a transform makes them, each with random numbers of its own."""
 
     def __init__(self, split: Split, transform: Transform, seed: int, substitutes: int) -> None:
         self.split, self.transform, self.seed, self.substitutes = split, transform, seed, substitutes
 
-    def __call__(self, places: Sequence[Place]) -> Batch:
+    def __call__(self, places: Sequence[SampleKey]) -> Batch:
         images: list[Tensor] = []
         indices: list[int] = []
         bad: list[str] = []
@@ -90,14 +90,14 @@ class OneByOne:
         return None
 
 
-class AllAtOnce:
+class WholeBatch:
     """Small images in memory, resized, cropped and mirrored a batch at a time: ten times as fast as one by one."""
 
-    def __init__(self, split: Pixels, recipe: Recipe, seed: int, training: bool) -> None:
+    def __init__(self, split: InMemoryImages, recipe: Recipe, seed: int, training: bool) -> None:
         self.split, self.recipe, self.seed, self.training = split, recipe, seed, training
         self.epoch, self.draws = -1, torch.empty(0)
 
-    def __call__(self, places: Sequence[Place]) -> Batch:
+    def __call__(self, places: Sequence[SampleKey]) -> Batch:
         """Of one epoch."""
         indices = [index for _, index in places]
         images = resized(self.split.images[indices], self.recipe)
@@ -118,22 +118,22 @@ class AllAtOnce:
 
 def training_samples(run: Run, split: Split, augment: Literal["fast", "reference"]) -> Samples:
     recipe, dataset = run.experiment.recipe, run.dataset
-    if augment == "fast" and run.crops_by_batch and isinstance(split, Pixels) and split.is_square:
-        return Samples(AllAtOnce(split, recipe, run.seed, training=True))
-    from runner.data.transforms import ByPillow, OnArrays, training_transform  # slow to import
+    if augment == "fast" and run.crops_by_batch and isinstance(split, InMemoryImages) and split.is_square:
+        return Samples(WholeBatch(split, recipe, run.seed, training=True))
+    from runner.data.transforms import ArrayTransform, PillowTransform, training_transform  # slow to import
 
     by_pillow = augment == "reference"
-    transform = ByPillow(training_transform(recipe, dataset)) if by_pillow else OnArrays(recipe, dataset)
-    return Samples(OneByOne(split, transform, run.seed, substitutes=SUBSTITUTES))
+    transform = PillowTransform(training_transform(recipe, dataset)) if by_pillow else ArrayTransform(recipe, dataset)
+    return Samples(PerImage(split, transform, run.seed, substitutes=SUBSTITUTES))
 
 
 def evaluation_samples(run: Run, split: Split) -> Samples:
     recipe = run.experiment.recipe
-    if isinstance(split, Pixels) and split.is_square and recipe.evaluation_size in (None, recipe.image_size):
-        return Samples(AllAtOnce(split, recipe, run.seed, training=False))
-    from runner.data.transforms import ByPillow, evaluation_transform  # slow to import
+    if isinstance(split, InMemoryImages) and split.is_square and recipe.evaluation_size in (None, recipe.image_size):
+        return Samples(WholeBatch(split, recipe, run.seed, training=False))
+    from runner.data.transforms import PillowTransform, evaluation_transform  # slow to import
 
-    return Samples(OneByOne(split, ByPillow(evaluation_transform(recipe)), run.seed, substitutes=0))
+    return Samples(PerImage(split, PillowTransform(evaluation_transform(recipe)), run.seed, substitutes=0))
 
 
 def epoch_order(count: int, seed: int, epoch: int, batch_size: int, retries: Sequence[Moment] = ()) -> Tensor:
@@ -185,7 +185,7 @@ class TrainingBatches:
             for of_step in range(step if of_epoch == epoch else 0, self.steps):
                 yield from ((of_epoch, of_step, part) for part in range(self.setup.accumulation))
 
-    def _places(self, epoch: int, step: int) -> Iterator[list[Place]]:
+    def _places(self, epoch: int, step: int) -> Iterator[list[SampleKey]]:
         order, of = torch.empty(0), -1
         for of_epoch, of_step, part in self._parts(epoch, step):
             if of_epoch != of:
@@ -255,7 +255,7 @@ class BadImages:
         return new
 
 
-def _load(samples: Samples, places: Iterable[list[Place]], setup: Setup) -> Iterable[Batch]:
+def _load(samples: Samples, places: Iterable[list[SampleKey]], setup: Setup) -> Iterable[Batch]:
     forks = setup.workers > 0 and "fork" in multiprocessing.get_all_start_methods()
     return DataLoader(
         samples,

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from roadmap.data.image_folders import check_layout, list_images
 from roadmap.data.packed_format import is_packed, read_index
 from roadmap.record.run import Run
-from roadmap.serialization import choices
-from runner.data.splits import Files, Pixels, Splits
+from roadmap.serialization import suggest
+from runner.data.splits import ImageFiles, InMemoryImages, Splits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +60,7 @@ def _read_digits(file: Path) -> Splits:
     images = (table[:, :-1].view(-1, 1, 8, 8) * (255 / 16)).round().to(torch.uint8)
     scans_so_far = F.one_hot(labels).cumsum(0)[torch.arange(len(labels)), labels]
     held_out = scans_so_far % 4 == 1
-    return Pixels(images[~held_out], labels[~held_out]), Pixels(images[held_out], labels[held_out])
+    return InMemoryImages(images[~held_out], labels[~held_out]), InMemoryImages(images[held_out], labels[held_out])
 
 
 def _find_fashion_mnist(path: Path | None) -> Path:
@@ -84,7 +84,7 @@ def _find_fashion_mnist(path: Path | None) -> Path:
 def _read_fashion_mnist(folder: Path) -> Splits:
     """Zalando's clothes, 28x28 grey."""
     train, held_out = (
-        Pixels(
+        InMemoryImages(
             _read_idx(folder, f"{name}-images-idx3-ubyte").unsqueeze(1),
             _read_idx(folder, f"{name}-labels-idx1-ubyte").long(),
         )
@@ -141,7 +141,8 @@ def _cifar(name: str, folder: str) -> Source:
             where = root / folder
             raise ValueError(f"{where}: files of {name} are missing or damaged; remove it to download again") from None
         train, held_out = (
-            Pixels(torch.from_numpy(each.data).permute(0, 3, 1, 2), torch.tensor(each.targets)) for each in found
+            InMemoryImages(torch.from_numpy(each.data).permute(0, 3, 1, 2), torch.tensor(each.targets))
+            for each in found
         )
         return train, held_out
 
@@ -169,7 +170,7 @@ def _folder(name: str, as_published: bool = False) -> Source:
 
             return Packed(root, "train"), Packed(root, "val")
         train, held_out = list_images(root)
-        return Files(train), Files(held_out)
+        return ImageFiles(train), ImageFiles(held_out)
 
     def classes(root: Path) -> tuple[str, ...]:
         return read_index(root).classes if is_packed(root) else list_images(root)[0].classes
@@ -207,7 +208,7 @@ def source(run: Run) -> Source:
     if run.dataset.content is not None:
         return _folder(run.data)
     if run.data not in SOURCES:
-        valid = choices(SOURCES, run.data)
+        valid = suggest(SOURCES, run.data)
         raise ValueError(f"data set {run.data!r} can't be read by this version; {valid}, or an image folder's path")
     return SOURCES[run.data]
 

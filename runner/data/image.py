@@ -17,7 +17,7 @@ class BadImage(ValueError):
     """A file that is no image, or not a whole one."""
 
 
-class Photo:
+class EncodedImage:
     """An image in a file's format, or of pixels. Whatever is wrong with it raises BadImage, with where it is."""
 
     def __init__(

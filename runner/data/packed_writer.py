@@ -30,12 +30,12 @@ from roadmap.data.packed_format import (
     is_packed,
     read_index,
 )
-from roadmap.files import append_row, read_rows, write_json, write_whole
+from roadmap.files import append_json_line, read_json_lines, write_atomic, write_json
 from roadmap.serialization import differences, from_data, to_data
-from runner.data.image import BadImage, Photo
+from runner.data.image import BadImage, EncodedImage
 from runner.data.packed_reader import Shard, arrow, checksum, content_of_shards, schema
 from runner.machine.fork_server import fork_server
-from runner.machine.lock import exclusive
+from runner.machine.lock import folder_lock
 from runner.machine.signals import FOR_THE_LAUNCHER
 
 if TYPE_CHECKING:
@@ -95,14 +95,14 @@ def pack(source: Path, folder: Path, options: PackOptions, jobs: int, report: Ca
         for part in _parts(folder, name, listing, options.shard_megabytes * 10**6)  # type: ignore[arg-type]
     ]
     images = sum(len(part.names) for part in parts)
-    with exclusive(folder, "being packed"):
+    with folder_lock(folder, "being packed"):
         done = _resume(folder, asked, parts)
         before = sum(len(part.names) for part in parts if part.path.name in done)
         left = [part for part in parts if part.path.name not in done]
         all_written = _write_all(left, options, jobs, lambda now: report(before + now, images))
         with contextlib.closing(all_written):
             for written in all_written:
-                append_row(folder / JOURNAL, to_data(written))
+                append_json_line(folder / JOURNAL, to_data(written))
                 done[written.shard.file] = written
         index = _conclude(folder, asked, splits["train"].classes, [done[part.path.name] for part in parts])
         (folder / JOURNAL).unlink()
@@ -144,7 +144,7 @@ def _check_destination(folder: Path, asked: Mapping[str, Any]) -> None:
         index = read_index(folder)
         found: Any = {"format": index.format, "source": index.source, "options": to_data(index.options)}
     else:
-        found = next(iter(read_rows(folder / JOURNAL)), None) or dict(asked)  # damaged in its first line: as none
+        found = next(iter(read_json_lines(folder / JOURNAL)), None) or dict(asked)  # damaged in its first line: as none
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(f"{folder / JOURNAL} is not of this version; remove {folder} to pack again")
     options = found.get("options")
@@ -165,7 +165,7 @@ def _resume(folder: Path, asked: Mapping[str, Any], parts: Sequence[Part]) -> di
     """The files that were finished before and still are what was written, as far as size and columns tell."""
     wanted = {part.path.name for part in parts}
     found = {}
-    first, *rows = read_rows(folder / JOURNAL) or [None]
+    first, *rows = read_json_lines(folder / JOURNAL) or [None]
     for row in rows if first else ():  # by what options they were written is in the first
         with contextlib.suppress(ValueError, OSError):
             written: Written = from_data(Written, row)
@@ -174,7 +174,7 @@ def _resume(folder: Path, asked: Mapping[str, Any], parts: Sequence[Part]) -> di
                 found[written.shard.file] = written
     # Whole again: its last line may have been cut off.
     rows = [asked, *map(to_data, found.values())]
-    write_whole(folder / JOURNAL, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    write_atomic(folder / JOURNAL, "".join(json.dumps(row) + "\n" for row in rows).encode())
     return found
 
 
@@ -296,7 +296,7 @@ def _stored(path: Path, size: int, options: PackOptions) -> tuple[bytes, bool]:
     data = path.read_bytes()
     if len(data) != size:
         raise ValueError(f"{path} has changed while it was packed")
-    image = Photo(data, lambda: str(path)).rgb()
+    image = EncodedImage(data, lambda: str(path)).rgb()
     if options.resize is None or min(image.size) <= options.resize:
         return data, False
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from roadmap.data.image_folders import Listing
-from runner.data.image import Photo
+from runner.data.image import EncodedImage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,12 +21,12 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
-    def photo(self, index: int) -> Photo:
+    def photo(self, index: int) -> EncodedImage:
         """Raises BadImage with the file; OSError where the system does not give it."""
 
 
 @dataclass(frozen=True)
-class Pixels:
+class InMemoryImages:
     """Images of one size, all in memory."""
 
     images: Tensor  # uint8, N x C x H x W; C is 1 or 3
@@ -39,11 +39,11 @@ class Pixels:
     def is_square(self) -> bool:
         return self.images.shape[2] == self.images.shape[3]
 
-    def photo(self, index: int) -> Photo:
+    def photo(self, index: int) -> EncodedImage:
         from PIL import Image
 
         pixels = self.images[index].permute(1, 2, 0).numpy()
-        return Photo(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels))
+        return EncodedImage(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels))
 
 
 class Encoded:
@@ -62,11 +62,11 @@ class Encoded:
         """The image's file, for messages."""
         raise NotImplementedError
 
-    def photo(self, index: int) -> Photo:
-        return Photo(self.encoded(index), lambda: self.where(index))
+    def photo(self, index: int) -> EncodedImage:
+        return EncodedImage(self.encoded(index), lambda: self.where(index))
 
 
-class Files(Encoded):
+class ImageFiles(Encoded):
     """Images in files, read when they are wanted."""
 
     def __init__(self, listing: Listing) -> None:

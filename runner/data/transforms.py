@@ -20,15 +20,15 @@ from torchvision.transforms import InterpolationMode
 
 from roadmap.data.dataset import Dataset
 from roadmap.recipe import Recipe
-from runner.data.image import Photo
+from runner.data.image import EncodedImage
 from runner.data.randaugment_ops import ON_ARRAYS, Array
 
-PillowTransform = Callable[[Image], Tensor]  # RGB to uint8, 3 x S x S
-Transform = Callable[[Photo], Tensor]  # to uint8, S x S x 3
+PillowFunction = Callable[[Image], Tensor]  # RGB to uint8, 3 x S x S
+Transform = Callable[[EncodedImage], Tensor]  # to uint8, S x S x 3
 REDUCTIONS = (8, 4, 2, 1)  # of a JPEG's sides that is decoded
 
 
-def training_transform(recipe: Recipe, dataset: Dataset) -> PillowTransform:
+def training_transform(recipe: Recipe, dataset: Dataset) -> PillowFunction:
     """Crop, flip and RandAugment, which draw from the global generators."""
     crop_and_flip, colours, to_tensor = transforms_imagenet_train(
         recipe.image_size,
@@ -52,14 +52,14 @@ def training_transform(recipe: Recipe, dataset: Dataset) -> PillowTransform:
         )
     for randaugment in colours.transforms:
         _mend_posterize(randaugment)
-    transform: PillowTransform = transforms.Compose([crop_and_flip, colours, to_tensor])
+    transform: PillowFunction = transforms.Compose([crop_and_flip, colours, to_tensor])
     return transform
 
 
-def evaluation_transform(recipe: Recipe) -> PillowTransform:
+def evaluation_transform(recipe: Recipe) -> PillowFunction:
     """Resize and centre crop; from 384 pixels on the whole image, squashed."""
     whole = recipe.evaluation_size is None
-    transform: PillowTransform = transforms_imagenet_eval(
+    transform: PillowFunction = transforms_imagenet_eval(
         recipe.image_size,
         crop_pct=1.0 if whole else recipe.evaluation_crop,
         crop_mode="squash" if whole else "center",
@@ -83,17 +83,17 @@ def _posterize(image: Image, bits_to_keep: int, **arguments: Any) -> Image:
     return result
 
 
-class ByPillow:
+class PillowTransform:
     """A transform of Pillow's images: the reference."""
 
-    def __init__(self, transform: PillowTransform) -> None:
+    def __init__(self, transform: PillowFunction) -> None:
         self.transform = transform
 
-    def __call__(self, photo: Photo) -> Tensor:
+    def __call__(self, photo: EncodedImage) -> Tensor:
         return self.transform(photo.rgb()).permute(1, 2, 0)
 
 
-class OnArrays:
+class ArrayTransform:
     """The training transform on arrays: of the same random numbers, within some grey levels, the same image.
 
     It draws by the same functions of timm and torchvision in the same order, and decodes a photograph once it knows the
@@ -109,7 +109,7 @@ class OnArrays:
         for operation in itertools.chain.from_iterable(each.ops for each in self.randaugment):
             operation.aug_fn = ON_ARRAYS[timms[operation.name]]
 
-    def __call__(self, photo: Photo) -> Tensor:
+    def __call__(self, photo: EncodedImage) -> Tensor:
         cv2.setNumThreads(1)  # whichever process this is; workers are the threads
         image = self.crop(photo)
         if self.recipe.horizontal_flip and torch.rand(1) < self.recipe.horizontal_flip:
@@ -118,7 +118,7 @@ class OnArrays:
             image = randaugment(image)
         return torch.from_numpy(image)
 
-    def _random_resized(self, photo: Photo) -> Array:
+    def _random_resized(self, photo: EncodedImage) -> Array:
         recipe, side = self.recipe, self.recipe.image_size
         top, left, height, width = RandomResizedCropAndInterpolation.get_params(
             photo.header, recipe.crop_scale, recipe.crop_ratio
@@ -134,7 +134,7 @@ class OnArrays:
         how = Resampling[recipe.interpolation.upper()]
         return np.array(fromarray(pixels).resize((side, side), how, box=box))
 
-    def _padded(self, photo: Photo) -> Array:
+    def _padded(self, photo: EncodedImage) -> Array:
         """Of the image with its shorter side resized, in a frame of black."""
         side, padding = self.recipe.image_size, self.recipe.crop_padding
         width, height = photo.size

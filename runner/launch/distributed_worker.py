@@ -66,7 +66,7 @@ def run_as_member(
         if world.rank == 0:
             prepare()
         # What there is to do was found on the disk, which may change, and look different from another machine.
-        for run, folder in world.said_by_all(tasks)[0]:
+        for run, folder in world.all_gather(tasks)[0]:
             report(Event(run, "began", {}))
             threads = world.cores or available_cores()
             ending, detail = train_job(

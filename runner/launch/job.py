@@ -12,8 +12,8 @@ from typing import Any, TextIO
 
 from roadmap.record.run import Run
 from roadmap.study.execution import Execution
-from runner.machine.distributed import Apart, World
-from runner.machine.lock import Busy, exclusive
+from runner.machine.distributed import RendezvousError, World
+from runner.machine.lock import FolderLocked, folder_lock
 from runner.machine.requests import Request
 from runner.train.engine import Diverged, Report, Stopped, train
 
@@ -60,12 +60,12 @@ def train_job(
             except Diverged as error:
                 print(f"diverged: {error}")
                 raise
-    except Busy:
+    except FolderLocked:
         return "busy", {}
     except Diverged as error:
         return "diverged", {"message": str(error)}
     except ValueError as error:
-        return "failed", {"message": str(error), "again": isinstance(error, Apart)}
+        return "failed", {"message": str(error), "again": isinstance(error, RendezvousError)}
     except OSError as error:  # of a print to the log it has no name
         message = str(error) if error.filename else f"{error}: '{folder}/log.txt'"
         return "failed", {"message": message, "again": True}
@@ -77,17 +77,17 @@ def train_job(
 def _printing_to_log(folder: Path, world: World, own_process: bool) -> Iterator[None]:
     """What rank 0 prints is added to the run's log, and what ends another rank; the rest of theirs is nobody's.
 
-    Raises Busy, on every rank alike, where the folder is not to be had.
+    Raises FolderLocked, on every rank alike, where the folder is not to be had.
     """
     with contextlib.ExitStack() as stack:
         busy = None
         if world.rank == 0:
             try:
-                stack.enter_context(exclusive(folder))
-            except Busy as error:
+                stack.enter_context(folder_lock(folder))
+            except FolderLocked as error:
                 busy = str(error)
-        if told := world.first_word(busy):
-            raise Busy(told)
+        if told := world.first_not_none(busy):
+            raise FolderLocked(told)
         path = folder / "log.txt" if world.rank == 0 else Path(os.devnull)
         log = stack.enter_context(_open_log(path))
         if own_process:

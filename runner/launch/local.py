@@ -21,7 +21,7 @@ from roadmap.plugins import LOADED, load_file
 from roadmap.record.run import Run
 from roadmap.study.execution import Execution
 from runner.launch.events import ENDINGS, Event
-from runner.machine.distributed import Apart, World
+from runner.machine.distributed import RendezvousError, World
 from runner.machine.fork_server import fork_server
 from runner.machine.requests import Request
 from runner.machine.resources import available_cores, available_gpus, default_processes
@@ -223,4 +223,4 @@ def _train(
             if world.rank == 0 or ending == "failed":
                 tell(ending, detail)
     except ValueError as error:  # the device is not there, or the processes did not find each other
-        tell("failed", {"message": str(error), "again": isinstance(error, Apart)})
+        tell("failed", {"message": str(error), "again": isinstance(error, RendezvousError)})

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from roadmap.files import ForeignFolder, read_json
+from roadmap.files import InvalidFile, read_json
 from roadmap.record.folder import is_diverged, read_divergences
-from roadmap.record.sessions import Place, read_place, read_sessions
+from roadmap.record.sessions import TrainingPosition, read_place, read_sessions
 from runner.launch.slurm import slurm_cli
 from runner.launch.slurm.submission import Entry, JobFiles, Submission, read_submissions
 from runner.machine.lock import is_held
@@ -33,14 +33,14 @@ TAIL_BYTES = 4096
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunStatus:
     """A run, and how it is."""
 
     entry: Entry
     folder: Path
     kind: Kind
     detail: str = ""  # why it waits, or why it ended
-    place: Place | None = None
+    place: TrainingPosition | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)  # of the last whole epoch
     top1: float | None = None  # of the result
     job: slurm_cli.Queued | None = None
@@ -72,7 +72,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Overview:
-    runs: list[Standing]
+    runs: list[RunStatus]
     unanswered: list[str]  # what could not be asked, and why
     figures: list[slurm_cli.Queued]  # the jobs in the queue that draw the figure
     figure_failed: str | None  # why the last of them drew none
@@ -88,7 +88,7 @@ class _Slurm:
     answered: bool
 
 
-def survey(out: Path) -> Overview:
+def collect_status(out: Path) -> Overview:
     """Every run below `out`: of local ones and of jobs. Slurm is asked once for its queue, and once for what ended."""
     submissions = read_submissions(out)
     jobs = dict(_jobs(submissions))  # a later submission's word counts
@@ -121,14 +121,14 @@ def _begun(out: Path) -> Iterator[Entry]:
             # Not through the types: a thousand runs are to be told of at once.
             place = (run["regime"], run["rung"], int(run["seed"]), int(run["experiment"]["recipe"]["epochs"]))
             yield Entry(manifest["identity"], *place, str(path.parent.relative_to(out)))
-        except (ForeignFolder, KeyError, TypeError, ValueError):
+        except (InvalidFile, KeyError, TypeError, ValueError):
             continue
 
 
-def _of_folder(entry: Entry, folder: Path) -> Standing:
+def _of_folder(entry: Entry, folder: Path) -> RunStatus:
     """By its folder alone."""
     sessions = read_sessions(folder)
-    standing = Standing(
+    standing = RunStatus(
         entry,
         folder,
         "stopped",
@@ -140,7 +140,7 @@ def _of_folder(entry: Entry, folder: Path) -> Standing:
     try:
         result = read_json(folder / "result.json")
         divergences = read_divergences(folder)
-    except ForeignFolder as error:
+    except InvalidFile as error:
         return replace(standing, kind="failed", detail=str(error))
     if result is not None:
         return replace(standing, kind="finished", top1=result.get("top1"))
@@ -172,7 +172,7 @@ def _ask_slurm(open_runs: list[tuple[Entry, Submission, int]], figures: Abstract
     return _Slurm(queued, ended, answered), unanswered
 
 
-def _with_job(standing: Standing, job: tuple[Entry, Submission, int] | None, slurm: _Slurm, out: Path) -> Standing:
+def _with_job(standing: RunStatus, job: tuple[Entry, Submission, int] | None, slurm: _Slurm, out: Path) -> RunStatus:
     """What its job adds to what its folder says."""
     if job is None:
         return standing

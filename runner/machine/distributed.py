@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from roadmap.files import write_whole
+from roadmap.files import write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ ADDRESS = "address://"
 MEETING_SECONDS = 600  # tasks of one job may be started minutes apart
 
 
-class Apart(ValueError):
+class RendezvousError(ValueError):
     """The processes of a run did not come together; once more they may."""
 
 
@@ -41,7 +41,7 @@ class World:
 
     @contextmanager
     def joined(self, device: str) -> Iterator[None]:
-        """In touch with the others, over NCCL from GPUs and gloo from CPUs. Raises Apart where they don't meet."""
+        """Connected to the others, over NCCL from GPUs and gloo from CPUs. Raises RendezvousError."""
         import torch
         import torch.distributed.nn  # now, or DDP does later: its functions keep the group as a default, never freed
         from torch import distributed as dist
@@ -59,7 +59,7 @@ class World:
                     dist.init_process_group(backend, init_method=self.meeting, rank=self.rank, world_size=self.size)
             except (RuntimeError, TimeoutError) as error:
                 reason = str(error).splitlines()[0]
-                raise Apart(f"the {self.size} processes do not meet at {self.meeting}: {reason}") from None
+                raise RendezvousError(f"the {self.size} processes do not meet at {self.meeting}: {reason}") from None
         yield
         # Not after an error: the others may never come to it.
         if self.size > 1:
@@ -77,7 +77,7 @@ class World:
 
         if self.rank == 0:
             store = TCPStore(self.host, 0, self.size, is_master=True, wait_for_workers=False)
-            write_whole(address, f"{self.host} {store.port}".encode())
+            write_atomic(address, f"{self.host} {store.port}".encode())
             return store
         deadline = time.monotonic() + MEETING_SECONDS
         while not address.exists():
@@ -103,7 +103,7 @@ class World:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
-    def said_by_all(self, word: T) -> list[T]:
+    def all_gather(self, word: T) -> list[T]:
         """What each process says, by rank, on each."""
         if self.size == 1:
             return [word]
@@ -113,9 +113,9 @@ class World:
         dist.all_gather_object(words, word)
         return words
 
-    def first_word(self, word: str | None) -> str | None:
+    def first_not_none(self, word: str | None) -> str | None:
         """What the first process that has something to say says, on each."""
-        return next((said for said in self.said_by_all(word) if said is not None), None)
+        return next((said for said in self.all_gather(word) if said is not None), None)
 
 
-ALONE = World()
+SINGLE_PROCESS = World()

@@ -13,20 +13,20 @@ from pathlib import Path
 LAYOUT, KIND = ("qqihh", 3) if sys.platform == "darwin" else ("hhqqi", 0)
 
 
-class Busy(ValueError):
+class FolderLocked(ValueError):
     """Another process writes in the folder."""
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path, doing: str = "in training") -> Iterator[None]:
-    """Makes the folder and holds it against a second process. Raises Busy where another has it."""
+def folder_lock(folder: Path, doing: str = "in training") -> Iterator[None]:
+    """Makes the folder and holds it against a second process. Raises FolderLocked where another has it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as lock:
         try:
             # The system lets go of it when the process ends, even if workers that it forked live on for seconds.
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            raise Busy(f"{folder} is {doing} by another process; wait for it or stop it") from None
+            raise FolderLocked(f"{folder} is {doing} by another process; wait for it or stop it") from None
         yield
 
 

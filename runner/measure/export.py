@@ -48,7 +48,7 @@ class Trained:
 def read_trained(folder: Path, *, averaged: bool = False) -> Trained:
     """A folder's run, and its network as the newest checkpoint has it; with EMA's weights if `averaged`.
 
-    Raises ValueError where there is no run, no checkpoint, or no averaged weights, and ForeignFolder where they are not
+    Raises ValueError where there is no run, no checkpoint, or no averaged weights, and InvalidFile where they are not
     of this version.
     """
     manifest = read_json(folder / "manifest.json")

@@ -14,11 +14,11 @@ import torch
 
 from roadmap.record.run import Run
 from roadmap.study.execution import Execution
-from runner.data.batches import OneByOne, TrainingBatches
+from runner.data.batches import PerImage, TrainingBatches
 from runner.data.datasets import check_trainable, load_data
-from runner.data.image import Photo
+from runner.data.image import EncodedImage
 from runner.data.splits import Split
-from runner.data.transforms import ByPillow, OnArrays
+from runner.data.transforms import ArrayTransform, PillowTransform
 from runner.machine.setup import choose_setup
 
 # In the order in which an image passes them: in a worker's process, then in the trainer's.
@@ -66,8 +66,8 @@ class TimedSplit:
     def __len__(self) -> int:
         return len(self.split)
 
-    def photo(self, index: int) -> Photo:
-        photo: Photo = self.read(index)
+    def photo(self, index: int) -> EncodedImage:
+        photo: EncodedImage = self.read(index)
         for name in ("rgb", "pixels"):
             setattr(photo, name, self.stopwatch.timed("decode", getattr(photo, name)))
         return photo
@@ -108,12 +108,12 @@ def _rounds(run: Run, execution: Execution, rounds: int, seconds: float) -> Iter
 def _watch(batches: TrainingBatches, stopwatch: Stopwatch) -> None:
     """Has the parts of a pipeline timed, each within the one that calls it."""
     timed, prepare = stopwatch.timed, batches.samples.prepare
-    if isinstance(prepare, OneByOne):
+    if isinstance(prepare, PerImage):
         prepare.split = TimedSplit(prepare.split, stopwatch)
         transform = prepare.transform
-        if isinstance(transform, OnArrays):
+        if isinstance(transform, ArrayTransform):
             transform.crop = timed("crop", transform.crop)
-        elif isinstance(transform, ByPillow):
+        elif isinstance(transform, PillowTransform):
             crop, augment, to_tensor = transform.transform.transforms  # type: ignore[attr-defined]
             stages = (timed("crop", crop), timed("augment", augment), timed("collate", to_tensor))
             transform.transform.transforms = list(stages)  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from roadmap.record.benchmarks import What
+from roadmap.record.benchmarks import Mode
 from roadmap.record.run import Run
 from roadmap.study.execution import Execution, accumulation
 from runner.machine.resources import available_gpus, check_here
@@ -24,7 +24,7 @@ class Plan:
     batch: int  # images at a time
     warm_up: int  # steps before the clock starts
     seconds: float  # that are measured at least, in whole steps
-    what: Sequence[What]
+    what: Sequence[Mode]
     cuda_graphs: bool
 
 
@@ -35,7 +35,7 @@ def make_plan(
     batch: int | None = None,
     warm_up: int | None = None,
     seconds: float = 1.0,
-    what: Sequence[What] = ("inference", "training"),
+    what: Sequence[Mode] = ("inference", "training"),
     cuda_graphs: bool = False,
 ) -> Plan:
     """What is left open is chosen for the machine: one device of it. Raises ValueError for what can't be had here."""

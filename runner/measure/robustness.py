@@ -10,7 +10,7 @@ from roadmap.data.image_folders import Listing, content_of, list_classes
 from roadmap.data.robustness import Evaluation, Shifted, chosen_classes
 from roadmap.record.run import Run
 from roadmap.study.execution import Execution
-from runner.data.splits import Files
+from runner.data.splits import ImageFiles
 from runner.measure.export import Trained
 from runner.train.evaluation import Among, evaluate_alone
 
@@ -53,7 +53,7 @@ def evaluate_shifted(
             yield replace(found, whole=whole), found.whole == whole
         else:
             told = partial(_report_behind, report, before, total)
-            worth = evaluate_alone(run, among, execution, told, Files(listing))
+            worth = evaluate_alone(run, among, execution, told, ImageFiles(listing))
             skipped = worth["skipped_images"]
             yield replace(made, skipped=skipped, top1=worth["top1"], top5=worth["top5"]), False
         before += images

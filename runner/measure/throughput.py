@@ -27,7 +27,7 @@ from runner.machine.resources import available_cores
 from runner.machine.setup import DTYPES, Setup, choose_setup
 from runner.measure.plan import Plan
 from runner.train.provenance import peak_memory
-from runner.train.train_state import Learner, compiled, network_of
+from runner.train.train_state import TrainState, compiled, network_of
 
 SIDES = {"cpu": (1024, 2048), "cuda": (2048, 4096, 8192)}  # of the matrices
 CAPTURE_WARM_UP = 3  # steps before a CUDA graph is captured, as PyTorch's documentation has it
@@ -85,7 +85,7 @@ def _inference(run: Run, setup: Setup, images: Tensor, cuda_graphs: bool) -> Cal
 
 def _training(run: Run, setup: Setup, images: Tensor, cuda_graphs: bool) -> Callable[[], object]:
     """Whole steps, as the engine takes them."""
-    learner, classes = Learner(run, setup), run.dataset.classes
+    learner, classes = TrainState(run, setup), run.dataset.classes
     learner.model.train()
     for group in learner.optimizer.param_groups:
         group["lr"] = 0.0  # noise teaches nothing, and this way no loss runs away however many steps there are

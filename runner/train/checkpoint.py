@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from roadmap.files import write_whole
+from roadmap.files import write_atomic
 
 NAME, PREVIOUS, NEW = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.new.pt"
 FORMAT = 2
@@ -25,7 +25,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     """Writes the checkpoint; at every moment there is a whole one in the folder, once there was one."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_whole(folder / NEW, buffer.getvalue())
+    write_atomic(folder / NEW, buffer.getvalue())
     if (folder / NAME).exists():
         os.replace(folder / NAME, folder / PREVIOUS)
     os.replace(folder / NEW, folder / NAME)

@@ -33,12 +33,12 @@ from roadmap.record.folder import (
     write_manifest,
 )
 from roadmap.record.run import Run
-from roadmap.record.sessions import Place, PlaceFile, append_session, read_place, read_sessions
+from roadmap.record.sessions import PlaceFile, TrainingPosition, append_session, read_place, read_sessions
 from roadmap.serialization import from_data, to_data
 from roadmap.study.execution import MOST_RETRIES, Execution, began_with
 from runner.data.batches import EvaluationBatches, TrainingBatches
 from runner.data.datasets import check_trainable, class_names, load_data
-from runner.machine.distributed import ALONE, Apart, World
+from runner.machine.distributed import SINGLE_PROCESS, RendezvousError, World
 from runner.machine.randomness import seed_for, seed_globally
 from runner.machine.requests import Request
 from runner.machine.setup import Setup, choose_setup
@@ -46,9 +46,9 @@ from runner.train import checkpoint
 from runner.train.evaluation import evaluate
 from runner.train.nonfinite import first_not_finite, not_finite_weight
 from runner.train.optimizer import learning_rate, load_optimizer
-from runner.train.provenance import circumstances, peak_memory, session
+from runner.train.provenance import environment, peak_memory, session
 from runner.train.trackers import mirror_finished, mirrored
-from runner.train.train_state import Learner
+from runner.train.train_state import TrainState
 
 
 class Stopped(Exception):
@@ -78,7 +78,7 @@ def train(
     folder: Path,
     execution: Execution,
     threads: int = 1,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
     report: Report = lambda kind, detail: None,
     request: Callable[[], Request] = lambda: Request.NONE,
 ) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def train(
     something asked for can't be had.
     """
     how_far = state(folder, run)
-    if world.said_by_all(how_far)[0] == "finished":  # by rank 0's word
+    if world.all_gather(how_far)[0] == "finished":  # by rank 0's word
         if world.rank == 0:
             mirror_finished(run, folder, execution, report)
         return read_result(folder, run) or {}
@@ -105,7 +105,7 @@ def train(
     if how_far == "absent" and world.rank == 0:
         data: dict[str, Any] = {"classes": class_names(run, execution.data_path)}
         data["data_path"] = execution.data_path and str(Path(execution.data_path).expanduser().absolute())
-        write_manifest(folder, run, **circumstances(setup), **data)
+        write_manifest(folder, run, **environment(setup), **data)
     divergences, retrying = read_divergences(folder), False
     while True:
         if is_diverged(divergences):
@@ -169,7 +169,7 @@ class Training:
         retries = [each.retried_from for each in divergences if each.retried_from]
         self.batches = TrainingBatches(run, train_split, setup, world.rank, retries, skip_bad)
         self.test_batches = EvaluationBatches(run, test_split, setup, world.rank, skip_bad)
-        self.learner = learner = Learner(run, setup, world)
+        self.learner = learner = TrainState(run, setup, world)
         self.model, self.ema = learner.model, learner.ema
         self.optimizer, self.scaler = learner.optimizer, learner.scaler
         self.epoch = self.step = 0  # the next to train
@@ -186,7 +186,7 @@ class Training:
         with contextlib.ExitStack() as stack:
             if self.world.rank == 0:
                 self.place = stack.enter_context(contextlib.closing(PlaceFile(self.folder)))
-                self.place.write(Place(self.epoch, self.step, self.batches.steps))
+                self.place.write(TrainingPosition(self.epoch, self.step, self.batches.steps))
                 self.report = stack.enter_context(mirrored(self.run, self.folder, self.execution, self.report))
             # Closed, so that its workers end before this process does.
             self.stream = stack.enter_context(contextlib.closing(self.batches.stream(self.epoch, self.step)))
@@ -200,7 +200,7 @@ class Training:
 
     def record_session(self) -> None:
         """That training starts here, and what a session before had trained beyond it."""
-        here, before = Place(self.epoch, self.step, self.batches.steps), read_place(self.folder)
+        here, before = TrainingPosition(self.epoch, self.step, self.batches.steps), read_place(self.folder)
         lost = max(0, before.total - here.total) if before else 0
         append_session(self.folder, session(self.epoch, self.step, lost))
 
@@ -229,17 +229,17 @@ class Training:
         self.loss_sum, self.skipped, self.seconds = saved["loss_sum"], saved["skipped"], saved["seconds"]
 
     def _check_agreement(self) -> None:
-        """Every process found on its disk what the others found. Raises Apart where they did not."""
+        """Every process found on its disk what the others found. Raises RendezvousError where they did not."""
         mine = (self.run.identity, self.setup, self.batches.retries, self.epoch, self.step)
-        found = self.world.said_by_all(mine)
+        found = self.world.all_gather(mine)
         for rank, other in enumerate(found):
             if other != found[0]:
-                raise Apart(f"{self.folder}: rank {rank} found {other}, rank 0 {found[0]}; start them again")
+                raise RendezvousError(f"{self.folder}: rank {rank} found {other}, rank 0 {found[0]}; start them again")
 
     def _check_weights(self) -> None:
         """A checkpoint never has weights that are not finite."""
         # Running statistics are each process's own.
-        broken = self.world.first_word(not_finite_weight(self.model))
+        broken = self.world.first_not_none(not_finite_weight(self.model))
         if broken:
             raise _NotFinite(self._divergence(self.step, self.loss_sum / self.step, broken))
 
@@ -308,7 +308,7 @@ class Training:
     def _name_skipped(self) -> None:
         """Every process's, in the log."""
         mine = [*self.batches.bad.news(), *self.test_batches.bad.news()]
-        for message in dict.fromkeys(itertools.chain(*self.world.said_by_all(mine))):
+        for message in dict.fromkeys(itertools.chain(*self.world.all_gather(mine))):
             print(f"skipped: {message}")
 
     def _train_step(self) -> Request:
@@ -324,7 +324,7 @@ class Training:
         self.learner.update()
         self.step += 1
         if self.place:
-            self.place.write(Place(self.epoch, self.step, self.batches.steps))
+            self.place.write(TrainingPosition(self.epoch, self.step, self.batches.steps))
         self.loss_sum += loss
         self.skipped += skipped
         progress = {"epoch": self.epoch + 1, "step": self.step, "steps": self.batches.steps, "loss": loss}
@@ -382,7 +382,7 @@ class Training:
                 with self.setup.autocast():  # every part on every process: some modules wait for the others'
                     found.append(first_not_finite(self.model, functools.partial(self.model, images)))
         mine = next((name for name in found if name), None)
-        return self.world.first_word(mine) or "the loss itself"
+        return self.world.first_not_none(mine) or "the loss itself"
 
     def _result(self) -> dict[str, Any]:
         """What the run came to, and what it took."""

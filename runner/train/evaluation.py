@@ -16,7 +16,7 @@ from roadmap.study.execution import Execution
 from runner.data.batches import EvaluationBatches
 from runner.data.datasets import load_data
 from runner.data.splits import Split
-from runner.machine.distributed import ALONE, World
+from runner.machine.distributed import SINGLE_PROCESS, World
 from runner.machine.resources import available_cores
 from runner.machine.setup import Setup, choose_setup
 
@@ -79,7 +79,7 @@ def evaluate_alone(
         report(min(next(done) * batches.batch_size, total), total)
 
     network = network.to(torch.device(setup.device)).to(memory_format=setup.memory_format)
-    found = evaluate(network, batches, setup, ALONE, between)
+    found = evaluate(network, batches, setup, SINGLE_PROCESS, between)
     report(total, total)
     return found
 

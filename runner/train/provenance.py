@@ -28,7 +28,7 @@ LIBRARIES = (
 )
 
 
-def circumstances(setup: Setup) -> dict[str, Any]:
+def environment(setup: Setup) -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if setup.device == "cuda" else None
     return {
         "execution": asdict(setup),

@@ -49,14 +49,14 @@ def check_installed(execution: Execution) -> None:
             )
 
 
-def lacking(folder: Path, execution: Execution) -> list[str]:
+def missing_trackers(folder: Path, execution: Execution) -> list[str]:
     """The mirrors that are asked for and do not have all of a finished run."""
     return [name for name, value in _asked_for(execution).items() if _completed(folder / name) != value]
 
 
 def mirror_finished(run: Run, folder: Path, execution: Execution, report: Report) -> None:
     """Makes the mirrors that a finished run lacks."""
-    for name in lacking(folder, execution):
+    for name in missing_trackers(folder, execution):
         _Follower(name, run, folder, execution, report).close()
 
 

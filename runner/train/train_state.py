@@ -13,16 +13,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from roadmap.network.modules import build
 from roadmap.record.run import Run
-from runner.machine.distributed import ALONE, World
+from runner.machine.distributed import SINGLE_PROCESS, World
 from runner.machine.randomness import seed_for, seed_globally
 from runner.machine.setup import Setup
 from runner.train.optimizer import make_optimizer
 
 
-class Learner:
+class TrainState:
     """The network of a run on its device, and all that a training step changes."""
 
-    def __init__(self, run: Run, setup: Setup, world: World = ALONE) -> None:
+    def __init__(self, run: Run, setup: Setup, world: World = SINGLE_PROCESS) -> None:
         self.setup, self.recipe = setup, run.experiment.recipe
         self.model = network_of(run, setup, world)
         self.ema = (
@@ -60,7 +60,7 @@ class Learner:
             self.ema.update_parameters(self.model)
 
 
-def network_of(run: Run, setup: Setup, world: World = ALONE) -> nn.Module:
+def network_of(run: Run, setup: Setup, world: World = SINGLE_PROCESS) -> nn.Module:
     """The network of a run as it begins, on its device and in its order in memory."""
     recipe = run.experiment.recipe
     seed_globally(seed_for(run.seed, "initialization"))

@@ -22,9 +22,9 @@ from roadmap.record.run import Run
 from roadmap.study.execution import Execution
 from roadmap.study.load import load_study
 from runner.data.datasets import SOURCES
-from runner.data.splits import Pixels, Splits
+from runner.data.splits import InMemoryImages, Splits
 from runner.launch.job import train_job
-from runner.machine.distributed import ALONE, World
+from runner.machine.distributed import SINGLE_PROCESS, World
 from runner.machine.setup import Setup, choose_setup
 from runner.train import checkpoint, engine
 from runner.train.engine import Request, Training
@@ -42,8 +42,8 @@ FEW_DIGITS = "few-digits"
 
 def _read_few_digits(file: Path) -> Splits:
     train, test = SOURCES["digits"].read(file)
-    assert isinstance(train, Pixels) and isinstance(test, Pixels)
-    return Pixels(train.images[::4], train.labels[::4]), Pixels(test.images[::4], test.labels[::4])
+    assert isinstance(train, InMemoryImages) and isinstance(test, InMemoryImages)
+    return InMemoryImages(train.images[::4], train.labels[::4]), InMemoryImages(test.images[::4], test.labels[::4])
 
 
 SOURCES[FEW_DIGITS] = replace(SOURCES["digits"], read=_read_few_digits)
@@ -96,7 +96,7 @@ def train(
 def start(run: Run, folder: Path, **changes: object) -> Training:
     """A training that is driven step by step."""
     how, setup = execution(**changes), setup_of(run, **changes)
-    return Training(run, folder, how, setup, ALONE, (), lambda kind, detail: None, lambda: Request.NONE)
+    return Training(run, folder, how, setup, SINGLE_PROCESS, (), lambda kind, detail: None, lambda: Request.NONE)
 
 
 def take_step(training: Training) -> None:

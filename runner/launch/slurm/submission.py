@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from roadmap.files import ForeignFolder, read_json, write_json
+from roadmap.files import InvalidFile, read_json, write_json
 from roadmap.record.run import Run
 from roadmap.serialization import from_data, to_data
 from roadmap.study.cluster import Cluster, Layout
@@ -214,7 +214,7 @@ class JobFiles:
         try:
             content = read_json(self._failure)
             return from_data(Failure, content) if content else None
-        except (ForeignFolder, ValueError) as error:
+        except (InvalidFile, ValueError) as error:
             return Failure(f"it failed, and why can't be read ({error})", again=True)
 
     def forget_failure(self) -> None:

@@ -17,7 +17,7 @@ from roadmap.record.folder import state
 from roadmap.record.run import Run
 from runner.launch.events import ENDINGS, Event
 from runner.launch.slurm.submission import Failure, JobFiles, SubmitOptions, one_more_stop
-from runner.machine.distributed import ADDRESS, Apart, World
+from runner.machine.distributed import ADDRESS, RendezvousError, World
 from runner.machine.signals import Requests, handled
 
 BUSY_SECONDS = 300  # that another process may still hold a run: one of a node that Slurm took for dead
@@ -53,7 +53,7 @@ class Task:
         except JobFailed:
             raise
         except ValueError as error:  # something is to be put right first, unless the tasks just missed each other
-            self.files.fail(Failure(str(error), again=isinstance(error, Apart)))
+            self.files.fail(Failure(str(error), again=isinstance(error, RendezvousError)))
             raise JobFailed(str(error)) from error
         except Exception as error:
             self.files.fail(Failure(f"{type(error).__name__}: {error}", again=True))
@@ -83,9 +83,9 @@ class Task:
                 ending, detail = train_job(run, folder, execution, cores, world, _silent, requests)
                 if ending != "busy":  # of which every rank has the same word
                     return self._concluded([(run, ending, detail)])
-                if any(world.said_by_all(requests.stop)):
+                if any(world.all_gather(requests.stop)):
                     return "stopped"
-                if any(world.said_by_all(time.monotonic() > deadline)):
+                if any(world.all_gather(time.monotonic() > deadline)):
                     return self._concluded([(run, ending, detail)])
                 if not waiting:
                     print(f"{run.name} is being trained by another process; waiting for it to end", flush=True)
