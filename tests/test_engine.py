@@ -108,7 +108,7 @@ def test_a_folder_is_held_by_one_process(tmp_path):
 
     with folder_lock(tmp_path):
         refused = other()
-        assert "Busy: " in refused.stderr and "is in training by another process; wait" in refused.stderr
+        assert "FolderLocked: " in refused.stderr and "is in training by another process; wait" in refused.stderr
         assert "held" not in refused.stdout
     assert other().stdout == "held\n"
 

@@ -201,13 +201,13 @@ def test_a_packing_that_was_stopped_goes_on_with_the_files_that_are_finished(
     photographs, packed, tmp_path, monkeypatch, capsys
 ):
     folder = tmp_path / "set"
-    append_row = packed_writer.append_row
+    append_row = packed_writer.append_json_line
 
     def interrupt(path, row):
         append_row(path, row)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(packed_writer, "append_row", interrupt)
+    monkeypatch.setattr(packed_writer, "append_json_line", interrupt)
     assert pack(photographs, folder, "--shard-megabytes", "1", "--jobs", "1") == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert main(["run", "--data", str(folder), "--dry-run"]) == 2
