@@ -10,7 +10,7 @@ def main() -> int:
 
         return command()
     except KeyboardInterrupt:
-        return 130  # as roadmap.cli.text.INTERRUPTED, which may not be imported yet
+        return 130  # as roadmap.text.INTERRUPTED, which may not be imported yet
 
 
 if __name__ == "__main__":

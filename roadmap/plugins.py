@@ -1,6 +1,7 @@
-"""Users' own steps, mixers and models: Python files named on the command line or in the study, and installed packages.
+"""The registries of what users may add: steps, mixers, models, data sets, metrics and optimizers.
 
-A package registers modules in the entry point group `roadmap.steps`; loading one runs its decorators.
+Each is a `Registry`, which a decorator adds to. The code that uses the decorator is a Python file named on the command
+line or in the study, or a module that an installed package names in the entry point group `roadmap.steps`.
 """
 
 from __future__ import annotations
@@ -8,12 +9,51 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
+from collections.abc import Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from roadmap.serialization import suggest
+
+T = TypeVar("T")
 
 GROUP = "roadmap.steps"
 LOADED: list[Path] = []  # files, in order, for processes that train to load too
+
+
+class Registry(Mapping[str, T]):
+    """What of one kind has a name. Installed packages are loaded only when a name is not found without them."""
+
+    def __init__(self, kind: str, *, shown: str = "{!r}", hint: str = "") -> None:
+        """`kind` names one of them in messages, `shown` formats its name there, `hint` is what helps where it fails."""
+        self.kind, self.shown, self.hint = kind, shown, hint
+        self._values: dict[str, T] = {}
+
+    def __getitem__(self, name: str) -> T:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def add(self, name: str, value: T) -> T:
+        """Raises ValueError where the name is taken."""
+        if name in self._values:
+            raise ValueError(f"{self.kind} {name!r} exists already")
+        self._values[name] = value
+        return value
+
+    def find(self, name: str) -> T:
+        """Raises ValueError for an unknown name, with the valid ones."""
+        if name not in self._values:
+            load_installed()
+        if name not in self._values:
+            valid = suggest(self._values, name) if self._values else "none is registered"
+            raise ValueError(f"unknown {self.kind} {self.shown.format(name)}; {valid}{self.hint}")
+        return self._values[name]
 
 
 def load_file(path: Path) -> None:

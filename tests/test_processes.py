@@ -88,7 +88,7 @@ sys.meta_path.insert(0, Finder)
 
 @pytest.mark.parametrize(
     "module",
-    ["roadmap.cli", "roadmap.study.schema", "roadmap.cli.runs", "runner.launch.local", "roadmap.cli.progress"],
+    ["roadmap.cli", "roadmap.study.schema", "roadmap.cli.runs", "runner.launch.local", "roadmap.progress"],
 )
 def test_ctrl_c_while_it_is_imported_is_clean(tmp_path, module):
     (tmp_path / "sitecustomize.py").write_text(INTERRUPTING)

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from roadmap.cli.text import BAD_USAGE, INTERRUPTED
+from roadmap.cli.options import BAD_USAGE, INTERRUPTED
 from roadmap.serialization import suggest
 
 # The modules below roadmap.cli and their verbs, in the order of --help. Each adds them to the parser by `add_verbs`.

@@ -12,15 +12,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from roadmap.cli.options import Selection, add_study_options, choose, out_folder
+from roadmap.cli.options import FAILED, add_study_options, choose, study_options
 from roadmap.cli.pipeline import bench_data
-from roadmap.cli.text import FAILED, count, many, table
+from roadmap.options import Selection
 from roadmap.record.benchmarks import FILE, Conditions, Mode, Rates, Round, append_round, rates_of, workload_of
 from roadmap.record.run import Run
 from roadmap.serialization import MAX_NUMBER, three_digits, to_data
 from roadmap.study.execution import Execution
 from roadmap.study.references import as_published
 from roadmap.study.rungs import Rung
+from roadmap.text import count, many, table
 
 BOTH: tuple[Mode, ...] = ("training", "inference")
 # What of an execution has a say.
@@ -81,14 +82,14 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def bench_networks(options: argparse.Namespace) -> int:
-    from roadmap.cli.progress import show_count
+    from roadmap.progress import show_count
     from runner.measure.networks import rounds_of
     from runner.measure.plan import make_plan
 
     choice = choose(options)
-    out = out_folder(options, choice.study)
+    out = study_options(options).out(options.out)
     _check(options)
-    rungs = choice.rungs(options.steps)
+    rungs = choice.rungs()
     networks: dict[str, Run] = {}  # by workload, since two rungs may be one
     for rung in rungs:
         networks.setdefault(workload_of(choice.run(rung)), choice.run(rung))
@@ -199,7 +200,7 @@ def _published(choice: Selection, shown: Sequence[tuple[Rung, Sequence[Round]]])
     from analysis.published import published_model
     from analysis.tables.counterparts import names_of_networks
 
-    names = names_of_networks(choice.place, {rung.name: choice.run(rung) for rung, _ in shown})
+    names = names_of_networks(choice.context, {rung.name: choice.run(rung) for rung, _ in shown})
     found = {}
     for rung, _ in shown:
         name = names.get(rung.name, rung.name)
@@ -214,7 +215,7 @@ def _print_pairs(choice: Selection, shown: Sequence[tuple[Rung, Sequence[Round]]
     from analysis.tables.counterparts import QUANTITIES, pairs_of
 
     networks = {rung.name: choice.run(rung) for rung, _ in shown}
-    pairs = pairs_of(choice.place, networks, [each for _, rounds in shown for each in rounds])
+    pairs = pairs_of(choice.context, networks, [each for _, rounds in shown for each in rounds])
     if not pairs:
         return
     kinds = [name for name in QUANTITIES if any(name in pair.ratios for pair in pairs)]

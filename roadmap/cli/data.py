@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from roadmap.cli.progress import counting
-from roadmap.cli.text import FAILED, many
+from roadmap.cli.options import FAILED
 from roadmap.data.packed_format import Damaged, Index, PackOptions, is_packed, read_index
 from roadmap.files import InvalidFile
+from roadmap.progress import counting
+from roadmap.text import many
 
 
 def add_verbs(verbs: Any) -> None:

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.options import Selection, add_study_options, choose
-from roadmap.cli.text import count, duration, table
+from roadmap.cli.options import add_study_options, choose
 from roadmap.design import Design
 from roadmap.network.cost import Cost, cost
+from roadmap.options import Selection
 from roadmap.recipe import Experiment, changes
 from roadmap.serialization import MAX_NUMBER, show, to_data
 from roadmap.study.references import REFERENCE, as_published
 from roadmap.study.rungs import Rung
+from roadmap.text import count, duration, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,7 +73,7 @@ def list_rungs(options: argparse.Namespace) -> int:
         from analysis.published import published_rungs
 
         published = published_rungs(file)
-    chosen = choice.rungs(options.steps)
+    chosen = choice.rungs()
     rungs = [(rung, rung_cost(choice, rung), published.get(rung.name)) for rung in chosen]
     if options.json:
         beside = _published_counts(choice, chosen) if choice.references else {}
@@ -277,7 +278,7 @@ def show_cost(options: argparse.Namespace) -> int:
             raise ValueError(f"{name} {value} is not valid: 1 or more is")
     found = speed(choice, options.out or Path(choice.study.defaults.out), options.device, options.throughput)
     source = found.source
-    rungs = choice.rungs(options.steps)
+    rungs = choice.rungs()
     new = distinct(rungs)
     each = {rung.name: found.device_hours(rung.experiment, choice.dataset) for rung in new}
     hours = {rung.name: each.get(rung.name, 0.0) * seeds for rung in rungs}

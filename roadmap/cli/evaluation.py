@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.networks import add_weights, find_run, tell_unfinished
-from roadmap.cli.options import add_study_options, choose, study_of
-from roadmap.cli.text import many, table
+from roadmap.cli.options import add_study_options, choose, study_options
 from roadmap.data.robustness import (
     CORRUPTIONS,
     FILE,
@@ -24,6 +23,7 @@ from roadmap.data.robustness import (
     imagenet_classes,
     read_evaluations,
 )
+from roadmap.text import many, table
 
 if TYPE_CHECKING:
     from roadmap.record.run import Run
@@ -48,7 +48,7 @@ def add_verbs(verbs: Any) -> None:
 
 
 def evaluate_network(options: argparse.Namespace) -> int:
-    shifted = None if options.data is None else find_shifted(options.data, study_of(options).data)
+    shifted = None if options.data is None else find_shifted(options.data, study_options(options).study().data)
     if shifted:
         options.data = None  # the network is of the data that it was trained on
     if options.state_dict and len(options.runs) > 1:
@@ -77,7 +77,7 @@ def _trained(options: argparse.Namespace) -> tuple[Trained, Execution, Path]:
     for name, value in ignored.items():
         if value:
             raise ValueError(f"{name} has no say in evaluating a run, which is as it was trained")
-    study_of(options)  # with the plugins that its network may be of
+    study_options(options).study()  # with the plugins that its network may be of
     folder = find_run(options.run, options.out)
     found = read_trained(folder, averaged=options.weights == "ema")
     run = found.run
@@ -87,7 +87,7 @@ def _trained(options: argparse.Namespace) -> tuple[Trained, Execution, Path]:
         told = replace(choice.dataset, mean=run.dataset.mean, std=run.dataset.std)  # what its images were scaled by
         if told.classes != run.dataset.classes:
             raise ValueError(f"--data {options.data} has {told.classes} classes, {run.name} {run.dataset.classes}")
-        other = replace(run, data=choice.place.data, dataset=told)
+        other = replace(run, data=choice.context.data, dataset=told)
         _check_classes(options.data, found, other, choice.execution)
         found = replace(found, run=other)
         return found, choice.execution, folder
@@ -124,7 +124,7 @@ def _loaded(options: argparse.Namespace) -> tuple[Trained, Execution, None]:
 
 
 def _on_held_out(options: argparse.Namespace, network: Trained, execution: Execution) -> dict[str, Any]:
-    from roadmap.cli.progress import counting
+    from roadmap.progress import counting
     from runner.train.evaluation import evaluate_alone
 
     run = network.run
@@ -143,7 +143,7 @@ def _on_shifted(
     options: argparse.Namespace, network: Trained, execution: Execution, folder: Path | None, shifted: Shifted
 ) -> dict[str, Any]:
     """What was measured is kept in the run's folder, and not measured again."""
-    from roadmap.cli.progress import counting
+    from roadmap.progress import counting
     from runner.measure.robustness import evaluate_shifted
 
     network = replace(network, classes=_class_names(network))

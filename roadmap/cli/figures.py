@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.finished import Finished, attribution_of, finished
-from roadmap.cli.options import add_study_options, choose, study_of
+from roadmap.cli.options import add_study_options, choose, study_options
 from roadmap.cli.tables import refuse_study_options
 from roadmap.record.benchmarks import Measured, Quantity, measured, read_rounds, workload_of
 from roadmap.record.run import Run
@@ -153,7 +153,7 @@ def _with_throughput(
 
 
 def _benched(quantity: Quantity, workloads: Collection[str], options: argparse.Namespace) -> Measured | None:
-    rounds = read_rounds(options.out or Path(study_of(options).defaults.out))
+    rounds = read_rounds(options.out or Path(study_options(options).study().defaults.out))
     return measured(rounds, quantity, workloads)
 
 
@@ -232,9 +232,9 @@ def _counterparts(options: argparse.Namespace) -> Figure:
         if given:
             raise ValueError(f"--{name} has no say in --kind counterparts, which has the paper's beside one's own")
     choice = choose(argparse.Namespace(**{**vars(options), "references": options.references or "all"}))
-    networks = {rung.name: choice.run(rung) for rung in choice.rungs(options.steps)}
+    networks = {rung.name: choice.run(rung) for rung in choice.rungs()}
     rounds = read_rounds(options.out or Path(choice.study.defaults.out))
-    pairs = pairs_of(choice.place, networks, rounds)
+    pairs = pairs_of(choice.context, networks, rounds)
     if not pairs:
         told = f"roadmap bench --regime {choice.regime} --references convnext-t,swin-t"
         raise ValueError(f"no ConvNeXt was measured with its counterpart by one command: {told}")

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roadmap.cli.options import Selection, choose, study_of
-from roadmap.cli.text import many
+from roadmap.cli.options import choose, study_options
+from roadmap.options import Selection
+from roadmap.text import many
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,7 @@ def finished(options: argparse.Namespace, regime: str | None = None) -> list[Fin
     """
     from analysis.collection import collect
 
-    out = options.out or Path(study_of(options).defaults.out)
+    out = options.out or Path(study_options(options).study().defaults.out)
     options, table = _with_regime(options, regime), collect(out)
     found = choices_with_runs(options, table, out)
     foreign = [str(why) for why in table.loc[table["state"] == "foreign", "why"]]
@@ -57,11 +58,11 @@ def choices_with_runs(
     """Those regimes that have finished or diverged runs in `table` (of `collect`), or, if wanted, begun ones."""
     from analysis.results import results_of
 
-    study, found = study_of(options), []
+    study, found = study_options(options).study(), []
     # Settings may fit one regime alone, so that those without any run are not even composed.
     for regime in [options.regime] if options.regime else [name for name in study.regimes if (out / name).is_dir()]:
         choice = choose(_with_regime(options, regime))
-        results = results_of([(rung, choice.run(rung)) for rung in choice.rungs(options.steps)], table)
+        results = results_of([(rung, choice.run(rung)) for rung in choice.rungs()], table)
         if any(result.seeds or (result.unfinished if begun else result.diverged_seeds) for result in results):
             found.append(Finished(choice, results))
     return found
@@ -76,7 +77,7 @@ def attribution_of(choice: Selection, steps: str, runs: pd.DataFrame, metric: Me
     kinds = ["cumulative", "add-one", "leave-one-out", f"orders:{numbers.astype(int).max()}" if len(numbers) else ""]
 
     def results(ablation: str) -> list[Result]:
-        ladder = replace(choice, ablation=ablation, references=None).rungs(steps) if ablation else ()
+        ladder = replace(choice, steps=steps, ablation=ablation, references=None).rungs() if ablation else ()
         return results_of([(rung, choice.run(rung)) for rung in ladder], runs)
 
     found = Ablations(*map(results, kinds))

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from roadmap.cli.options import FAILED
 from roadmap.cli.status import status_text
-from roadmap.cli.text import FAILED, many
 from roadmap.serialization import suggest
 from roadmap.study.load import load_study
+from roadmap.text import many
 
 if TYPE_CHECKING:
     from runner.launch.status import RunStatus

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.options import add_plugins, study_of
+from roadmap.cli.options import add_plugins, study_options
 from roadmap.record.run import folders_below
 from roadmap.serialization import suggest
 from roadmap.study.load import load_study
@@ -59,7 +59,7 @@ def tell_unfinished(found: Trained) -> None:
 def export_run(options: argparse.Namespace) -> int:
     from runner.measure.export import SUFFIXES, export, read_trained
 
-    study_of(options)  # with the plugins that its network may be of
+    study_options(options).study()  # with the plugins that its network may be of
     folder = find_run(options.run, options.out)
     found = read_trained(folder, averaged=options.weights == "ema")
     tell_unfinished(found)

@@ -9,11 +9,12 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from roadmap.cli.options import Selection, choose, out_folder
-from roadmap.cli.text import many, table
+from roadmap.cli.options import choose, study_options
+from roadmap.options import Selection
 from roadmap.record.benchmarks import measured, read_rounds, workload_of
 from roadmap.serialization import MAX_NUMBER, three_digits
 from roadmap.study.rungs import Rung
+from roadmap.text import many, table
 
 IDLE = ("batch", "warm_up", "only", "cuda_graphs", "output")  # options of the networks alone
 
@@ -21,9 +22,9 @@ IDLE = ("batch", "warm_up", "only", "cuda_graphs", "output")  # options of the n
 def bench_data(options: argparse.Namespace) -> int:
     _check(options)
     choice = choose(options)
-    out = out_folder(options, choice.study)
-    rung = choice.rungs(options.steps)[-1]  # the modern recipe's, where nothing is said
-    from roadmap.cli.progress import show_count
+    out = study_options(options).out(options.out)
+    rung = choice.rungs()[-1]  # the modern recipe's, where nothing is said
+    from roadmap.progress import show_count
     from runner.measure.pipeline import stage_seconds  # with all that training imports: what is wrong is said before
 
     rounds: list[dict[str, float]] = []
@@ -100,7 +101,7 @@ def _rate(choice: Selection, options: argparse.Namespace, out: Path) -> tuple[fl
     """Images/s of a device in training, and where that is from: as given, else as bench measured the fastest rung."""
     if options.rate is not None:
         return options.rate, ""
-    workloads = {workload_of(choice.run(rung)): rung.name for rung in choice.rungs(options.steps)}
+    workloads = {workload_of(choice.run(rung)): rung.name for rung in choice.rungs()}
     found = measured(read_rounds(out), "training_images_per_second", workloads)
     if found is None:
         return None, ""

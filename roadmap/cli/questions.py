@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.designs import speed
 from roadmap.cli.finished import attribution_of, finished
-from roadmap.cli.options import Selection, add_study_options, choose
-from roadmap.cli.text import many, table
+from roadmap.cli.options import add_study_options, choose
+from roadmap.options import Selection
 from roadmap.study.load import load_study
 from roadmap.study.schema import Study
+from roadmap.text import many, table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +77,7 @@ def show_power(options: argparse.Namespace) -> int:
     for difference in options.difference or ():
         if not math.isfinite(difference) or difference == 0:
             raise ValueError(f"--difference {difference:g} is not valid: a number other than 0 is")
-    rungs = choice.rungs(options.steps)
+    rungs = choice.rungs()
     noise, source, seeds = _noise(options, choice, metric)
     steps = max(1, sum(rung.parent is not None and not rung.no_effect for rung in rungs))
     kind = "of the change between two runs of one seed" if noise.paired else "of a run"
@@ -129,7 +130,7 @@ def _noise(options: argparse.Namespace, choice: Selection, metric: Metric) -> tu
         seeds = min((n for result in own.results if (n := len(result.values(metric)))), default=0)
         return found, f"{many(runs, 'run')} of {choice.regime}, about {found.freedom:.0f} degrees of freedom", seeds
     regime = choice.study.regime(choice.regime)
-    is_papers = regime.published and choice.place.data == regime.data and metric.published
+    is_papers = regime.published and choice.context.data == regime.data and metric.published
     judged = judge_published(choice.study, choice.regime).values() if is_papers else ()
     pooled = pooled_std(each.sample for each in judged if each.sample)
     if pooled:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.finished import Finished, attribution_of, choices_with_runs
-from roadmap.cli.options import add_study_options
-from roadmap.cli.text import INTERRUPTED
+from roadmap.cli.options import INTERRUPTED, add_study_options
 from roadmap.study.load import load_study
 
 if TYPE_CHECKING:

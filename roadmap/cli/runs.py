@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.designs import speed
-from roadmap.cli.options import Selection, add_study_options, choose, out_folder
-from roadmap.cli.text import many, table
+from roadmap.cli.options import add_study_options, study_options
 from roadmap.files import read_json
+from roadmap.options import Selection
 from roadmap.record.folder import State, read_divergences, read_metrics, state
 from roadmap.record.run import Run, folders_below
 from roadmap.study.execution import MOST_RETRIES, Execution, began_with
 from roadmap.study.rungs import Rung
+from roadmap.text import many, table
 
 if TYPE_CHECKING:
     from analysis.results import Result
@@ -74,13 +75,13 @@ class Job:
     state: State
 
 
-def plan_jobs(choice: Selection, steps: str, seeds: int, out: Path) -> list[Job]:
+def plan_jobs(choice: Selection, seeds: int, out: Path) -> list[Job]:
     """Every run of the study with its folder and how far it is. Raises ValueError for what can't be trained."""
     from runner.data.datasets import check_trainable
 
     jobs: dict[str, Job] = {}
     existing = folders_below(out)
-    for seed, rung in itertools.product(range(seeds), choice.rungs(steps)):
+    for seed, rung in itertools.product(range(seeds), choice.rungs()):
         run = choice.run(rung, seed)
         check_trainable(run)
         folder = run.folder(out, existing)
@@ -95,14 +96,15 @@ def run_rungs(options: argparse.Namespace) -> int:
         raise ValueError(f"--{unused[0].replace('_', '-')} has no say without --on slurm")
     flags = ("processes", "workers", "augment", "on_nan")
     given = {name: getattr(options, name) for name in flags if getattr(options, name) is not None}
-    options.settings += [f"execution.{name}={value}" for name, value in given.items()]
-    choice = _with_mirrors(choose(options), options)
+    asked = study_options(options)
+    settings = (*asked.settings, *(f"execution.{name}={value}" for name, value in given.items()))
+    choice = _with_mirrors(Selection.of(replace(asked, settings=settings)), options)
     defaults = choice.study.defaults
     seeds = defaults.seeds if options.seeds is None else options.seeds
     if not 1 <= seeds <= MOST_SEEDS:
         raise ValueError(f"--seeds {seeds} is not valid: 1 to {MOST_SEEDS} are")
-    out = out_folder(options, choice.study)
-    jobs = plan_jobs(choice, options.steps, seeds, out)
+    out = study_options(options).out(options.out)
+    jobs = plan_jobs(choice, seeds, out)
     _check_augmentation(choice, jobs)
     retry = choice.execution.on_nan == "retry"
     waiting = [
@@ -117,10 +119,10 @@ def run_rungs(options: argparse.Namespace) -> int:
 
         _announce(choice, jobs, waiting)
         prepare = functools.partial(_find_data, waiting, choice.execution)
-        conclude = functools.partial(_conclude, choice, options.steps, out.resolve())
+        conclude = functools.partial(_conclude, choice, out.resolve())
         return submit_runs(choice, options, [(job.run, job.folder) for job in waiting], out, prepare, conclude)
     if options.dry_run:
-        _print_plan(choice, options.steps, jobs, out)
+        _print_plan(choice, jobs, out)
         return 0
     failed = _train(choice, jobs, waiting, out)
     if failed is None:  # another process of the same training tells
@@ -134,7 +136,7 @@ def run_rungs(options: argparse.Namespace) -> int:
         told = read_divergences(job.folder)
         hint = AGAIN if len(told) <= MOST_RETRIES else f"{MOST_RETRIES} retries did not help"
         print(f"diverged: {job.run.name}: {told[-1]}; {hint}", file=sys.stderr)
-    _conclude(choice, options.steps, out)
+    _conclude(choice, out)
     return 0 if set(left.values()) == {"finished"} else 1
 
 
@@ -168,9 +170,9 @@ def _with_mirrors(choice: Selection, options: argparse.Namespace) -> Selection:
     return chosen
 
 
-def _print_plan(choice: Selection, steps: str, jobs: list[Job], out: Path) -> None:
+def _print_plan(choice: Selection, jobs: list[Job], out: Path) -> None:
     found = speed(choice, out)
-    hours = {rung.name: found.device_hours(rung.experiment, choice.dataset) for rung in choice.rungs(steps)}
+    hours = {rung.name: found.device_hours(rung.experiment, choice.dataset) for rung in choice.rungs()}
     states = {"absent": "to train", "begun": "to go on", "diverged": "diverged", "finished": "finished"}
     rows = [
         [run.rung, str(run.seed), run.identity, states[job.state], f"{hours[run.rung]:.4g}", str(job.folder)]
@@ -179,14 +181,14 @@ def _print_plan(choice: Selection, steps: str, jobs: list[Job], out: Path) -> No
     ]
     print(table(["rung", "seed", "identity", "state", "device-hours", "folder"], rows))
     left = sum(hours[job.run.rung] for job in jobs if job.state != "finished")
-    idle = [rung.name for rung in choice.rungs(steps) if rung.no_effect]
+    idle = [rung.name for rung in choice.rungs() if rung.no_effect]
     print(f"\nno effect, so no run of their own: {', '.join(idle)}" if idle else "")
     print(f"{left:.4g} device-hours to train. {found.source}. Nothing was started.")
 
 
 def _announce(choice: Selection, jobs: list[Job], waiting: list[Job]) -> None:
     finished, begun = (sum(job.state == kind for job in jobs) for kind in ("finished", "begun"))
-    print(f"{choice.regime} on {choice.place.data}: {many(len(jobs), 'run')}, {finished} finished already", end="")
+    print(f"{choice.regime} on {choice.context.data}: {many(len(jobs), 'run')}, {finished} finished already", end="")
     print(f", {begun} to go on where they were" if begun else "", end="")
     mirrors = sum(job.state == "finished" for job in waiting)
     print(f", {mirrors} to mirror" if mirrors else "", end="")
@@ -195,7 +197,7 @@ def _announce(choice: Selection, jobs: list[Job], waiting: list[Job]) -> None:
 
 def _train(choice: Selection, jobs: list[Job], waiting: list[Job], out: Path) -> list[tuple[Run, Path]] | None:
     """Trains what is waiting; returns what failed, or None in a process that only helps another to train."""
-    from roadmap.cli.progress import show_progress
+    from roadmap.progress import show_progress
     from runner.launch.distributed_worker import run_as_member, world_of_environment
     from runner.launch.local import run_all
     from runner.machine.resources import check_here, default_processes
@@ -237,14 +239,14 @@ def _find_data(waiting: list[Job], execution: Execution) -> None:
         source(job.run).find(Path(execution.data_path) if execution.data_path else None)
 
 
-def _conclude(choice: Selection, steps: str, out: Path) -> None:
+def _conclude(choice: Selection, out: Path) -> None:
     """The table of the chosen rungs, and the figure of all rungs that have finished runs of these settings."""
     from analysis.collection import collect
     from analysis.figures import draw_roadmap, save_figure
     from analysis.results import results_of, series_of_runs
     from analysis.tables.ladder import remarks, rendered, study_table
 
-    runs, chosen = collect(out), choice.rungs(steps)
+    runs, chosen = collect(out), choice.rungs()
 
     def results(rungs: Sequence[Rung]) -> list[Result]:
         unique = {rung.name: rung for rung in rungs}.values()
@@ -254,10 +256,14 @@ def _conclude(choice: Selection, steps: str, out: Path) -> None:
     found = study_table(choice.study, drawn)
     shown = rendered(found)
     print("\n" + table(list(shown.columns), shown.to_numpy().tolist()) + "\n")
-    if steps != "all":
+    if choice.steps != "all":
         with contextlib.suppress(ValueError):  # settings may fit the chosen rungs alone
             names = {rung.name for rung in chosen}
-            drawn = [each for each in results((*choice.rungs(), *chosen)) if each.seeds or each.rung.name in names]
+            drawn = [
+                each
+                for each in results((*replace(choice, steps="all").rungs(), *chosen))
+                if each.seeds or each.rung.name in names
+            ]
     for remark in remarks(found):
         print(remark + "\n")
     if not any(result.seeds or result.diverged_seeds for result in drawn):

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
-from roadmap.cli.text import duration, many, table
 from roadmap.study.load import load_study
+from roadmap.text import duration, many, table
 
 if TYPE_CHECKING:
     from runner.launch.status import Overview, RunStatus

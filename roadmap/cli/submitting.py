@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roadmap.cli.designs import speed
-from roadmap.cli.options import Selection
-from roadmap.cli.text import FAILED, duration, many, table
+from roadmap.cli.options import FAILED
+from roadmap.options import Selection
 from roadmap.record.run import Run
 from roadmap.study.cluster import Layout
+from roadmap.text import duration, many, table
 
 if TYPE_CHECKING:
     from runner.launch.slurm.submission import SubmitOptions

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.finished import finished
 from roadmap.cli.options import add_study_options
-from roadmap.cli.text import many, table
 from roadmap.study.load import load_study
+from roadmap.text import many, table
 
 if TYPE_CHECKING:
     import pandas as pd

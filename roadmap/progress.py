@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from roadmap.cli.text import duration
 from roadmap.record.run import Run
+from roadmap.text import duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

@@ -1,10 +1,8 @@
-"""Numbers and tables for a terminal."""
+"""Numbers and tables as text for people."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
 
 
 def count(number: float) -> str:
