@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -198,21 +199,68 @@ def test_tests_and_benchmarks_stand_on_their_own():
         assert not [name for name in modules(path) if name.split(".")[0] == "tests"], path.name
 
 
-def test_documents_links_lead_somewhere():
-    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"]:
-        for target in re.findall(r"\]\(([^)#]+)", document.read_text(encoding="utf-8")):
-            if "://" not in target:
-                assert (document.parent / target).exists(), f"{document.name}: {target}"
+FOLDERS = (ROOT, ROOT / "docs", ROOT / "benchmarks", ROOT / "analysis" / "published")
+DOCUMENTS = sorted(path for folder in FOLDERS for path in folder.glob("*.md"))
+README_SECTIONS = ["Status and limits", "A fresh machine", "Three more commands", "Glossary", "Tasks", "Python"]
+README_SECTIONS += ["Writing a step", "Layout", "Licence"]
 
 
-def test_the_readmes_commands_are_ones_that_the_parser_takes():
+def sections(document):
+    return re.findall(r"^#{1,6} (.+)$", document.read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+def anchor(heading):
+    """A heading's name in links, as GitHub makes it."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_documents_links_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)]+)\)", document.read_text(encoding="utf-8")):
+        if "://" not in target:
+            path, _, heading = target.partition("#")
+            linked = document.parent / path if path else document
+            assert linked.exists(), target
+            assert not heading or heading in map(anchor, sections(linked)), target
+
+
+def test_the_readme_is_short_and_has_its_sections_in_order():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 120
+    assert text.index("![") < text.index("\n## ")  # the figure comes first
+    assert sections(ROOT / "README.md") == ["roadmap", *README_SECTIONS]
+    assert re.findall(r"^\| (\w+) \|", section(text, "Glossary"), flags=re.MULTILINE) == [
+        "word", "rung", "step", "regime", "fidelity", "reference", "run"
+    ]  # fmt: skip
+    assert len(re.findall(r"^    roadmap ", section(text, "Three more commands"), flags=re.MULTILINE)) == 3
+    assert len(re.findall(r"^- .*\]\(docs/", section(text, "Tasks"), flags=re.MULTILINE)) == 5
+
+
+def section(text, title):
+    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def commands(document):
+    """What the command is called with in a document's code, word by word."""
+    text = re.sub(r"\\\n\s*", " ", document.read_text(encoding="utf-8"))  # a backslash joins two lines
+    for line in re.findall(r"^ {4}(.*\broadmap [a-z].*)$", text, flags=re.MULTILINE):
+        for part in re.split(r"&&|;|\s{3,}", line):  # what stands behind wide spaces is an explanation
+            if call := re.match(r"\s*(?:[A-Z_]+=\S+ )?roadmap ([a-z]+(?: .*)?)$", part):
+                words = shlex.split(call[1], comments=True)
+                yield [re.sub(r"^\[?(.+?)(\.\.\.)?\]?$", r"\1", word) for word in words]  # [RUN...] is RUN
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_documents_commands_are_ones_that_the_parser_takes(document):
     from roadmap.cli import make_parser
 
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = re.findall(r"^ {4}(?:.*&& )?roadmap ((?:[a-z]+)(?: .*)?)$", text, flags=re.MULTILINE)
-    assert len(commands) >= 8
-    for command in commands:
-        make_parser().parse_args(command.split("#")[0].split())
+    for words in commands(document):
+        make_parser().parse_args(words)
+
+
+def test_documents_have_commands():
+    assert len(list(commands(ROOT / "README.md"))) >= 4
+    assert sum(len(list(commands(document))) for document in DOCUMENTS) >= 60
 
 
 def test_each_verb_is_found_in_the_module_that_is_said_to_add_it():
