@@ -196,7 +196,7 @@ def with_throughput(series: Series, workloads: Mapping[str, str], found: Measure
 def series_of_bench(
     study: Study, title: str, measured: Sequence[tuple[Rung, Sequence[Round]]], what: Mode, where: str
 ) -> Series:
-    """Bars of what was measured in the context of accuracies, with the spread of the rounds; `where` names it."""
+    """Bars of what was measured in place of accuracies, with the spread of the rounds; `where` names it."""
     bars = []
     for rung, rounds in measured:
         if rates := rates_of(rounds, what):
