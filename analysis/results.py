@@ -114,8 +114,8 @@ def published_rows_of(study: Study, results: Sequence[Result]) -> dict[str, Publ
     if not regime.published or first.data != regime.data:
         return {}
     rows = published_rungs(regime.published)
-    place = StudyContext.of(first.regime, study=study)
-    known = (*ladder(first.regime, study=study), *references(place, "all"))
+    context = StudyContext.of(first.regime, study=study)
+    known = (*ladder(first.regime, study=study), *references(context, "all"))
     designs = {rung.name: rung.experiment.design for rung in known}
     return {
         result.rung.name: rows[result.rung.name]
@@ -196,7 +196,7 @@ def with_throughput(series: Series, workloads: Mapping[str, str], found: Measure
 def series_of_bench(
     study: Study, title: str, measured: Sequence[tuple[Rung, Sequence[Round]]], what: Mode, where: str
 ) -> Series:
-    """Bars of what was measured in the place of accuracies, with the spread of the rounds; `where` names it."""
+    """Bars of what was measured in place of accuracies, with the spread of the rounds; `where` names it."""
     bars = []
     for rung, rounds in measured:
         if rates := rates_of(rounds, what):

@@ -18,14 +18,15 @@ from roadmap.plugins import load_file
 from roadmap.recipe import Experiment
 from roadmap.record.run import Run
 from roadmap.serialization import changed, from_data, parse_value, suggest, to_data
-from roadmap.study.ablations import chosen_moves
+from roadmap.study.ablations import specs_of
 from roadmap.study.cluster import Cluster
 from roadmap.study.execution import Execution
+from roadmap.study.grammar import StepSpec, parse_steps
 from roadmap.study.load import load_study
 from roadmap.study.references import is_reference, reference, references
 from roadmap.study.rungs import Rung, StudyContext
 from roadmap.study.schema import Study
-from roadmap.study.selection import find_rung, ladder
+from roadmap.study.selection import find_rung, select
 
 
 class StudyKeywords(TypedDict, total=False):
@@ -52,7 +53,7 @@ class StudyOptions:
     fidelity: str | None = None  # paper, authors or released
     data: str | None = None  # a data set's name, an image folder's path, or NAME=PATH
     settings: tuple[str, ...] = ()  # --set: KEY=VALUE of experiments, the execution or the cluster
-    steps: str = "all"  # in the grammar of roadmap/study/selection.py
+    steps: str = "all"  # in the grammar of roadmap/study/grammar.py
     ablation: str = "cumulative"
     references: str | None = None  # names with commas, or "all"
     base: str | None = None  # steps that every rung has, the start too
@@ -146,9 +147,7 @@ class Selection:
 
     def rungs(self) -> tuple[Rung, ...]:
         """The selected rungs, then the references. Raises ValueError for a setting that none of them uses."""
-        regime, fidelity, data = self.context.regime, self.context.fidelity, self.context.data
-        how: dict[str, Any] = {"ablation": self.ablation, "data": data, "study": self.study, "base": self.context.base}
-        chosen = ladder(regime, self.steps, fidelity, **how)
+        chosen = select(self.context, self.steps, self.ablation)
         beside = () if self.references is None else references(replace(self.context, base=()), self.references)
         rungs = tuple(map(self._set, (*chosen, *beside)))
         for setting in self.settings:
@@ -191,13 +190,12 @@ class Selection:
         return Run(context.regime, rung.name, rung.experiment, context.data, dataset, seed, context.fidelity, code)
 
 
-def _base_steps(place: StudyContext, written: str) -> tuple[str, ...]:
+def _base_steps(context: StudyContext, written: str) -> tuple[StepSpec, ...]:
     """Steps as `--steps` takes them. Raises ValueError for a name that is none."""
     try:
-        moves = chosen_moves(place, written)
+        return tuple(specs_of(context, parse_steps(written, context.names)))
     except ValueError as error:
         raise ValueError(f"--base {written}: {error}") from None
-    return tuple(move.step if move.value is None else f"{move.step}={move.value}" for move in moves)
 
 
 def _sorted(settings: Sequence[str]) -> tuple[tuple[str, ...], ...]:

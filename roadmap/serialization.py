@@ -14,18 +14,44 @@ from typing import Any, Literal
 
 import yaml
 
+ADDED_IN = "added_in"  # key of a field's metadata
 MAX_NUMBER = 1e15  # no number of a study is near; beyond it arithmetic gets slow, or floats run out
 
 
-def to_data(value: Any) -> Any:
-    """Dataclasses as dicts and tuples as lists, all the way down."""
+def added_in(version: str) -> dict[str, str]:
+    """The metadata of a dataclass field that was added once values of the class were stored.
+
+    `version` is the release that added it. The field has a default that means what was done before it existed:
+    `warm_restarts: int = field(default=0, metadata=added_in("0.2"))`.
+    """
+    return {ADDED_IN: version}
+
+
+def to_data(value: Any, *, hashed: bool = False) -> Any:
+    """Dataclasses as dicts and tuples as lists, all the way down.
+
+    The form to be `hashed` leaves out what `added_in` marks where it has its default, so that a hash from before the
+    field existed stays.
+    """
     if dataclasses.is_dataclass(value):
-        return {field.name: to_data(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        names = hashed_fields(value) if hashed else [field.name for field in dataclasses.fields(value)]
+        return {name: to_data(getattr(value, name), hashed=hashed) for name in names}
     if isinstance(value, Mapping):
-        return {key: to_data(item) for key, item in value.items()}
+        return {key: to_data(item, hashed=hashed) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [to_data(item) for item in value]
+        return [to_data(item, hashed=hashed) for item in value]
     return value
+
+
+def hashed_fields(value: Any) -> list[str]:
+    """The names of a dataclass's fields, without those that `added_in` marks and that have their default."""
+    names = []
+    for field in dataclasses.fields(value):
+        factory = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
+        if ADDED_IN not in field.metadata or getattr(value, field.name) != default:
+            names.append(field.name)
+    return names
 
 
 def from_data(kind: Any, data: Any, where: str = "") -> Any:

@@ -133,11 +133,11 @@ def roadmap_rung(pretrained: bool = False, *, rung: str, regime: str = "resnet-5
 
     Raises ValueError with the valid names.
     """
-    place = StudyContext.of(regime)
-    found = (reference if is_reference(place.study, rung) else find_rung)(place, rung)
+    context = StudyContext.of(regime)
+    found = (reference if is_reference(context.study, rung) else find_rung)(context, rung)
     if not isinstance(found.experiment.design, Design):
         raise ValueError(f"{rung} is a model of {found.experiment.design.library} itself: {found.experiment.design}")
-    return _creator(found, place.study.dataset(place.data))(pretrained=pretrained, **others)
+    return _creator(found, context.study.dataset(context.data))(pretrained=pretrained, **others)
 
 
 def register(study: Study) -> list[str]:

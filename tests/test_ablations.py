@@ -15,9 +15,9 @@ from roadmap.network.mixers import MIXERS
 from roadmap.plugins import load_file
 from roadmap.serialization import differences
 from roadmap.steps import STEPS, NoEffect
+from roadmap.study.grammar import Name, StepSpec
 from roadmap.study.rungs import StudyContext
 from roadmap.study.selection import find_rung
-from roadmap.study.step_spec import StepSpec
 from tests.helpers import ROOT
 from tests.helpers.command import LIGHT, run_apart, run_here
 from tests.helpers.designs import counted_by_torch
@@ -171,11 +171,12 @@ def test_widths_are_solved_finer_where_eights_are_too_coarse_and_refused_where_n
         match_width(roadmap.compose("pico", ["inverted-bottleneck=64"]).design, tiny, 32, 10)
 
 
-def test_moves_are_written_and_named():
+def test_step_specs_are_written_and_named():
     assert StepSpec.parse("gelu") == StepSpec("gelu")
     assert StepSpec.parse("kernel-size=9") == StepSpec("kernel-size", 9)
-    move = StepSpec.parse("stage-ratio=2:2:6:2@recipe")
-    assert (move.value, move.match, move.name) == ([2, 2, 6, 2], "recipe", "stage-ratio-2-2-6-2-matching-recipe")
+    spec = StepSpec.parse("stage-ratio=2:2:6:2@recipe")
+    assert (spec.value, spec.match) == ([2, 2, 6, 2], Name("recipe"))
+    assert spec.name == "stage-ratio-2-2-6-2-matching-recipe"
     with pytest.raises(ValueError, match="did you mean 'gelu'"):
         StepSpec.parse("gleu")
 
@@ -407,10 +408,10 @@ def test_a_rung_knows_the_steps_that_led_to_it(ablation):
         experiment = roadmap.ladder("pico", "pico")[0].experiment
         for step in rung.steps:
             with contextlib.suppress(NoEffect):
-                experiment = StudyContext.of("pico").apply(move_named(step), experiment)
+                experiment = StudyContext.of("pico").apply(spec_named(step), experiment)
         assert experiment == rung.experiment
 
 
-def move_named(name):
+def spec_named(name):
     found = re.fullmatch(r"(kernel-size)-(\d+)", name)
     return StepSpec(found[1], int(found[2])) if found else StepSpec(name)

@@ -24,8 +24,8 @@ NAMES = "convnext-t,swin-t,convnext-iso-s,vit-s-16,swin-s"
 
 @pytest.fixture(scope="module")
 def networks():
-    place = StudyContext.of("resnet-50")
-    rungs = (find_rung(place, "layer-scale"), *references(place, NAMES))
+    context = StudyContext.of("resnet-50")
+    rungs = (find_rung(context, "layer-scale"), *references(context, NAMES))
     return {rung.name: study_run(rung, regime="resnet-50") for rung in rungs}
 
 
@@ -101,11 +101,11 @@ def test_the_command_draws_what_was_measured(networks, tmp_path, monkeypatch, ca
 @pytest.mark.parametrize("regime", ["pico", "resnet-50"])
 def test_counterparts_are_of_one_size(regime):
     """In parameters and multiply-adds, in their narrow forms too: else there is nothing to match."""
-    place, size = StudyContext.of(regime), 32 if regime == "pico" else 224
-    named = {name: its.counterpart for name, its in place.study.references.items() if its.counterpart}
+    context, size = StudyContext.of(regime), 32 if regime == "pico" else 224
+    named = {name: its.counterpart for name, its in context.study.references.items() if its.counterpart}
     assert len(named) == 6
     for name, counterpart in named.items():
-        one, other = (roadmap.cost(reference(place, each).experiment.design, size) for each in (name, counterpart))
+        one, other = (roadmap.cost(reference(context, each).experiment.design, size) for each in (name, counterpart))
         assert one.parameters / other.parameters == pytest.approx(1, abs=0.1), name
         assert one.macs / other.macs == pytest.approx(1, abs=0.1), name
 

@@ -58,38 +58,38 @@ class Pair:
     published: dict[str, float]
 
 
-def pairs_of(place: StudyContext, networks: Mapping[str, Run], rounds: Sequence[Round]) -> list[Pair]:
+def pairs_of(context: StudyContext, networks: Mapping[str, Run], rounds: Sequence[Round]) -> list[Pair]:
     """Of the references that have a counterpart in the study, those where both were measured by one command.
 
     `networks` are runs by the name of their rung or reference. A rung that is the ConvNeXt stands for it, as the
     closing one of resnet-50 does.
     """
     found = []
-    by_network = {name: networks[key] for key, name in reversed(names_of_networks(place, networks).items())}
+    by_network = {name: networks[key] for key, name in reversed(names_of_networks(context, networks).items())}
     by_network |= networks
-    for name, its in place.study.references.items():
+    for name, its in context.study.references.items():
         one, other = by_network.get(name), networks.get(its.counterpart or "")
         if its.counterpart and one and other:
             rounds_of_both = _of_one_command(rounds, workload_of(one), workload_of(other))
             if rounds_of_both:
                 size = one.experiment.recipe.image_size
                 published = [
-                    published_model(each, size) if as_published(place.study, place.regime, each) else None
+                    published_model(each, size) if as_published(context.study, context.regime, each) else None
                     for each in (name, its.counterpart)
                 ]
-                titles = (its.title, place.study.references[its.counterpart].title)
+                titles = (its.title, context.study.references[its.counterpart].title)
                 conditions = rounds_of_both[0][0].conditions
                 ratios = {each: ratio for each in QUANTITIES if (ratio := _ratio(each, rounds_of_both))}
                 found.append(Pair(name, its.counterpart, titles, conditions, ratios, _published(published)))
     return found
 
 
-def names_of_networks(place: StudyContext, networks: Mapping[str, Run]) -> dict[str, str]:
+def names_of_networks(context: StudyContext, networks: Mapping[str, Run]) -> dict[str, str]:
     """By each run's name the study's reference that its network is: resnet-50's closing rung is ConvNeXt-T."""
     designs = {
-        name: _plain(reference(place, name).experiment.design)
-        for name, its in place.study.references.items()
-        if its.form_in(place.regime)
+        name: _plain(reference(context, name).experiment.design)
+        for name, its in context.study.references.items()
+        if its.form_in(context.regime)
     }
     plain = {key: _plain(run.experiment.design) for key, run in networks.items()}
     return {key: name for key, design in plain.items() for name in designs if designs[name] == design}

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from roadmap.files import InvalidFile, append_json_line, fsync, read_json, read_json_lines, write_atomic, write_json
 from roadmap.record.run import FORMAT, Run
+from roadmap.record.upgrade import upgraded
 from roadmap.serialization import from_data, to_data
 
 State = Literal["absent", "begun", "diverged", "finished"]
@@ -98,10 +99,11 @@ def read_result(folder: Path, run: Run) -> dict[str, Any] | None:
 
 
 def read_run(manifest: dict[str, Any], folder: Path) -> Run:
-    """The run that a manifest describes. Raises InvalidFile where it is not one of this version."""
-    if manifest.get("format") != FORMAT:
-        found = manifest.get("format")
-        raise InvalidFile(f"{folder}/manifest.json has format {found!r}; this version reads {FORMAT}")
+    """The run that a manifest describes, of this format or an earlier one.
+
+    Raises InvalidFile where it is of no known format, or is not valid.
+    """
+    manifest = upgraded(manifest, folder)
     data = manifest.get("run")
     try:
         if not isinstance(data, dict):

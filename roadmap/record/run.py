@@ -12,9 +12,11 @@ from roadmap.data.dataset import Dataset
 from roadmap.design import Design, simplest
 from roadmap.files import digest
 from roadmap.recipe import Experiment
-from roadmap.serialization import from_data, to_data
+from roadmap.serialization import from_data, hashed_fields, to_data
 
-FORMAT = 2
+FORMAT = 2  # of manifests; roadmap/record/upgrade.py reads earlier ones
+NOT_HASHED = ("regime", "rung", "experiment")  # as they are; the experiment is in its canonical form
+HASH_VERSION = 2  # raised only where runs from before count as other runs than those made now
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,16 @@ class Run:
 
     @cached_property
     def identity(self) -> str:
-        """A hash over everything that decides the result, every default written out.
+        """A hash over everything that decides the result, every default written out but those of fields
+        that were added since (`added_in`).
 
         Where the rung stands in a study, paths, hosts, devices and worker counts are no part of it.
         """
-        # The data set's own changes to the recipe are in the recipe by now.
-        return digest({"format": FORMAT, **self._decisive(), "dataset": to_data(replace(self.dataset, recipe={}))})
-
-    def _decisive(self) -> dict[str, Any]:
-        data = self.dataset.content or self.data  # a folder is what it holds, whatever it is called
-        named = {"data": data, "seed": self.seed, "fidelity": self.fidelity, "mixers": self.mixers}
-        return {"experiment": canonical(self.experiment), **named}
+        values = {name: getattr(self, name) for name in hashed_fields(self) if name not in NOT_HASHED}
+        values["data"] = self.dataset.content or self.data  # a folder is what it holds, whatever it is called
+        values["dataset"] = replace(self.dataset, recipe={})  # whose changes are in the experiment's recipe by now
+        experiment = canonical(self.experiment)
+        return digest({"format": HASH_VERSION, "experiment": experiment, **to_data(values, hashed=True)})
 
     @property
     def crops_by_batch(self) -> bool:
@@ -65,7 +66,10 @@ class Run:
 
 
 def canonical(experiment: Experiment) -> dict[str, Any]:
-    """An experiment as plain data, the same for all that mean the same. Not to be changed: it is kept."""
+    """An experiment as plain data, the same for all that mean the same. Not to be changed: it is kept.
+
+    Without the fields that were added later (`added_in`) where they have their defaults.
+    """
     if isinstance(experiment.design, Design):
         return _canonical(experiment)
     return _canonical.__wrapped__(experiment)  # among a model's arguments 0, 0.0 and false are equal, and not the same
@@ -76,7 +80,7 @@ def _canonical(experiment: Experiment) -> dict[str, Any]:
     design = experiment.design
     plain = replace(experiment, design=simplest(design) if isinstance(design, Design) else design)
     # Through the types, so that a width of 1 and of 1.0 are one.
-    canonical: dict[str, Any] = to_data(from_data(Experiment, to_data(plain)))
+    canonical: dict[str, Any] = to_data(from_data(Experiment, to_data(plain)), hashed=True)
     return canonical
 
 

@@ -6,12 +6,14 @@ for it wants to know.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from roadmap.files import append_json_line, fsync, read_json_lines
+from roadmap.serialization import from_data
 
 FILE, PLACE_FILE = "sessions.jsonl", "place.json"
 PLACE_BYTES = 80  # of the file: it is written over in place, each step
@@ -49,11 +51,12 @@ def append_session(folder: Path, session: Session) -> None:
 
 
 def read_sessions(folder: Path) -> tuple[Session, ...]:
-    """Every start so far, in order. Lines of other versions are passed over: nothing depends on them."""
-    fields = Session.__dataclass_fields__.keys()
-    return tuple(
-        Session(**row) for row in read_json_lines(folder / FILE) if isinstance(row, dict) and row.keys() == fields
-    )
+    """Every start so far, in order. Lines that are not valid are passed over: nothing depends on them."""
+    sessions: list[Session] = []
+    for row in read_json_lines(folder / FILE):
+        with contextlib.suppress(ValueError):
+            sessions.append(from_data(Session, row))
+    return tuple(sessions)
 
 
 class PlaceFile:

@@ -2,114 +2,129 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from roadmap.recipe import Experiment
-from roadmap.steps import NoEffect
-from roadmap.study.rungs import Rung, StudyContext, cumulative, off_ladder_variant, slice_of
-from roadmap.study.step_spec import StepSpec, is_composition, is_move
+from roadmap.steps import STEPS, NoEffect
+from roadmap.study.grammar import All, Composition, Generated, Item, Slice, StepSpec
+from roadmap.study.rungs import Rung, StudyContext, adopted_spec, named_rung, slice_of, unknown_rung
 
 MOST_ORDERS = 1000
 ABLATIONS = ("cumulative", "leave-one-out", "add-one", "orders:N", "variants")
 
 
-def chosen_moves(place: StudyContext, steps: str | Sequence[str], *, alone: bool = False) -> list[StepSpec]:
-    """The moves that `steps` names, none of them applied: of a stretch, and of "all", the adopted variants.
+def specs_of(context: StudyContext, items: Iterable[Item], *, alone: bool = False) -> list[StepSpec]:
+    """The steps that items name, none of them applied: of a slice, and of "all", the adopted variants.
 
-    A step may stand there in several variants where each is taken `alone`. Raises ValueError for an unknown name.
+    A step may be among them in several variants where each is taken `alone`. Raises ValueError for an unknown name.
     """
-    roadmap = [StepSpec(entry.step, value) for entry in place.entries for value in entry.variants or (None,)]
-    names = [place.start.name, *(move.name for move in roadmap)]
-    moves: list[StepSpec] = []
-    for item in steps.split(",") if isinstance(steps, str) else steps:
-        written = item.strip()
-        if is_composition(written):
-            raise ValueError(f"an ablation takes steps, not compositions such as {written!r}")
-        if written == "all" or ".." in written:
-            stretch = [roadmap[i - 1] for i in slice_of(names, written) if i]  # 0 is the start
-            moves += [move for move in stretch if move.value == place.study.adopted(move.step)]
-        elif written.replace("=", "-") not in names and is_move(written):
-            move = StepSpec.parse(written)
-            moves.append(move if move.value is not None else replace(move, value=place.study.adopted(move.step)))
-        else:
-            moves += [roadmap[i - 1] for i in slice_of(names, written) if i]
-    moves = list({move.name: move for move in moves}.values())
-    twice = [move.step for i, move in enumerate(moves) if move.step in [other.step for other in moves[:i]]]
+    named = [spec for item in items for spec in _specs_of_item(context, item)]
+    specs = list({spec.name: spec for spec in named}.values())
+    twice = [spec.step for i, spec in enumerate(specs) if spec.step in [other.step for other in specs[:i]]]
     if twice and not alone:
         raise ValueError(f"step {twice[0]!r} stands there in two variants; all but add-one take one")
-    if not moves:
+    if not specs:
         raise ValueError("an ablation needs a step to leave out or to add: the start alone has none")
-    return moves
+    return specs
 
 
-def _take(place: StudyContext, moves: Iterable[StepSpec], experiment: Experiment) -> Experiment:
-    """All moves in order, passing over those that change nothing."""
-    for move in moves:
+def _specs_of_item(context: StudyContext, item: Item) -> list[StepSpec]:
+    if isinstance(item, Composition):
+        raise ValueError(f"an ablation takes steps, not compositions such as {str(item)!r}")
+    if isinstance(item, Generated):
+        raise unknown_rung(item, context.names)
+    if isinstance(item, All | Slice):
+        ladder = [context.specs[position - 1] for position in slice_of(context.names, item) if position]
+        return [spec for spec in ladder if spec.value == context.study.adopted(spec.step)]
+    if item.name == context.start.name:
+        return []
+    of_ladder = [spec for spec in context.specs if spec.name == item.name]
+    return of_ladder or [adopted_spec(context, item)]
+
+
+def _take(context: StudyContext, specs: Iterable[StepSpec], experiment: Experiment) -> Experiment:
+    """All specs in order, passing over those that change nothing."""
+    for spec in specs:
         try:
-            experiment = place.apply(move, experiment)
+            experiment = context.apply(spec, experiment)
         except NoEffect:
             continue
     return experiment
 
 
-def leave_one_out(place: StudyContext, moves: list[StepSpec]) -> Iterator[Rung]:
+def leave_one_out(context: StudyContext, specs: list[StepSpec]) -> Iterator[Rung]:
     """All steps, then all steps less each."""
-    names = tuple(move.name for move in moves)
-    experiment = _take(place, moves, place.start.experiment)
+    names = tuple(spec.name for spec in specs)
+    experiment = _take(context, specs, context.start.experiment)
     full = Rung("all-steps", "all steps", "", True, experiment, None, steps=names)
     yield full
-    for move in moves:
-        experiment = _take(place, [other for other in moves if other != move], place.start.experiment)
-        rung = _generated(place, move, experiment, full, f"without-{move.name}", "without {}")
-        yield replace(rung, steps=tuple(name for name in names if name != move.name))
+    for spec in specs:
+        experiment = _take(context, [other for other in specs if other != spec], context.start.experiment)
+        rung = _generated(context, spec, experiment, full, f"without-{spec.name}", "without {}")
+        yield replace(rung, steps=tuple(name for name in names if name != spec.name))
 
 
-def add_one(place: StudyContext, moves: list[StepSpec]) -> Iterator[Rung]:
+def add_one(context: StudyContext, specs: list[StepSpec]) -> Iterator[Rung]:
     """The start, then the start plus each step."""
-    start = place.start
+    start = context.start
     yield start
-    for move in moves:
-        experiment = _take(place, [move], start.experiment)
-        yield _generated(place, move, experiment, start, f"only-{move.name}", "only {}")
+    for spec in specs:
+        experiment = _take(context, [spec], start.experiment)
+        yield _generated(context, spec, experiment, start, f"only-{spec.name}", "only {}")
 
 
-def orders(place: StudyContext, moves: list[StepSpec], count: int) -> Iterator[Rung]:
+def orders(context: StudyContext, specs: list[StepSpec], count: int) -> Iterator[Rung]:
     """The steps in random orders, the same ones every time, each from the start on."""
+    yield context.start
+    for number in range(1, count + 1):
+        yield from _order(context, specs, number)
+
+
+def _order(context: StudyContext, specs: list[StepSpec], number: int) -> Iterator[Rung]:
     import random  # here, as what answers at once does without
 
-    yield place.start
-    for number in range(1, count + 1):
-        before = place.start
-        for position, move in enumerate(random.Random(f"order {number}").sample(moves, len(moves)), start=1):
-            experiment, name = _take(place, [move], before.experiment), f"order{number}-{position:02}-{move.name}"
-            rung = _generated(place, move, experiment, before, name, f"{{}} (order {number})")
-            yield rung
-            before = rung
+    before = context.start
+    for position, spec in enumerate(random.Random(f"order {number}").sample(specs, len(specs)), start=1):
+        experiment = _take(context, [spec], before.experiment)
+        name = str(Generated("order", spec.name, number, position))
+        before = _generated(context, spec, experiment, before, name, f"{{}} (order {number})")
+        yield before
+
+
+def generated(context: StudyContext, item: Generated) -> Rung:
+    """A rung of an ablation of the whole ladder, or of it and one more step. Raises ValueError for an unknown name."""
+    specs = specs_of(context, [All()])
+    if item.step in STEPS and item.step not in [spec.name for spec in specs]:  # a step that is not on the ladder
+        specs.append(StepSpec(item.step))
+    if item.kind == "order":
+        rungs = _order(context, specs, item.order) if item.order <= MOST_ORDERS else iter(())
+    else:
+        rungs = (add_one if item.kind == "only" else leave_one_out)(context, specs)
+    named = {rung.name: rung for rung in rungs}
+    if str(item) not in named:
+        raise unknown_rung(item, named)
+    return named[str(item)]
 
 
 def _generated(
-    place: StudyContext, move: StepSpec, experiment: Experiment, parent: Rung, name: str, title: str
+    context: StudyContext, spec: StepSpec, experiment: Experiment, parent: Rung, name: str, title: str
 ) -> Rung:
-    rung = place.rung(move, experiment, parent, name=name)
+    rung = context.rung(spec, experiment, parent, name=name)
     no_effect = experiment == parent.experiment
     return replace(rung, title=title.replace("{}", rung.title), adopted=True, no_effect=no_effect)
 
 
-def variants(place: StudyContext, moves: list[StepSpec]) -> Iterator[Rung]:
+def variants(context: StudyContext, specs: list[StepSpec]) -> Iterator[Rung]:
     """For each step that the study lists variants of: the rung before, its own rungs, and the variants."""
-    roadmap = list(cumulative(place))
-    rungs = {rung.name: rung for rung in (place.start, *(rung for _, rung in roadmap))}
-    found: dict[str, Rung] = {}
-    for move in moves:
-        listed = [
-            StepSpec.parse(f"{move.step}={written}")
-            for written in place.study.regime(place.regime).variants.get(move.step, ())
-        ]
-        asides = [off_ladder_variant(place, each, roadmap)[0] for each in listed]
-        own = [rung for other, rung in roadmap if other.step == move.step]
-        before = [rungs[str(rung.parent)] for rung in asides]
-        found |= {rung.name: rung for rung in (*before, *(own if asides else []), *asides)}
-    if not found:
-        raise ValueError(f"regimes.{place.regime}.variants in ablations.yaml lists none of these steps")
-    yield from found.values()
+    ladder = {rung.name: rung for rung in context.rungs}
+    selected: dict[str, Rung] = {}
+    for step in dict.fromkeys(spec.step for spec in specs):
+        listed = context.study.regime(context.regime).variants.get(step, ())
+        rungs = [named_rung(context, StepSpec.parse(f"{step}={value}"))[0] for value in listed]
+        before = [ladder[str(rung.parent)] for rung in rungs]
+        of_step = [ladder[spec.name] for spec in context.specs if spec.step == step]
+        selected |= {rung.name: rung for rung in (*before, *(of_step if rungs else []), *rungs)}
+    if not selected:
+        raise ValueError(f"regimes.{context.regime}.variants in ablations.yaml lists none of these steps")
+    yield from selected.values()

@@ -14,19 +14,19 @@ REFERENCE = "Reference"
 RECIPE = "modern"
 
 
-def references(place: StudyContext, written: str) -> tuple[Rung, ...]:
+def references(context: StudyContext, written: str) -> tuple[Rung, ...]:
     """The rungs of names parted by commas, in the study's order; "all" are those that the regime has a form of.
 
     A name is one of the study's references, that of a model which a plugin registered, or a model as it is written
     there, `timm/resnet18`. Raises ValueError for what is none.
     """
     names = [name.strip() for name in written.split(",")]
-    whole = [name for name in place.study.references if place.study.references[name].form_in(place.regime)]
+    whole = [name for name in context.study.references if context.study.references[name].form_in(context.regime)]
     if "all" in names:
         names = [*whole, *(name for name in names if name != "all" and name not in whole)]
     order = {name: i for i, name in enumerate(whole)}
     return tuple(
-        reference(place, name) for name in sorted(dict.fromkeys(names), key=lambda name: order.get(name, len(order)))
+        reference(context, name) for name in sorted(dict.fromkeys(names), key=lambda name: order.get(name, len(order)))
     )
 
 
@@ -40,18 +40,18 @@ def as_published(study: Study, regime: str, name: str) -> bool:
     return its is not None and its.form is not None and its.form_in(regime) == its.form
 
 
-def reference(place: StudyContext, name: str) -> Rung:
+def reference(context: StudyContext, name: str) -> Rung:
     """One of them. Raises ValueError with the valid names, or where the regime has no form of it."""
-    found = _find(place.study, name)
-    form, where = found.form_in(place.regime), f"references.{name}"
+    found = _find(context.study, name)
+    form, where = found.form_in(context.regime), f"references.{name}"
     if form is None:
         why = "is a published figure alone" if found.form is None else "has no form for it"
-        raise ValueError(f"reference {name!r} can't be trained in regime {place.regime!r}: it {why}")
-    modern = place.study.recipe(RECIPE, place.regime, place.fidelity, place.data)
+        raise ValueError(f"reference {name!r} can't be trained in regime {context.regime!r}: it {why}")
+    modern = context.study.recipe(RECIPE, context.regime, context.fidelity, context.data)
     if found.form:  # also where the regime has a form of its own: what is wrong there is wrong
         changed(modern, found.form.recipe, f"{where}.form.recipe")
     recipe = changed(modern, form.recipe, where)
-    experiment = Experiment(_network(place.study, form, where), recipe)
+    experiment = Experiment(_network(context.study, form, where), recipe)
     return Rung(name.replace("/", "-"), found.title, REFERENCE, True, experiment, None)
 
 

@@ -1,9 +1,8 @@
-"""Rungs, the moves that lead to them, and the roadmap itself: the steps one after the other."""
+"""Rungs, the step specs that lead to them, and the ladder itself: the steps one after the other."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,9 +11,9 @@ from roadmap.network.match_width import match_width
 from roadmap.recipe import Experiment, Recipe
 from roadmap.serialization import suggest
 from roadmap.steps import NoEffect, find_step
+from roadmap.study.grammar import All, Composition, Name, Slice, StepSpec
 from roadmap.study.load import load_study
-from roadmap.study.schema import Entry, Study
-from roadmap.study.step_spec import PLUS, StepSpec, is_composition, is_move
+from roadmap.study.schema import Study
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class StudyContext:
     regime: str
     fidelity: str
     data: str
-    base: tuple[str, ...] = ()  # steps that every rung has, the start too
+    base: tuple[StepSpec, ...] = ()  # steps that every rung has, the start too
 
     @staticmethod
     def of(
@@ -52,11 +51,9 @@ class StudyContext:
         """Raises ValueError for a name that the study does not know."""
         study = study or load_study()
         study.fidelity(fidelity)
-        place = StudyContext(study, regime, fidelity, data or study.regime(regime).data, tuple(base))
-        study.dataset(place.data)
-        for written in base:
-            StepSpec.parse(written)
-        return place
+        context = StudyContext(study, regime, fidelity, data or study.regime(regime).data)
+        study.dataset(context.data)
+        return replace(context, base=tuple(map(StepSpec.parse, base)))
 
     @cached_property
     def start(self) -> Rung:
@@ -64,150 +61,151 @@ class StudyContext:
         if not self.base:
             experiment = self.study.start(self.regime, self.fidelity, self.data)
             return Rung(self.regime, title, "", True, experiment, None)
-        plain = replace(self, base=())
-        whole = standalone_steps(plain, "+" + "+".join(self.base))
-        # A rung of the roadmap is called by its name.
-        known = [rung for _, rung in cumulative(plain) if rung.experiment == whole.experiment]
-        name, told = (known[0].name, f" … {known[0].title}") if known else (whole.name, f", {', '.join(whole.steps)}")
-        return replace(whole, name=name, title=title + told, group="", parent=None, steps=())
+        without_base = replace(self, base=())
+        base = standalone_steps(without_base, Composition(self.base))
+        # A rung of the ladder is called by its name.
+        same = next((rung for rung in without_base.rungs[1:] if rung.experiment == base.experiment), None)
+        name, suffix = (same.name, f" … {same.title}") if same else (base.name, f", {', '.join(base.steps)}")
+        return replace(base, name=name, title=title + suffix, group="", parent=None, steps=())
 
     @property
-    def entries(self) -> list[Entry]:
-        """The ladder's steps in this fidelity, beyond the base."""
-        taken = [StepSpec.parse(written).step for written in self.base]
-        chosen = [entry for entry in self.study.ladder if not entry.fidelities or self.fidelity in entry.fidelities]
-        return [entry for entry in chosen if entry.step not in taken]
+    def specs(self) -> list[StepSpec]:
+        """The ladder's steps and variants in this fidelity, beyond the base. Each leads to a rung."""
+        base = [spec.step for spec in self.base]
+        entries = [entry for entry in self.study.ladder if not entry.fidelities or self.fidelity in entry.fidelities]
+        return [
+            StepSpec(entry.step, value)
+            for entry in entries
+            if entry.step not in base
+            for value in entry.variants or (None,)
+        ]
 
-    def apply(self, move: StepSpec, experiment: Experiment) -> Experiment:
-        """The experiment after a move. Raises NoEffect where it changes nothing, ValueError where it can't be made."""
-        step = find_step(move.step)
-        value = self.study.adopted(move.step) if move.value is None else move.value
-        parameters = self.study.parameters(move.step, self.regime, self.fidelity, self.data)
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of the ladder's rungs, the start's first. None of the steps is applied for it."""
+        return [self.start.name, *(spec.name for spec in self.specs)]
+
+    @cached_property
+    def rungs(self) -> list[Rung]:
+        """The ladder: the start, then a rung for each of `specs`. Raises NoEffect for a step that changes nothing."""
+        rungs = [self.start]
+        before = adopted = self.start
+        step = None
+        for spec in self.specs:
+            if spec.step != step:  # variants of one step stand on the same rung
+                step, before = spec.step, adopted
+            rungs.append(self.rung(spec, self.apply(spec, before.experiment), before))
+            if spec.value == self.study.adopted(spec.step):
+                adopted = rungs[-1]
+        return rungs
+
+    def apply(self, spec: StepSpec, experiment: Experiment) -> Experiment:
+        """The experiment after a step. Raises NoEffect where it changes nothing, ValueError where it can't be made."""
+        step = find_step(spec.step)
+        value = self.study.adopted(spec.step) if spec.value is None else spec.value
+        parameters = self.study.parameters(spec.step, self.regime, self.fidelity, self.data)
         if value is not None:
             first, kind = next(iter(step.parameters.items()), ("", None))
             named = kind is Recipe and self.study.recipe(str(value), self.regime, self.fidelity, self.data)
-            parameters |= {first: named} if named else step.variant(value, move.step)
+            parameters |= {first: named} if named else step.variant(value, spec.step)
         missing = [name for name in step.required if name not in parameters]
         if missing:
-            raise ValueError(f"step {move.step!r} needs a value for {missing[0]!r}: write {move.step}=VALUE")
+            raise ValueError(f"step {spec.step!r} needs a value for {missing[0]!r}: write {spec.step}=VALUE")
         try:
             result = step(experiment, **parameters)
         except NoEffect:
             raise
         except ValueError as error:
-            raise ValueError(f"step {move.step!r}: {error}") from None
-        return self._matched(result, move.match) if move.match else result
+            raise ValueError(f"step {spec.step!r}: {error}") from None
+        return self._matched(result, spec.match) if spec.match else result
 
-    def compose(self, steps: Sequence[str]) -> Experiment:
-        """These steps alone, as they are written, in this order, on the start."""
+    def compose(self, steps: Sequence[StepSpec]) -> Experiment:
+        """These steps alone, in this order, on the start."""
         experiment = self.start.experiment
-        for move in map(StepSpec.parse, steps):
-            experiment = self.apply(move, experiment)
+        for spec in steps:
+            experiment = self.apply(spec, experiment)
         return experiment
 
-    def _matched(self, experiment: Experiment, rung: str) -> Experiment:
-        (target,) = select(replace(self, base=()), [rung])  # which may be a rung of the base
+    def _matched(self, experiment: Experiment, match: Name | StepSpec) -> Experiment:
+        target, _ = named_rung(replace(self, base=()), match)  # which may be a rung of the base
         size, classes = experiment.recipe.image_size, self.study.dataset(self.data).classes
         own, wanted = experiment.design, target.experiment.design
         assert isinstance(own, Design) and isinstance(wanted, Design)  # as all that steps make
         design = match_width(own, wanted, size, classes)
         return replace(experiment, design=design)
 
-    def rung(self, move: StepSpec, experiment: Experiment, parent: Rung, *, name: str = "") -> Rung:
-        """The rung that a move leads to from its parent."""
-        step = find_step(move.step)
-        entry = next((entry for entry in self.study.ladder if entry.step == move.step), None)
-        title = _title(entry.title if entry else step.title, move)
-        on_the_way = entry is None or (move.value in entry.variants and move.value not in entry.rejected)
-        adopted = move.match is None and (move.value is None or on_the_way)
+    def rung(self, spec: StepSpec, experiment: Experiment, parent: Rung, *, name: str = "") -> Rung:
+        """The rung that a step leads to from its parent."""
+        step = find_step(spec.step)
+        entry = next((entry for entry in self.study.ladder if entry.step == spec.step), None)
+        title = _title(entry.title if entry else step.title, spec)
+        on_the_way = entry is None or (spec.value in entry.variants and spec.value not in entry.rejected)
+        adopted = spec.match is None and (spec.value is None or on_the_way)
         group = entry.group if entry else step.group
-        steps = (*parent.steps, move.name)
-        return Rung(name or move.name, title, group, adopted, experiment, parent.name, steps=steps)
+        steps = (*parent.steps, spec.name)
+        return Rung(name or spec.name, title, group, adopted, experiment, parent.name, steps=steps)
 
 
-def _title(title: str, move: StepSpec) -> str:
-    value = ":".join(map(str, move.value)) if isinstance(move.value, list) else move.value
+def _title(title: str, spec: StepSpec) -> str:
+    value = ":".join(map(str, spec.value)) if isinstance(spec.value, list) else spec.value
     if "{}" not in title and value is not None:
         title += " {}"
-    return title.replace("{}", str(value)) + (f", FLOPs of {move.match}" if move.match else "")
+    return title.replace("{}", str(value)) + (f", FLOPs of {spec.match}" if spec.match else "")
 
 
-def cumulative(place: StudyContext) -> Iterator[tuple[StepSpec, Rung]]:
-    """The roadmap itself, without its start: each move and its rung."""
-    last = place.start
-    for entry in place.entries:
-        before = last
-        for value in entry.variants or (None,):
-            move = StepSpec(entry.step, value)
-            rung = place.rung(move, place.apply(move, before.experiment), before)
-            yield move, rung
-            if value == entry.adopted:
-                last = rung
+def named_rung(context: StudyContext, item: Name | StepSpec) -> tuple[Rung, float]:
+    """A rung of the ladder, or a step or variant off it, with the position in the ladder's order, 0 for the start.
+
+    A variant stands on the rung before its step, and half a position behind the step's rungs. A step that is not on the
+    ladder does so with the last rung. Raises ValueError for an unknown name.
+    """
+    spec = item
+    if item.name not in context.names:
+        spec = adopted_spec(context, item)
+    if spec.name in context.names:
+        position = context.names.index(spec.name)
+        return context.rungs[position], position
+    assert isinstance(spec, StepSpec)  # as all that are not on the ladder
+    rungs = context.rungs
+    of_step = [position for position, other in enumerate(context.specs, start=1) if other.step == spec.step]
+    parent = rungs[context.names.index(str(rungs[of_step[0]].parent))] if of_step else rungs[-1]
+    rung = context.rung(spec, context.apply(spec, parent.experiment), parent)
+    return rung, (of_step[-1] if of_step else len(rungs) - 1) + 0.5
 
 
-def select(place: StudyContext, steps: str | Sequence[str]) -> tuple[Rung, ...]:
-    """The chosen rungs of the roadmap, in its order. Raises ValueError for a name that is not among them."""
-    wanted = steps.split(",") if isinstance(steps, str) else list(steps)
-    roadmap = list(cumulative(place))
-    rungs = [place.start, *(rung for _, rung in roadmap)]
-    names = [rung.name for rung in rungs]
-    extra: dict[str, tuple[int, Rung]] = {}
+def adopted_spec(context: StudyContext, item: Name | StepSpec) -> StepSpec:
+    """The step spec that is meant off the ladder, with the step's adopted variant where none is written.
 
-    chosen: set[int] = set()
-    for item in wanted:
-        if item.strip() == "all" or ".." in item or item.strip().replace("=", "-") in names:
-            chosen |= set(slice_of(names, item))
-        elif is_composition(item):
-            rung = standalone_steps(place, item)
-            extra[rung.name] = (len(rungs), rung)
-        elif not is_move(item):
-            chosen |= set(slice_of(names, item))
-        else:
-            rung, at = off_ladder_variant(place, StepSpec.parse(item), roadmap)
-            if rung.name in names:  # a step with variants, named alone
-                chosen.add(names.index(rung.name))
-            else:
-                extra[rung.name] = (at, rung)
-    ordered = [(i, rungs[i]) for i in chosen] + list(extra.values())
-    return tuple(rung for _, rung in sorted(ordered, key=lambda pair: pair[0]))
+    Raises ValueError for a name that is neither a rung's nor a step's.
+    """
+    if isinstance(item, Name):
+        try:
+            find_step(item.name)
+        except ValueError:
+            raise unknown_rung(item, context.names) from None
+        item = StepSpec(item.name)
+    return replace(item, value=context.study.adopted(item.step)) if item.value is None else item
 
 
-def slice_of(names: Sequence[str], written: str) -> range:
-    """Where a name, "all", or a stretch such as `recipe..gelu` is among the names. Raises ValueError for others."""
+def unknown_rung(item: object, names: Iterable[str]) -> ValueError:
+    return ValueError(f"unknown rung {str(item)!r}; {suggest(names, item)}")
 
-    def position(name: str) -> int:
-        if name.replace("=", "-") not in names:
-            raise ValueError(f"unknown rung {name!r}; {suggest(names, name)}")
-        return names.index(name.replace("=", "-"))
 
-    if written.strip() == "all":
+def slice_of(names: Sequence[str], written: All | Slice) -> range:
+    """The positions of a slice among the names of the ladder. Raises ValueError for an unknown name."""
+    if isinstance(written, All):
         return range(len(names))
-    first, dots, last = (part.strip() for part in written.partition(".."))
-    if not dots:
-        return range(position(first), position(first) + 1)
-    ends = position(first or names[0]), position(last or names[-1])
-    if ends[0] > ends[1]:
-        raise ValueError(f"{written!r} runs backwards: {first} comes after {last}")
-    return range(ends[0], ends[1] + 1)
+    first, last = written.first or names[0], written.last or names[-1]
+    for name in (first, last):
+        if name not in names:
+            raise unknown_rung(name, names)
+    if names.index(first) > names.index(last):
+        raise ValueError(f"{str(written)!r} runs backwards: {first} comes after {last}")
+    return range(names.index(first), names.index(last) + 1)
 
 
-def off_ladder_variant(place: StudyContext, move: StepSpec, roadmap: list[tuple[StepSpec, Rung]]) -> tuple[Rung, int]:
-    """A move off the roadmap, put on the rung before its step (or on the last), and where it stands in the order."""
-    if move.value is None and place.study.adopted(move.step) is not None:
-        move = replace(move, value=place.study.adopted(move.step))
-    same = [i for i, (other, _) in enumerate(roadmap, start=1) if other.step == move.step]
-    rungs = {rung.name: rung for rung in (place.start, *(rung for _, rung in roadmap))}
-    parent = rungs[str(roadmap[same[0] - 1][1].parent)] if same else list(rungs.values())[-1]
-    if move.name in rungs:
-        return rungs[move.name], same[-1]
-    return place.rung(move, place.apply(move, parent.experiment), parent), same[-1] if same else len(roadmap)
-
-
-def standalone_steps(place: StudyContext, written: str) -> Rung:
-    """The rung of steps alone, written `gelu+layer-norm`, or `+gelu` where it is one."""
-    steps = [step.strip() for step in re.split(PLUS, written) if step.strip()]
-    if not steps:
-        raise ValueError(f"{written!r} names no step; +gelu does")
-    experiment, names = place.compose(steps), tuple(StepSpec.parse(step).name for step in steps)
-    name = ("+" if len(steps) < 2 else "") + "+".join(names)
-    return Rung(name, name, "Composition", True, experiment, place.start.name, steps=names)
+def standalone_steps(context: StudyContext, composition: Composition) -> Rung:
+    """The rung of these steps alone, on the start."""
+    experiment, names = context.compose(composition.steps), tuple(spec.name for spec in composition.steps)
+    name = composition.name
+    return Rung(name, name, "Composition", True, experiment, context.start.name, steps=names)

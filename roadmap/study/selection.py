@@ -1,19 +1,28 @@
-"""The ladders of a study: what `roadmap.ladder` and `roadmap.compose` give."""
+"""The rungs that are selected of a study: what `roadmap.ladder` and `roadmap.compose` give.
+
+How they are written is defined in `roadmap/study/grammar.py`; here its values become rungs.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from roadmap.recipe import Experiment
 from roadmap.serialization import suggest
-from roadmap.steps import STEPS
-from roadmap.study.ablations import ABLATIONS, MOST_ORDERS, add_one, chosen_moves, leave_one_out, orders, variants
-from roadmap.study.rungs import Rung, StudyContext, select
+from roadmap.study.ablations import (
+    ABLATIONS,
+    MOST_ORDERS,
+    add_one,
+    generated,
+    leave_one_out,
+    orders,
+    specs_of,
+    variants,
+)
+from roadmap.study.grammar import All, Composition, Generated, Item, Slice, StepSpec, parse_item, parse_steps
+from roadmap.study.rungs import Rung, StudyContext, named_rung, slice_of, standalone_steps
 from roadmap.study.schema import Study
-from roadmap.study.step_spec import StepSpec, is_composition
-
-GENERATED = re.compile(r"(without|only|order(\d{1,4}))-|all-steps$")  # names of generated ablations
 
 
 def ladder(
@@ -29,26 +38,31 @@ def ladder(
     """The rungs of a regime in the study's order.
 
     With the ablation "cumulative" each rung has all steps before it, and `steps` chooses among them: "all", names, or a
-    stretch such as "recipe..gelu"; commas part several. A variant that is not on the ladder, `stage-ratio=2:2:6:2`, is
+    slice such as "recipe..gelu"; commas part several. A variant that is not on the ladder, `stage-ratio=2:2:6:2`, is
     put on the rung before its step, a step that is not on the ladder on the last rung; and `gelu+layer-norm` are these
     steps alone. With the other ablations (ABLATIONS) `steps` chooses which steps are left out, added or shuffled.
 
     Raises ValueError for an unknown name, with the valid ones, and NoEffect for a step that changes nothing; in the
     generated ablations such a rung is marked instead.
     """
-    place = StudyContext.of(regime, fidelity, data, study, base)
+    return select(StudyContext.of(regime, fidelity, data, study, base), steps, ablation)
+
+
+def select(context: StudyContext, steps: str | Sequence[str], ablation: str = "cumulative") -> tuple[Rung, ...]:
+    """As `ladder`, of a study's context."""
+    items = parse_steps(steps, context.names)
     kind, _, argument = ablation.partition(":")
     if kind == "cumulative" and not argument:
-        return _select_any(place, steps)
-    moves = chosen_moves(place, steps, alone=kind == "add-one")
+        return _rungs_of(context, items)
+    specs = specs_of(context, items, alone=kind == "add-one")
     if kind == "leave-one-out" and not argument:
-        return tuple(leave_one_out(place, moves))
+        return tuple(leave_one_out(context, specs))
     if kind == "add-one" and not argument:
-        return tuple(add_one(place, moves))
+        return tuple(add_one(context, specs))
     if kind == "variants" and not argument:
-        return tuple(variants(place, moves))
+        return tuple(variants(context, specs))
     if kind == "orders" and re.fullmatch("[1-9][0-9]{0,3}", argument) and int(argument) <= MOST_ORDERS:
-        return tuple(orders(place, moves, int(argument)))
+        return tuple(orders(context, specs, int(argument)))
     raise ValueError(f"unknown ablation {ablation!r}; {suggest(ABLATIONS, ablation)}")
 
 
@@ -59,37 +73,36 @@ def compose(
 
     Raises ValueError for an unknown step or value, and NoEffect for a step that changes nothing where it stands.
     """
-    return StudyContext.of(regime, fidelity, data, study).compose(steps)
+    return StudyContext.of(regime, fidelity, data, study).compose(list(map(StepSpec.parse, steps)))
 
 
-def _select_any(place: StudyContext, steps: str | Sequence[str]) -> tuple[Rung, ...]:
-    """Rungs of the roadmap in its order, then those that have names of generated ablations, as they are written."""
-    wanted = [item.strip() for item in (steps.split(",") if isinstance(steps, str) else steps)]
-    generated = [item for item in wanted if GENERATED.match(item)]
-    rest = [item for item in wanted if item not in generated]
-    return (*(select(place, rest) if rest else ()), *(find_rung(place, item) for item in generated))
-
-
-def find_rung(place: StudyContext, name: str) -> Rung:
-    """A rung by name: of the roadmap, of the ablations, a variant, or a composition, `gelu+layer-norm` or `+gelu`.
+def find_rung(context: StudyContext, name: str) -> Rung:
+    """A rung by name: of the ladder, of the ablations, a variant, or a composition, `gelu+layer-norm` or `+gelu`.
 
     Raises ValueError with the valid names.
     """
-    name = name.strip()
-    found = GENERATED.match(name)
-    if name == "all" or ".." in name:
-        raise ValueError(f"{name!r} names several rungs; one is needed here")
-    if not found or is_composition(name):
-        return select(place, [name])[0]
-    moves = chosen_moves(place, "all")
-    kind, step = found[1] or name, name[found.end() :]
-    if step in STEPS and step not in [move.name for move in moves]:  # a step that is not on the ladder
-        moves.append(StepSpec.parse(step))
-    if kind == "only":
-        rungs = add_one(place, moves)
+    item = parse_item(name, context.names)
+    if isinstance(item, All | Slice):
+        raise ValueError(f"{str(item)!r} names several rungs; one is needed here")
+    return _rungs_of(context, [item])[0]
+
+
+def _rungs_of(context: StudyContext, items: Iterable[Item]) -> tuple[Rung, ...]:
+    """Those of the ladder in its order, each variant behind its step; compositions and generated rungs as written."""
+    pairs = [pair for item in items for pair in _positioned(context, item)]
+    rungs = {rung.name: rung for _, rung in sorted(pairs, key=lambda pair: pair[0])}
+    return tuple(rungs.values())
+
+
+def _positioned(context: StudyContext, item: Item) -> Iterator[tuple[float, Rung]]:
+    """An item's rungs, each with its position among all that are selected."""
+    behind_ladder = len(context.names)
+    if isinstance(item, All | Slice):
+        yield from ((position, context.rungs[position]) for position in slice_of(context.names, item))
+    elif isinstance(item, Composition):
+        yield behind_ladder, standalone_steps(context, item)
+    elif isinstance(item, Generated):
+        yield behind_ladder + 1, generated(context, item)
     else:
-        rungs = orders(place, moves, min(int(found[2]), MOST_ORDERS)) if found[2] else leave_one_out(place, moves)
-    named = {rung.name: rung for rung in rungs}
-    if name not in named:
-        raise ValueError(f"unknown rung {name!r}; {suggest(named, name)}")
-    return named[name]
+        rung, position = named_rung(context, item)
+        yield position, rung

@@ -10,8 +10,8 @@ from roadmap.plugins import load_installed
 from roadmap.recipe import Recipe
 from roadmap.serialization import suggest
 from roadmap.steps import STEPS
+from roadmap.study.grammar import StepSpec
 from roadmap.study.schema import ConvNeXtSize, ModelOverride, Reference, ReferenceModel, Study
-from roadmap.study.step_spec import StepSpec
 
 LIBRARIES = ("timm", "torchvision", "own", "family")  # whose models references may be
 

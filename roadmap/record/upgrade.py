@@ -1,0 +1,32 @@
+"""Manifests of earlier formats as manifests of today's: a function for each step from one format to the next.
+
+docs/design.md, "Changing the schema", says which changes need a new format. Format 1 was never released.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from roadmap.files import InvalidFile
+from roadmap.record.run import FORMAT
+
+Manifest = dict[str, Any]
+# By the format that each reads; it returns the next one. The run keeps its identity.
+UPGRADES: Mapping[int, Callable[[Manifest], Manifest]] = {}
+
+
+def upgraded(
+    manifest: Manifest, folder: Path, upgrades: Mapping[int, Callable[[Manifest], Manifest]] = UPGRADES
+) -> Manifest:
+    """A manifest in today's format. Raises InvalidFile where it has a format that can't be brought to it."""
+    version = oldest = manifest.get("format")
+    while isinstance(version, int) and version in upgrades:
+        manifest, version = upgrades[version](manifest), version + 1
+    if version != FORMAT:
+        raise InvalidFile(
+            f"{folder}/manifest.json has format {oldest!r}; this version reads {FORMAT}"
+            + "".join(f" and {older}" for older in upgrades)
+        )
+    return {**manifest, "format": FORMAT}

@@ -1,0 +1,190 @@
+"""How steps and rungs are written, for `--steps`, `--base` and Python calls, and the one parser of it.
+
+    steps       = item { "," item }
+    item        = rung | "all" | slice | generated | composition | variant | name
+    rung        = a name of the ladder as it stands, `kernel-size-9`; "=" may replace its "-"
+    slice       = [ rung ] ".." [ rung ]
+    generated   = "all-steps" | ( "without-" | "only-" ) name | "order" number "-" position "-" name
+    composition = "+" variant | variant "+" variant { "+" variant }
+    variant     = name [ "=" value { ":" value } ] [ "@" ( name | variant ) ]
+
+| written | parsed | selects |
+| --- | --- | --- |
+| `all` | All() | every rung of the ladder |
+| `gelu`, `kernel-size-9` | Name("gelu") | that rung; a step that is not on the ladder is put on the last rung |
+| `recipe..gelu`, `..gelu`, `recipe..` | Slice("recipe", "gelu") | these rungs and all between them |
+| `kernel-size=9` | StepSpec("kernel-size", 9) | the rung of that name, or a variant on the rung before its step |
+| `stage-ratio=2:2:6:2@recipe` | StepSpec("stage-ratio", [2, 2, 6, 2], Name("recipe")) | the same, with its MACs |
+| `gelu+layer-norm`, `+gelu` | Composition((StepSpec("gelu"), ...)) | these steps alone, on the start |
+| `without-gelu`, `only-gelu`, `all-steps` | Generated("without", "gelu") | that rung of an ablation |
+| `order3-02-gelu` | Generated("order", "gelu", 3, 2) | the second rung of the third random order |
+
+Each parsed value's `str` is its text again. A "+" parts steps only where a letter, another "+" or nothing follows it:
+`layer-scale=1e+2` is one step.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from roadmap.recipe import Recipe
+from roadmap.serialization import parse_value
+from roadmap.steps import find_step
+
+PLUS = r"\+(?=[a-z+]|\s|$)"
+SINGLE = re.compile(r"(without|only)-(.+)")
+ORDERED = re.compile(r"order([1-9]\d{0,3})-(0[1-9]|[1-9]\d+)-(.+)")
+
+
+@dataclass(frozen=True)
+class All:
+    """Every rung of the ladder."""
+
+    def __str__(self) -> str:
+        return "all"
+
+
+@dataclass(frozen=True)
+class Name:
+    """A rung of the ladder, or a step."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Neighbouring rungs of the ladder, the first and the last included."""
+
+    first: str | None  # None: from the start
+    last: str | None  # None: to the end
+
+    def __str__(self) -> str:
+        return f"{self.first or ''}..{self.last or ''}"
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """A step as it is taken: a variant of it, or as the study has it."""
+
+    step: str
+    value: Any = None  # of the step's first parameter; None: as the study has it
+    match: Name | StepSpec | None = None  # the rung whose MACs the width is solved for
+
+    @staticmethod
+    def parse(written: str) -> StepSpec:
+        """Raises ValueError for a step that does not exist, or a value that it does not take."""
+        body, _, match = written.strip().partition("@")
+        name, _, text = body.partition("=")
+        step = find_step(name)
+        if written.strip()[-1:] in ("=", "@"):
+            raise ValueError(f"{written.strip()!r} ends without a value")
+        target = _name_or_variant(match) if match else None
+        if not text:
+            return StepSpec(name, None, target)
+        items = [parse_value(item, written) for item in text.split(":")]
+        value = items if len(items) > 1 else items[0]
+        if Recipe not in list(step.parameters.values())[:1]:  # a recipe is named, and found once the regime is known
+            step.variant(value, written)
+        return StepSpec(name, value, target)
+
+    @property
+    def name(self) -> str:
+        """The name of its rung, fit to be a folder's."""
+        matching = ["matching", self.match] if self.match else []
+        return re.sub(r"[^\w.-]", "-", "-".join(map(str, [self.step, *self._values, *matching])))
+
+    @property
+    def _values(self) -> list[Any]:
+        return self.value if isinstance(self.value, list) else [] if self.value is None else [self.value]
+
+    def __str__(self) -> str:
+        value = "=" + ":".join(map(str, self._values)) if self._values else ""
+        return self.step + value + (f"@{self.match}" if self.match else "")
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Steps alone, in this order, on the start."""
+
+    steps: tuple[StepSpec, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of its rung."""
+        return self._joined([step.name for step in self.steps])
+
+    def __str__(self) -> str:
+        return self._joined(list(map(str, self.steps)))
+
+    def _joined(self, steps: Sequence[str]) -> str:
+        return ("+" if len(steps) < 2 else "") + "+".join(steps)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A rung of an ablation, by its name."""
+
+    kind: Literal["all-steps", "without", "only", "order"]
+    step: str = ""  # by the name of its rung
+    order: int = 0  # number of the random order, from 1
+    position: int = 0  # in that order, from 1
+
+    def __str__(self) -> str:
+        if self.kind == "all-steps":
+            return self.kind
+        return f"order{self.order}-{self.position:02}-{self.step}" if self.order else f"{self.kind}-{self.step}"
+
+
+Item = All | Name | Slice | StepSpec | Composition | Generated
+
+
+def parse_steps(written: str | Sequence[str], rungs: Collection[str] = ()) -> tuple[Item, ...]:
+    """The items of a text with commas, or of a sequence, in order. For `rungs` and errors see `parse_item`."""
+    return tuple(parse_item(item, rungs) for item in (written.split(",") if isinstance(written, str) else written))
+
+
+def parse_item(written: str, rungs: Collection[str] = ()) -> Item:
+    """One item. `rungs` are the ladder's names, which come before any other meaning: a regime's may contain "+".
+
+    Raises ValueError for a variant or a composition of a step that does not exist, or with a value that it does not
+    take. Whether a name is one of the study shows when it is selected.
+    """
+    written = written.strip()
+    if written == "all":
+        return All()
+    if ".." in written:
+        first, _, last = (part.strip() for part in written.partition(".."))
+        return Slice(_rung_name(first) or None, _rung_name(last) or None)
+    if _rung_name(written) in rungs:
+        return Name(_rung_name(written))
+    if re.search(PLUS, written):
+        steps = tuple(StepSpec.parse(step) for step in re.split(PLUS, written) if step.strip())
+        if not steps:
+            raise ValueError(f"{written!r} names no step; +gelu does")
+        return Composition(steps)
+    return _generated(written) or _name_or_variant(written)
+
+
+def _rung_name(written: str) -> str:
+    return written.replace("=", "-")
+
+
+def _generated(written: str) -> Generated | None:
+    if written == "all-steps":
+        return Generated("all-steps")
+    if match := SINGLE.fullmatch(written):
+        return Generated("without" if match[1] == "without" else "only", match[2])
+    if match := ORDERED.fullmatch(written):
+        return Generated("order", match[3], int(match[1]), int(match[2]))
+    return None
+
+
+def _name_or_variant(written: str) -> Name | StepSpec:
+    written = written.strip()
+    return StepSpec.parse(written) if "=" in written or "@" in written else Name(written)
