@@ -148,10 +148,8 @@ class Recipe:
     def idle(self) -> set[str]:
         """The fields that have no say, given the others."""
         names: set[str] = set()
-        # Of an optimizer whose plug-in is not loaded nothing is known.
-        names |= (
-            set(OPTIMIZER_FIELDS).difference(OPTIMIZERS[self.optimizer].uses) if self.optimizer in OPTIMIZERS else set()
-        )
+        if self.optimizer in OPTIMIZERS:  # else its plug-in is not loaded, and nothing is known of it
+            names |= set(OPTIMIZER_FIELDS).difference(OPTIMIZERS[self.optimizer].uses)
         names |= {"min_learning_rate"} if self.schedule == "step" else {"decay_epochs", "decay_factor"}
         names |= {"crop_padding"} if self.crop == "random-resized" else {"crop_scale", "crop_ratio"}
         names |= {"decay_norms_and_biases"} if not self.weight_decay else set()

@@ -1,6 +1,7 @@
 """An optimizer of your own: steps of the sign of an averaged gradient, as Lion takes them (Chen et al., 2023).
 
-roadmap run --steps recipe --plugin docs/examples/optimizer.py --set recipe.optimizer=lion-like --set recipe.learning_rate=4e-4
+roadmap run --steps recipe --plugin docs/examples/optimizer.py \\
+    --set recipe.optimizer=lion-like --set recipe.learning_rate=4e-4
 """
 
 import roadmap

@@ -51,7 +51,7 @@ def mixer(
 
 
 def network_code(design: Design | NamedModel) -> dict[str, str]:
-    """The mixers, or the model, of users' own that a network is made of: their names, and the hash of each one's file."""
+    """Users' own mixers, or model, that a network is made of, by name, with the hash of each one's file."""
     if isinstance(design, NamedModel):
         return {str(design): find_model(design.name).code} if design.library == "own" else {}
     named: Iterable[str | None] = (conv.mixer for block in design.blocks for conv in block.convs)

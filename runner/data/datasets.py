@@ -224,9 +224,7 @@ def _one_split(name: str, images: Any, labels: Any) -> InMemoryImages:
         shape = " x ".join(map(str, pixels.shape))
         raise ValueError(f"data set {name!r}: images must be uint8, N x 1 or 3 x H x W (got {pixels.dtype}, {shape})")
     if classes.is_floating_point() or classes.shape != pixels.shape[:1] or int(classes.min()) < 0:
-        raise ValueError(
-            f"data set {name!r}: labels must be whole numbers from 0, one for each of {len(pixels)} images"
-        )
+        raise ValueError(f"data set {name!r}: labels must be whole numbers from 0, one for each image")
     return InMemoryImages(pixels.contiguous(), classes.long())
 
 

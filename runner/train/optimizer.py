@@ -64,9 +64,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     Raises ValueError for an unknown optimizer, and where a user's own function fails or gives something else.
     """
     groups = [group for group in parameter_groups(model, recipe) if group["params"]]
-    name, build = recipe.optimizer, OPTIMIZERS.find(recipe.optimizer).build
-    if build is None:
-        return BUILT_IN[name](groups, recipe)
+    name = recipe.optimizer
+    build = OPTIMIZERS.find(name).build or BUILT_IN[name]
     try:
         optimizer = build(groups, recipe)
     except Exception as error:  # whatever a user's code raises
