@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from roadmap.data.dataset import Dataset
+    from roadmap.data.datasets import dataset
     from roadmap.design import Block, Conv, Design, Downsampling, NamedModel, Stem
     from roadmap.network.cost import Cost, cost
     from roadmap.network.library_models import model
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from roadmap.network.modules import build
     from roadmap.network.plan import Layer
     from roadmap.network.weights import load_timm, load_torchvision
-    from roadmap.recipe import Experiment, Recipe
+    from roadmap.recipe import Experiment, Recipe, optimizer
     from roadmap.steps import NoEffect, Step, step
     from roadmap.study.rungs import Rung
     from roadmap.study.selection import compose, ladder
@@ -26,6 +28,7 @@ __all__ = [
     "Block",
     "Conv",
     "Cost",
+    "Dataset",
     "Design",
     "Downsampling",
     "Experiment",
@@ -39,15 +42,19 @@ __all__ = [
     "build",
     "compose",
     "cost",
+    "dataset",
     "ladder",
     "load_timm",
     "load_torchvision",
     "mixer",
     "model",
+    "optimizer",
     "step",
 ]
 
 _MODULES = {
+    "roadmap.data.dataset": ("Dataset",),
+    "roadmap.data.datasets": ("dataset",),
     "roadmap.design": ("Block", "Conv", "Design", "Downsampling", "NamedModel", "Stem"),
     "roadmap.network.cost": ("Cost", "cost"),
     "roadmap.network.library_models": ("model",),
@@ -55,7 +62,7 @@ _MODULES = {
     "roadmap.network.modules": ("build",),
     "roadmap.network.plan": ("Layer",),
     "roadmap.network.weights": ("load_timm", "load_torchvision"),
-    "roadmap.recipe": ("Experiment", "Recipe"),
+    "roadmap.recipe": ("Experiment", "Recipe", "optimizer"),
     "roadmap.steps": ("NoEffect", "Step", "step"),
     "roadmap.study.rungs": ("Rung",),
     "roadmap.study.selection": ("compose", "ladder"),

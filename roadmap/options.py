@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from roadmap.data.dataset import Dataset
-from roadmap.network.mixers import own_code
 from roadmap.plugins import load_file
-from roadmap.recipe import Experiment
-from roadmap.record.run import Run
+from roadmap.recipe import OPTIMIZERS, Experiment
+from roadmap.record.run import Run, own_code
 from roadmap.serialization import changed, from_data, parse_value, suggest, to_data
 from roadmap.study.ablations import specs_of
 from roadmap.study.cluster import Cluster
@@ -182,11 +181,13 @@ class Selection:
         return self._set(found(self.context, name))
 
     def _set(self, rung: Rung) -> Rung:
-        return replace(rung, experiment=with_settings(Experiment, rung.experiment, self.settings))
+        experiment = with_settings(Experiment, rung.experiment, self.settings)
+        OPTIMIZERS.find(experiment.recipe.optimizer)  # here, since a manifest is read without the plug-in too
+        return replace(rung, experiment=experiment)
 
     def run(self, rung: Rung, seed: int = 0) -> Run:
-        code = own_code(rung.experiment.design)
         context, dataset = self.context, self.dataset
+        code = own_code(rung.experiment, context.data)
         return Run(context.regime, rung.name, rung.experiment, context.data, dataset, seed, context.fidelity, code)
 
 
@@ -222,19 +223,21 @@ def _cluster(
 
 def _with_data(study: Study, written: str | None) -> tuple[Study, str | None, str | None]:
     """The study with the data set that `--data` means, its name, and its path where one is given."""
-    if written is None or written in study.data:
+    if written is None or written in study.datasets:
         return study, written, None
     from roadmap.data.image_folders import describe_folder, named_path
 
     name, path = named_path(written)
+    if name is None and os.sep not in written and study.has_dataset(written):  # of an installed package
+        return study, written, None
     if name is None:
         name = Path(written).resolve().name
         if os.sep not in written and not Path(written).is_dir():
-            valid = suggest(study.data, written)
+            valid = suggest(study.datasets, written)
             raise ValueError(f"--data {written}: no such folder, nor a data set of that name; {valid}")
-        if name in study.data:
+        if name in study.datasets:
             raise ValueError(f"--data {written}: {name}={path} is the data set of that name; call a folder otherwise")
-    elif name in study.data:
+    elif study.has_dataset(name):
         return study, name, path
     try:
         dataset = describe_folder(Path(path))

@@ -1,7 +1,7 @@
-"""The registries of what users may add: steps, mixers, models, data sets, metrics and optimizers.
+"""The one kind of registry, of what users may add: steps, mixers, models, data sets, metrics and optimizers.
 
-Each is a `Registry`, which a decorator adds to. The code that uses the decorator is a Python file named on the command
-line or in the study, or a module that an installed package names in the entry point group `roadmap.steps`.
+A decorator of each kind adds to its `Registry`. The code that uses the decorator is a Python file that the command line
+or the study names, or a module that an installed package names in the entry point group `roadmap.steps`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,38 +21,34 @@ GROUP = "roadmap.steps"
 LOADED: list[Path] = []  # files, in order, for processes that train to load too
 
 
-class Registry(Mapping[str, T]):
-    """What of one kind has a name. Installed packages are loaded only when a name is not found without them."""
+LOAD_HINT = " (--plugin loads the file that defines it)"
 
-    def __init__(self, kind: str, *, shown: str = "{!r}", hint: str = "") -> None:
-        """`kind` names one of them in messages, `shown` formats its name there, `hint` is what helps where it fails."""
+
+class Registry(dict[str, T]):
+    """The values of one kind by name. Installed packages are loaded only when a name is not found without them."""
+
+    def __init__(self, kind: str, *, shown: str = "{!r}", hint: str = LOAD_HINT) -> None:
+        """`kind` is what messages call a value, `shown` the format of its name there, `hint` the end of the message
+        about an unknown name.
+        """
+        super().__init__()
         self.kind, self.shown, self.hint = kind, shown, hint
-        self._values: dict[str, T] = {}
-
-    def __getitem__(self, name: str) -> T:
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
 
     def add(self, name: str, value: T) -> T:
         """Raises ValueError where the name is taken."""
-        if name in self._values:
+        if name in self:
             raise ValueError(f"{self.kind} {name!r} exists already")
-        self._values[name] = value
+        self[name] = value
         return value
 
     def find(self, name: str) -> T:
-        """Raises ValueError for an unknown name, with the valid ones."""
-        if name not in self._values:
+        """The value of that name, from an installed package where needed. Raises ValueError with the valid names."""
+        if name not in self:
             load_installed()
-        if name not in self._values:
-            valid = suggest(self._values, name) if self._values else "none is registered"
+        if name not in self:
+            valid = suggest(self, name) if self else "none is registered"
             raise ValueError(f"unknown {self.kind} {self.shown.format(name)}; {valid}{self.hint}")
-        return self._values[name]
+        return self[name]
 
 
 def load_file(path: Path) -> None:

@@ -3,15 +3,53 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from roadmap.design import Design, NamedModel, comparable
-from roadmap.serialization import Difference, differences
+from roadmap.plugins import Registry, code_of
+from roadmap.serialization import Difference, differences, suggest
 
 # timm's notation, such as rand-m9-mstd0.5-inc1; a part that timm doesn't know it would pass over without a word.
 RANDAUGMENT = r"rand(-m\d+|-n[1-9]\d*|-p(0?\.\d+|0|1)|-mstd\d+(\.\d+)?|-mmax\d+|-inc[01])*"
 WHOLE_IMAGE_SIZE = 384  # pixels; from here on evaluation takes the whole image
+OptimizerField = Literal["momentum", "betas", "eps"]
+OPTIMIZER_FIELDS: tuple[OptimizerField, ...] = ("momentum", "betas", "eps")  # that some optimizers use and others not
+Build = Callable[[list[dict[str, Any]], "Recipe"], Any]  # parameter groups and a recipe to a torch optimizer
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How the weights follow the gradients."""
+
+    name: str
+    uses: tuple[OptimizerField, ...]
+    build: Build | None = None  # None: one of runner/train/optimizer.py
+    code: str | None = None  # of users' own: a hash of the file that defines it
+
+
+OPTIMIZERS: Registry[Optimizer] = Registry("optimizer")
+OPTIMIZERS.add("sgd", Optimizer("sgd", ("momentum",)))
+OPTIMIZERS.add("adamw", Optimizer("adamw", ("betas", "eps")))
+
+
+def optimizer(name: str, *, uses: Sequence[OptimizerField] = OPTIMIZER_FIELDS) -> Callable[[Build], Build]:
+    """Registers the decorated function as what builds the optimizer `name`, for `recipe.optimizer`.
+
+    It takes the parameter groups, a list of {"params": [...], "weight_decay": ...}, and the recipe, and gives a
+    torch.optim.Optimizer, whose learning rate is then set before every step. `uses` are the recipe's fields that it
+    reads. Raises ValueError where the name is taken, or where `uses` names another field.
+    """
+    for field in uses:
+        if field not in OPTIMIZER_FIELDS:
+            raise ValueError(f"optimizer {name!r}: uses has {field!r}; {suggest(OPTIMIZER_FIELDS, field)}")
+
+    def register(build: Build) -> Build:
+        OPTIMIZERS.add(name, Optimizer(name, tuple(uses), build, code_of(build)))
+        return build
+
+    return register
 
 
 @dataclass(frozen=True)
@@ -22,7 +60,7 @@ class Recipe:
     epochs: int
     warmup_epochs: int  # linear from 0
     batch_size: int  # images a step, over all devices
-    optimizer: Literal["sgd", "adamw"]
+    optimizer: str  # sgd, adamw, or a plug-in's
     learning_rate: float  # after warm-up, at this batch size
     schedule: Literal["step", "cosine"]
     min_learning_rate: float  # where the cosine ends
@@ -110,7 +148,8 @@ class Recipe:
     def idle(self) -> set[str]:
         """The fields that have no say, given the others."""
         names: set[str] = set()
-        names |= {"momentum"} if self.optimizer == "adamw" else {"betas", "eps"}
+        if self.optimizer in OPTIMIZERS:  # else its plug-in is not loaded, and nothing is known of it
+            names |= set(OPTIMIZER_FIELDS).difference(OPTIMIZERS[self.optimizer].uses)
         names |= {"min_learning_rate"} if self.schedule == "step" else {"decay_epochs", "decay_factor"}
         names |= {"crop_padding"} if self.crop == "random-resized" else {"crop_scale", "crop_ratio"}
         names |= {"decay_norms_and_biases"} if not self.weight_decay else set()

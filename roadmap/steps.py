@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from roadmap.design import SAME, Activation, Block, Design, Norm, map_blocks, map_convs, resnet
-from roadmap.plugins import load_installed
+from roadmap.plugins import Registry
 from roadmap.recipe import Experiment, Recipe
 from roadmap.serialization import field_types, from_data, suggest
 
@@ -86,7 +86,8 @@ class Step:
         return {key: from_data(types[key], value, f"{where}.{key}") for key, value in data.items()}
 
 
-STEPS: dict[str, Step] = {}
+STEPS: Registry[Step] = Registry("step", hint="")
+find_step = STEPS.find
 
 
 def step(name: str, *, group: str = "", title: str = "") -> Callable[[Callable[..., Any]], Step]:
@@ -99,21 +100,9 @@ def step(name: str, *, group: str = "", title: str = "") -> Callable[[Callable[.
         for each in list(inspect.signature(function).parameters.values())[1:]:
             if each.kind is not inspect.Parameter.KEYWORD_ONLY:
                 raise ValueError(f"step {name!r}: its parameter {each.name!r} must be by keyword alone, behind a *")
-        if name in STEPS:
-            raise ValueError(f"step {name!r} exists already")
-        STEPS[name] = made
-        return made
+        return STEPS.add(name, made)
 
     return register
-
-
-def find_step(name: str) -> Step:
-    """The step of that name, of an installed package where need be. Raises ValueError with the valid ones."""
-    if name not in STEPS:
-        load_installed()
-    if name not in STEPS:
-        raise ValueError(f"unknown step {name!r}; {suggest(STEPS, name)}")
-    return STEPS[name]
 
 
 @step("recipe")

@@ -8,7 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from runner.data.batches import EvaluationBatches, PerImage, TrainingBatches, WholeBatch, epoch_order, training_samples
+from runner.data.batches import (
+    EvaluationBatches,
+    PerImage,
+    TrainingBatches,
+    WholeBatch,
+    choose_augmentation,
+    epoch_order,
+)
 from runner.data.datasets import check_trainable, load_data
 from runner.data.image import BadImage
 from runner.data.splits import InMemoryImages
@@ -238,7 +245,7 @@ def test_splits_know_their_length():
 def test_the_reference_is_timms_pixel_for_pixel_and_the_fast_one_nearly(make_run, photographs, augment):
     run = folder_run(make_run, photographs, **FULL)
     split, recipe = load_data(run, str(photographs))[0], run.experiment.recipe
-    found = training_samples(run, split, augment).__getitems__([(1, 0), (1, 3)])
+    found = choose_augmentation(run, split, augment)([(1, 0), (1, 3)])
     transform = training_transform(recipe, run.dataset)
     for image, index in zip(found.images, (0, 3), strict=True):
         seed_globally(seed_for(run.seed, "augment", 1, index))
@@ -250,5 +257,5 @@ def test_the_reference_is_timms_pixel_for_pixel_and_the_fast_one_nearly(make_run
 def test_the_reference_is_done_one_by_one_for_small_images_too(make_run):
     run = make_run("recipe")
     split = load_data(run)[0]
-    kinds = [type(training_samples(run, split, augment).prepare) for augment in ("fast", "reference")]
+    kinds = [type(choose_augmentation(run, split, augment)) for augment in ("fast", "reference")]
     assert kinds == [WholeBatch, PerImage]

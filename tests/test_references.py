@@ -297,7 +297,7 @@ def test_a_model_that_gives_something_else_is_refused_before_training(tmp_path, 
 def test_a_plugins_model_does_not_hide_a_step(tmp_path):
     (tmp_path / "own.py").write_text(OWN.replace("two-layers", "gelu"))
     done = run_here("show", "gelu", "--plugin", "own.py", cwd=tmp_path)
-    assert done.status == 2 and "a step 'gelu' exists already" in done.err
+    assert done.status == 2 and "step 'gelu' exists already" in done.err
 
 
 def test_families_in_the_tradeoff_are_the_studys():

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from roadmap.cli import main
+from roadmap.data.datasets import DATASETS
 from roadmap.data.image_folders import describe_folder, list_images
 from roadmap.study.load import load_study
 from runner.data import datasets
@@ -69,7 +70,7 @@ def test_idx_files_are_read_packed_or_not(tmp_path):
     for name, array in (("images-idx3", images), ("labels-idx1", np.array([3, 1], dtype=np.uint8))):
         (tmp_path / f"train-{name}-ubyte").write_bytes(idx(array))
         (tmp_path / f"t10k-{name}-ubyte.gz").write_bytes(gzip.compress(idx(array)))
-    train, test = datasets.SOURCES["fashion-mnist"].read(tmp_path)
+    train, test = datasets.BUILT_IN["fashion-mnist"].read(tmp_path)
     assert train.images[:, 0].numpy().tolist() == test.images[:, 0].numpy().tolist() == images.tolist()
     assert train.labels.tolist() == [3, 1]
 
@@ -84,7 +85,7 @@ def test_damaged_idx_files_are_named(tmp_path, damage):
         {"cut off": whole[:-5], "not such a file": b"hello", "half packed": gzip.compress(whole)[:-9]}[damage]
     )
     with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.* can't be read in MNIST's format"):
-        datasets.SOURCES["fashion-mnist"].read(tmp_path)
+        datasets.BUILT_IN["fashion-mnist"].read(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
@@ -107,7 +108,7 @@ def test_cifar_is_read_as_torchvision_reads_it(tmp_path, monkeypatch, name):
     # torchvision compares checksums, which made-up files have not.
     monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
     monkeypatch.setattr(CIFAR10, "_load_meta", lambda self: None)
-    its = datasets.SOURCES[name]
+    its = datasets.BUILT_IN[name]
     for path in (tmp_path, tmp_path / folder):
         train, test = its.read(its.find(path))
         assert train.images.shape == (4 * (len(parts) - 1), 3, 32, 32) and test.labels.tolist() == [0, 1, 2, 3]
@@ -116,7 +117,7 @@ def test_cifar_is_read_as_torchvision_reads_it(tmp_path, monkeypatch, name):
 
 def test_damaged_cifar_files_are_refused(tmp_path):
     (tmp_path / "cifar-10-batches-py").mkdir()
-    its = datasets.SOURCES["cifar10"]
+    its = datasets.BUILT_IN["cifar10"]
     with pytest.raises(ValueError, match=r"cifar-10-batches-py: files of cifar10 are missing or damaged"):
         its.read(its.find(tmp_path))
 
@@ -132,7 +133,7 @@ def test_a_download_that_fails_says_where_was_looked(tmp_path, monkeypatch):
     with pytest.raises(
         ValueError, match=r"cifar10: not in .*data/cifar-10-batches-py, and the download failed: no route"
     ):
-        datasets.SOURCES["cifar10"].find(None)
+        datasets.BUILT_IN["cifar10"].find(None)
 
 
 def test_an_image_folder_is_read_class_by_class(tmp_path):
@@ -277,5 +278,5 @@ def test_a_study_of_an_image_folder_trains(tmp_path, capsys):
 
 
 def test_every_data_set_of_the_study_can_be_read():
-    assert set(load_study().data) == set(datasets.SOURCES) - {FEW_DIGITS}  # the tests' own, which other tests may add
-    assert isinstance(datasets.SOURCES["digits"].read(datasets.SOURCES["digits"].find(None))[0], InMemoryImages)
+    assert set(load_study().data) == set(datasets.BUILT_IN) == set(DATASETS) - {FEW_DIGITS}  # the tests' own
+    assert isinstance(datasets.BUILT_IN["digits"].read(datasets.BUILT_IN["digits"].find(None))[0], InMemoryImages)

@@ -40,7 +40,7 @@ def put(data, path, value):
         (
             ["recipes", "modern", "optimizer"],
             "adam",
-            "recipes.modern.optimizer: 'adam' is not valid; did you mean 'adamw'",
+            "recipes.modern.optimizer: unknown 'adam'; did you mean 'adamw'",
         ),
         (["recipes", "modern", "betas"], [0.9], r"recipes.modern.betas: \[0.9\] is not a list of 2"),
         (["recipes", "modern", "ema"], "no", "recipes.modern.ema: 'no' is not valid; expected a number or null"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.networks import add_weights, find_run, tell_unfinished
 from roadmap.cli.options import add_study_options, choose, study_options
+from roadmap.data.datasets import has_class_names, known_class_names
 from roadmap.data.robustness import (
     CORRUPTIONS,
     FILE,
@@ -48,7 +49,7 @@ def add_verbs(verbs: Any) -> None:
 
 
 def evaluate_network(options: argparse.Namespace) -> int:
-    shifted = None if options.data is None else find_shifted(options.data, study_options(options).study().data)
+    shifted = None if options.data is None else find_shifted(options.data, study_options(options).study().datasets)
     if shifted:
         options.data = None  # the network is of the data that it was trained on
     if options.state_dict and len(options.runs) > 1:
@@ -102,8 +103,8 @@ def _check_classes(written: str, trained: Trained, other: Run, execution: Execut
     if theirs != ours:
         first = next(pair for pair in zip(theirs, ours, strict=True) if pair[0] != pair[1])
         raise ValueError(f"--data {written}: class {first[0]!r} stands where {trained.run.name} has {first[1]!r}")
-    numbered = [run for run in (trained.run, other) if run.dataset.content is None and run.data != "imagenet"]
-    if len(numbered) == 2 and trained.run.data != other.data:
+    numbered = not any(has_class_names(run.data, run.dataset) for run in (trained.run, other))
+    if numbered and trained.run.data != other.data:
         raise ValueError(f"--data {written}: its classes are not those of {trained.run.data}, as far as anything tells")
 
 
@@ -170,10 +171,9 @@ def _class_names(network: Trained) -> tuple[str, ...]:
     run = network.run
     if network.classes:
         return network.classes
-    if run.data == "imagenet":
-        return imagenet_classes()
-    if run.dataset.content is None:
-        return tuple(map(str, range(run.dataset.classes)))
+    names = known_class_names(run.data, run.dataset)
+    if names is not None:
+        return names
     raise ValueError(f"{run.name}: its record, of an older version, does not name its classes; train it anew")
 
 

@@ -57,7 +57,7 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="a Python file with steps, mixers or models of your own; may be repeated",
+        help="a Python file with steps, mixers, models, optimizers or data sets of your own; may be repeated",
     )
 
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from roadmap.design import NamedModel
-from roadmap.plugins import code_of, load_installed
-from roadmap.serialization import suggest
+from roadmap.plugins import Registry, code_of
 from roadmap.steps import STEPS
 
 if TYPE_CHECKING:
@@ -28,7 +27,8 @@ class OwnModel:
     code: str  # a hash of the file that defines it: another code is another network
 
 
-MODELS: dict[str, OwnModel] = {}
+MODELS: Registry[OwnModel] = Registry("model", shown="own/{}")
+find_model = MODELS.find
 
 
 def model(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -39,22 +39,12 @@ def model(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """
 
     def register(build: Callable[..., Any]) -> Callable[..., Any]:
-        if name in MODELS or name in STEPS:
-            raise ValueError(f"a {'model' if name in MODELS else 'step'} {name!r} exists already")
-        MODELS[name] = OwnModel(name, build, code_of(build))
+        if name in STEPS:  # of which rungs are called, as references are of models
+            raise ValueError(f"step {name!r} exists already")
+        MODELS.add(name, OwnModel(name, build, code_of(build)))
         return build
 
     return register
-
-
-def find_model(name: str) -> OwnModel:
-    """The user's model of that name, of an installed package where need be. Raises ValueError where there is none."""
-    if name not in MODELS:
-        load_installed()
-    if name not in MODELS:
-        known = suggest(MODELS, name) if MODELS else "none is registered"
-        raise ValueError(f"unknown model own/{name}; {known} (--plugin loads the file that defines it)")
-    return MODELS[name]
 
 
 def build_named(named: NamedModel, num_classes: int, image_size: int, drop_path: float) -> nn.Module:

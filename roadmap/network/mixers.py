@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.design import NamedModel
 from roadmap.network.library_models import find_model
-from roadmap.plugins import code_of, load_installed
-from roadmap.serialization import suggest
+from roadmap.plugins import Registry, code_of
 
 if TYPE_CHECKING:
     from roadmap.design import Design
@@ -35,7 +34,8 @@ class Mixer:
     code: str  # a hash of the file that defines it: another code is another network
 
 
-MIXERS: dict[str, Mixer] = {}
+MIXERS: Registry[Mixer] = Registry("mixer")
+find_mixer = MIXERS.find
 
 
 def mixer(
@@ -44,29 +44,14 @@ def mixer(
     """Registers the decorated function, or module class, as what builds the mixer `name`."""
 
     def register(build: Callable[[Layer], Any]) -> Callable[[Layer], Any]:
-        if name in MIXERS:
-            raise ValueError(f"mixer {name!r} exists already")
-        MIXERS[name] = Mixer(name, build, parameters, macs, code_of(build))
+        MIXERS.add(name, Mixer(name, build, parameters, macs, code_of(build)))
         return build
 
     return register
 
 
-def find_mixer(name: str) -> Mixer:
-    """The mixer of that name, of an installed package where need be.
-
-    Raises ValueError where none is registered, or its file was not loaded.
-    """
-    if name not in MIXERS:
-        load_installed()
-    if name not in MIXERS:
-        known = suggest(MIXERS, name) if MIXERS else "none is registered"
-        raise ValueError(f"unknown mixer {name!r}; {known} (--plugin loads the file that defines it)")
-    return MIXERS[name]
-
-
-def own_code(design: Design | NamedModel) -> dict[str, str]:
-    """What of users' own code a network is made of, by name, with the hash of each one's file."""
+def network_code(design: Design | NamedModel) -> dict[str, str]:
+    """Users' own mixers, or model, that a network is made of, by name, with the hash of each one's file."""
     if isinstance(design, NamedModel):
         return {str(design): find_model(design.name).code} if design.library == "own" else {}
     named: Iterable[str | None] = (conv.mixer for block in design.blocks for conv in block.convs)

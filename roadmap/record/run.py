@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from roadmap.data.dataset import Dataset
+from roadmap.data.datasets import DATASETS, Kind, kind_of
 from roadmap.design import Design, simplest
 from roadmap.files import digest
-from roadmap.recipe import Experiment
+from roadmap.network.mixers import network_code
+from roadmap.recipe import OPTIMIZERS, Experiment
 from roadmap.serialization import from_data, hashed_fields, to_data
 
 FORMAT = 2  # of manifests; roadmap/record/upgrade.py reads earlier ones
@@ -30,7 +32,7 @@ class Run:
     dataset: Dataset
     seed: int
     fidelity: str
-    mixers: dict[str, str] = field(default_factory=dict)  # users' own code in the network, with each one's hash
+    mixers: dict[str, str] = field(default_factory=dict)  # users' own code that decides the result, with hashes
 
     @cached_property
     def identity(self) -> str:
@@ -46,11 +48,15 @@ class Run:
         return digest({"format": HASH_VERSION, "experiment": experiment, **to_data(values, hashed=True)})
 
     @property
+    def kind(self) -> Kind:
+        """Of its data set."""
+        return kind_of(self.data, self.dataset)
+
+    @property
     def crops_by_batch(self) -> bool:
         """Whether images are cropped and mirrored a batch at a time: small ones in memory, with no more to be done."""
-        in_memory = self.dataset.content is None and self.data != "imagenet"  # not in a folder
         recipe = self.experiment.recipe
-        return in_memory and recipe.crop == "padded" and recipe.randaugment is None
+        return self.kind == "memory" and recipe.crop == "padded" and recipe.randaugment is None
 
     @property
     def name(self) -> str:
@@ -63,6 +69,19 @@ class Run:
         """
         found = (folders_below(out) if existing is None else existing).get(self.identity)
         return found or out / f"{self.name}-{self.identity}"
+
+
+def own_code(experiment: Experiment, data: str) -> dict[str, str]:
+    """Users' own code that decides a run's result, by name, with the hash of each one's file: another code is another
+    run. `data` is the data set's name; that of a folder of images names no code.
+
+    Raises ValueError for a mixer, a model or an optimizer that is not registered.
+    """
+    code = network_code(experiment.design)
+    optimizer = OPTIMIZERS.find(experiment.recipe.optimizer)
+    code |= {f"optimizer/{optimizer.name}": optimizer.code} if optimizer.code else {}
+    dataset = DATASETS.get(data)
+    return code | ({f"data/{data}": dataset.code} if dataset and dataset.code else {})
 
 
 def canonical(experiment: Experiment) -> dict[str, Any]:

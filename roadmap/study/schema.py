@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from roadmap.data.dataset import Dataset
+from roadmap.data.datasets import DATASETS
 from roadmap.design import resnet
+from roadmap.plugins import load_installed
 from roadmap.recipe import Experiment, Recipe
 from roadmap.serialization import changed, suggest, to_data
 from roadmap.steps import find_step
@@ -167,7 +169,20 @@ class Study:
         return _lookup(self.clusters, "cluster", name)
 
     def dataset(self, name: str) -> Dataset:
-        return _lookup(self.data, "data set", name)
+        self.has_dataset(name)
+        return _lookup(self.datasets, "data set", name)
+
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        """Those that it describes, and those that plug-ins declare and it does not describe."""
+        declared = {name: named.description for name, named in DATASETS.items() if named.description}
+        return self.data | {name: found for name, found in declared.items() if name not in self.data}
+
+    def has_dataset(self, name: str) -> bool:
+        """Whether a data set has that name, one of an installed package too."""
+        if name not in self.datasets:
+            load_installed()
+        return name in self.datasets
 
     def adopted(self, step: str) -> int | float | str | None:
         """The variant of a step that the ladder carries on, where it has variants."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from roadmap.plugins import load_installed
-from roadmap.recipe import Recipe
+from roadmap.recipe import OPTIMIZERS, Recipe
 from roadmap.serialization import suggest
 from roadmap.steps import STEPS
 from roadmap.study.grammar import StepSpec
@@ -27,18 +27,20 @@ def check_variant(step: str, written: int | float | str, where: str) -> None:
 
 def check_names(study: Study) -> None:
     """Raises ValueError for the first name that neither the study nor the program knows, with the valid ones."""
-    named = {entry.step for entry in study.ladder}
-    named = named.union(*(regime.steps.keys() | regime.variants.keys() for regime in study.regimes.values()))
-    if not named.union(*(fidelity.steps for fidelity in study.fidelities.values())) <= STEPS.keys():
-        load_installed()
     checks: list[tuple[str, Any, Any]] = [
         ("defaults.regime", study.defaults.regime, study.regimes),
         ("defaults.fidelity", study.defaults.fidelity, study.fidelities),
     ]
+    checks += [(f"recipes.{name}.optimizer", recipe.optimizer, OPTIMIZERS) for name, recipe in study.recipes.items()]
+    checks += [
+        (f"{where}.optimizer", changes["optimizer"], OPTIMIZERS)
+        for where, changes in _recipe_changes(study)
+        if "optimizer" in changes
+    ]
     for name, regime in study.regimes.items():
         if not re.fullmatch(r"\w[\w.+-]*", name):
             raise ValueError(f"regimes.{name}: not a name for a folder; letters, digits, '.', '+', '-' and '_' are")
-        checks.append((f"regimes.{name}.data", regime.data, study.data))
+        checks.append((f"regimes.{name}.data", regime.data, study.datasets))
         checks.append((f"regimes.{name}.device", regime.device, study.devices))
         checks.append((f"regimes.{name}.cluster", regime.cluster, study.clusters))
         checks += [(f"regimes.{name}.recipes.{key}", key, study.recipes) for key in regime.recipes]
@@ -59,9 +61,24 @@ def check_names(study: Study) -> None:
         checks += [(f"ladder[{i}].rejected", key, entry.variants) for key in entry.rejected]
     for name, each in study.references.items():
         checks += _checks_of_reference(study, name, each)
+    if not all(name in valid for _, name, valid in checks):
+        load_installed()  # which may register it
     for where, name, valid in checks:
         if name not in valid:
             raise ValueError(f"{where}: unknown {name!r}; {suggest(valid, name)}")
+
+
+def _recipe_changes(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every place that changes some of a recipe's fields."""
+    for name, regime in study.regimes.items():
+        yield from ((f"regimes.{name}.recipes.{recipe}", changes) for recipe, changes in regime.recipes.items())
+    for name, fidelity in study.fidelities.items():
+        yield from ((f"fidelities.{name}.recipes.{recipe}", changes) for recipe, changes in fidelity.recipes.items())
+    for name, dataset in study.data.items():
+        yield f"data.{name}.recipe", dataset.recipe
+    for name, reference in study.references.items():
+        forms = {"form": reference.form} | {f"forms.{regime}": form for regime, form in reference.forms.items()}
+        yield from ((f"references.{name}.{place}.recipe", form.recipe) for place, form in forms.items() if form)
 
 
 def _checks_of_reference(study: Study, name: str, its: Reference) -> Iterator[tuple[str, Any, Any]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import multiprocessing
 import signal
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -42,14 +42,20 @@ class Batch(NamedTuple):
     failure: str | None = None  # what no skipping helps
 
 
-class Samples(Dataset[Batch]):
-    """Augmented images by their places: each a function of (seed, epoch, index) alone, in whichever process."""
+class Augmentation(Protocol):
+    """Makes the images of a batch: each a function of (seed, epoch, index) alone, in whichever process."""
 
-    def __init__(self, prepare: Callable[[Sequence[SampleKey]], Batch]) -> None:
-        self.prepare = prepare
+    def __call__(self, places: Sequence[SampleKey]) -> Batch: ...
+
+
+class Samples(Dataset[Batch]):
+    """Augmented images by their places."""
+
+    def __init__(self, augmentation: Augmentation) -> None:
+        self.augmentation = augmentation
 
     def __getitems__(self, places: Sequence[SampleKey]) -> Batch:
-        return self.prepare(places)
+        return self.augmentation(places)
 
 
 class PerImage:
@@ -116,24 +122,25 @@ class WholeBatch:
         return self.draws
 
 
-def training_samples(run: Run, split: Split, augment: Literal["fast", "reference"]) -> Samples:
-    recipe, dataset = run.experiment.recipe, run.dataset
-    if augment == "fast" and run.crops_by_batch and isinstance(split, InMemoryImages) and split.is_square:
-        return Samples(WholeBatch(split, recipe, run.seed, training=True))
-    from runner.data.transforms import ArrayTransform, PillowTransform, training_transform  # slow to import
+def choose_augmentation(run: Run, split: Split, augment: Literal["fast", "reference"] | None) -> Augmentation:
+    """How the images of a split are made: a batch at a time, one by one on arrays, or one by one by Pillow.
 
-    by_pillow = augment == "reference"
-    transform = PillowTransform(training_transform(recipe, dataset)) if by_pillow else ArrayTransform(recipe, dataset)
-    return Samples(PerImage(split, transform, run.seed, substitutes=SUBSTITUTES))
+    `augment` is the execution's; None for evaluation, which only resizes and crops.
+    """
+    recipe, dataset, training = run.experiment.recipe, run.dataset, augment is not None
+    if isinstance(split, InMemoryImages) and split.is_square:
+        fast = augment == "fast" and run.crops_by_batch
+        if fast or (not training and recipe.evaluation_size in (None, recipe.image_size)):
+            return WholeBatch(split, recipe, run.seed, training)
+    # Slow to import.
+    from runner.data.transforms import ArrayTransform, PillowTransform, evaluation_transform, training_transform
 
-
-def evaluation_samples(run: Run, split: Split) -> Samples:
-    recipe = run.experiment.recipe
-    if isinstance(split, InMemoryImages) and split.is_square and recipe.evaluation_size in (None, recipe.image_size):
-        return Samples(WholeBatch(split, recipe, run.seed, training=False))
-    from runner.data.transforms import PillowTransform, evaluation_transform  # slow to import
-
-    return Samples(PerImage(split, PillowTransform(evaluation_transform(recipe)), run.seed, substitutes=0))
+    if augment == "fast":
+        return PerImage(split, ArrayTransform(recipe, dataset), run.seed, substitutes=SUBSTITUTES)
+    if augment == "reference":
+        transform = PillowTransform(training_transform(recipe, dataset))
+        return PerImage(split, transform, run.seed, substitutes=SUBSTITUTES)
+    return PerImage(split, PillowTransform(evaluation_transform(recipe)), run.seed, substitutes=0)
 
 
 def epoch_order(count: int, seed: int, epoch: int, batch_size: int, retries: Sequence[Moment] = ()) -> Tensor:
@@ -164,7 +171,7 @@ class TrainingBatches:
         self.run, self.recipe, self.setup, self.rank, self.retries = run, run.experiment.recipe, setup, rank, retries
         self.count, self.steps = len(split), len(split) // self.recipe.batch_size  # an epoch's; the rest sits out
         self.part_size = self.recipe.batch_size // (setup.processes * setup.accumulation)
-        self.samples = training_samples(run, split, setup.augment)
+        self.samples = Samples(choose_augmentation(run, split, setup.augment))
         self.normalize = Normalization(run.dataset, setup.device)
         self.erase = Erasing(self.recipe, run.seed, setup.device) if self.recipe.random_erasing else None
         self.mix = Mixing(self.recipe, run.dataset.classes, run.seed) if self.recipe.mixes else None
@@ -213,7 +220,7 @@ class EvaluationBatches:
     """A process's share of the held-out images: each image is in exactly one share, once."""
 
     def __init__(self, run: Run, split: Split, setup: Setup, rank: int, skip_bad: bool = False) -> None:
-        self.setup, self.samples = setup, evaluation_samples(run, split)
+        self.setup, self.samples = setup, Samples(choose_augmentation(run, split, None))
         self.normalize = Normalization(run.dataset, setup.device)
         self.indices = range(rank, len(split), setup.processes)
         part = run.experiment.recipe.batch_size // (setup.processes * setup.accumulation)

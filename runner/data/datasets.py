@@ -1,4 +1,7 @@
-"""The data sets that the runner can read. Importing this costs nothing: reading imports what it needs."""
+"""How data sets are read: those that `roadmap/data/datasets.py` names, users' own, and image folders.
+
+Importing this costs nothing: reading imports what it needs.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from roadmap.data.datasets import DATASETS, NamedDataset, kind_of_folder, known_class_names
 from roadmap.data.image_folders import check_layout, list_images
-from roadmap.data.packed_format import is_packed, read_index
+from roadmap.data.packed_format import read_index
 from roadmap.record.run import Run
-from roadmap.serialization import suggest
 from runner.data.splits import ImageFiles, InMemoryImages, Splits
 
 if TYPE_CHECKING:
@@ -32,9 +35,9 @@ def downloads() -> Path:
 class Source:
     """A data set's two halves: to find it, which may download it, and to read it from there."""
 
-    find: Callable[[Path | None], Path]  # from a path that was given, or where it usually is
-    read: Callable[[Path], Splits]
-    classes: Callable[[Path], tuple[str, ...]] | None = None  # their names, where they have some
+    find: Callable[[Path | None], Path | None]  # from a path that was given, or where it usually is
+    read: Callable[[Any], Splits]  # of what `find` gives
+    classes: Callable[[Any], tuple[str, ...]] | None = None  # names of a folder's; None: those known without it
 
 
 def _find_digits(path: Path | None) -> Path:
@@ -157,25 +160,72 @@ def _folder(name: str, as_published: bool = False) -> Source:
             root = check_layout(path or downloads() / name)
         except ValueError as error:
             raise ValueError(str(error) + ("" if path else f"; --data {name}=PATH says where it is")) from None
-        if as_published and is_packed(root) and (anew := read_index(root).reencoded):
+        packed = kind_of_folder(root) == "packed"
+        if as_published and packed and (anew := read_index(root).reencoded):
             raise ValueError(
                 f"{name}={root}: {anew} of its images were encoded anew, so that it is {name} no longer; "
                 f"--data small-{name}={root} takes it for the other data set that it is"
             )
         return root
 
-    def read(root: Path) -> Splits:
-        if is_packed(root):
-            from runner.data.packed_reader import Packed
+    return Source(find, _read_folder, _folder_classes)
 
-            return Packed(root, "train"), Packed(root, "val")
-        train, held_out = list_images(root)
-        return ImageFiles(train), ImageFiles(held_out)
 
-    def classes(root: Path) -> tuple[str, ...]:
-        return read_index(root).classes if is_packed(root) else list_images(root)[0].classes
+def _read_folder(root: Path) -> Splits:
+    if kind_of_folder(root) == "packed":
+        from runner.data.packed_reader import Packed
 
-    return Source(find, read, classes)
+        return Packed(root, "train"), Packed(root, "val")
+    train, held_out = list_images(root)
+    return ImageFiles(train), ImageFiles(held_out)
+
+
+def _folder_classes(root: Path) -> tuple[str, ...]:
+    return read_index(root).classes if kind_of_folder(root) == "packed" else list_images(root)[0].classes
+
+
+def _declared(named: NamedDataset) -> Source:
+    """A user's own."""
+
+    def call(path: Path | None) -> Any:
+        assert named.read is not None
+        try:
+            return named.read(path)
+        except Exception as error:  # whatever a user's code raises
+            raise ValueError(f"data set {named.name!r} can't be read: {type(error).__name__}: {error}") from error
+
+    if named.kind == "memory":
+        return Source(lambda path: path, lambda path: _in_memory(named.name, call(path)))
+
+    def find(path: Path | None) -> Path:
+        folder = call(path)
+        if not isinstance(folder, str | os.PathLike):
+            raise ValueError(f"data set {named.name!r} must return the path of a folder (got {folder!r})")
+        return check_layout(Path(folder))
+
+    return Source(find, _read_folder, None if named.class_names else _folder_classes)
+
+
+def _in_memory(name: str, splits: Any) -> Splits:
+    """Raises ValueError where a user's function gives something else than two splits of images and labels."""
+    expected = "((images, labels), (images, labels)), training and held out"
+    try:
+        (images, labels), (held_out_images, held_out_labels) = splits
+    except (TypeError, ValueError):
+        raise ValueError(f"data set {name!r} must return {expected}") from None
+    return _one_split(name, images, labels), _one_split(name, held_out_images, held_out_labels)
+
+
+def _one_split(name: str, images: Any, labels: Any) -> InMemoryImages:
+    import torch
+
+    pixels, classes = torch.as_tensor(images), torch.as_tensor(labels)
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
+        shape = " x ".join(map(str, pixels.shape))
+        raise ValueError(f"data set {name!r}: images must be uint8, N x 1 or 3 x H x W (got {pixels.dtype}, {shape})")
+    if classes.is_floating_point() or classes.shape != pixels.shape[:1] or int(classes.min()) < 0:
+        raise ValueError(f"data set {name!r}: labels must be whole numbers from 0, one for each image")
+    return InMemoryImages(pixels.contiguous(), classes.long())
 
 
 def _refuse_path(path: Path | None, wanted: str) -> None:
@@ -194,7 +244,7 @@ def _download(name: str, looked: list[Path], fetch: Callable[[], object]) -> Non
         raise ValueError(f"{name}: not in {places}, and the download failed: {error}; {hint}") from None
 
 
-SOURCES = {
+BUILT_IN = {
     "digits": Source(_find_digits, _read_digits),
     "fashion-mnist": Source(_find_fashion_mnist, _read_fashion_mnist),
     "cifar10": _cifar("cifar10", "cifar-10-batches-py"),
@@ -207,10 +257,8 @@ def source(run: Run) -> Source:
     """Of a run's data set. Raises ValueError where this version can't read it."""
     if run.dataset.content is not None:
         return _folder(run.data)
-    if run.data not in SOURCES:
-        valid = suggest(SOURCES, run.data)
-        raise ValueError(f"data set {run.data!r} can't be read by this version; {valid}, or an image folder's path")
-    return SOURCES[run.data]
+    named = DATASETS.find(run.data)
+    return _declared(named) if named.read else BUILT_IN[run.data]
 
 
 def load_data(run: Run, path: str | None = None) -> Splits:
@@ -230,14 +278,16 @@ def load_data(run: Run, path: str | None = None) -> Splits:
 
 
 def class_names(run: Run, path: str | None = None) -> tuple[str, ...]:
-    """Of a run's data, in the order of the network's outputs: folders' names, else numbers from 0.
+    """Of a run's data, in the order of the network's outputs: names of folders, or declared ones, else numbers from 0.
 
     Raises ValueError where the data are not there.
     """
     its = source(run)
-    if its.classes is None:
-        return tuple(map(str, range(run.dataset.classes)))
-    return its.classes(its.find(Path(path) if path else None))
+    if its.classes is not None:
+        return its.classes(its.find(Path(path) if path else None))
+    names = known_class_names(run.data, run.dataset)
+    assert names is not None  # only folders have others
+    return names
 
 
 def check_trainable(run: Run) -> None:

@@ -107,7 +107,7 @@ def _rounds(run: Run, execution: Execution, rounds: int, seconds: float) -> Iter
 
 def _watch(batches: TrainingBatches, stopwatch: Stopwatch) -> None:
     """Has the parts of a pipeline timed, each within the one that calls it."""
-    timed, prepare = stopwatch.timed, batches.samples.prepare
+    timed, prepare = stopwatch.timed, batches.samples.augmentation
     if isinstance(prepare, PerImage):
         prepare.split = TimedSplit(prepare.split, stopwatch)
         transform = prepare.transform
@@ -118,9 +118,9 @@ def _watch(batches: TrainingBatches, stopwatch: Stopwatch) -> None:
             stages = (timed("crop", crop), timed("augment", augment), timed("collate", to_tensor))
             transform.transform.transforms = list(stages)  # type: ignore[attr-defined]
         prepare.transform = timed("augment", transform)
-        batches.samples.prepare = timed("collate", prepare)
+        batches.samples.augmentation = timed("collate", prepare)
     else:
-        batches.samples.prepare = timed("crop", prepare)  # of whole batches of images in memory
+        batches.samples.augmentation = timed("crop", prepare)  # of whole batches of images in memory
     batches._finish = timed("transfer", batches._finish)  # type: ignore[method-assign]
     for stage in ("normalize", "erase", "mix"):
         part = getattr(batches, stage)

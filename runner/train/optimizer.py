@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from roadmap.recipe import Recipe
+from roadmap.recipe import OPTIMIZERS, Build, Recipe
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:
@@ -28,7 +28,7 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
     return recipe.min_learning_rate + amplitude * (1 + math.cos(math.pi * share)) / 2
 
 
-def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Parameters that weight decay takes, and those that it leaves by the recipe: biases, norms and layer scales, and
     what a library's model names itself, such as embeddings of places.
     """
@@ -44,12 +44,35 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]
     ]
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """In its fused form, for small networks. What began with another goes on by it: its state says so."""
-    groups = [group for group in parameter_groups(model, recipe) if group["params"]]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
+def make_sgd(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.SGD:
+    """In its fused form, which is the fastest for small networks."""
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
+
+
+def make_adamw(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.AdamW:
+    """In its fused form too."""
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.eps, fused=True)
+
+
+BUILT_IN: dict[str, Build] = {"sgd": make_sgd, "adamw": make_adamw}
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer of a model's parameters. A run that began with another form of it resumes with that form:
+    its state says so.
+
+    Raises ValueError for an unknown optimizer, and where a user's own function fails or gives something else.
+    """
+    groups = [group for group in parameter_groups(model, recipe) if group["params"]]
+    name = recipe.optimizer
+    build = OPTIMIZERS.find(name).build or BUILT_IN[name]
+    try:
+        optimizer = build(groups, recipe)
+    except Exception as error:  # whatever a user's code raises
+        raise ValueError(f"optimizer {name!r} can't be built: {type(error).__name__}: {error}") from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ValueError(f"optimizer {name!r} must return a torch.optim.Optimizer (got {type(optimizer).__name__})")
+    return optimizer
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 
+from roadmap.data.datasets import dataset
 from roadmap.files import read_json
 from roadmap.record.folder import read_metrics
 from roadmap.record.run import Run
 from roadmap.study.execution import Execution
 from roadmap.study.load import load_study
-from runner.data.datasets import SOURCES
-from runner.data.splits import InMemoryImages, Splits
+from runner.data.datasets import BUILT_IN
+from runner.data.splits import InMemoryImages
 from runner.launch.job import train_job
 from runner.machine.distributed import SINGLE_PROCESS, World
 from runner.machine.setup import Setup, choose_setup
@@ -40,13 +41,12 @@ PRELOADED = ("tests.helpers.training", "runner.launch.job", "torch._dynamo", "ru
 FEW_DIGITS = "few-digits"
 
 
-def _read_few_digits(file: Path) -> Splits:
-    train, test = SOURCES["digits"].read(file)
-    assert isinstance(train, InMemoryImages) and isinstance(test, InMemoryImages)
-    return InMemoryImages(train.images[::4], train.labels[::4]), InMemoryImages(test.images[::4], test.labels[::4])
-
-
-SOURCES[FEW_DIGITS] = replace(SOURCES["digits"], read=_read_few_digits)
+@dataset(FEW_DIGITS)
+def _read_few_digits(path: Path | None) -> Any:
+    digits = BUILT_IN["digits"]
+    splits = digits.read(digits.find(path))
+    assert all(isinstance(split, InMemoryImages) for split in splits)
+    return [(split.images[::4], split.labels[::4]) for split in splits]
 
 
 def warm_fork_server() -> None:
