@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from roadmap.api import attribution, collect, figure, power, proxy, report, report_server, table
     from roadmap.design import Block, Conv, Design, Downsampling, NamedModel, Stem
     from roadmap.network.cost import Cost, cost
     from roadmap.network.library_models import model
@@ -36,18 +37,27 @@ __all__ = [
     "Rung",
     "Stem",
     "Step",
+    "attribution",
     "build",
+    "collect",
     "compose",
     "cost",
+    "figure",
     "ladder",
     "load_timm",
     "load_torchvision",
     "mixer",
     "model",
+    "power",
+    "proxy",
+    "report",
+    "report_server",
     "step",
+    "table",
 ]
 
 _MODULES = {
+    "roadmap.api": ("attribution", "collect", "figure", "power", "proxy", "report", "report_server", "table"),
     "roadmap.design": ("Block", "Conv", "Design", "Downsampling", "NamedModel", "Stem"),
     "roadmap.network.cost": ("Cost", "cost"),
     "roadmap.network.library_models": ("model",),
