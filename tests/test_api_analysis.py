@@ -16,6 +16,7 @@ from analysis.figures.kinds import DRAW
 from analysis.options import FIGURE_KINDS, FigureKind, FigureOptions, RunsWarning
 from analysis.selected_runs import regimes_with_runs
 from roadmap.cli import main
+from roadmap.data.robustness import Evaluation, append_evaluation
 from roadmap.options import StudyOptions
 from roadmap.study.load import load_study
 from tests.helpers.records import begin, finish, study_run
@@ -104,6 +105,19 @@ def test_table_has_a_row_for_each_rung_of_each_study(runs):
         roadmap.table(runs, robustness=True, metric="loss")
     with pytest.raises(ValueError, match="no run was evaluated on other images"):
         roadmap.table(runs, robustness=True)
+
+
+def test_table_of_robustness_has_the_papers_rows_below(tmp_path, capsys):
+    (rung,) = roadmap.ladder("pico", "pico")
+    run = study_run(rung)
+    folder = finish(run, tmp_path, 80.0)
+    trained = (run.experiment.recipe.epochs, 0)
+    append_evaluation(folder, Evaluation("imagenet-a", "", "x", "x", "raw", trained, 10, 36, top1=25.0))
+    table = roadmap.table(tmp_path, robustness=True, steps="pico")
+    assert table["model"].iloc[0] == "pico" and "swin-t" in set(table["model"])
+    assert table[["clean", "imagenet-a", "imagenet-a_images"]].iloc[0].tolist() == [80.0, 25.0, 36.0]
+    assert main(["table", "--robustness", "--steps", "pico", "--out", str(tmp_path)]) == 0
+    assert "pico: on 36 of ImageNet-A." in capsys.readouterr().out
 
 
 def test_settings_select_other_runs(runs):
