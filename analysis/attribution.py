@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
-from analysis.metrics import TOP1, Metric
-from analysis.results import Result
+from analysis.collection import collect
+from analysis.metrics import TOP1, Metric, find_metric
+from analysis.options import RunsOptions
+from analysis.results import Result, results_of
 from analysis.statistics import CONFIDENCE, SIGNIFICANCE, Change, Sample, change, holm, pooled_std
+from roadmap.options import Selection, reject_unused
 
 LEAST = 1e-9  # below which a number is nothing but rounding
 FEWEST_ORDERS = 2
@@ -89,6 +93,32 @@ class Ablations:
     @property
     def all(self) -> Iterable[Result]:
         return (*self.path, *self.alone, *self.left_out, *self.orders)
+
+
+def attribution_of_runs(options: RunsOptions) -> Attribution:
+    """Of all ablations of the selected steps that were run; raises ValueError as `attribution_of`."""
+    reject_unused(["ablation"], "does not apply: all ablations that were run are taken together", options.study)
+    metric, selection = find_metric(options.metric), Selection.of(options.study)
+    return attribution_of(selection, collect(options.folder()), metric)
+
+
+def attribution_of(selection: Selection, runs: pd.DataFrame, metric: Metric = TOP1) -> Attribution:
+    """Of all ablations of the selected steps that were run, by `runs` (of `collect`).
+
+    Raises ValueError where no run of the start, or of all steps, has finished.
+    """
+
+    def results(ablation: str) -> list[Result]:
+        rungs = replace(selection, ablation=ablation, references=None).rungs()
+        return results_of([(rung, selection.run(rung)) for rung in rungs], runs)
+
+    names = runs.loc[runs["regime"] == selection.regime, "rung"].dropna()
+    numbers = names.str.extract(r"^order(\d{1,4})-")[0].dropna()
+    orders = results(f"orders:{numbers.astype(int).max()}") if len(numbers) else []
+    ablations = Ablations(results("cumulative"), results("add-one"), results("leave-one-out"), orders)
+    single_steps = [result.rung for result in ablations.alone if result.rung.steps]
+    titles = {rung.steps[-1]: rung.title.removeprefix("only ") for rung in single_steps}
+    return attribute(titles, ablations, metric)
 
 
 def attribute(steps: Mapping[str, str], ablations: Ablations, metric: Metric = TOP1) -> Attribution:

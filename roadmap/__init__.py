@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from roadmap.api import attribution, collect, figure, power, proxy, report, report_server, table
     from roadmap.data.dataset import Dataset
     from roadmap.data.datasets import dataset
     from roadmap.design import Block, Conv, Design, Downsampling, NamedModel, Stem
@@ -39,33 +40,75 @@ __all__ = [
     "Rung",
     "Stem",
     "Step",
+    "attribution",
     "build",
+    "collect",
     "compose",
     "cost",
     "dataset",
+    "figure",
     "ladder",
     "load_timm",
     "load_torchvision",
     "mixer",
     "model",
     "optimizer",
+    "power",
+    "proxy",
+    "report",
+    "report_server",
     "step",
+    "table",
 ]
 
 _MODULES = {
+    "roadmap.api": (
+        "attribution",
+        "collect",
+        "figure",
+        "power",
+        "proxy",
+        "report",
+        "report_server",
+        "table",
+    ),
     "roadmap.data.dataset": ("Dataset",),
     "roadmap.data.datasets": ("dataset",),
-    "roadmap.design": ("Block", "Conv", "Design", "Downsampling", "NamedModel", "Stem"),
-    "roadmap.network.cost": ("Cost", "cost"),
+    "roadmap.design": (
+        "Block",
+        "Conv",
+        "Design",
+        "Downsampling",
+        "NamedModel",
+        "Stem",
+    ),
+    "roadmap.network.cost": (
+        "Cost",
+        "cost",
+    ),
     "roadmap.network.library_models": ("model",),
     "roadmap.network.mixers": ("mixer",),
     "roadmap.network.modules": ("build",),
     "roadmap.network.plan": ("Layer",),
-    "roadmap.network.weights": ("load_timm", "load_torchvision"),
-    "roadmap.recipe": ("Experiment", "Recipe", "optimizer"),
-    "roadmap.steps": ("NoEffect", "Step", "step"),
+    "roadmap.network.weights": (
+        "load_timm",
+        "load_torchvision",
+    ),
+    "roadmap.recipe": (
+        "Experiment",
+        "Recipe",
+        "optimizer",
+    ),
+    "roadmap.steps": (
+        "NoEffect",
+        "Step",
+        "step",
+    ),
     "roadmap.study.rungs": ("Rung",),
-    "roadmap.study.selection": ("compose", "ladder"),
+    "roadmap.study.selection": (
+        "compose",
+        "ladder",
+    ),
 }
 
 

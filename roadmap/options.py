@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from roadmap.data.dataset import Dataset
 from roadmap.plugins import load_file
@@ -26,6 +26,9 @@ from roadmap.study.references import is_reference, reference, references
 from roadmap.study.rungs import Rung, StudyContext
 from roadmap.study.schema import Study
 from roadmap.study.selection import find_rung, select
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 class StudyKeywords(TypedDict, total=False):
@@ -82,6 +85,17 @@ class StudyOptions:
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out {folder} is a file; a folder is expected, or a name that nothing has yet")
         return folder
+
+
+def reject_unused(names: Collection[str], reason: str, *options: DataclassInstance) -> None:
+    """Raises ValueError, "--x requires --kind tradeoff", for a field of these options that is not at its default."""
+    for part in options:
+        for option in fields(part):
+            if option.name in names and getattr(part, option.name) != option.default:
+                raise ValueError(f"--{_FLAGS.get(option.name, option.name)} {reason}")
+
+
+_FLAGS = {"settings": "set", "plugins": "plugin"}  # of fields that are called otherwise on the command line
 
 
 def _written(value: object) -> str:

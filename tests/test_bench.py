@@ -200,7 +200,7 @@ def test_figures_take_what_was_measured(here, capsys):
         finish(study_run(rung), here / "runs", epochs=1)
     steps = ["--steps", "pico..recipe"]
     assert main(["figure", *steps, "--throughput"]) == 2
-    assert "nothing is measured of these networks' throughput" in capsys.readouterr().err
+    assert "no throughput of these networks has been measured" in capsys.readouterr().err
     append_round(here / "runs", replace(ROUND, workload=workload_of(study_run(rungs[0]))))
     assert main(["figure", *steps, "--throughput"]) == 0
     assert main(["figure", *steps, "--kind", "tradeoff", "--x", "throughput"]) == 0
@@ -215,7 +215,7 @@ def test_figures_take_what_was_measured(here, capsys):
     assert main([*published, "-o", "paper.svg"]) == 0
     assert main(["figure", "--published", "--out", "runs"]) == 2
     assert main(["figure", "--throughput", "--compare", "difference"]) == 2
-    assert "--throughput is of the roadmap figure alone" in capsys.readouterr().err
+    assert "--throughput does not apply to --compare" in capsys.readouterr().err
 
 
 def test_a_batch_that_no_memory_holds_is_said_so(here, capsys):

@@ -44,7 +44,7 @@ def test_power_before_a_study_is_by_the_papers_noise(out, capsys):
 def test_power_after_a_study_is_by_its_own_noise(out, capsys):
     finish_all(out, "recipe,gelu", seeds=4, value=lambda rung, seed: 90 + seed * (1 + (rung.name == "gelu")))
     said = told(capsys, "power", "--steps", "pico,recipe,gelu", "--difference", "2")
-    assert "8 runs of pico" in said and "With 4 seeds, so seen:" in said
+    assert "8 runs of pico" in said and "With 4 seeds the smallest differences seen are" in said
 
 
 def test_power_of_a_given_noise(out, capsys):
@@ -56,16 +56,16 @@ def test_power_of_a_given_noise(out, capsys):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["power"], "nothing tells the noise of pico"),
-        (["power", "--noise", "-1"], "--noise -1 is not valid"),
-        (["power", "--noise", "nan"], "--noise nan is not valid"),
-        (["power", "--noise", "1", "--difference", "0"], "--difference 0 is not valid"),
+        (["power"], "the noise of pico is not known"),
+        (["power", "--noise", "-1"], "--noise must be 0 or more (got -1)"),
+        (["power", "--noise", "nan"], "--noise must be 0 or more (got nan)"),
+        (["power", "--noise", "1", "--difference", "0"], "--difference must be a number other than 0 (got 0)"),
         (["power", "--noise", "1", "--metric", "top3"], "unknown metric 'top3'"),
         (["attribution"], "no finished run"),
-        (["attribution", "--ablation", "add-one"], "--ablation has no say here"),
+        (["attribution", "--ablation", "add-one"], "--ablation does not apply: all ablations"),
         (["proxy"], "no finished run"),
         (["table"], "no finished run"),
-        (["table", "--published", "--metric", "loss"], "--metric has no say in it"),
+        (["table", "--published", "--metric", "loss"], "--metric does not apply to --published"),
         (["table", "--published", "--format", "word"], "unknown format 'word'; valid: markdown, csv, latex"),
         (["table", "--published", "--format", "csv"], "choose with --regime"),
         (["table", "--published", "-o", "table.doc"], "table.doc: a table ends in .md, .csv, .tex"),

@@ -476,7 +476,7 @@ def test_a_folder_of_nothing_that_is_known_has_one_too(tmp_path):
         (["-o", "page.pdf"], "a report ends in .html"),
         (["--metric", "top2"], "unknown metric 'top2'"),
         (["--regime", "picco"], "did you mean 'pico'?"),
-        (["--serve", "0", "-o", "page.html"], "-o has no say"),
+        (["--serve", "0", "-o", "page.html"], "-o does not apply to --serve"),
         (["--serve", "70000"], "70000 is not valid"),
     ],
 )

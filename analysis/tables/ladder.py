@@ -21,6 +21,7 @@ from analysis.statistics import Judgement, judge
 from roadmap.network.cost import cost
 from roadmap.study.schema import Study
 from roadmap.study.selection import ladder
+from roadmap.text import table as text_table
 
 FORMATS = ("markdown", "csv", "latex")
 
@@ -168,7 +169,7 @@ def p_text(value: Any) -> str:
 
 
 def written(table: pd.DataFrame, form: str, render: Callable[[pd.DataFrame], pd.DataFrame], title: str = "") -> str:
-    """As Markdown or LaTeX (booktabs), rendered; as CSV, in full precision, without the title.
+    """As Markdown, LaTeX (booktabs) or text for a terminal, rendered; as CSV, in full precision, without the title.
 
     Raises ValueError for another format.
     """
@@ -183,6 +184,8 @@ def written(table: pd.DataFrame, form: str, render: Callable[[pd.DataFrame], pd.
         escaped = shown.rename(columns=lambda name: name.replace("%", "\\%"))
         text = str(escaped.style.hide(axis="index").format(escape="latex").to_latex(hrules=True))
         return f"% {title}\n% \\usepackage{{booktabs}}\n" + text.replace("±", "$\\pm$")
+    if form == "terminal":
+        return f"{title}\n\n{text_table(list(shown.columns), shown.to_numpy().tolist())}\n"
     raise ValueError(f"unknown format {form!r}; valid: {', '.join(FORMATS)}")
 
 

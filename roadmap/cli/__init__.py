@@ -23,7 +23,7 @@ VERBS = {
     "figures": ("figure",),
     "tables": ("collect", "table"),
     "reports": ("report",),
-    "questions": ("power", "attribution", "proxy"),
+    "power_attribution_proxy": ("power", "attribution", "proxy"),
     "bench": ("bench",),
     "data": ("data",),
     "networks": ("export",),

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import TextIO, cast
 
-from roadmap.options import Selection, StudyOptions
+from roadmap.options import Selection, StudyKeywords, StudyOptions
 
 FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Those of verbs that show finished runs: which, and the metric that they are compared by."""
+    parser.add_argument("--metric", default="top1", help="top1 (default), top5, ema or loss")
+    add_study_options(parser, ablation=True)
+    parser.add_argument("--out", type=Path, help="folder of the runs")
 
 
 def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False) -> None:
@@ -61,13 +73,41 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def study_options(options: argparse.Namespace) -> StudyOptions:
-    """What the shared options ask of the study."""
+def study_keywords(options: argparse.Namespace) -> StudyKeywords:
+    """What the shared options ask of the study, for functions of `roadmap.api`."""
     names = {field.name for field in fields(StudyOptions)}
-    given = {name: value for name, value in vars(options).items() if name in names}
-    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-    return StudyOptions(**given)
+    return cast("StudyKeywords", {name: value for name, value in vars(options).items() if name in names})
+
+
+def study_options(options: argparse.Namespace) -> StudyOptions:
+    return StudyOptions.of(study_keywords(options))
 
 
 def choose(options: argparse.Namespace) -> Selection:
     return Selection.of(study_options(options))
+
+
+@contextlib.contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Prints the analysis' own warnings as plain lines of the error output. Of use as a decorator too."""
+    from analysis.options import RunsWarning
+
+    with warnings.catch_warnings():
+        show_others = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if category is RunsWarning:
+                print(message, file=sys.stderr)
+            else:
+                show_others(message, category, filename, lineno, file, line)
+
+        warnings.simplefilter("always", RunsWarning)
+        warnings.showwarning = show
+        yield

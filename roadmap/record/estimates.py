@@ -10,6 +10,7 @@ from roadmap.data.dataset import Dataset
 from roadmap.design import Design, NamedModel
 from roadmap.files import InvalidFile, read_json
 from roadmap.network.cost import cost
+from roadmap.options import Selection
 from roadmap.recipe import Experiment
 from roadmap.record.folder import read_metrics, read_run
 from roadmap.serialization import MAX_NUMBER, suggest
@@ -39,6 +40,19 @@ class Speed:
         macs = cost(experiment.design, recipe.image_size, dataset.classes).macs
         images = recipe.epochs * (PASSES * dataset.train_images + dataset.test_images)
         return macs * images / self.of(experiment) / 3600
+
+
+def speed_for(selection: Selection, out: Path, device: str | None = None, throughput: float | None = None) -> Speed:
+    """As given, else as the runs below `out` measured it, else as the study has it.
+
+    On a cluster it is that of the profile's device; here that of whatever the newest runs were trained on. Raises
+    ValueError for a device that the study does not know, and for a throughput (multiply-adds a second) below 1.
+    """
+    if throughput is not None:
+        return speed_given(throughput)
+    default = (selection.cluster and selection.cluster.device) or selection.study.regime(selection.regime).device
+    measured = None if device else speed_measured(out, selection.regime, default if selection.cluster else None)
+    return measured or speed_of(selection.study, device or default)
 
 
 def speed_given(throughput: float) -> Speed:

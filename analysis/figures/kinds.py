@@ -1,0 +1,140 @@
+"""Each kind of figure: from options to the data that it shows, drawn. FIGURE_KINDS in analysis.options lists them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+
+from matplotlib.figure import Figure
+
+from analysis.attribution import attribution_of_runs
+from analysis.comparison import compare, published_beside, table_against
+from analysis.curves import curves_of_runs
+from analysis.figures.attribution import draw_interactions, draw_worths
+from analysis.figures.counterparts import draw_counterparts
+from analysis.figures.curves import draw_curves
+from analysis.figures.difference import draw_difference
+from analysis.figures.roadmap import draw_roadmap, draw_side_by_side
+from analysis.figures.tradeoff import draw_tradeoff
+from analysis.metrics import find_metric
+from analysis.options import FigureKind, FigureOptions, RunsWarning
+from analysis.results import Series, published_series, with_throughput
+from analysis.selected_runs import SelectedRuns, only_regime, selected_runs
+from analysis.tables.counterparts import pairs_of
+from analysis.tradeoff import BENCHED, published_tradeoff, tradeoff_of_runs
+from roadmap.options import Selection
+from roadmap.record.benchmarks import Measured, Quantity, measured, read_rounds, workload_of
+from roadmap.record.run import Run
+
+
+def draw(options: FigureOptions) -> Figure:
+    """Raises ValueError for an option that the figure leaves unused, and where there is nothing to draw."""
+    find_metric(options.metric)
+    options.check()
+    return DRAW[options.kind](options)
+
+
+def _roadmap(options: FigureOptions) -> Figure:
+    if options.published:
+        return _published_roadmap(options)
+    selected, metric = selected_runs(options), find_metric(options.metric)
+    if options.compare == "difference":
+        runs = only_regime(selected, "--compare difference")
+        return draw_difference(compare(runs.study, runs.results, options.against, metric), options.columns)
+    series = [runs.series(metric) for runs in selected]
+    if options.compare == "side-by-side":
+        published = [_published_beside(runs, own, options) for runs, own in zip(selected, series, strict=True)]
+        return draw_side_by_side(series, published, options.columns)
+    if options.throughput:
+        runs_by_rung = [{result.rung.name: result.run for result in runs.results} for runs in selected]
+        series = _with_throughput(series, runs_by_rung, options)
+    return draw_roadmap(series, options.columns)
+
+
+def _published_roadmap(options: FigureOptions) -> Figure:
+    regimes = _published_regimes(options)
+    series = [published_series(options.study.study(), regime) for regime in regimes]
+    if options.throughput:
+        selections = [Selection.of(replace(options.study, regime=regime)) for regime in regimes]
+        series = _with_throughput(series, [_runs_by_rung(selection) for selection in selections], options)
+    return draw_roadmap(series, options.columns)
+
+
+def _published_regimes(options: FigureOptions) -> Sequence[str]:
+    return [options.study.regime] if options.study.regime else options.study.study().published_regimes()
+
+
+def _published_beside(runs: SelectedRuns, own: Series, options: FigureOptions) -> Series:
+    return published_beside(runs.study, own, table_against(runs.study, runs.results[0], options.against))
+
+
+def _runs_by_rung(selection: Selection) -> dict[str, Run]:
+    return {rung.name: selection.run(rung) for rung in selection.rungs()}
+
+
+def _with_throughput(
+    series: Sequence[Series], networks: Sequence[Mapping[str, Run]], options: FigureOptions
+) -> list[Series]:
+    """With what `roadmap bench` measured of each rung's network. Raises ValueError where that is nothing."""
+    workloads = [{name: workload_of(run) for name, run in runs.items()} for runs in networks]
+    all_workloads = {workload for by_rung in workloads for workload in by_rung.values()}
+    speeds = _benchmarked("inference_images_per_second", all_workloads, options)
+    if speeds is None:
+        raise ValueError("no throughput of these networks has been measured: `roadmap bench` does that")
+    return [with_throughput(bars, by_rung, speeds) for bars, by_rung in zip(series, workloads, strict=True)]
+
+
+def _benchmarked(quantity: Quantity, workloads: Collection[str], options: FigureOptions) -> Measured | None:
+    return measured(read_rounds(options.folder()), quantity, workloads)
+
+
+def _tradeoff(options: FigureOptions) -> Figure:
+    x = options.x or "macs"
+    if options.published:
+        return draw_tradeoff(published_tradeoff(options.study.study(), _published_regimes(options), x), options.columns)
+    selected = selected_runs(options)
+    benchmarked = None
+    if x in BENCHED:
+        workloads = {workload_of(result.run) for runs in selected for result in runs.results if result.seeds}
+        benchmarked = _benchmarked(BENCHED[x], workloads, options)
+        if benchmarked and len(benchmarked.values) < len(workloads):
+            counts = f"{len(benchmarked.values)} of these {len(workloads)} networks"
+            message = f"`roadmap bench` has measured {counts}; the figure shows what was measured in training"
+            warnings.warn(message, RunsWarning, stacklevel=2)
+            benchmarked = None
+    titled = [(runs.title, runs.results) for runs in selected]
+    tradeoff = tradeoff_of_runs(selected[0].study, titled, x, find_metric(options.metric), benchmarked)
+    return draw_tradeoff(tradeoff, options.columns)
+
+
+def _curves(options: FigureOptions) -> Figure:
+    runs = only_regime(selected_runs(options), "--kind curves")
+    metric = find_metric(options.metric)
+    curves = curves_of_runs(runs.study, runs.title, runs.results, options.folder(), metric)
+    return draw_curves(curves, options.columns)
+
+
+def _attribution(options: FigureOptions) -> Figure:
+    draw_kind = draw_interactions if options.kind == "interactions" else draw_worths
+    title = Selection.of(options.study).title
+    return draw_kind(attribution_of_runs(options), find_metric(options.metric), title, options.columns)
+
+
+def _counterparts(options: FigureOptions) -> Figure:
+    selection = Selection.of(replace(options.study, references=options.study.references or "all"))
+    pairs = pairs_of(selection.context, _runs_by_rung(selection), read_rounds(options.folder()))
+    if not pairs:
+        command = f"roadmap bench --regime {selection.regime} --references convnext-t,swin-t"
+        raise ValueError(f"no ConvNeXt was measured with its counterpart by one command: {command}")
+    return draw_counterparts(pairs, selection.title, options.columns)
+
+
+DRAW: dict[FigureKind, Callable[[FigureOptions], Figure]] = {
+    "roadmap": _roadmap,
+    "tradeoff": _tradeoff,
+    "curves": _curves,
+    "attribution": _attribution,
+    "interactions": _attribution,
+    "counterparts": _counterparts,
+}

@@ -1,0 +1,119 @@
+"""How many seeds a study needs to see a difference, by the noise of its runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from analysis.metrics import Metric, find_metric
+from analysis.options import RunsOptions
+from analysis.results import judge_published, named_values
+from analysis.selected_runs import selected_runs
+from analysis.statistics import SIGNIFICANCE, Noise, detectable, noise_of, pooled_std, seeds_needed
+from roadmap.options import Selection
+from roadmap.record.estimates import speed_for
+from roadmap.text import many
+
+DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of the metric
+
+
+@dataclass(frozen=True)
+class SeedsNeeded:
+    """To see a difference with two-sided t tests at 5 %, four times in five."""
+
+    difference: float  # points of the metric
+    one_step: int | None  # seeds of each rung; none: more than anyone trains
+    all_steps: int | None  # seeds where all steps share the 5 %
+    device_hours: float | None  # of so many seeds of every rung
+
+
+@dataclass(frozen=True)
+class Power:
+    """What a study of these rungs can see."""
+
+    noise: Noise
+    source: str  # of the noise
+    steps: int  # that are judged
+    needed: tuple[SeedsNeeded, ...]
+    hours_source: str  # what the device-hours are estimated from
+    seeds: int = 0  # that each rung has been trained with, at least
+    detectable_one: float | None = None  # points that so many seeds show, of one step; none of a single seed
+    detectable_all: float | None = None  # where all steps share the 5 %
+
+
+@dataclass(frozen=True)
+class _KnownNoise:
+    noise: Noise
+    source: str
+    seeds: int = 0
+
+
+def power_of_study(
+    options: RunsOptions, differences: Sequence[float] = DIFFERENCES, noise: float | None = None
+) -> Power:
+    """By the given noise, one standard deviation in points; else by that of the runs, else by what the paper prints.
+
+    Raises ValueError for a difference of 0, for a negative noise, and where nothing shows what the noise is.
+    """
+    metric, selection = find_metric(options.metric), Selection.of(options.study)
+    for difference in differences:
+        if not math.isfinite(difference) or difference == 0:
+            raise ValueError(f"--difference must be a number other than 0 (got {difference:g})")
+    rungs = [rung for rung in selection.rungs() if not rung.no_effect]
+    known = _given(noise) if noise is not None else _of_runs(options, selection, metric) or _of_paper(selection, metric)
+    steps = max(1, sum(rung.parent is not None for rung in rungs))
+    speed = speed_for(selection, options.folder())
+    hours = sum(speed.device_hours(rung.experiment, selection.dataset) for rung in rungs)
+    needed = tuple(_needed(difference, known.noise, steps, hours) for difference in differences)
+    power = Power(known.noise, known.source, steps, needed, speed.source, known.seeds)
+    if known.seeds < 2:
+        return power
+    one, all_steps = (detectable(known.seeds, known.noise, SIGNIFICANCE / count) for count in (1, steps))
+    return replace(power, detectable_one=one, detectable_all=all_steps)
+
+
+def _needed(difference: float, noise: Noise, steps: int, hours: float) -> SeedsNeeded:
+    """`hours` are those of one seed of every rung."""
+    one, all_steps = (_seeds(difference, noise, SIGNIFICANCE / count) for count in (1, steps))
+    return SeedsNeeded(difference, one, all_steps, None if all_steps is None else all_steps * hours)
+
+
+def _seeds(difference: float, noise: Noise, significance: float) -> int | None:
+    try:
+        return seeds_needed(difference, noise, significance)
+    except ValueError:  # more than MOST_SEEDS
+        return None
+
+
+def _given(noise: float) -> _KnownNoise:
+    if not (math.isfinite(noise) and noise >= 0):
+        raise ValueError(f"--noise must be 0 or more (got {noise:g})")
+    return _KnownNoise(Noise(noise, 0), "as given")
+
+
+def _of_runs(options: RunsOptions, selection: Selection, metric: Metric) -> _KnownNoise | None:
+    """None where no rung has two finished runs."""
+    try:
+        (runs,) = selected_runs(replace(options, study=replace(options.study, regime=selection.regime)))
+    except ValueError:
+        return None
+    noise = noise_of(named_values(runs.results, metric))
+    if noise is None:
+        return None
+    counts = [count for result in runs.results if (count := len(result.values(metric)))]
+    source = f"{many(sum(counts), 'run')} of {selection.regime}, about {noise.freedom:.0f} degrees of freedom"
+    return _KnownNoise(noise, source, min(counts))
+
+
+def _of_paper(selection: Selection, metric: Metric) -> _KnownNoise:
+    regime = selection.study.regime(selection.regime)
+    is_papers = regime.published and selection.context.data == regime.data and metric.published
+    judged = judge_published(selection.study, selection.regime).values() if is_papers else ()
+    pooled = pooled_std(judgement.sample for judgement in judged if judgement.sample)
+    if pooled:
+        return _KnownNoise(Noise(*pooled), f"the deviations that the paper prints, {pooled[1]} degrees of freedom")
+    raise ValueError(
+        f"the noise of {selection.regime} is not known: no rung has two finished runs, and the paper prints none; "
+        "give --noise, or train some with --seeds 3"
+    )

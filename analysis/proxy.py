@@ -1,0 +1,87 @@
+"""Whether a cheap study orders the steps as another does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from analysis.metrics import TOP1, Metric, find_metric
+from analysis.options import RunsOptions
+from analysis.selected_runs import selected_runs
+from analysis.statistics import RankCorrelation, rank_correlation
+from analysis.tables.ladder import published_judged, study_table
+from roadmap.study.schema import Study
+
+FEWEST_STEPS = 4
+COLUMNS = {"rung", "change", "adopted", "metric"}  # that a file of another study must have
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """The steps that two studies have in common, and how alike the two order them."""
+
+    steps: pd.DataFrame  # rung, change_here, change_there (above 0: for the better), rank_here, rank_there
+    correlation: RankCorrelation
+    metric: Metric  # here
+    other_metric: Metric
+
+
+def proxy_of(options: RunsOptions, against: str) -> Proxy:
+    """`against` is a regime, of whose published table it is, or a CSV file that `roadmap table` wrote.
+
+    Raises ValueError where no run has finished, for a file that is no such table, and for fewer than four steps.
+    """
+    metric = find_metric(options.metric)
+    regime = options.study.regime or options.study.study().defaults.regime
+    (runs,) = selected_runs(replace(options, study=replace(options.study, regime=regime)))
+    here = _changes(study_table(runs.study, runs.results, metric), metric)
+    other, other_metric = _other_study(runs.study, against)
+    there = _changes(other, other_metric)
+    shared = [rung for rung in here if rung in there]
+    if len(shared) < FEWEST_STEPS:
+        counts = f"{len(shared)} steps were changed in both studies; {FEWEST_STEPS} or more are needed"
+        raise ValueError(f"{against}: {counts}")
+    changes_here, changes_there = ([changes[rung] for rung in shared] for changes in (here, there))
+    steps = {
+        "rung": shared,
+        "change_here": changes_here,
+        "change_there": changes_there,
+        "rank_here": _ranks(changes_here),
+        "rank_there": _ranks(changes_there),
+    }
+    return Proxy(pd.DataFrame(steps), rank_correlation(changes_here, changes_there), metric, other_metric)
+
+
+def _changes(table: pd.DataFrame, metric: Metric) -> dict[str, float]:
+    """By rung, for the better above 0: of the adopted ones, where both it and the rung before have finished.
+
+    Variants that were tried beside an adopted one are no steps of their own.
+    """
+    known = table.dropna(subset=["change"])
+    known = known[known["adopted"].astype(bool)]
+    sign = 1.0 if metric.higher_is_better else -1.0
+    return dict(zip(known["rung"], sign * known["change"].astype(float), strict=True))
+
+
+def _other_study(study: Study, against: str) -> tuple[pd.DataFrame, Metric]:
+    """Its table, with its metric."""
+    if not re.search(r"\.csv$", against, re.IGNORECASE):
+        return published_judged(study, against), TOP1
+    try:
+        table = pd.read_csv(against)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--against {against}: {error}") from None
+    if missing := COLUMNS - set(table.columns) or ({"a row"} if table.empty else set()):
+        raise ValueError(f"--against {against}: no {sorted(missing)[0]!r} in it; `roadmap table -o FILE.csv` has it")
+    if not pd.api.types.is_numeric_dtype(table["change"]):
+        raise ValueError(f"--against {against}: 'change' must be numbers")
+    return table, find_metric(str(table["metric"].iloc[0]))
+
+
+def _ranks(values: Sequence[float]) -> list[int]:
+    """1 for the largest."""
+    order = sorted(values, reverse=True)
+    return [order.index(value) + 1 for value in values]

@@ -1,0 +1,82 @@
+"""The runs that options select, a regime at a time: what tables, figures and the report show."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.collection import collect
+from analysis.metrics import Metric
+from analysis.options import RunsOptions, RunsWarning
+from analysis.results import Result, Series, results_of, series_of_runs
+from roadmap.options import Selection, StudyOptions
+from roadmap.study.schema import Study
+from roadmap.text import many
+
+
+@dataclass(frozen=True)
+class SelectedRuns:
+    """The selected rungs of a regime, with the results of their runs."""
+
+    selection: Selection
+    results: list[Result]
+
+    @property
+    def study(self) -> Study:
+        return self.selection.study
+
+    @property
+    def title(self) -> str:
+        return self.selection.title
+
+    @property
+    def label(self) -> str:
+        """What differs from the regime as it stands in the study, but for the data."""
+        return ", ".join(self.selection.differences)
+
+    def series(self, metric: Metric) -> Series:
+        return series_of_runs(self.study, self.results, self.label, metric)
+
+
+def selected_runs(options: RunsOptions) -> list[SelectedRuns]:
+    """Of the given regime, else of each that has finished or diverged runs, in the study's order.
+
+    Warns of folders that are not counted. Raises ValueError where no run has finished.
+    """
+    out = options.folder()
+    table = collect(out)
+    selected = regimes_with_runs(options.study, table, out)
+    foreign = [str(why) for why in table.loc[table["state"] == "foreign", "why"]]
+    if not selected:
+        what = options.study.regime or "any regime"
+        also = f"; not counted: {foreign[0]}" if foreign else ""
+        raise ValueError(f"{out}: no finished run of {what} as set here (`roadmap run` makes some){also}")
+    if foreign:
+        count = many(len(foreign), "folder")
+        warnings.warn(f"not counted: {count} (`roadmap collect` lists them)", RunsWarning, stacklevel=2)
+    return selected
+
+
+def regimes_with_runs(
+    options: StudyOptions, table: pd.DataFrame, out: Path, *, begun: bool = False
+) -> list[SelectedRuns]:
+    """Those regimes that have finished or diverged runs in `table` (of `collect`), or, if wanted, begun ones."""
+    # Settings may fit one regime alone, so that those without any run are not even composed.
+    study, selected = options.study(), []
+    for regime in [options.regime] if options.regime else [name for name in study.regimes if (out / name).is_dir()]:
+        selection = Selection.of(replace(options, regime=regime))
+        results = results_of([(rung, selection.run(rung)) for rung in selection.rungs()], table)
+        if any(result.seeds or (result.unfinished if begun else result.diverged_seeds) for result in results):
+            selected.append(SelectedRuns(selection, results))
+    return selected
+
+
+def only_regime(selected: Sequence[SelectedRuns], option: str) -> SelectedRuns:
+    """Raises ValueError where there are several."""
+    if len(selected) > 1:
+        raise ValueError(f"{option} takes one regime (got {len(selected)}); choose it by --regime")
+    return selected[0]

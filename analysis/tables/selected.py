@@ -1,0 +1,67 @@
+"""The tables that options ask for, one a regime: of runs, of the paper, or of other distributions of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import pandas as pd
+
+from analysis.metrics import find_metric
+from analysis.options import TableOptions
+from analysis.selected_runs import selected_runs
+from analysis.tables import ladder, robustness
+
+
+@dataclass(frozen=True)
+class TitledTable:
+    title: str
+    data: pd.DataFrame  # in full precision
+    render: Callable[[pd.DataFrame], pd.DataFrame]  # to words and rounded numbers
+    remarks: Sequence[str]  # what a reader should know, in sentences
+
+    def written(self, form: str) -> str:
+        """As analysis.tables.ladder.written."""
+        return ladder.written(self.data, form, self.render, self.title)
+
+
+def tables_of(options: TableOptions) -> list[TitledTable]:
+    """Raises ValueError for an option that the table leaves unused, and where there is nothing to show."""
+    metric = find_metric(options.metric)
+    options.check()
+    if options.robustness:
+        return _robustness(options)
+    if options.published:
+        study = options.study.study()
+        regimes = [options.study.regime] if options.study.regime else study.published_regimes()
+        title = "{}, as published"
+        tables = {title.format(study.regime(name).title): ladder.published_judged(study, name) for name in regimes}
+    else:
+        tables = {runs.title: ladder.study_table(runs.study, runs.results, metric) for runs in selected_runs(options)}
+    render = partial(ladder.rendered, metric=metric)
+    return [TitledTable(title, table, render, ladder.remarks(table)) for title, table in tables.items()]
+
+
+def _robustness(options: TableOptions) -> list[TitledTable]:
+    out = options.folder()
+    tables = {runs.title: robustness.robustness_table(runs.results, out) for runs in selected_runs(options)}
+    tables = {title: table for title, table in tables.items() if table["runs"].any()}
+    if not tables:
+        raise ValueError(f"{out}: no run was evaluated on other images (roadmap evaluate RUN --data imagenet-a=PATH)")
+    return [
+        TitledTable(title, table, robustness.rendered, robustness.remarks(table)) for title, table in tables.items()
+    ]
+
+
+def as_one(tables: Sequence[TitledTable]) -> pd.DataFrame:
+    """All rows, with the title of their table as the column `study`."""
+    rows = [{"study": table.title, **row} for table in tables for row in table.data.to_dict("records")]
+    return pd.DataFrame(rows)
+
+
+def written(tables: Sequence[TitledTable], form: str) -> str:
+    """One below the other, each as `TitledTable.written`. Raises ValueError for several in a CSV file."""
+    if form == "csv" and len(tables) > 1:
+        raise ValueError("a CSV file holds one regime: choose with --regime")
+    return "\n".join(table.written(form) for table in tables)

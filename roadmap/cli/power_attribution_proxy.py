@@ -1,0 +1,160 @@
+"""power, attribution and proxy: what the runs can show, and what a study would have to be to show it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from roadmap.cli.options import add_run_options, choose, study_keywords, warnings_as_lines
+from roadmap.text import many, table
+
+if TYPE_CHECKING:
+    from analysis.attribution import Attribution
+    from analysis.metrics import Metric
+
+
+def add_verbs(verbs: Any) -> None:
+    parser = verbs.add_parser("power", help="how many seeds it takes to see a difference")
+    parser.add_argument(
+        "--difference",
+        type=float,
+        action="append",
+        metavar="POINTS",
+        help="to be seen, in points of the metric; may be repeated (default: 0.1, 0.2, 0.5, 1)",
+    )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        metavar="POINTS",
+        help="standard deviation of a run (default: as the runs have it; before there are any, as the paper prints it)",
+    )
+    add_run_options(parser)
+    parser.set_defaults(function=show_power)
+
+    parser = verbs.add_parser("attribution", help="what each step is worth in other orders than the paper's")
+    add_run_options(parser)
+    parser.set_defaults(function=show_attribution)
+
+    parser = verbs.add_parser("proxy", help="whether a cheap study orders the steps as another does")
+    parser.add_argument(
+        "--against",
+        default="resnet-50",
+        metavar="STUDY",
+        help="a regime's published table (default: resnet-50), or a CSV file that `roadmap table` wrote",
+    )
+    add_run_options(parser)
+    parser.set_defaults(function=show_proxy)
+
+
+def show_power(options: argparse.Namespace) -> int:
+    from analysis.statistics import MOST_SEEDS
+    from analysis.tables.ladder import hours
+    from roadmap.api import power
+
+    study = study_keywords(options)
+    with warnings_as_lines():
+        result = power(options.out, differences=options.difference, noise=options.noise, metric=options.metric, **study)
+    noise, steps = result.noise, many(result.steps, "step")
+    interval = noise.interval and " to ".join(f"{end:.3g}" for end in noise.interval)
+    kind = "of the change between two runs of one seed" if noise.paired else "of a run"
+    print(f"noise: {noise.std:.3g}, one standard deviation {kind}" + (f" (95 %: {interval})" if interval else ""))
+    print(f"source: {result.source}\n")
+    rows = [
+        [
+            f"{needed.difference:g}",
+            *(str(seeds or f"over {MOST_SEEDS}") for seeds in (needed.one_step, needed.all_steps)),
+            "-" if needed.device_hours is None else hours(needed.device_hours),
+        ]
+        for needed in result.needed
+    ]
+    print(table(["difference", "seeds, for one step", f"seeds, for {steps}", "device-hours for all"], rows))
+    tests = "of pairs" if noise.paired else "of two groups"
+    print(f"\nTwo-sided t tests {tests} at 5 % that see it four times in five; several steps share the 5 %.")
+    print(f"Device-hours: {result.hours_source}.")
+    if result.seeds > 1:
+        visible = f"{result.detectable_one:.3g} for one step, {result.detectable_all:.3g} for {steps}"
+        print(f"With {result.seeds} seeds the smallest differences seen are {visible}.")
+    return 0
+
+
+def show_attribution(options: argparse.Namespace) -> int:
+    from analysis.metrics import find_metric
+    from roadmap.api import attribution
+
+    result = attribution(options.out, metric=options.metric, **study_keywords(options))
+    metric = find_metric(options.metric)
+    print(f"{choose(options).title}: {metric.title}\n\n{_effects(result, metric)}\n")
+    known = [effect.shapley for effect in result.worths if effect.shapley is not None]
+    digits = metric.decimals + 1
+    if known:
+        print(f"All steps together: {result.total:+.{digits}f}. The Shapley values sum to {sum(known):+.{digits}f}.")
+        print("The two differ by noise, and where random orders end in other networks than the study's order.")
+    if result.missing:
+        print(f"Left out: {many(result.missing, 'rung')} of the random orders without a finished run;")
+        print(f"{result.diverged or 'none'} of them diverged. That flatters the steps that fail.")
+    if len(known) < len(result.worths):
+        print("A Shapley value takes two random orders or more: roadmap run --ablation orders:20")
+    print("\n" + _pairs(result, metric))
+    return 0
+
+
+def _effects(result: Attribution, metric: Metric) -> str:
+    from analysis.tables.ladder import interval, signed
+
+    digits = metric.decimals + 1
+    rows = [
+        [
+            effect.step,
+            signed(effect.shapley, digits),
+            interval(effect.interval, digits),
+            str(effect.orders),
+            *(signed(change, digits) for change in (effect.on_path, effect.alone, effect.left_out)),
+        ]
+        for effect in result.worths
+    ]
+    header = ["step", "Shapley value", "95 % interval", "orders", "in the paper's order", "alone", "taken out"]
+    return table(header, rows)
+
+
+def _pairs(result: Attribution, metric: Metric) -> str:
+    from analysis.tables.ladder import interval, signed
+
+    count = len(result.interactions)
+    if not count:
+        unknowns = 1 + len(result.steps) * (len(result.steps) + 1) // 2
+        return f"Pairs can't be told apart: more than {unknowns} sets of steps are needed (--ablation orders:N)."
+    proven = sorted((pair for pair in result.interactions if pair.verdict != "within noise"), key=lambda pair: pair.p)
+    if not proven:
+        return f"Of {count} pairs none helps or hinders beyond the noise."
+    digits = metric.decimals + 1
+    rows = [
+        [pair.first, pair.second, pair.verdict, signed(pair.value, digits), interval(pair.interval, digits)]
+        for pair in proven
+    ]
+    counts = f"{len(proven)} of {count} pairs; the others are within the noise."
+    return table(["step", "and", "they", "by", "95 % interval"], rows) + "\n\n" + counts
+
+
+def show_proxy(options: argparse.Namespace) -> int:
+    from analysis.statistics import SIGNIFICANCE
+    from analysis.tables.ladder import interval, p_text, signed
+    from roadmap.api import proxy
+
+    with warnings_as_lines():
+        result = proxy(options.out, against=options.against, metric=options.metric, **study_keywords(options))
+    digits, other_digits = result.metric.decimals + 1, result.other_metric.decimals + 1
+    rows = [
+        [rung, signed(here, digits), signed(there, other_digits), str(rank_here), str(rank_there)]
+        for rung, here, there, rank_here, rank_there in result.steps.itertuples(index=False)
+    ]
+    print(table(["rung", "change here", f"in {options.against}", "rank here", "there"], rows))
+    correlation = result.correlation
+    within = f" (95 %: {interval(correlation.interval, 2)})" if correlation.interval else ""
+    print(f"\nKendall's tau {correlation.tau:+.2f}{within}, p {p_text(correlation.p)}, of {correlation.n} steps.")
+    if correlation.p >= SIGNIFICANCE:
+        print("That can't be told from chance: by these steps, the one study does not stand in for the other.")
+    elif correlation.tau > 0:
+        print("The two order the steps more alike than chance would: 1 would be the same order, 0 an unrelated one.")
+    else:
+        print("The two order the steps more unlike than chance would: -1 would be the reverse order.")
+    return 0
