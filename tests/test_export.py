@@ -14,7 +14,7 @@ import torch
 
 import roadmap
 from roadmap.cli import main
-from runner.measure.export import read_trained
+from runner.measure.trained import read_trained
 from tests.helpers import ROOT
 from tests.helpers.command import run_here
 from tests.helpers.once import once

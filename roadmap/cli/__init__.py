@@ -26,7 +26,7 @@ VERBS = {
     "questions": ("power", "attribution", "proxy"),
     "bench": ("bench",),
     "data": ("data",),
-    "networks": ("export",),
+    "export": ("export",),
     "evaluation": ("evaluate",),
 }
 
