@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from roadmap.api import bench, bench_data, check_packed, diff, estimate, evaluate, export, pack, rungs, show
     from roadmap.design import Block, Conv, Design, Downsampling, NamedModel, Stem
     from roadmap.network.cost import Cost, cost
     from roadmap.network.library_models import model
@@ -36,18 +37,40 @@ __all__ = [
     "Rung",
     "Stem",
     "Step",
+    "bench",
+    "bench_data",
     "build",
+    "check_packed",
     "compose",
     "cost",
+    "diff",
+    "estimate",
+    "evaluate",
+    "export",
     "ladder",
     "load_timm",
     "load_torchvision",
     "mixer",
     "model",
+    "pack",
+    "rungs",
+    "show",
     "step",
 ]
 
 _MODULES = {
+    "roadmap.api": (
+        "bench",
+        "bench_data",
+        "check_packed",
+        "diff",
+        "estimate",
+        "evaluate",
+        "export",
+        "pack",
+        "rungs",
+        "show",
+    ),
     "roadmap.design": ("Block", "Conv", "Design", "Downsampling", "NamedModel", "Stem"),
     "roadmap.network.cost": ("Cost", "cost"),
     "roadmap.network.library_models": ("model",),

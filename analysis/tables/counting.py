@@ -20,6 +20,7 @@ from roadmap.record.estimates import rung_cost
 from roadmap.serialization import to_data
 from roadmap.study.references import REFERENCE, as_published
 from roadmap.study.rungs import Rung
+from roadmap.text import count
 
 ROUNDING = 0.0101  # GMACs: by so much a figure of two decimals may differ
 
@@ -100,3 +101,44 @@ def _count_record(counted: Counted) -> dict[str, Any]:
     ours, percent_off = counted.ours, round(counted.off, 3)
     counts = {"parameters": ours.parameters, "macs": ours.macs, "percent_off": percent_off}
     return counts | {"published": to_data(counted.published)}
+
+
+def rung_table(rungs: Sequence[CountedRung], *, published: bool) -> tuple[list[str], list[list[str]]]:
+    """The header, and a line of text for each rung; with the paper's columns where a table of its regime is published."""
+    header = ["rung", "group", "parameters", "MACs"]
+    header += ["published top-1 %", "published GFLOPs"] if published else []
+    return header, [_rung_cells(row, published) for row in rungs]
+
+
+def _rung_cells(counted: CountedRung, published: bool) -> list[str]:
+    rung, row = counted.rung, counted.published
+    name = (rung.name if rung.adopted else f"({rung.name})") + (": no effect" if rung.no_effect else "")
+    cells = [name, rung.group, f"{counted.cost.parameters / 1e6:.2f} M", count(counted.cost.macs)]
+    if not published:
+        return cells
+    if row is None:
+        return [*cells, "", ""]
+    spread = "" if row.top1_std is None else f" ±{row.top1_std:.2f}"
+    return [*cells, f"{row.top1_mean:.2f}{spread}", f"{row.gmacs:.2f}" + (" *" if counted.misprinted else "")]
+
+
+def published_count_table(counts: Sequence[Counted]) -> tuple[list[str], list[list[str]]]:
+    """The header, and a line of text for each reference and image size."""
+    header = ["reference", "pixels", "parameters", "published", "GMACs", "published", "difference"]
+    header += ["published top-1 %", "images/s of a V100"]
+    return header, [_published_cells(counted) for counted in counts]
+
+
+def _published_cells(counted: Counted) -> list[str]:
+    ours, theirs = counted.ours, counted.published
+    return [
+        counted.name,
+        str(theirs.image_size),
+        f"{ours.parameters / 1e6:.2f} M",
+        f"{theirs.parameters / 1e6:.{0 if theirs.parameters > 1e7 else 1}f} M",
+        f"{ours.macs / 1e9:.2f}",
+        f"{theirs.gmacs:.{1 if theirs.gmacs >= 1 else 2}f}",
+        f"{counted.off:+.1f} %",
+        f"{theirs.top1:.1f}" + (" *" if theirs.pretraining else " †" if theirs.stated_by else ""),
+        "" if theirs.throughput is None else f"{theirs.throughput:.1f}",
+    ]

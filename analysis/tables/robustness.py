@@ -14,7 +14,7 @@ from analysis.published import Robustness, alexnet_errors, published_robustness
 from analysis.results import Result
 from analysis.statistics import Sample
 from analysis.tables.ladder import spread
-from roadmap.data.robustness import CORRUPTIONS, EXTRA, SEVERITIES, SHIFTS, Evaluation, Shifted, read_evaluations
+from roadmap.data.robustness import CORRUPTIONS, EXTRA, SEVERITIES, SHIFTS, Evaluation, Shift, Shifted, read_evaluations
 from roadmap.serialization import to_data
 
 COLUMNS = {"imagenet-c": "C (mCE)", "imagenet-a": "A", "imagenet-r": "R", "imagenet-sketch": "Sketch"}
@@ -71,6 +71,30 @@ def corruption_rows(evaluations: Iterable[Evaluation]) -> list[CorruptionRow]:
         )
         for name, errors in errors_of(evaluations).items()
     ]
+
+
+def corruption_table(evaluations: Iterable[Evaluation]) -> tuple[list[str], list[list[str]]]:
+    """The header, and a line of text for each corruption."""
+
+    def cell(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1f}"
+
+    lines = []
+    for row in corruption_rows(evaluations):
+        errors = [row.errors.get(severity) for severity in SEVERITIES]
+        lines.append([row.corruption, *map(cell, (*errors, row.mean, row.alexnet, row.ce))])
+    return ["corruption", *SEVERITIES, "mean", "AlexNet", "CE"], lines
+
+
+def published_table(name: str, shift: Shift) -> tuple[list[str], list[list[str]]]:
+    """The paper's Table 8, of one set: the header, and a line of text for each model that has a figure."""
+    lines = [
+        [row.model, row.pretraining or "-", str(row.image_size), f"{row.worth['clean']:.1f}", f"{worth:.1f}"]
+        for row in published_robustness()
+        if (worth := row.worth[name]) is not None
+    ]
+    unit = "mCE" if shift.corrupted else "top-1"
+    return ["model", "trained on, beside ImageNet", "pixels", "clean top-1", f"{shift.title} {unit}"], lines
 
 
 def incomplete_corruptions(evaluations: Iterable[Evaluation]) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,6 @@ from roadmap.text import count, duration, outline, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from analysis.tables.counting import Counted, CountedRung
 
 speed = speed_for  # for the verbs that import it from here
 
@@ -62,7 +59,7 @@ def add_verbs(verbs: Any) -> None:
 
 
 def list_rungs(options: argparse.Namespace) -> int:
-    from analysis.tables.counting import count_rungs
+    from analysis.tables.counting import count_rungs, published_count_table, rung_table
 
     selection = choose(options)
     rungs = count_rungs(selection)
@@ -70,51 +67,18 @@ def list_rungs(options: argparse.Namespace) -> int:
         print(json.dumps([rung.record for rung in rungs], indent=2))
         return 0
     published = selection.study.regime(selection.regime).published is not None
-    header = ["rung", "group", "parameters", "MACs"]
-    header += ["published top-1 %", "published GFLOPs"] if published else []
-    print(table(header, [_cells(rung, published) for rung in rungs]))
+    print(table(*rung_table(rungs, published=published)))
     notes = ["(…) tried, not adopted"] if not all(rung.rung.adopted for rung in rungs) else []
     if any(rung.misprinted for rung in rungs):
         notes.append("* printed so in the paper; the network itself has what stands under MACs")
     print("\n".join(["", *notes] if notes else []))
     if counts := [counted for rung in rungs for counted in rung.as_published]:
-        _print_published_counts(counts)
+        print(table(*published_count_table(counts)))
+        notes = ["* pre-trained on ImageNet-22K"] if any(row.published.pretraining for row in counts) else []
+        if any(row.published.stated_by for row in counts):
+            notes.append("† not in the paper: as torchvision states it")
+        print("\n".join(["", *notes]))
     return 0
-
-
-def _cells(counted: CountedRung, published: bool) -> list[str]:
-    rung, row = counted.rung, counted.published
-    name = (rung.name if rung.adopted else f"({rung.name})") + (": no effect" if rung.no_effect else "")
-    cells = [name, rung.group, f"{counted.cost.parameters / 1e6:.2f} M", count(counted.cost.macs)]
-    if not published:
-        return cells
-    if row is None:
-        return [*cells, "", ""]
-    spread = "" if row.top1_std is None else f" ±{row.top1_std:.2f}"
-    return [*cells, f"{row.top1_mean:.2f}{spread}", f"{row.gmacs:.2f}" + (" *" if counted.misprinted else "")]
-
-
-def _print_published_counts(counts: Sequence[Counted]) -> None:
-    header = ["reference", "pixels", "parameters", "published", "GMACs", "published", "difference"]
-    print(table([*header, "published top-1 %", "images/s of a V100"], [_published_cells(row) for row in counts]))
-    notes = ["* pre-trained on ImageNet-22K"] if any(row.published.pretraining for row in counts) else []
-    notes += ["† not in the paper: as torchvision states it"] if any(row.published.stated_by for row in counts) else []
-    print("\n".join(["", *notes]))
-
-
-def _published_cells(counted: Counted) -> list[str]:
-    ours, theirs = counted.ours, counted.published
-    return [
-        counted.name,
-        str(theirs.image_size),
-        f"{ours.parameters / 1e6:.2f} M",
-        f"{theirs.parameters / 1e6:.{0 if theirs.parameters > 1e7 else 1}f} M",
-        f"{ours.macs / 1e9:.2f}",
-        f"{theirs.gmacs:.{1 if theirs.gmacs >= 1 else 2}f}",
-        f"{counted.off:+.1f} %",
-        f"{theirs.top1:.1f}" + (" *" if theirs.pretraining else " †" if theirs.stated_by else ""),
-        "" if theirs.throughput is None else f"{theirs.throughput:.1f}",
-    ]
 
 
 def show_rung(options: argparse.Namespace) -> int:

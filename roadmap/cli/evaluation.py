@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.export import add_weights, warn_if_unfinished
 from roadmap.cli.options import add_study_options, study_options
-from roadmap.data.robustness import FILE, SEVERITIES, Evaluation, Shifted, imagenet_classes
+from roadmap.data.robustness import FILE, Evaluation, Shifted, imagenet_classes
 from roadmap.options import StudyOptions
 from roadmap.text import many, table
 
@@ -102,19 +102,11 @@ def _print_accuracy(trained: Trained, shifted: Shifted, evaluations: Sequence[Ev
 
 
 def _print_corruptions(trained: Trained, shifted: Shifted, evaluations: Sequence[Evaluation]) -> None:
-    from analysis.tables.robustness import corruption_rows, errors_of, incomplete_corruptions, mean_corruption_error
+    from analysis.tables.robustness import corruption_table, errors_of, incomplete_corruptions, mean_corruption_error
 
-    def cell(value: float | None) -> str:
-        return "-" if value is None else f"{value:.1f}"
-
-    rows = [
-        [row.corruption, *(cell(row.errors.get(severity)) for severity in SEVERITIES)]
-        + [cell(row.mean), cell(row.alexnet), cell(row.ce)]
-        for row in corruption_rows(evaluations)
-    ]
     images = sum(result.images for result in evaluations)
     print(f"{trained.run.name} on {images:,} images of {shifted.title}: errors, %\n")
-    print(table(["corruption", *SEVERITIES, "mean", "AlexNet", "CE"], rows) + "\n")
+    print(table(*corruption_table(evaluations)) + "\n")
     mce = mean_corruption_error(errors_of(evaluations))
     if mce is None:
         missing = ", ".join(incomplete_corruptions(evaluations))
@@ -125,18 +117,12 @@ def _print_corruptions(trained: Trained, shifted: Shifted, evaluations: Sequence
 
 def _print_published(trained: Trained, shifted: Shifted) -> None:
     """The paper's Table 8, beside it."""
-    from analysis.published import published_robustness
+    from analysis.tables.robustness import published_table
 
     shift, run = shifted.shift, trained.run
     if shift is None:
         return
-    rows = [
-        [row.model, row.pretraining or "-", str(row.image_size), f"{row.worth['clean']:.1f}", f"{worth:.1f}"]
-        for row in published_robustness()
-        if (worth := row.worth[shifted.name]) is not None
-    ]
-    unit = "mCE" if shift.corrupted else "top-1"
     print(f"\nAs published (Table 8 of the paper, %; {shift.title} is of {shift.source}):\n")
-    print(table(["model", "trained on, beside ImageNet", "pixels", "clean top-1", f"{shift.title} {unit}"], rows))
+    print(table(*published_table(shifted.name, shift)))
     if run.dataset.classes != len(imagenet_classes()):
         print(f"\nTheirs are of ImageNet's 1,000 classes, {run.name} of {run.dataset.classes}: they do not compare.")

@@ -44,7 +44,7 @@ class HeldOut:
 
 
 def shifted_data(options: StudyOptions) -> tuple[StudyOptions, Shifted | None]:
-    """The shifted images that `--data` means, and the options without them: the network is of the data it is trained on.
+    """The shifted images that `--data` means, and the options without them, which the network is not of.
 
     None where `--data` is absent, or a data set with training images. Raises ValueError for a folder of another shape.
     """
