@@ -104,7 +104,7 @@ def _count_record(counted: Counted) -> dict[str, Any]:
 
 
 def rung_table(rungs: Sequence[CountedRung], *, published: bool) -> tuple[list[str], list[list[str]]]:
-    """The header, and a line of text for each rung; with the paper's columns where a table of its regime is published."""
+    """The header, and a line of text for each rung; with the paper's columns where it has the regime."""
     header = ["rung", "group", "parameters", "MACs"]
     header += ["published top-1 %", "published GFLOPs"] if published else []
     return header, [_rung_cells(row, published) for row in rungs]

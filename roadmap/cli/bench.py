@@ -163,7 +163,7 @@ def _figure_command(selection: Selection, options: argparse.Namespace) -> str:
 
 def bench_data(options: argparse.Namespace) -> int:
     for name in NETWORKS_ONLY:
-        if getattr(options, name) not in (None, False):
+        if (value := getattr(options, name)) is not None and value is not False:
             raise ValueError(f"--{name.replace('_', '-')} applies to bench networks only")
     from runner.measure.plan import check_clock
 
