@@ -72,7 +72,10 @@ def bench_networks(options: argparse.Namespace) -> int:
     how = BenchOptions(**{name: getattr(options, name) for name in names})
     study = study_options(options)
     selection, out = Selection.of(study), study.out(options.out)
-    _check_output(options.output or ())
+    if options.output:
+        from analysis.figures import prepare_files
+
+        prepare_files(options.output)
     runs = distinct_networks(selection)
     plan = make_plan(runs, selection.execution, how)
     out.mkdir(parents=True, exist_ok=True)
@@ -84,9 +87,8 @@ def bench_networks(options: argparse.Namespace) -> int:
                 report(f"{measurement.run.rung}, round {measurement.number} of {plan.rounds}: {measurement}")
     except (KeyboardInterrupt, SystemExit):
         kept = any(measurement.result for measurement in measurements)
-        print(
-            f"stopped: {f'measurements are kept in {out / FILE}' if kept else 'nothing was measured'}", file=sys.stderr
-        )
+        state = f"measurements are kept in {out / FILE}" if kept else "nothing was measured"
+        print(f"stopped: {state}", file=sys.stderr)
         raise
     finally:
         rows = _print_rates(selection, measurements, in_json=options.json)
@@ -99,16 +101,6 @@ def bench_networks(options: argparse.Namespace) -> int:
         _print_pairs(selection, rows, options)
         print(f"Kept in {out / FILE}." + _figure_command(selection, options))
     return FAILED if any(measurement.failure for measurement in measurements) else 0
-
-
-def _check_output(paths: Sequence[Path]) -> None:
-    """Raises ValueError or OSError for what can't be written, before anything is measured."""
-    if paths:
-        from analysis.figures import check_suffixes
-
-        check_suffixes(paths)
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _print_rates(selection: Selection, measurements: Sequence[Measurement], *, in_json: bool) -> list[MeasuredRung]:

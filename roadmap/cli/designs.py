@@ -6,18 +6,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from roadmap.cli.options import add_study_options, choose
-from roadmap.design import Design
 from roadmap.recipe import changes
 from roadmap.record.estimates import Estimate, estimate, rung_cost, speed_for
 from roadmap.serialization import to_data
 from roadmap.study.rungs import Rung
 from roadmap.text import count, duration, outline, table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 speed = speed_for  # for the verbs that import it from here
 
@@ -87,9 +83,7 @@ def show_rung(options: argparse.Namespace) -> int:
     selection = choose(options)
     rung = selection.rung(options.step)
     if options.output:
-        from analysis.figures.blocks import draw_block as draw_figure
-
-        _save(draw_figure(rung.title, _drawable(rung)), options.output)
+        _draw(options.output, rung)
     if options.json:
         print(json.dumps(to_data(rung.experiment), indent=2))
         return 0
@@ -123,24 +117,15 @@ def diff_rungs(options: argparse.Namespace) -> int:
         if before.design != after.design:
             print("\n" + mark_changes(before.design, after.design))
     if options.output:
-        from analysis.figures.blocks import draw_change
-
-        left, right = ((rung.name, _drawable(rung)) for rung in rungs)
-        _save(draw_change(left, right), options.output)
+        _draw(options.output, *rungs)
     return 0
 
 
-def _drawable(rung: Rung) -> Design:
-    """Raises ValueError for another library's model."""
-    if isinstance(rung.experiment.design, Design):
-        return rung.experiment.design
-    raise ValueError(f"-o draws the blocks of designs: {rung.name} is {rung.experiment.design}, which has none here")
-
-
-def _save(figure: Figure, path: Path) -> None:
+def _draw(path: Path, *rungs: Rung) -> None:
     from analysis.figures import save_figure
+    from analysis.figures.blocks import draw_rungs
 
-    for written in save_figure(figure, [path]):
+    for written in save_figure(draw_rungs(*rungs), [path]):
         print(f"figure: {written}", file=sys.stderr)
 
 
