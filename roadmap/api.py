@@ -7,11 +7,20 @@ ValueError with one clear sentence. `runner` and `analysis` are imported when a 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, Unpack
 
-from roadmap.options import StudyKeywords, StudyOptions
+from roadmap.data.packed_format import Damaged, Index, open_packed
+from roadmap.files import InvalidFile
+from roadmap.options import Selection, StudyKeywords, StudyOptions
+from roadmap.recipe import changes
+from roadmap.record import estimates
+from roadmap.record.estimates import Estimate
+from roadmap.record.run import find_run
+from roadmap.serialization import Difference
+from roadmap.study.rungs import Rung
 
 if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
@@ -23,9 +32,259 @@ if TYPE_CHECKING:
     from analysis.options import Comparison, FigureKind, RunsOptions, TradeoffAxis
     from analysis.power import Power
     from analysis.proxy import Proxy
+    from runner.measure.pipeline import PipelineTimes
 
 PathLike: TypeAlias = Path | str
 Paths: TypeAlias = PathLike | Iterable[PathLike]
+OF_SEVERAL_RUNGS = ("steps", "ablation", "references", "base", "on", "cluster")  # keywords of the study
+
+
+def rungs(**study: Unpack[StudyKeywords]) -> pd.DataFrame:
+    """The selected rungs, then the references, as `roadmap list`: a row for each.
+
+    Parameters and multiply-adds (`macs`) are of the recipe's image size. `published_top1` and `published_top1_std` are
+    percent, `published_gmacs` 1e9 multiply-adds at 224 pixels; the paper's Tables 10 and 11 have them.
+    """
+    import pandas as pd
+
+    from analysis.tables.counting import count_rungs
+
+    rows = []
+    for row in count_rungs(Selection.of(StudyOptions.of(study))):
+        names = ("name", "title", "group", "adopted", "no_effect")
+        published = {
+            f"published_{name}": getattr(row.published, field, None)
+            for name, field in (("top1", "top1_mean"), ("top1_std", "top1_std"), ("gmacs", "gmacs"))
+        }
+        counts = {"parameters": row.cost.parameters, "macs": row.cost.macs}
+        rows.append({name: getattr(row.rung, name) for name in names} | counts | published)
+    return pd.DataFrame(rows)
+
+
+def show(step: str, **study: Unpack[StudyKeywords]) -> Rung:
+    """A rung by its name, a variant such as kernel-size=13, or steps alone: gelu+layer-norm.
+
+    Its `experiment` has the design and the recipe. Keywords of several rungs, such as `steps`, do not apply.
+    """
+    return _selection_of_one(study).rung(step)
+
+
+def diff(before: str, after: str, **study: Unpack[StudyKeywords]) -> list[Difference]:
+    """What changes from one rung to another; each difference has a path and the values before and after."""
+    selection = _selection_of_one(study)
+    return changes(selection.rung(before).experiment, selection.rung(after).experiment)
+
+
+def estimate(
+    *,
+    seeds: int | None = None,
+    gpus: int = 1,
+    device: str | None = None,
+    throughput: float | None = None,
+    out: Path | str | None = None,
+    **study: Unpack[StudyKeywords],
+) -> Estimate:
+    """Device-hours of the selected rungs before anything is submitted, as `roadmap cost`.
+
+    The speed of a device is `throughput` (multiply-adds a second), else that of a `device` of the study, else as the
+    runs below `out` measured it. `gpus` devices share the work, `seeds` are the runs of each rung.
+    """
+    options = StudyOptions.of(study)
+    speed = {"device": device, "throughput": throughput}
+    return estimates.estimate(Selection.of(options), options.out(out), seeds=seeds, gpus=gpus, **speed)  # type: ignore[arg-type]
+
+
+def bench(
+    *,
+    batch: int | None = None,
+    rounds: int = 5,
+    warm_up: int | None = None,
+    seconds: float = 1.0,
+    only: Literal["training", "inference"] | None = None,
+    cuda_graphs: bool = False,
+    out: Path | str | None = None,
+    **study: Unpack[StudyKeywords],
+) -> pd.DataFrame:
+    """Measures how fast the selected networks are here, and their memory: a row for each rung that could be measured.
+
+    Columns: images/s, their spread (half the range of the rounds), peak bytes, multiply-adds a second, and their share
+    of a matrix product's, in training and inference. A warning names each network that failed. `out`, the folder of the
+    runs, keeps every measurement in its bench.jsonl. `batch` is images at a time, `warm_up` steps before the clock
+    starts, `seconds` what each measurement takes at least. Call it below `if __name__ == "__main__"` in a script: each
+    network is measured in a process of its own.
+    """
+    import pandas as pd
+
+    from analysis.tables.bench import measured_rungs, rate_row
+    from roadmap.progress import show_count
+    from runner.measure.networks import distinct_networks, measure_networks
+    from runner.measure.plan import BenchOptions, check_settings, make_plan
+
+    options = StudyOptions.of(study)
+    how = BenchOptions(batch, rounds, warm_up, seconds, only, cuda_graphs)
+    check_settings(options.settings, "networks")
+    selection, folder = Selection.of(options), options.out(out)
+    runs = distinct_networks(selection)
+    plan = make_plan(runs, selection.execution, how)
+    results = []
+    with show_count(len(runs) * rounds, selection.title) as report:
+        for measurement in measure_networks(runs, plan, folder):
+            report(f"{measurement.run.rung}, round {measurement.number} of {rounds}: {measurement}")
+            if measurement.result:
+                results.append(measurement.result)
+            else:
+                warnings.warn(f"{measurement.run.rung} failed: {measurement.failure}", stacklevel=2)
+    return pd.DataFrame([rate_row(row) for row in measured_rungs(selection, results)])
+
+
+def bench_data(
+    *,
+    rounds: int = 5,
+    seconds: float = 1.0,
+    rate: float | None = None,
+    out: Path | str | None = None,
+    **study: Unpack[StudyKeywords],
+) -> PipelineTimes:
+    """Measures where the input pipeline's time goes on one core, for the last of the selected rungs.
+
+    `rate` is a device's images/s in training, for the number of workers that keep it busy; by default as `bench`
+    measured the fastest of the rungs in `out`.
+    """
+    from roadmap.progress import show_count
+    from runner.measure.pipeline import device_rate, pipeline_times, stage_seconds
+    from runner.measure.plan import check_clock, check_settings
+
+    options = StudyOptions.of(study)
+    check_clock(rounds, seconds)
+    check_settings(options.settings, "data")
+    selection = Selection.of(options)
+    device = device_rate(selection, options.out(out), rate)
+    rung = selection.rungs()[-1]
+    measured = []
+    with show_count(rounds, f"{selection.title}, {rung.name}") as report:
+        for times in stage_seconds(selection.run(rung), selection.execution, rounds, seconds):
+            measured.append(times)
+            report(f"round {len(measured)} of {rounds}")
+    return pipeline_times(rung.name, measured, device)
+
+
+def evaluate(
+    *runs: str | Path,
+    weights: Literal["raw", "ema"] = "raw",
+    state_dict: Path | str | None = None,
+    peer: str | None = None,
+    out: Path | str | None = None,
+    **study: Unpack[StudyKeywords],
+) -> pd.DataFrame:
+    """Trained networks on the held-out images of their data, or of other `data`: a row for each, accuracies in percent.
+
+    Runs are given by rung, rung-sSEED, identity or folder. On images of another distribution (ImageNet-A, -R, -Sketch,
+    -C, or any folder of the same classes) there is a row for each part, and of ImageNet-C the mean corruption error
+    `mce`; the run's folder keeps them, so they are not measured again. With `state_dict`, a file with the weights of
+    the same network of `peer` (LIBRARY/NAME), one rung is given.
+    """
+    import pandas as pd
+
+    from analysis.tables.robustness import evaluation_rows
+    from roadmap.progress import counting
+    from runner.measure.evaluate import evaluate_held_out, evaluate_on_shifted, load_subject, shifted_data
+
+    options, shifted = shifted_data(_options_of_one(study))
+    file, folder = (None if path is None else Path(path) for path in (state_dict, out))
+    if file and len(runs) > 1:
+        raise ValueError(f"--state-dict takes one rung (got {len(runs)})")
+    rows = []
+    for run in runs:
+        subject = load_subject(run, options, folder, weights=weights, state_dict=file, peer=peer)
+        _warn_if_unfinished(subject.trained.run.name, subject.trained.unfinished)
+        with counting("evaluating", "images") as report:
+            if shifted is None:
+                rows.append(evaluate_held_out(subject, report).record)
+            else:
+                rows += evaluation_rows(
+                    subject.trained.run.name, shifted, evaluate_on_shifted(subject, shifted, report)
+                )
+    return pd.DataFrame(rows)
+
+
+def export(
+    run: str | Path,
+    to: Literal["safetensors", "torchscript", "onnx"] = "safetensors",
+    *,
+    output: Path | str | None = None,
+    weights: Literal["raw", "ema"] = "raw",
+    out: Path | str | None = None,
+    plugins: Sequence[Path | str] = (),
+) -> Path:
+    """Writes a run's network as a file for other programs, by default in the run's folder, and returns its path.
+
+    The file is read back; raises ValueError where its outputs differ.
+    """
+    from runner.measure.export import SUFFIXES, export_network
+    from runner.measure.trained import read_trained
+
+    study = StudyOptions.of({"plugins": plugins}).study()
+    folder = find_run(run, Path(study.defaults.out if out is None else out))
+    trained = read_trained(folder, averaged=weights == "ema")
+    _warn_if_unfinished(trained.run.name, trained.unfinished)
+    return export_network(trained, to, folder / f"network{SUFFIXES[to]}" if output is None else Path(output)).path
+
+
+def pack(
+    source: Path | str,
+    destination: Path | str,
+    *,
+    resize: int | None = None,
+    quality: int | None = None,
+    bad_images: Literal["stop", "skip"] = "stop",
+    shard_megabytes: int = 256,
+    jobs: int | None = None,
+) -> Index:
+    """Packs an image folder into a few large files, as `roadmap data pack`; returns the index of what was written.
+
+    `source` is a folder, NAME=PATH, or a name below $ROADMAP_DATA. `resize` is the pixels that an image's shorter side
+    has at most, `quality` JPEG's of images that are resized, `jobs` the number of processes. The same call resumes.
+    """
+    from roadmap.progress import counting
+    from runner.data import packed_writer
+
+    options = packed_writer.pack_options(resize, quality, shard_megabytes, bad_images)
+    folder = packed_writer.source_folder(str(source))
+    with counting("packing", "images") as report:
+        return packed_writer.pack(folder, Path(destination), options, jobs, report)
+
+
+def check_packed(folder: Path | str) -> list[str]:
+    """Reads a packed data set back, as `roadmap data check`: a sentence for each damage, none where it is whole.
+
+    Raises ValueError where the folder is not packed, or its packing was not finished.
+    """
+    from roadmap.progress import counting
+    from runner.data.packed_reader import damage
+
+    try:
+        index = open_packed(Path(folder))
+    except (Damaged, InvalidFile) as error:
+        return [str(error)]
+    with counting("checking", "images") as report:
+        return list(damage(Path(folder), index, report))
+
+
+def _options_of_one(study: StudyKeywords) -> StudyOptions:
+    """Raises ValueError for keywords that apply to functions of several rungs only."""
+    for name in OF_SEVERAL_RUNGS:
+        if name in study:
+            raise ValueError(f"{name} applies to functions of several rungs only")
+    return StudyOptions.of(study)
+
+
+def _selection_of_one(study: StudyKeywords) -> Selection:
+    return Selection.of(_options_of_one(study))
+
+
+def _warn_if_unfinished(run: str, progress: str) -> None:
+    if progress:
+        warnings.warn(f"{run} is not trained to its end: {progress}", stacklevel=3)
 
 
 def collect(out: PathLike | None = None, *, output: Paths = ()) -> pd.DataFrame:

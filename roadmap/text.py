@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from roadmap.serialization import show
 
 
 def count(number: float) -> str:
@@ -39,3 +42,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     ]
     lines.insert(1, "  ".join("─" * width for width in widths))
     return "\n".join(lines)
+
+
+def outline(data: Mapping[str, Any], depth: int = 0) -> list[str]:
+    """Nested plain data as indented lines, like YAML: sections at the top, and what has no parts on one line."""
+    lines, indent = [], "  " * depth
+    for key, value in data.items():
+        nested = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        if isinstance(value, dict) and (depth == 0 or any(isinstance(item, list | dict) for item in nested)):
+            lines += [f"{indent}{key}:", *outline(value, depth + 1)]
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in nested):
+            lines += [f"{indent}{key}:", *(f"{indent}  - {show(item)}" for item in value)]
+        else:
+            lines.append(f"{indent}{key}: {show(value)}")
+    return lines

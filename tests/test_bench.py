@@ -84,23 +84,23 @@ def test_what_was_measured_before_an_interruption_is_kept(here, number, status):
     process.send_signal(number)
     out, err = process.communicate(timeout=300)
     assert process.returncode == status, err
-    assert "Traceback" not in err and "what was measured is kept in runs/bench.jsonl" in err
+    assert "Traceback" not in err and "measurements are kept in runs/bench.jsonl" in err
     assert read_rounds(here / "runs") and "pico" in out
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--cuda-graphs"], "--cuda-graphs needs a CUDA device, and there is none here"),
-        (["--rounds", "0"], "--rounds 0 is not valid: 1 or more is"),
-        (["--batch", "0"], "--batch 0 is not valid"),
-        (["--warm-up", "-1"], "--warm-up -1 is not valid: 0 or more is"),
-        (["--seconds", "0"], "--seconds 0 is not valid: more than 0 is"),
+        (["--cuda-graphs"], "--cuda-graphs requires a CUDA device, and there is none here"),
+        (["--rounds", "0"], "--rounds must be 1 or more (got 0)"),
+        (["--batch", "0"], "--batch must be 1 or more (got 0)"),
+        (["--warm-up", "-1"], "--warm-up must be 0 or more (got -1)"),
+        (["--seconds", "0"], "--seconds must be more than 0 (got 0)"),
         (["--out", "file"], "--out file is a file"),
         (["-o", "speeds.txt"], "speeds.txt: a figure ends in .png, .svg, .pdf"),
         (["-o", "folder.png"], "folder.png is a folder; a file is expected"),
         (["-o", "file/speeds.png"], "file: File exists"),
-        (["--set", "execution.data_path=x"], "has no say in bench networks; --data NAME=PATH has"),
+        (["--set", "execution.data_path=x"], "does not apply to bench networks; --data NAME=PATH does"),
         (["--steps", "gelo"], "did you mean 'gelu'"),
         (["--set", "execution.compile=nonesuch"], "'nonesuch' is no backend of torch.compile"),
         (["--set", "execution.device=cuda"], "there is no CUDA device here"),
@@ -114,13 +114,13 @@ def test_what_can_not_be_measured_is_refused_in_a_sentence(here, capsys, options
 
 
 def test_a_batch_is_what_a_device_takes_and_less_on_a_cpu():
-    from runner.measure.plan import make_plan
+    from runner.measure.plan import BenchOptions, make_plan
 
     small, large = study_run(ladder("pico", "gelu")[0]), study_run(ladder("resnet-50", "gelu")[0], regime="resnet-50")
-    assert make_plan([small], execution(device="cpu")).batch == 64
-    assert make_plan([large], execution(device="cpu")).batch == 16
-    assert make_plan([large], execution(device="cpu", device_batch=128)).batch == 128
-    assert make_plan([large], execution(device="cpu"), batch=7).batch == 7
+    assert make_plan([small], execution(device="cpu"), BenchOptions()).batch == 64
+    assert make_plan([large], execution(device="cpu"), BenchOptions()).batch == 16
+    assert make_plan([large], execution(device="cpu", device_batch=128), BenchOptions()).batch == 128
+    assert make_plan([large], execution(device="cpu"), BenchOptions(batch=7)).batch == 7
 
 
 def test_a_measured_step_is_the_engines_and_changes_no_weight(make_run):

@@ -14,7 +14,7 @@ import torch
 
 import roadmap
 from roadmap.cli import main
-from runner.measure.export import read_trained
+from runner.measure.trained import read_trained
 from tests.helpers import ROOT
 from tests.helpers.command import run_here
 from tests.helpers.once import once
@@ -125,11 +125,11 @@ def test_every_rung_gives_maps_of_four_strides(rung):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--set", "recipe.epochs=2"], "--set has no say in evaluating a run"),
-        (["--regime", "pico"], "--regime has no say in evaluating a run"),
-        (["--of", "timm/resnet50"], "--of has no say in evaluating a run"),
-        (["--state-dict", "a.pth", "--of", "timm/resnet50", "--weights", "ema"], "--weights ema is of a run"),
-        (["--state-dict", "a.pth"], "--state-dict needs --of LIBRARY/NAME"),
+        (["--set", "recipe.epochs=2"], "--set recipe.epochs=2 requires --state-dict"),
+        (["--regime", "pico"], "--regime requires --state-dict"),
+        (["--of", "timm/resnet50"], "--of requires --state-dict"),
+        (["--state-dict", "a.pth", "--of", "timm/resnet50", "--weights", "ema"], "--weights ema applies to runs only"),
+        (["--state-dict", "a.pth"], "--state-dict requires --of LIBRARY/NAME"),
     ],
 )
 def test_options_that_have_no_say_in_an_evaluation_are_refused(runs, capsys, options, told):

@@ -27,7 +27,7 @@ from roadmap.data.robustness import (
 )
 from runner.data.datasets import load_data
 from runner.measure import robustness
-from runner.measure.export import read_trained
+from runner.measure.trained import read_trained
 from tests.helpers.images import make_folder
 from tests.helpers.records import study_run
 

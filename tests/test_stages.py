@@ -103,7 +103,9 @@ def test_packed_images_have_the_stages_of_a_folders(folder, capsys):
 @pytest.mark.parametrize("setting", ["workers=4", "threads=2", "wandb=mine", "checkpoint_minutes=1"])
 def test_settings_without_a_say_are_refused(folder, capsys, setting):
     assert main([*QUICK, "--set", f"execution.{setting}"]) == 2
-    assert f"--set execution.{setting} has no say in bench data; of the execution device," in capsys.readouterr().err
+    assert (
+        f"--set execution.{setting} does not apply to bench data; of the execution device," in capsys.readouterr().err
+    )
 
 
 def test_workers_are_told_for_what_bench_measured(folder, capsys):
@@ -118,14 +120,14 @@ def test_workers_are_told_for_what_bench_measured(folder, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["data", "--batch", "8"], "--batch has no say in bench data"),
-        (["data", "--warm-up", "0"], "--warm-up has no say in bench data"),
-        (["data", "--cuda-graphs"], "--cuda-graphs has no say in bench data"),
-        (["data", "-o", "a.png"], "--output has no say in bench data"),
-        (["data", "--rate", "0"], "--rate 0 is not valid: more than 0 is"),
-        (["data", "--rounds", "0"], "--rounds 0 is not valid: 1 or more is"),
+        (["data", "--batch", "8"], "--batch applies to bench networks only"),
+        (["data", "--warm-up", "0"], "--warm-up applies to bench networks only"),
+        (["data", "--cuda-graphs"], "--cuda-graphs applies to bench networks only"),
+        (["data", "-o", "a.png"], "--output applies to bench networks only"),
+        (["data", "--rate", "0"], "--rate must be more than 0 (got 0)"),
+        (["data", "--rounds", "0"], "--rounds must be 1 or more (got 0)"),
         (["data", "--data", "nowhere/else"], "no such folder"),
-        (["--rate", "5"], "--rate has no say in bench networks"),
+        (["--rate", "5"], "--rate applies to bench data only"),
         (["dat"], "invalid choice: 'dat'"),
     ],
 )

@@ -12,7 +12,7 @@ import torch
 import roadmap
 from roadmap.cli import main
 from roadmap.timm import NAMES, model_name
-from runner.measure.export import read_trained
+from runner.measure.trained import read_trained
 
 
 def test_every_rung_of_every_regime_is_a_model_of_timm():

@@ -5,7 +5,7 @@ from analysis.figures.counterparts import draw_counterparts
 from analysis.figures.curves import draw_curves
 from analysis.figures.difference import draw_difference
 from analysis.figures.roadmap import draw_roadmap, draw_side_by_side
-from analysis.figures.style import STYLE, check_suffixes, save_figure
+from analysis.figures.style import STYLE, check_suffixes, prepare_files, save_figure
 from analysis.figures.tradeoff import draw_tradeoff
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "draw_side_by_side",
     "draw_tradeoff",
     "draw_worths",
+    "prepare_files",
     "save_figure",
 ]

@@ -15,12 +15,24 @@ from analysis.figures import STYLE
 from roadmap.design import Design
 from roadmap.network.drawing import SUM, around_blocks, column, distinct_blocks, layer_text
 from roadmap.network.plan import BlockPlan
+from roadmap.study.rungs import Rung
 
 Dash = Literal["-", "--"]
 LINE, NEW, GONE = "#555555", "#D55E00", "#0072B2"
 CONVOLUTION, SPATIAL, SMALL = "#dbe9f6", "#fde3c0", "#eeeeee"
 WIDTH, ROW = 2.9, 0.42  # of a column and of a box, inches
 SIDE = 1.02  # where the shortcut runs, in the axes' units
+
+
+def draw_rungs(*rungs: Rung) -> Figure:
+    """One rung's block, or what changes from one rung to another. Raises ValueError for another library's model."""
+    designs = []
+    for rung in rungs:
+        design = rung.experiment.design
+        if not isinstance(design, Design):
+            raise ValueError(f"-o draws the blocks of designs: {rung.name} is {design}, which has none here")
+        designs.append((rung.name, design))
+    return draw_block(rungs[0].title, designs[0][1]) if len(rungs) == 1 else draw_change(designs[0], designs[1])
 
 
 def draw_block(title: str, design: Design) -> Figure:

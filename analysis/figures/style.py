@@ -105,6 +105,14 @@ def error_mark() -> Line2D:
     return Line2D([], [], color=DARK, linewidth=0.8, marker="|", markersize=4)
 
 
+def prepare_files(paths: Iterable[Path]) -> None:
+    """Makes the folders of figures that are drawn later. Raises ValueError or OSError for what can't be written."""
+    paths = list(paths)
+    check_suffixes(paths)
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def check_suffixes(paths: Iterable[Path]) -> None:
     """Raises ValueError for one that no figure is written as."""
     for path in paths:
@@ -116,9 +124,8 @@ def check_suffixes(paths: Iterable[Path]) -> None:
 
 def save_figure(figure: Figure, paths: Sequence[Path]) -> list[Path]:
     """Writes the figure to each path, by its suffix; returns the paths. Raises ValueError for another suffix."""
-    check_suffixes(paths)
+    prepare_files(paths)
     for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
         kind, drawn = path.suffix.lower(), io.BytesIO()
         metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(kind)
         with matplotlib.rc_context(STYLE):

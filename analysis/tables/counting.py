@@ -1,13 +1,28 @@
-"""The references' parameters and multiply-adds, counted here, beside what the paper, or torchvision, has of them."""
+"""Parameters and multiply-adds, counted here, beside what was published of them: of rungs and of references."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from analysis.published import Model, isotropic_models, models_of_torchvision, published_models
+from analysis.published import (
+    Model,
+    Published,
+    isotropic_models,
+    models_of_torchvision,
+    published_models,
+    published_rungs,
+)
 from roadmap.network.cost import Cost, cost
+from roadmap.options import Selection
+from roadmap.record.estimates import rung_cost
+from roadmap.serialization import to_data
+from roadmap.study.references import REFERENCE, as_published
 from roadmap.study.rungs import Rung
+from roadmap.text import count
+
+ROUNDING = 0.0101  # GMACs: by so much a figure of two decimals may differ
 
 
 @dataclass(frozen=True)
@@ -33,4 +48,97 @@ def counted_beside(rungs: Sequence[Rung]) -> list[Counted]:
         for rung in rungs
         for name, size in sorted(rows)
         if name == rung.name
+    ]
+
+
+@dataclass(frozen=True)
+class CountedRung:
+    """A rung or a reference, with what was published of it."""
+
+    rung: Rung
+    cost: Cost  # at the recipe's image size, for the classes of the selected data
+    published: Published | None
+    as_published: tuple[Counted, ...] = ()  # of a reference: as it was published, for each image size
+
+    @property
+    def misprinted(self) -> bool:
+        """Whether the paper prints other multiply-adds than its network has (roadmap/published/README.md)."""
+        return self.published is not None and abs(self.published.gmacs - self.cost.macs / 1e9) > ROUNDING
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """As plain data."""
+        rung, counts = self.rung, self.as_published
+        return {
+            "name": rung.name,
+            "title": rung.title,
+            "group": rung.group,
+            "adopted": rung.adopted,
+            "no_effect": rung.no_effect,
+            "parameters": self.cost.parameters,
+            "macs": self.cost.macs,
+            "gmacs": round(self.cost.macs / 1e9, 4),
+            "published": to_data(self.published),
+            **({"as_published": [_count_record(count) for count in counts]} if rung.group == REFERENCE else {}),
+        }
+
+
+def count_rungs(selection: Selection) -> list[CountedRung]:
+    """The selected rungs, then the references. Raises ValueError for a name or a setting that the study has not."""
+    published = published_rungs(selection.study.regime(selection.regime).published)
+    return [
+        CountedRung(
+            rung,
+            rung_cost(selection, rung),
+            published.get(rung.name),
+            tuple(counted_beside([rung])) if as_published(selection.study, selection.regime, rung.name) else (),
+        )
+        for rung in selection.rungs()
+    ]
+
+
+def _count_record(counted: Counted) -> dict[str, Any]:
+    ours, percent_off = counted.ours, round(counted.off, 3)
+    counts = {"parameters": ours.parameters, "macs": ours.macs, "percent_off": percent_off}
+    return counts | {"published": to_data(counted.published)}
+
+
+def rung_table(rungs: Sequence[CountedRung], *, published: bool) -> tuple[list[str], list[list[str]]]:
+    """The header, and a line of text for each rung; with the paper's columns where it has the regime."""
+    header = ["rung", "group", "parameters", "MACs"]
+    header += ["published top-1 %", "published GFLOPs"] if published else []
+    return header, [_rung_cells(row, published) for row in rungs]
+
+
+def _rung_cells(counted: CountedRung, published: bool) -> list[str]:
+    rung, row = counted.rung, counted.published
+    name = (rung.name if rung.adopted else f"({rung.name})") + (": no effect" if rung.no_effect else "")
+    cells = [name, rung.group, f"{counted.cost.parameters / 1e6:.2f} M", count(counted.cost.macs)]
+    if not published:
+        return cells
+    if row is None:
+        return [*cells, "", ""]
+    spread = "" if row.top1_std is None else f" ±{row.top1_std:.2f}"
+    return [*cells, f"{row.top1_mean:.2f}{spread}", f"{row.gmacs:.2f}" + (" *" if counted.misprinted else "")]
+
+
+def published_count_table(counts: Sequence[Counted]) -> tuple[list[str], list[list[str]]]:
+    """The header, and a line of text for each reference and image size."""
+    header = ["reference", "pixels", "parameters", "published", "GMACs", "published", "difference"]
+    header += ["published top-1 %", "images/s of a V100"]
+    return header, [_published_cells(counted) for counted in counts]
+
+
+def _published_cells(counted: Counted) -> list[str]:
+    ours, theirs = counted.ours, counted.published
+    return [
+        counted.name,
+        str(theirs.image_size),
+        f"{ours.parameters / 1e6:.2f} M",
+        f"{theirs.parameters / 1e6:.{0 if theirs.parameters > 1e7 else 1}f} M",
+        f"{ours.macs / 1e9:.2f}",
+        f"{theirs.gmacs:.{1 if theirs.gmacs >= 1 else 2}f}",
+        f"{counted.off:+.1f} %",
+        f"{theirs.top1:.1f}" + (" *" if theirs.pretraining else " †" if theirs.stated_by else ""),
+        "" if theirs.throughput is None else f"{theirs.throughput:.1f}",
     ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,7 +14,8 @@ from analysis.published import Robustness, alexnet_errors, published_robustness
 from analysis.results import Result
 from analysis.statistics import Sample
 from analysis.tables.ladder import spread
-from roadmap.data.robustness import CORRUPTIONS, EXTRA, SEVERITIES, SHIFTS, Evaluation, read_evaluations
+from roadmap.data.robustness import CORRUPTIONS, EXTRA, SEVERITIES, SHIFTS, Evaluation, Shift, Shifted, read_evaluations
+from roadmap.serialization import to_data
 
 COLUMNS = {"imagenet-c": "C (mCE)", "imagenet-a": "A", "imagenet-r": "R", "imagenet-sketch": "Sketch"}
 
@@ -42,6 +45,89 @@ def mean_corruption_error(errors: Mapping[str, Mapping[str, float]]) -> float | 
     """mCE, percent: the mean CE of the fifteen corruptions; None where it is not whole."""
     each = [corruption_error(name, errors.get(name, {})) for name in CORRUPTIONS]
     return None if None in each else statistics.fmean(value for value in each if value is not None)
+
+
+@dataclass(frozen=True)
+class CorruptionRow:
+    """Top-1 errors on one corruption, percent."""
+
+    corruption: str
+    errors: Mapping[str, float]  # by severity, of those that were measured
+    mean: float
+    alexnet: float | None  # AlexNet's mean; None where it is not published
+    ce: float | None
+
+
+def corruption_rows(evaluations: Iterable[Evaluation]) -> list[CorruptionRow]:
+    """A row for each corruption that was measured, in the order of the authors' code."""
+    alexnet = alexnet_errors()
+    return [
+        CorruptionRow(
+            name,
+            errors,
+            statistics.fmean(errors.values()),
+            100 * alexnet[name] if name in alexnet else None,
+            corruption_error(name, errors),
+        )
+        for name, errors in errors_of(evaluations).items()
+    ]
+
+
+def corruption_table(evaluations: Iterable[Evaluation]) -> tuple[list[str], list[list[str]]]:
+    """The header, and a line of text for each corruption."""
+
+    def cell(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1f}"
+
+    lines = []
+    for row in corruption_rows(evaluations):
+        errors = [row.errors.get(severity) for severity in SEVERITIES]
+        lines.append([row.corruption, *map(cell, (*errors, row.mean, row.alexnet, row.ce))])
+    return ["corruption", *SEVERITIES, "mean", "AlexNet", "CE"], lines
+
+
+def published_table(name: str, shift: Shift) -> tuple[list[str], list[list[str]]]:
+    """The paper's Table 8, of one set: the header, and a line of text for each model that has a figure."""
+    lines = [
+        [row.model, row.pretraining or "-", str(row.image_size), f"{row.worth['clean']:.1f}", f"{worth:.1f}"]
+        for row in published_robustness()
+        if (worth := row.worth[name]) is not None
+    ]
+    unit = "mCE" if shift.corrupted else "top-1"
+    return ["model", "trained on, beside ImageNet", "pixels", "clean top-1", f"{shift.title} {unit}"], lines
+
+
+def incomplete_corruptions(evaluations: Iterable[Evaluation]) -> list[str]:
+    """Those of the fifteen that lack a severity; with any there is no mCE."""
+    errors = errors_of(evaluations)
+    return [name for name in CORRUPTIONS if set(errors.get(name, ())) != set(SEVERITIES)]
+
+
+def evaluation_record(run: str, shifted: Shifted, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """What one network is worth on shifted images, as plain data, with the rows of the paper's Table 8."""
+    record: dict[str, Any] = {"run": run, "data": shifted.name, "parts": [to_data(each) for each in evaluations]}
+    if shifted.shift and shifted.shift.corrupted:
+        record["corruption_errors"] = {row.corruption: row.ce for row in corruption_rows(evaluations)}
+        record["mce"] = mean_corruption_error(errors_of(evaluations))
+    if shifted.shift:
+        record["published"] = [
+            {"model": row.model, "pretraining": row.pretraining, "image_size": row.image_size}
+            | {"clean": row.worth["clean"], shifted.name: row.worth[shifted.name]}
+            for row in published_robustness()
+        ]
+    return record
+
+
+def evaluation_rows(run: str, shifted: Shifted, evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """A row for each part, of ImageNet-C with the mean corruption error of the whole."""
+    whole = {}
+    if shifted.shift and shifted.shift.corrupted:
+        whole = {"mce": mean_corruption_error(errors_of(evaluations))}
+    names = ("data", "part", "classes", "images", "top1", "top5")
+    return [
+        {"run": run, **{name: getattr(row, name) for name in names}, "skipped_images": row.skipped, **whole}
+        for row in evaluations
+    ]
 
 
 def worth_of(found: Sequence[Evaluation], data: str) -> float | None:

@@ -26,7 +26,7 @@ VERBS = {
     "power_attribution_proxy": ("power", "attribution", "proxy"),
     "bench": ("bench",),
     "data": ("data",),
-    "networks": ("export",),
+    "export": ("export",),
     "evaluation": ("evaluate",),
 }
 

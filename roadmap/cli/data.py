@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from roadmap.cli.options import FAILED
-from roadmap.data.packed_format import Damaged, Index, PackOptions, is_packed, read_index
+from roadmap.data.packed_format import Damaged, open_packed
 from roadmap.files import InvalidFile
 from roadmap.progress import counting
 from roadmap.text import many
@@ -23,7 +22,7 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument(
         "source", metavar="SOURCE", help="an image folder, NAME=PATH, or a name below $ROADMAP_DATA such as imagenet"
     )
-    parser.add_argument("destination", metavar="DESTINATION", type=Path, help="a new folder, or one to go on with")
+    parser.add_argument("destination", metavar="DESTINATION", type=Path, help="a new folder, or one to resume")
     parser.add_argument(
         "--resize", type=int, metavar="PIXELS", help="an image's shorter side, at most (default: bytes are kept)"
     )
@@ -43,72 +42,44 @@ def add_verbs(verbs: Any) -> None:
 
 
 def pack_folder(options: argparse.Namespace) -> int:
-    from runner.data.packed_writer import DEFAULT_QUALITY, pack
-    from runner.machine.resources import available_cores
+    from runner.data.packed_writer import pack, pack_options, source_folder
 
-    jobs = available_cores() if options.jobs is None else options.jobs
-    if jobs < 1:
-        raise ValueError(f"--jobs {jobs} is not valid: 1 or more is")
-    quality = DEFAULT_QUALITY if options.resize is not None and options.quality is None else options.quality
-    try:
-        how = PackOptions(options.resize, quality, options.shard_megabytes, options.bad_images)
-    except ValueError as error:
-        raise ValueError(f"--{error}") from None
-    source, folder = _source(options.source), options.destination
+    how = pack_options(options.resize, options.quality, options.shard_megabytes, options.bad_images)
+    source, folder = source_folder(options.source), options.destination
     with counting("packing", "images") as report:
         try:
-            index = pack(source, folder, how, jobs, report)
+            index = pack(source, folder, how, options.jobs, report)
         except (KeyboardInterrupt, SystemExit):
-            print(f"stopped: {folder} keeps the files that are finished; the same command goes on", file=sys.stderr)
+            print(f"stopped: {folder} keeps the files that are finished; the same command resumes", file=sys.stderr)
             raise
     for message in index.skipped:
         print(f"left out: {message}", file=sys.stderr)
-    print(_summary(folder, index))
-    return 0
-
-
-def _source(written: str) -> Path:
-    """The folder that is meant. Whether it is one of images is seen later."""
-    from runner.data.datasets import downloads
-
-    name, equals, path = written.partition("=")
-    if equals and os.sep not in name:
-        return Path(os.path.expanduser(path))
-    found = Path(os.path.expanduser(written))
-    return found if os.sep in written or found.is_dir() else downloads() / written
-
-
-def _summary(folder: Path, index: Index) -> str:
     shards = [shard for split in index.splits.values() for shard in split.shards]
-    size = sum(shard.bytes for shard in shards) / 1e6
-    told = f"{folder}: {index.train.images} and {many(index.val.images, 'image')} in {many(len(shards), 'file')}, "
-    told += f"{size:.1f} MB"
-    told += f", {index.reencoded} encoded anew" if index.reencoded else ""
-    told += f", {len(index.skipped)} left out" if index.skipped else ""
-    return f"{told}; --data {folder} trains on it"
+    parts = [f"{index.train.images} and {many(index.val.images, 'image')} in {many(len(shards), 'file')}"]
+    parts.append(f"{sum(shard.bytes for shard in shards) / 1e6:.1f} MB")
+    parts += [f"{index.reencoded} encoded again"] if index.reencoded else []
+    parts += [f"{len(index.skipped)} left out"] if index.skipped else []
+    print(f"{folder}: {', '.join(parts)}; --data {folder} trains on it")
+    return 0
 
 
 def check_packed(options: argparse.Namespace) -> int:
     from runner.data.packed_reader import damage
 
     folder: Path = options.packed
-    if not is_packed(folder):
-        raise ValueError(f"{folder} is no packed data set; a folder that `roadmap data pack` made is expected")
     try:
-        index = read_index(folder)
-    except InvalidFile as error:  # no JSON any more
-        print(f"{error} and pack it again", file=sys.stderr)
-        return FAILED
-    except Damaged as error:
-        print(f"{error}; remove {folder} and pack it again", file=sys.stderr)
+        index = open_packed(folder)
+    except (Damaged, InvalidFile) as error:
+        remove = "" if isinstance(error, InvalidFile) else f"; remove {folder}"  # which the other's message has
+        print(f"{error}{remove} and pack it again", file=sys.stderr)
         return FAILED
     with counting("checking", "images") as report:
-        found = list(damage(folder, index, report))
-    for message in found:
+        damages = list(damage(folder, index, report))
+    for message in damages:
         print(message)
-    shards = sum(len(split.shards) for split in index.splits.values())
-    if found:
+    if damages:
         print(f"{folder} is damaged; remove it and pack it again", file=sys.stderr)
         return FAILED
+    shards = sum(len(split.shards) for split in index.splits.values())
     print(f"{folder}: {many(index.images, 'image')} in {many(shards, 'file')}, all as they were written")
     return 0

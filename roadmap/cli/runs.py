@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.designs import speed
 from roadmap.cli.options import add_study_options, study_options
 from roadmap.files import read_json
 from roadmap.options import Selection
+from roadmap.record.estimates import speed_for
 from roadmap.record.folder import State, read_divergences, read_metrics, state
 from roadmap.record.run import Run, folders_below
 from roadmap.study.execution import MOST_RETRIES, Execution, began_with
@@ -171,7 +171,7 @@ def _with_mirrors(choice: Selection, options: argparse.Namespace) -> Selection:
 
 
 def _print_plan(choice: Selection, jobs: list[Job], out: Path) -> None:
-    found = speed(choice, out)
+    found = speed_for(choice, out)
     hours = {rung.name: found.device_hours(rung.experiment, choice.dataset) for rung in choice.rungs()}
     states = {"absent": "to train", "begun": "to go on", "diverged": "diverged", "finished": "finished"}
     rows = [

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roadmap.cli.designs import speed
 from roadmap.cli.options import FAILED
 from roadmap.options import Selection
+from roadmap.record.estimates import speed_for
 from roadmap.record.run import Run
 from roadmap.study.cluster import Layout
 from roadmap.text import duration, many, table
@@ -110,7 +110,7 @@ def _print_plan(choice: Selection, how: SubmitOptions, members: Sequence[tuple[R
     from runner.launch.slurm.submit import plan
 
     limit, queued, note = _ask(out)
-    found = speed(choice, out)
+    found = speed_for(choice, out)
     arrays = list(plan([(run, folder) for run, folder in members if run.identity not in queued], how, limit))
     rows, device_hours, slow = [], 0.0, 0
     for number, (layout, jobs) in enumerate(arrays, start=1):

@@ -32,15 +32,14 @@ class PackOptions:
 
     def __post_init__(self) -> None:
         if self.resize is None and self.quality is not None:
-            raise ValueError(f"quality {self.quality} has no say without resize: the images' bytes are kept")
+            raise ValueError("--quality requires --resize: without it the images' bytes are kept")
         for name, value, least, most in (
-            ("resize", self.resize, 1, 65_500),
-            ("quality", self.quality, 1, 100),
-            ("shard_megabytes", self.shard_megabytes, 1, 1_000_000),
+            ("--resize", self.resize, 1, 65_500),
+            ("--quality", self.quality, 1, 100),
+            ("--shard-megabytes", self.shard_megabytes, 1, 1_000_000),
         ):
             if value is not None and not least <= value <= most:
-                written = name.replace("_", "-")
-                raise ValueError(f"{written} {value} is not valid: {least} to {most} are")
+                raise ValueError(f"{name} must be between {least} and {most} (got {value})")
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def read_index(folder: Path) -> Index:
     """Raises ValueError where the data set is not whole, or not of this version, and Damaged where it can't be so."""
     data = read_json(folder / INDEX)
     if data is None:
-        raise ValueError(f"{folder}: its packing was not finished; the same `roadmap data pack` goes on with it")
+        raise ValueError(f"{folder}: its packing was not finished; the same `roadmap data pack` resumes it")
     if data.get("format") != FORMAT:
         raise ValueError(f"{folder / INDEX} has format {data.get('format')!r}; this version reads {FORMAT}")
     try:
@@ -112,3 +111,10 @@ def read_index(folder: Path) -> Index:
         if len(split.images_of_class) != len(index.classes) or min(split.images_of_class) < 0:
             raise Damaged(f"{folder / INDEX}: {name}: not a number of images for each class")
     return index
+
+
+def open_packed(folder: Path) -> Index:
+    """Its index. Raises ValueError where the folder is not packed, and Damaged or InvalidFile for a damaged index."""
+    if not is_packed(folder):
+        raise ValueError(f"{folder} is no packed data set; a folder that `roadmap data pack` made is expected")
+    return read_index(folder)

@@ -1,4 +1,4 @@
-"""How long training takes, before it is begun: from multiply-adds, and what a device was seen to do."""
+"""How long training takes, before it starts: from multiply-adds, and what a device was measured to do."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 from roadmap.data.dataset import Dataset
 from roadmap.design import Design, NamedModel
 from roadmap.files import InvalidFile, read_json
-from roadmap.network.cost import cost
+from roadmap.network.cost import Cost, cost
 from roadmap.options import Selection
 from roadmap.recipe import Experiment
 from roadmap.record.folder import read_metrics, read_run
 from roadmap.serialization import MAX_NUMBER, suggest
+from roadmap.study.rungs import Rung
 from roadmap.study.schema import Study
 
 NEWEST = 100  # runs that are looked at
@@ -42,6 +43,67 @@ class Speed:
         return macs * images / self.of(experiment) / 3600
 
 
+@dataclass(frozen=True)
+class RungEstimate:
+    """What one rung takes."""
+
+    rung: Rung
+    cost: Cost  # of one forward pass
+    device_hours: float  # of all its seeds
+    repeated: bool  # the same experiment as a rung before it, and so the same run: it costs nothing
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a selection of rungs takes to train."""
+
+    rungs: tuple[RungEstimate, ...]
+    seeds: int  # runs of each rung
+    gpus: int  # devices that share the work
+    source: str  # where the speed of a device is from
+
+    @property
+    def device_hours(self) -> float:
+        """Of all rungs and seeds."""
+        return sum(estimate.device_hours for estimate in self.rungs)
+
+    def seconds(self, device_hours: float) -> float:
+        """On all devices, which share the work evenly."""
+        return device_hours * 3600 / self.gpus
+
+
+def estimate(
+    selection: Selection,
+    out: Path,
+    *,
+    seeds: int | None = None,
+    gpus: int = 1,
+    device: str | None = None,
+    throughput: float | None = None,
+) -> Estimate:
+    """What the selected rungs take; `speed_for` has the speed. With no `seeds` the study's number of them is taken.
+
+    Raises ValueError for numbers that are out of range, and for a device that the study does not know.
+    """
+    seeds = selection.study.defaults.seeds if seeds is None else seeds
+    for name, value in (("--gpus", gpus), ("--seeds", seeds)):
+        if not 1 <= value < MAX_NUMBER:
+            raise ValueError(f"{name} must be 1 or more (got {value})")
+    speed = speed_for(selection, out, device, throughput)
+    estimates, counted = [], set[Experiment]()
+    for rung in {rung.name: rung for rung in selection.rungs()}.values():
+        new = rung.experiment not in counted
+        hours = speed.device_hours(rung.experiment, selection.dataset) * seeds if new else 0.0
+        estimates.append(RungEstimate(rung, rung_cost(selection, rung), hours, repeated=not new))
+        counted.add(rung.experiment)
+    return Estimate(tuple(estimates), seeds, gpus, speed.source)
+
+
+def rung_cost(selection: Selection, rung: Rung) -> Cost:
+    """Of one image at the recipe's size, for the classes of the selected data."""
+    return cost(rung.experiment.design, rung.experiment.recipe.image_size, selection.dataset.classes)
+
+
 def speed_for(selection: Selection, out: Path, device: str | None = None, throughput: float | None = None) -> Speed:
     """As given, else as the runs below `out` measured it, else as the study has it.
 
@@ -56,9 +118,9 @@ def speed_for(selection: Selection, out: Path, device: str | None = None, throug
 
 
 def speed_given(throughput: float) -> Speed:
-    """Raises ValueError for what is no speed."""
+    """Raises ValueError for a throughput below 1."""
     if not 1 <= throughput < MAX_NUMBER * 1e6:
-        raise ValueError(f"--throughput {throughput:g} is not valid: multiply-adds a second, 1 or more, are")
+        raise ValueError(f"--throughput must be 1 or more multiply-adds a second (got {throughput:g})")
     return Speed(throughput, f"{throughput:g} multiply-adds a second, as given")
 
 

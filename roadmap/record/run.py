@@ -14,7 +14,7 @@ from roadmap.design import Design, simplest
 from roadmap.files import digest
 from roadmap.network.mixers import network_code
 from roadmap.recipe import OPTIMIZERS, Experiment
-from roadmap.serialization import from_data, hashed_fields, to_data
+from roadmap.serialization import from_data, hashed_fields, suggest, to_data
 
 FORMAT = 2  # of manifests; roadmap/record/upgrade.py reads earlier ones
 NOT_HASHED = ("regime", "rung", "experiment")  # as they are; the experiment is in its canonical form
@@ -106,3 +106,25 @@ def _canonical(experiment: Experiment) -> dict[str, Any]:
 def folders_below(out: Path) -> dict[str, Path]:
     """Every folder that is named as a run's, by the identity in its name."""
     return {path.name.rpartition("-")[2]: path for path in sorted(out.glob("*/*-s*-*"), reverse=True)}
+
+
+def find_run(written: str | Path, out: Path) -> Path:
+    """The folder of one run: given as such, or named below `out` by its rung, rung-sSEED, identity or folder's name.
+
+    Raises ValueError where there is no such run, or several.
+    """
+    if (Path(written) / "manifest.json").is_file():
+        return Path(written)
+    named: dict[str, list[Path]] = {}
+    for folder in sorted(folders_below(out).values()):
+        short, _, identity = folder.name.rpartition("-")
+        for name in dict.fromkeys((identity, short, short.rpartition("-s")[0], folder.name)):
+            named.setdefault(name, []).append(folder)
+    folders = named.get(str(written), [])
+    if not folders:
+        known = suggest([name for name in named if "-s" in name], written) if named else "there is none"
+        raise ValueError(f"{out}: no run is called {str(written)!r}; {known}")
+    if len(folders) > 1:
+        shown = ", ".join(map(str, folders[:5]))
+        raise ValueError(f"{str(written)!r} are {len(folders)} runs: {shown}; a folder names one")
+    return folders[0]

@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from roadmap.data.image_folders import Listing, describe_folder, file_sizes, list_images
 from roadmap.data.packed_format import (
@@ -32,10 +32,12 @@ from roadmap.data.packed_format import (
 )
 from roadmap.files import append_json_line, read_json_lines, write_atomic, write_json
 from roadmap.serialization import differences, from_data, to_data
+from runner.data.datasets import downloads
 from runner.data.image import BadImage, EncodedImage
 from runner.data.packed_reader import Shard, arrow, checksum, content_of_shards, schema
 from runner.machine.fork_server import fork_server
 from runner.machine.lock import folder_lock
+from runner.machine.resources import available_cores
 from runner.machine.signals import FOR_THE_LAUNCHER
 
 if TYPE_CHECKING:
@@ -69,13 +71,39 @@ class Written:
     skipped: tuple[str, ...]
 
 
-def pack(source: Path, folder: Path, options: PackOptions, jobs: int, report: Callable[[int, int], None]) -> Index:
-    """Packs an image folder into another, or goes on with it, by so many processes. Reports images done, and all.
+def pack_options(
+    resize: int | None = None,
+    quality: int | None = None,
+    shard_megabytes: int = 256,
+    bad_images: Literal["stop", "skip"] = "stop",
+) -> PackOptions:
+    """With the default quality where images are resized. Raises ValueError for numbers out of range."""
+    quality = DEFAULT_QUALITY if resize is not None and quality is None else quality
+    return PackOptions(resize, quality, shard_megabytes, bad_images)
 
-    Raises ValueError where the source is no image folder or has changed, or where the destination holds something else;
-    BadImage for an image that can't be read; OSError where the disk gives or takes no more. What was finished stays.
+
+def source_folder(written: str) -> Path:
+    """The folder that a path, NAME=PATH, or a name below $ROADMAP_DATA means. `pack` checks that it has images."""
+    name, equals, path = written.partition("=")
+    if equals and os.sep not in name:
+        return Path(os.path.expanduser(path))
+    folder = Path(os.path.expanduser(written))
+    return folder if os.sep in written or folder.is_dir() else downloads() / written
+
+
+def pack(
+    source: Path, folder: Path, options: PackOptions, jobs: int | None, report: Callable[[int, int], None]
+) -> Index:
+    """Packs an image folder into another, or resumes that, by so many processes: by default one for each core.
+
+    `report` gets how many images are done, and of how many. What was finished stays where an error is raised:
+    ValueError where the source is no image folder or has changed, where the destination holds something else, or for a
+    number of processes below 1; BadImage for an image that can't be read; OSError where the disk fails or is full.
     """
     arrow()
+    jobs = available_cores() if jobs is None else jobs
+    if jobs < 1:
+        raise ValueError(f"--jobs must be 1 or more (got {jobs})")
     if is_packed(source):
         raise ValueError(f"{source} is packed already; an image folder is expected")
     if folder.resolve().is_relative_to(source.resolve()):

@@ -1,4 +1,4 @@
-"""A trained network taken away: as weights, or as a program that runs without this project."""
+"""Exporting a trained network: as weights, or as a program that runs without this project."""
 
 from __future__ import annotations
 
@@ -14,13 +14,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from roadmap.files import read_json
-from roadmap.network.modules import build
-from roadmap.record.folder import read_run
 from roadmap.record.run import Run
-from runner.train import checkpoint
+from runner.measure.trained import Trained, untrained
 
-Weights = Literal["raw", "ema"]
 Form = Literal["safetensors", "torchscript", "onnx"]
 SUFFIXES: dict[Form, str] = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
 TOLERANCE = 1e-4  # of the largest output, between a network and what was exported of it
@@ -28,51 +24,20 @@ IMAGES = 2  # that both are given
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A run, and its network as the newest checkpoint has it."""
+class Exported:
+    """A file that was written."""
 
-    run: Run
-    network: nn.Module
-    weights: Weights
-    trained: tuple[int, int]  # epochs behind it, and steps of the next
-    classes: tuple[str, ...]  # of its outputs, as its images' folders were called; empty where its record is older
-    data_path: str | None = None  # where its images were
-
-    @property
-    def unfinished(self) -> str:
-        """What there is to tell of a run that is not trained to its end; else nothing."""
-        epochs = self.run.experiment.recipe.epochs
-        return "" if self.trained[0] >= epochs else f"{self.trained[0]} of {epochs} epochs"
+    path: Path
+    form: Form
+    bytes: int
+    largest_difference: float  # of the outputs of what was read back, over the largest output
 
 
-def read_trained(folder: Path, *, averaged: bool = False) -> Trained:
-    """A folder's run, and its network as the newest checkpoint has it; with EMA's weights if `averaged`.
-
-    Raises ValueError where there is no run, no checkpoint, or no averaged weights, and InvalidFile where they are not
-    of this version.
-    """
-    manifest = read_json(folder / "manifest.json")
-    if manifest is None:
-        raise ValueError(f"{folder} is no run's folder: it has no manifest.json")
-    run = read_run(manifest, folder)
-    saved = checkpoint.load(folder, run.identity)
-    if saved is None:
-        raise ValueError(f"{folder} has no checkpoint: nothing of it was trained yet, or the file is gone")
-    weights = saved["model"]
-    if averaged:
-        if not saved["ema"]:
-            raise ValueError(f"{folder} has no averaged weights: its recipe has no EMA")
-        weights = {key.removeprefix("module."): each for key, each in saved["ema"].items() if key != "n_averaged"}
-    network = untrained(run)
-    network.load_state_dict(weights)
-    classes = tuple(map(str, manifest.get("classes", ())))
-    weights_of: Weights = "ema" if averaged else "raw"
-    return Trained(run, network.eval(), weights_of, (saved["epoch"], saved["step"]), classes, manifest.get("data_path"))
-
-
-def untrained(run: Run) -> nn.Module:
-    recipe = run.experiment.recipe
-    return build(run.experiment.design, run.dataset.classes, image_size=recipe.image_size).eval()
+def export_network(trained: Trained, form: Form, path: Path) -> Exported:
+    """Writes a run's network, and its folder where there is none. Raises what `export` does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    difference = export(trained.run, trained.network, form, path)
+    return Exported(path, form, path.stat().st_size, difference)
 
 
 def export(run: Run, network: nn.Module, form: Form, path: Path) -> float:
@@ -166,7 +131,7 @@ def _write_onnx(run: Run, network: nn.Module, images: Tensor, path: Path) -> Non
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ValueError(f"--to onnx needs the package {error.name}: pip install 'roadmap-convnext[onnx]'") from None
+        raise ValueError(f"--to onnx requires the package {error.name}: pip install 'roadmap-convnext[onnx]'") from None
     torch.onnx.export(
         network,
         (images,),

@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from roadmap.options import Selection
 from roadmap.plugins import LOADED, load_file
-from roadmap.record.benchmarks import Round
+from roadmap.record.benchmarks import Round, append_round, rates_of, workload_of
 from roadmap.record.run import Run
+from roadmap.serialization import three_digits
 from runner.launch.local import process_context
-from runner.measure.plan import Plan
+from runner.measure.plan import MODES, Plan
 
 ENDING = 10.0  # seconds that a process may take to end
 
@@ -21,21 +25,51 @@ class Failed(Exception):
     """A network could not be measured here."""
 
 
-def rounds_of(runs: Sequence[Run], plan: Plan, rounds: int, started: str) -> Iterator[tuple[Run, int, Round | str]]:
-    """Measures every network once a round, so that a machine's drift hits all alike.
+@dataclass(frozen=True)
+class Measurement:
+    """One network in one round."""
 
-    Gives each measurement as it comes, with the round's number from 1, or why there is none: that network is left
-    out of the rounds to come.
+    run: Run
+    number: int  # of the round, from 1
+    result: Round | None
+    failure: str = ""  # why there is no result
+
+    def __str__(self) -> str:
+        if self.result is None:
+            return f"failed: {self.failure}"
+        rates = {mode: rates_of([self.result], mode) for mode in MODES}
+        parts = [f"{three_digits(rate.images_per_second)} images/s in {mode}" for mode, rate in rates.items() if rate]
+        return ", ".join(parts)
+
+
+def distinct_networks(selection: Selection) -> list[Run]:
+    """A run for each network of the selected rungs: two rungs whose steps take the same work are measured once."""
+    runs: dict[str, Run] = {}
+    for rung in selection.rungs():
+        run = selection.run(rung)
+        runs.setdefault(workload_of(run), run)
+    return list(runs.values())
+
+
+def measure_networks(runs: Sequence[Run], plan: Plan, out: Path) -> Iterator[Measurement]:
+    """Measures every network once a round, so that a machine's drift affects all alike.
+
+    Gives each measurement as it comes; its result is appended to the bench.jsonl of `out` before. A network that fails
+    is left out of the rounds to come. Raises OSError where the disk does not take a result.
     """
-    failed: set[str] = set()
-    for number in range(1, rounds + 1):
+    started, failed = datetime.now(UTC).isoformat(timespec="seconds"), set[str]()
+    for number in range(1, plan.rounds + 1):
         for run in runs:
-            if run.identity not in failed:
-                try:
-                    yield run, number, _measured_apart(run, plan, started)
-                except Failed as failure:
-                    failed.add(run.identity)
-                    yield run, number, str(failure)
+            if run.identity in failed:
+                continue
+            try:
+                result = _measured_apart(run, plan, started)
+            except Failed as failure:
+                failed.add(run.identity)
+                yield Measurement(run, number, None, str(failure))
+            else:
+                append_round(out, result)
+                yield Measurement(run, number, result)
 
 
 def _measured_apart(run: Run, plan: Plan, started: str) -> Round:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import math
+import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
 
+from roadmap.options import Selection
+from roadmap.record.benchmarks import measured, read_rounds, workload_of
 from roadmap.record.run import Run
+from roadmap.serialization import MAX_NUMBER
 from roadmap.study.execution import Execution
 from runner.data.batches import PerImage, TrainingBatches
 from runner.data.datasets import check_trainable, load_data
@@ -25,6 +31,70 @@ from runner.machine.setup import choose_setup
 WORKERS = ("read", "decode", "crop", "augment", "collate")
 TRAINERS = ("transfer", "normalize", "erase", "mix")
 REST = "the rest"  # of the clock: the loader's own
+
+
+@dataclass(frozen=True)
+class DeviceRate:
+    """Images/s of a device in training."""
+
+    images_per_second: float
+    source: str = ""  # what was measured, and on what; empty where the rate is given
+
+
+@dataclass(frozen=True)
+class PipelineTimes:
+    """Where the input pipeline's time goes: medians over the rounds, in seconds an image of one core."""
+
+    rung: str
+    rounds: int
+    stages: Mapping[str, float]
+    worker: float  # the part of a worker's process
+    total: float
+    device: DeviceRate | None = None
+
+    @property
+    def workers_needed(self) -> int | None:
+        """That keep the device busy; None where its rate is unknown."""
+        return math.ceil(self.device.images_per_second * self.worker) if self.device else None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "rung": self.rung,
+            "milliseconds": {stage: seconds * 1e3 for stage, seconds in self.stages.items()},
+            "images_per_second_of_a_core": 1 / self.total,
+            "images_per_second_of_a_worker": 1 / self.worker,
+            "device_images_per_second": self.device.images_per_second if self.device else None,
+            "workers_needed": self.workers_needed,
+        }
+
+
+def pipeline_times(rung: str, rounds: Sequence[Mapping[str, float]], device: DeviceRate | None) -> PipelineTimes:
+    """Of what `stage_seconds` gave, one round or more."""
+    names = (*WORKERS, *TRAINERS, REST)
+    stages = {stage: statistics.median(seconds[stage] for seconds in rounds) for stage in names}
+    worker, total = (
+        statistics.median(sum(seconds[stage] for stage in part) for seconds in rounds) for part in (WORKERS, names)
+    )
+    return PipelineTimes(rung, len(rounds), stages, worker, total, device)
+
+
+def device_rate(selection: Selection, out: Path, rate: float | None = None) -> DeviceRate | None:
+    """As given, else as `roadmap bench` measured the fastest of the selected rungs; None where it measured none.
+
+    Raises ValueError for a rate that is not positive.
+    """
+    if rate is not None:
+        if not 0 < rate < MAX_NUMBER:
+            raise ValueError(f"--rate must be more than 0 (got {rate:g})")
+        return DeviceRate(rate)
+    names = {workload_of(selection.run(rung)): rung.name for rung in selection.rungs()}
+    rates = measured(read_rounds(out), "training_images_per_second", names)
+    if rates is None:
+        return None
+    workload, fastest = max(rates.values.items(), key=lambda item: item[1])
+    return DeviceRate(fastest, f"{names[workload]} was measured on {rates.conditions}")
 
 
 class Stopwatch:

@@ -3,17 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Literal
 
 from roadmap.record.benchmarks import Mode
 from roadmap.record.run import Run
+from roadmap.serialization import MAX_NUMBER
 from roadmap.study.execution import Execution, accumulation
 from runner.machine.resources import available_gpus, check_here
 
-CPU_PIXELS = 16 * 224**2  # of a batch on a CPU where nothing is said: beyond it a step takes longer, and no image less
-
-
+MODES: tuple[Mode, ...] = ("training", "inference")
+CPU_PIXELS = 16 * 224**2  # of a batch on a CPU where none is given: beyond it a step takes longer, and no image less
 WARM_UP = {"cpu": 2, "cuda": 10}  # steps before the clock starts
+
+# The fields of the execution that each kind of measurement uses.
+USED = {
+    "networks": ("device", "device_batch", "threads", "channels_last", "compile"),
+    "data": ("device", "device_batch", "channels_last", "augment", "bad_images"),
+}
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How networks are to be measured; None: as suits the machine. Raises ValueError for numbers out of range."""
+
+    batch: int | None = None  # images at a time
+    rounds: int = 5  # measurements of each network
+    warm_up: int | None = None  # steps before the clock starts
+    seconds: float = 1.0  # that are measured at least, in whole steps
+    only: Mode | None = None  # None: both
+    cuda_graphs: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("--batch", self.batch, 1), ("--warm-up", self.warm_up, 0)):
+            if value is not None and not least <= value < MAX_NUMBER:
+                raise ValueError(f"{name} must be {least} or more (got {value})")
+        check_clock(self.rounds, self.seconds)
+
+
+def check_clock(rounds: int, seconds: float) -> None:
+    """Raises ValueError for numbers out of range."""
+    if not 1 <= rounds < MAX_NUMBER:
+        raise ValueError(f"--rounds must be 1 or more (got {rounds})")
+    if not 0 < seconds < MAX_NUMBER:
+        raise ValueError(f"--seconds must be more than 0 (got {seconds:g})")
+
+
+def check_settings(settings: Sequence[str], what: Literal["networks", "data"]) -> None:
+    """Raises ValueError for a setting of the execution that a measurement does not use."""
+    unused = {field.name for field in fields(Execution)} - set(USED[what])
+    for setting in settings:
+        section, _, key = setting.partition("=")[0].partition(".")
+        if section == "execution" and key in unused:
+            instead = "--data NAME=PATH does" if key == "data_path" else f"of the execution {', '.join(USED[what])} do"
+            raise ValueError(f"--set {setting} does not apply to bench {what}; {instead}")
 
 
 @dataclass(frozen=True)
@@ -22,31 +65,25 @@ class Plan:
 
     execution: Execution
     batch: int  # images at a time
+    rounds: int  # measurements of each network
     warm_up: int  # steps before the clock starts
     seconds: float  # that are measured at least, in whole steps
     what: Sequence[Mode]
     cuda_graphs: bool
 
 
-def make_plan(
-    runs: Sequence[Run],
-    execution: Execution,
-    *,
-    batch: int | None = None,
-    warm_up: int | None = None,
-    seconds: float = 1.0,
-    what: Sequence[Mode] = ("inference", "training"),
-    cuda_graphs: bool = False,
-) -> Plan:
+def make_plan(runs: Sequence[Run], execution: Execution, options: BenchOptions) -> Plan:
     """What is left open is chosen for the machine: one device of it. Raises ValueError for what can't be had here."""
-    recipes = [run.experiment.recipe for run in runs]
+    recipes, batch = [run.experiment.recipe for run in runs], options.batch
     device = "cuda" if available_gpus(execution) else "cpu"
     check_here(execution, recipes, 1)
-    if cuda_graphs and device == "cpu":
-        raise ValueError("--cuda-graphs needs a CUDA device, and there is none here")
+    if options.cuda_graphs and device == "cpu":
+        raise ValueError("--cuda-graphs requires a CUDA device, and there is none here")
     if batch is None:
         # As many as a device takes at a time in training, the same for all.
         batch = min(each.batch_size // accumulation(each, 1, execution.device_batch) for each in recipes)
         if device == "cpu" and execution.device_batch == "auto":
             batch = min(batch, *(max(1, CPU_PIXELS // each.image_size**2) for each in recipes))
-    return Plan(execution, batch, WARM_UP[device] if warm_up is None else warm_up, seconds, what, cuda_graphs)
+    warm_up = WARM_UP[device] if options.warm_up is None else options.warm_up
+    what = (options.only,) if options.only else MODES
+    return Plan(execution, batch, options.rounds, warm_up, options.seconds, what, options.cuda_graphs)

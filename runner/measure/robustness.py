@@ -11,7 +11,7 @@ from roadmap.data.robustness import Evaluation, Shifted, chosen_classes
 from roadmap.record.run import Run
 from roadmap.study.execution import Execution
 from runner.data.splits import ImageFiles
-from runner.measure.export import Trained
+from runner.measure.trained import Trained
 from runner.train.evaluation import Among, evaluate_alone
 
 
@@ -32,10 +32,11 @@ def evaluate_shifted(
 ) -> Iterator[tuple[Evaluation, bool]]:
     """Part by part, and whether the `known` have it as it is; what they have is not measured again.
 
-    `report` hears how many images are done of all, and of how many. Raises ValueError for a class that the network does
-    not have.
+    `report` gets how many images are done, and of how many. Raises ValueError for a class that the network does not
+    have.
     """
-    classes, listings = network.classes, list_parts(shifted, network.classes)
+    classes = network.class_names
+    listings = list_parts(shifted, classes)
     chosen = chosen_classes(shifted, _present(listings), classes)
     among = Among(network.network, [classes.index(name) for name in chosen], len(classes))
     run = _of_whole_images(network.run) if shifted.shift and shifted.shift.corrupted else network.run

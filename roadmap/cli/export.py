@@ -1,0 +1,48 @@
+"""export: a trained network as a file for other programs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roadmap.cli.options import add_plugins, study_options
+from roadmap.record.run import find_run
+
+if TYPE_CHECKING:
+    from runner.measure.trained import Trained
+
+
+def add_verbs(verbs: Any) -> None:
+    parser = verbs.add_parser("export", help="a trained network as a file for other programs")
+    parser.add_argument("run", metavar="RUN", help="a run: by rung, rung-sSEED, identity or folder")
+    parser.add_argument("--to", choices=("safetensors", "torchscript", "onnx"), default="safetensors")
+    parser.add_argument("-o", "--output", type=Path, help="the file (default: in the run's folder)")
+    add_weights(parser)
+    add_plugins(parser)
+    parser.set_defaults(function=export_run)
+
+
+def add_weights(parser: Any) -> None:
+    parser.add_argument("--weights", choices=("raw", "ema"), default="raw", help="as trained (default), or averaged")
+    parser.add_argument("--out", type=Path, help="folder of the runs")
+
+
+def warn_if_unfinished(trained: Trained) -> None:
+    if trained.unfinished:
+        print(f"{trained.run.name} is not trained to its end: {trained.unfinished}", file=sys.stderr)
+
+
+def export_run(options: argparse.Namespace) -> int:
+    from runner.measure.export import SUFFIXES, export_network
+    from runner.measure.trained import read_trained
+
+    study = study_options(options).study()  # with the plugins that its network may be of
+    folder = find_run(options.run, options.out or Path(study.defaults.out))
+    trained = read_trained(folder, averaged=options.weights == "ema")
+    warn_if_unfinished(trained)
+    written = export_network(trained, options.to, options.output or folder / f"network{SUFFIXES[options.to]}")
+    size, difference = written.bytes / 2**20, written.largest_difference
+    print(f"{written.form}: {written.path}, {size:.1f} MiB; read back, its outputs are {difference:.0e} off at most")
+    return 0

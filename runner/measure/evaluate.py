@@ -1,0 +1,135 @@
+"""Evaluating a trained network: on held-out images of its data or of other data, or on shifted ones (robustness.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from roadmap.data.datasets import has_class_names
+from roadmap.data.robustness import Evaluation, Shifted, append_evaluation, find_shifted, read_evaluations
+from roadmap.options import Selection, StudyOptions
+from roadmap.record.run import Run, find_run
+from roadmap.study.execution import Execution
+from runner.data.datasets import class_names
+from runner.measure.robustness import evaluate_shifted
+from runner.measure.trained import Trained, Weights, read_peer, read_trained
+from runner.train.evaluation import evaluate_alone
+
+Report = Callable[[int, int], None]  # images done, and of how many
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to evaluate, and how."""
+
+    trained: Trained
+    execution: Execution
+    folder: Path | None  # of its run, which keeps what is measured of shifted images; None: the weights are a file's
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a network is worth on held-out images."""
+
+    run: str
+    data: str
+    images: int
+    metrics: Mapping[str, Any]  # as evaluation gives them: accuracies in percent
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """As plain data."""
+        return {"run": self.run, "data": self.data, **self.metrics}
+
+
+def shifted_data(options: StudyOptions) -> tuple[StudyOptions, Shifted | None]:
+    """The shifted images that `--data` means, and the options without them, which the network is not of.
+
+    None where `--data` is absent, or a data set with training images. Raises ValueError for a folder of another shape.
+    """
+    shifted = None if options.data is None else find_shifted(options.data, options.study().data)
+    return (replace(options, data=None) if shifted else options), shifted
+
+
+def load_subject(
+    written: str | Path,
+    options: StudyOptions,
+    out: Path | None = None,
+    *,
+    weights: Weights = "raw",
+    state_dict: Path | None = None,
+    peer: str | None = None,
+) -> Subject:
+    """The network of a run below `out`, or a rung's with a peer's weights where `state_dict` is given.
+
+    `peer` is whose the weights are, LIBRARY/NAME. Raises ValueError for options that do not apply, for a run that is
+    absent or has no such weights, and for data whose classes are not the network's.
+    """
+    if state_dict is None:
+        return _subject_of_run(written, options, out, weights, peer)
+    if weights == "ema":
+        raise ValueError("--weights ema applies to runs only: --state-dict has whatever the file holds")
+    if peer is None:
+        raise ValueError("--state-dict requires --of LIBRARY/NAME, such as torchvision/convnext_tiny")
+    selection = Selection.of(options)
+    run = selection.run(selection.rung(str(written)))
+    return Subject(read_peer(run, state_dict, peer), selection.execution, None)
+
+
+def _subject_of_run(
+    written: str | Path, options: StudyOptions, out: Path | None, weights: Weights, peer: str | None
+) -> Subject:
+    """On the run's own data, or on other data of the same classes."""
+    given = {"--of": peer, "--regime": options.regime, "--fidelity": options.fidelity}
+    unused = [name for name, value in given.items() if value]
+    unused += [f"--set {setting}" for setting in options.settings if not setting.startswith("execution.")]
+    if unused:
+        raise ValueError(f"{unused[0]} requires --state-dict: a run is evaluated as it was trained")
+    study = options.study()  # with the plugins that its network may be of
+    folder = find_run(written, out or Path(study.defaults.out))
+    trained = read_trained(folder, averaged=weights == "ema")
+    run = trained.run
+    selection = Selection.of(replace(options, regime=run.regime))
+    if options.data is None:
+        return Subject(trained, replace(selection.execution, data_path=trained.data_path), folder)
+    # What its images were scaled by stays.
+    dataset = replace(selection.dataset, mean=run.dataset.mean, std=run.dataset.std)
+    if dataset.classes != run.dataset.classes:
+        raise ValueError(f"--data {options.data} has {dataset.classes} classes, {run.name} {run.dataset.classes}")
+    other = replace(run, data=selection.context.data, dataset=dataset)
+    _check_classes(options.data, trained, other, selection.execution)
+    return Subject(replace(trained, run=other), selection.execution, folder)
+
+
+def _check_classes(written: str, trained: Trained, other: Run, execution: Execution) -> None:
+    """Raises ValueError where other data has not the classes that the network's outputs are, in their order."""
+    theirs, ours = class_names(other, execution.data_path), trained.class_names
+    if theirs != ours:
+        first = next(pair for pair in zip(theirs, ours, strict=True) if pair[0] != pair[1])
+        raise ValueError(f"--data {written}: class {first[0]!r} stands where {trained.run.name} has {first[1]!r}")
+    numbered = not any(has_class_names(run.data, run.dataset) for run in (trained.run, other))
+    if numbered and trained.run.data != other.data:
+        raise ValueError(f"--data {written}: nothing shows that its classes are those of {trained.run.data}")
+
+
+def evaluate_held_out(subject: Subject, report: Report) -> HeldOut:
+    """On the held-out images of the data. `report` gets how many images are done, and of how many."""
+    run = subject.trained.run
+    metrics = evaluate_alone(run, subject.trained.network, subject.execution, report)
+    return HeldOut(run.name, run.data, run.dataset.test_images, metrics)
+
+
+def evaluate_on_shifted(subject: Subject, shifted: Shifted, report: Report) -> list[Evaluation]:
+    """Part by part. What is measured is kept in the run's folder at once, and not measured again.
+
+    Raises ValueError for a class that the network does not have.
+    """
+    known = read_evaluations(subject.folder) if subject.folder else []
+    evaluations = []
+    for evaluation, is_known in evaluate_shifted(subject.trained, subject.execution, shifted, known, report):
+        evaluations.append(evaluation)
+        if subject.folder and not is_known:
+            append_evaluation(subject.folder, evaluation)
+    return evaluations
