@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from roadmap.api import cancel, logs, plan, retry, run, status
     from roadmap.design import Block, Conv, Design, Downsampling, NamedModel, Stem
     from roadmap.network.cost import Cost, cost
     from roadmap.network.library_models import model
@@ -37,17 +38,24 @@ __all__ = [
     "Stem",
     "Step",
     "build",
+    "cancel",
     "compose",
     "cost",
     "ladder",
     "load_timm",
     "load_torchvision",
+    "logs",
     "mixer",
     "model",
+    "plan",
+    "retry",
+    "run",
+    "status",
     "step",
 ]
 
 _MODULES = {
+    "roadmap.api": ("cancel", "logs", "plan", "retry", "run", "status"),
     "roadmap.design": ("Block", "Conv", "Design", "Downsampling", "NamedModel", "Stem"),
     "roadmap.network.cost": ("Cost", "cost"),
     "roadmap.network.library_models": ("model",),
