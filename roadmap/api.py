@@ -81,7 +81,8 @@ def run(
     from runner.launch.plan import check_local
 
     check_local(StudyOptions.of(study), pack, max_running)
-    planned, failed, submitted = plan(seeds=seeds, out=out, **study), (), None
+    planned, submitted = plan(seeds=seeds, out=out, **study), None
+    failed: tuple[PlannedRun, ...] = ()
     if planned.selection.cluster:
         submitted = _submit(planned, pack, max_running, study)
     else:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.designs import speed
 from roadmap.cli.options import FAILED, add_study_options, study_options
-from roadmap.options import Selection, StudyOptions
+from roadmap.options import Selection
 from roadmap.record.folder import read_divergences
 from roadmap.study.execution import MOST_RETRIES
 from roadmap.text import many, table
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runner.launch.train_plan import Trained
 
 RETRY_HINT = "--on-nan retry resumes from the last checkpoint, with the images in another order"
-EXECUTION = ("processes", "workers", "augment", "on_nan", "tensorboard", "wandb")  # options that set execution.NAME
+SETTINGS, TRACKERS = ("processes", "workers", "augment", "on_nan"), ("tensorboard", "wandb")  # of the execution
 STATES = {"absent": "to train", "begun": "to resume", "diverged": "diverged", "finished": "finished"}
 
 
@@ -64,9 +64,9 @@ def add_verbs(verbs: Any) -> None:
 def run_rungs(options: argparse.Namespace) -> int:
     from runner.launch.plan import RunPlan, check_local
 
-    asked = _with_execution(options)
+    asked = study_options(options)
     check_local(asked, options.pack, options.max_running)
-    plan = RunPlan.of(Selection.of(asked), options.seeds, asked.out(options.out))
+    plan = RunPlan.of(_selection(options), options.seeds, asked.out(options.out))
     try:
         if asked.on == "slurm":
             from roadmap.cli.run_slurm import submit_plan
@@ -83,14 +83,17 @@ def run_rungs(options: argparse.Namespace) -> int:
         raise
 
 
-def _with_execution(options: argparse.Namespace) -> StudyOptions:
-    """The study options with the options that are short for --set execution.NAME."""
+def _selection(options: argparse.Namespace) -> Selection:
+    """With the options that are short for --set execution.NAME."""
     asked = study_options(options)
-    given = {name: value for name in EXECUTION if (value := getattr(options, name)) is not None}
-    if "wandb" in given:
-        given["wandb"] = json.dumps(given["wandb"])  # a project may be called 2024
-    written = (f"execution.{name}={str(value).lower() if value is True else value}" for name, value in given.items())
-    return replace(asked, settings=(*asked.settings, *written))
+    settings = tuple(f"execution.{name}={value}" for name, value in _given(options, SETTINGS).items())
+    selection = Selection.of(replace(asked, settings=(*asked.settings, *settings)))
+    # Not as settings, which are YAML: a project may be called 2024.
+    return replace(selection, execution=replace(selection.execution, **_given(options, TRACKERS)))
+
+
+def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
 def _announce(plan: RunPlan) -> None:

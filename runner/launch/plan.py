@@ -84,7 +84,7 @@ class RunPlan:
         return replace(self, runs=tuple(replace(each, state=state(each.folder, each.run)) for each in self.runs))
 
     def find_data(self) -> None:
-        """Finds or downloads the data set once, before every run looks for it. Raises ValueError where there is none."""
+        """Finds or downloads the data set once, before every run looks for it. Raises ValueError without one."""
         for planned in self.waiting[:1]:
             source(planned.run).find(Path(self.execution.data_path) if self.execution.data_path else None)
 
