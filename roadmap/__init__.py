@@ -10,7 +10,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from roadmap.api import attribution, collect, figure, power, proxy, report, report_server, table
+    from roadmap.api import (
+        attribution,
+        cancel,
+        collect,
+        figure,
+        logs,
+        plan,
+        power,
+        proxy,
+        report,
+        report_server,
+        retry,
+        run,
+        run_status,
+        status,
+        table,
+    )
     from roadmap.data.dataset import Dataset
     from roadmap.data.datasets import dataset
     from roadmap.design import Block, Conv, Design, Downsampling, NamedModel, Stem
@@ -42,6 +58,7 @@ __all__ = [
     "Step",
     "attribution",
     "build",
+    "cancel",
     "collect",
     "compose",
     "cost",
@@ -50,13 +67,19 @@ __all__ = [
     "ladder",
     "load_timm",
     "load_torchvision",
+    "logs",
     "mixer",
     "model",
     "optimizer",
+    "plan",
     "power",
     "proxy",
     "report",
     "report_server",
+    "retry",
+    "run",
+    "run_status",
+    "status",
     "step",
     "table",
 ]
@@ -64,12 +87,19 @@ __all__ = [
 _MODULES = {
     "roadmap.api": (
         "attribution",
+        "cancel",
         "collect",
         "figure",
+        "logs",
+        "plan",
         "power",
         "proxy",
         "report",
         "report_server",
+        "retry",
+        "run",
+        "run_status",
+        "status",
         "table",
     ),
     "roadmap.data.dataset": ("Dataset",),

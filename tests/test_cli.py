@@ -106,7 +106,7 @@ def test_cost_is_macs_times_images_over_speed(capsys):
         (["cost", "--throughput", "-1"], "--throughput must be 1 or more multiply-adds a second (got -1)"),
         (["cost", "--gpus", "0"], "--gpus must be 1 or more (got 0)"),
         (["run", "--steps", "nonsense"], "unknown rung 'nonsense'"),
-        (["run", "--seeds", "0"], "--seeds 0 is not valid"),
+        (["run", "--seeds", "0"], "--seeds must be between 1 and 10000 (got 0)"),
         (["run", "--seeds", "9" * 400], "--seeds"),
         (["run", "--set", "recipe.betas=[0.9, 1.5]"], "betas is [0.9, 1.5], expected two numbers"),
         (["run", "--set", "recipe.learning_rate=.inf"], "inf is not a finite number"),
@@ -247,7 +247,7 @@ def test_a_divergence_is_told_in_a_sentence(tmp_path):
     done = run_here("run", "--steps", "pico", *QUICK, "--set", "recipe.learning_rate=1e14")
     assert done.status == 1
     assert "diverged: the loss is nan in epoch 1, step 2, at a learning rate of 1e+14" in done.out
-    assert "--on-nan retry goes on from the last checkpoint" in done.err
+    assert "--on-nan retry resumes from the last checkpoint" in done.err
     assert "Traceback" not in done.out + done.err
     (log,) = tmp_path.rglob("log.txt")
     assert "Traceback" not in log.read_text()
@@ -323,7 +323,7 @@ def test_a_run_that_began_by_one_augmentation_is_not_asked_for_by_the_other(tmp_
     assert json.loads(manifest.read_text())["execution"]["augment"] == "reference"
     refused = run_here(*command, "--augment", "fast")
     assert refused.status == 2
-    message = "began with reference augmentation, --augment fast is another; --out FOLDER trains it anew"
+    message = "began with reference augmentation, --augment fast is another; --out FOLDER trains it again"
     assert message in refused.err
     assert run_here(*command)
 

@@ -38,7 +38,7 @@ from runner.launch.slurm.submission import (
     SubmitOptions,
     read_submissions,
 )
-from runner.launch.slurm.submit import plan
+from runner.launch.slurm.submit import plan_arrays
 from runner.launch.slurm.task import Task
 from runner.launch.status import collect_status
 from runner.machine.lock import folder_lock, is_held
@@ -291,7 +291,7 @@ def test_every_run_is_in_one_job_of_one_array(batches, pack, limit):
     nodes = cluster if pack == 1 else dataclasses.replace(cluster, nodes=1)
     how = changed(study.execution, {"device_batch": 64 if pack == 1 else "auto"}, "test")
     how = SubmitOptions("test", nodes, how, (), pack)
-    arrays = list(plan(members, how, limit))
+    arrays = list(plan_arrays(members, how, limit))
     planned = [member for _, jobs in arrays for job in jobs for member in job]
     assert sorted(run.seed for run, _ in planned) == list(range(len(batches)))
     for layout, jobs in arrays:
@@ -447,12 +447,12 @@ def test_nothing_is_written_where_slurm_is_away(played, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--on", "local", "--pack", "2"], "--pack has no say without --on slurm"),
-        (["--on", "local", "--max-running", "2"], "--max-running has no say without --on slurm"),
+        (["--on", "local", "--pack", "2"], "--pack requires --on slurm"),
+        (["--on", "local", "--max-running", "2"], "--max-running requires --on slurm"),
         (["--on", "local", "--set", "cluster.nodes=2"], "--set cluster.nodes=2 requires --on slurm"),
         (["--on", "slurm", "--cluster", "papr"], "unknown cluster 'papr'; .*paper"),
-        (["--on", "slurm", "--pack", "0"], "--pack 0 is not valid: 1 or more is"),
-        (["--on", "slurm", "--processes", "2"], "execution.processes has no say on Slurm"),
+        (["--on", "slurm", "--pack", "0"], "--pack must be at least 1 .got 0."),
+        (["--on", "slurm", "--processes", "2"], "execution.processes is unused on Slurm"),
         (["--on", "slurm", "--pack", "2", "--set", "cluster.nodes=2"], "--pack 2 is for runs of one process"),
         (["--on", "slurm", "--set", "cluster.nodes=3"], "clusters.cpu: pico/.*can't be shared by 3.*: 2 x 1, 4 x 1"),
         (["--on", "slurm", "--set", "cluster.hours=soon"], "cluster.hours"),
@@ -718,7 +718,7 @@ def test_logs_are_the_runs_or_its_jobs(played, tmp_path, make_run, capsys):
     run = make_run("gelu")
     made = submitted(out, ((run, run.folder(out)),))
     assert main(["logs", "gelu"]) == 2
-    assert "has said nothing yet" in capsys.readouterr().err
+    assert "has no log yet" in capsys.readouterr().err
     (made.folder(out) / "5_0_log.out").write_text("no module named torch\n")
     assert main(["logs", "gelu"]) == 0 and capsys.readouterr().out == "no module named torch\n"
     begin(run, out)

@@ -296,7 +296,7 @@ def test_the_command_mirrors_new_runs_and_finished_ones(tmp_path):
     assert not (folder / "wandb").exists()
     record = {path.name: path.read_bytes() for path in folder.glob("*.json*")}
     told, _ = roadmap("--tensorboard", "--wandb", "2024")
-    assert "1 run, 1 finished already, 1 to mirror; nothing to train" in told
+    assert "1 run, 1 finished already, 1 to copy to trackers; nothing to train" in told
     assert_on_wandb(folder)
     assert wandb(folder)[0].project == "2024"
     assert record == {path.name: path.read_bytes() for path in folder.glob("*.json*")}

@@ -155,11 +155,11 @@ def test_an_interrupted_study_goes_on_and_ends_as_an_undisturbed_one(undisturbed
     _, errors = process.communicate(timeout=300)
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[how]
     if how == signal.SIGINT:
-        assert len(errors.strip().splitlines()) == 1 and "the same command goes on from here" in errors
+        assert len(errors.strip().splitlines()) == 1 and "the same command resumes from here" in errors
     assert not list(tmp_path.rglob("result.json"))
 
     again = run_here(*LONG)
-    assert again.status == 0 and "to go on where they were" in again.out
+    assert again.status == 0 and " to resume" in again.out
     runs = list(tmp_path.glob("runs/pico/*"))
     assert len(runs) == 2 and {run.name: outcome(run) for run in runs} == undisturbed
     assert all(len(read_metrics(run)) == 15 for run in runs)

@@ -245,7 +245,7 @@ def test_a_cancelled_job_keeps_its_state_and_does_not_come_back(study, undisturb
     assert _state(study) == "cancelled" and study.status()["gelu"]["state"] == "finished"
     assert list(study.runs.glob("*.png")), "the figure was not drawn"
     assert "no run has failed" in study.roadmap("retry")
-    assert "1 to go on where they were" in study.submit(*BOTH)
+    assert "1 to resume" in study.submit(*BOTH)
     study.slurm.wait_until_empty()
     study.assert_finished_as(undisturbed / "1", runs=2)
     (folder,) = study.runs.glob("pico/layer-norm-*")

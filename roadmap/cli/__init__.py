@@ -38,6 +38,20 @@ class Parser(argparse.ArgumentParser):
         self.exit(BAD_USAGE, f"{self.prog}: {message} ({self.prog} --help)\n")
 
 
+class Options(argparse.Namespace):
+    """The options as they were parsed. Nothing changes them: attributes can't be set, and lists are tuples."""
+
+    def __init__(self, parsed: argparse.Namespace) -> None:
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in vars(parsed).items()}
+        self.__dict__.update(values)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"options are not changed once they are parsed: {name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"options are not changed once they are parsed: {name}")
+
+
 def make_parser(verb: str | None = None) -> argparse.ArgumentParser:
     """For all verbs; where the verb is known, for those of its module."""
     parser = Parser(prog="roadmap", description="From a ResNet to a ConvNeXt, rung by rung: re-run, take apart, draw.")
@@ -54,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0 done, 1 something failed, 2 bad usage, 130 stopped by Ctrl-C."""
     _prepare_output()
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = make_parser(next(iter(arguments), None)).parse_args(arguments)
+    options = Options(make_parser(next(iter(arguments), None)).parse_args(arguments))
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what runs is stopped in order
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # asks runs in training for their state, and nothing of others
     try:

@@ -8,26 +8,16 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from roadmap.files import InvalidFile, read_json
 from roadmap.record.folder import is_diverged, read_divergences
 from roadmap.record.sessions import TrainingPosition, read_place, read_sessions
 from runner.launch.slurm import slurm_cli
 from runner.launch.slurm.submission import Entry, JobFiles, Submission, read_submissions
+from runner.launch.status_text import Kind, status_text
 from runner.machine.lock import is_held
 
-Kind = Literal["finished", "running", "queued", "diverged", "failed", "cancelled", "stopped", "submitted"]
-KINDS: dict[Kind, str] = {  # with what each means, in the order in which they are told of
-    "running": "in training",
-    "queued": "waiting for Slurm",
-    "submitted": "submitted; how they are is Slurm's to say",
-    "stopped": "begun and not in training; `roadmap run` goes on with them",
-    "failed": "ended without a result",
-    "cancelled": "`roadmap run` goes on with them",
-    "diverged": "their loss was no number",
-    "finished": "finished",
-}
 SLACK_SECONDS = 10  # between clocks
 TAIL_BYTES = 4096
 
@@ -69,14 +59,61 @@ class RunStatus:
     def is_going(self) -> bool:
         return self.kind in ("running", "queued", "submitted")
 
+    @property
+    def log(self) -> Path | None:
+        """The run's own log, else that of its job's first task; None before either."""
+        own = self.folder / "log.txt"
+        if own.exists() or self.submission is None:
+            return own if own.exists() else None
+        out = self.folder.parents[len(Path(self.entry.folder).parts) - 1]
+        return self.submission.log(self.index, out)
+
+    def record(self) -> dict[str, Any]:
+        """As a row of data."""
+        place = self.place
+        return {
+            "regime": self.entry.regime,
+            "rung": self.entry.rung,
+            "seed": self.entry.seed,
+            "identity": self.entry.identity,
+            "folder": str(self.folder),
+            "state": self.kind,
+            "detail": self.detail,
+            "job": self.job.job_id if self.job else None,
+            "epoch": place.epoch if place else None,
+            "step": place.step if place else None,
+            "epochs": self.entry.epochs,
+            "top1": self.top1 if self.top1 is not None else self.metrics.get("top1"),
+            "images_per_second": self.metrics.get("images_per_second"),
+            "seconds_left": self.seconds_left if self.kind == "running" else None,
+            "restarts": self.restarts,
+            "lost_steps": self.lost_steps,
+        }
+
 
 @dataclass(frozen=True)
-class Overview:
-    runs: list[RunStatus]
-    unanswered: list[str]  # what could not be asked, and why
-    figures: list[slurm_cli.Queued]  # the jobs in the queue that draw the figure
-    figure_failed: str | None  # why the last of them drew none
-    knows_queue: bool  # whether Slurm told what is in it
+class StudyStatus:
+    """Every run of a folder, and what of it is in Slurm's queue."""
+
+    out: Path
+    runs: tuple[RunStatus, ...]
+    unanswered: tuple[str, ...] = ()  # what Slurm was not asked, and why
+    figures: tuple[slurm_cli.Queued, ...] = ()  # the jobs in the queue that draw the figure
+    figure_failed: str | None = None  # why the last of them drew none
+    knows_queue: bool = True  # whether Slurm reported what is in it
+
+    def __str__(self) -> str:
+        return status_text(self)
+
+    @property
+    def is_going(self) -> bool:
+        """Whether anything runs or waits."""
+        return bool(self.figures) or any(run.is_going for run in self.runs)
+
+    def require_queue(self) -> None:
+        """Raises SlurmError where it is not known what is in the queue."""
+        if not self.knows_queue:
+            raise slurm_cli.SlurmError(f"Slurm was not asked {self.unanswered[0]}")
 
 
 @dataclass(frozen=True)
@@ -88,7 +125,7 @@ class _Slurm:
     answered: bool
 
 
-def collect_status(out: Path) -> Overview:
+def collect_status(out: Path) -> StudyStatus:
     """Every run below `out`: of local ones and of jobs. Slurm is asked once for its queue, and once for what ended."""
     submissions = read_submissions(out)
     jobs = dict(_jobs(submissions))  # a later submission's word counts
@@ -102,7 +139,8 @@ def collect_status(out: Path) -> Overview:
     names = {submission.name for submission in drawing}
     queued = [job for (name, _), job in slurm.queued.items() if name in names]
     failure = JobFiles(drawing[-1].folder(out), 0).failure() if drawing and not queued else None
-    return Overview(runs, unanswered, queued, failure.message if failure else None, slurm.answered)
+    figure_failed = failure.message if failure else None
+    return StudyStatus(out, tuple(runs), tuple(unanswered), tuple(queued), figure_failed, slurm.answered)
 
 
 def _jobs(submissions: list[Submission]) -> Iterator[tuple[str, tuple[Entry, Submission, int]]]:

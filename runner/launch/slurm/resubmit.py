@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,42 @@ from submitit.core.utils import DelayedSubmission
 
 from roadmap.plugins import load_file
 from roadmap.serialization import to_data
+from runner.launch.named import runs_named
 from runner.launch.slurm.submission import Entry, Submission, read_submissions
 from runner.launch.slurm.submit import Member, Submitted, submit
+from runner.launch.status import StudyStatus
 
 Lost = tuple[Submission, int, Entry]  # a run, with the submission that had it and the index of its job there
+
+
+@dataclass(frozen=True)
+class Retried:
+    """What was submitted again."""
+
+    submitted: tuple[Submitted, ...] = ()
+    missing: tuple[str, ...] = ()  # runs of which nothing is left to submit: `roadmap run` resumes them
+
+
+def retry(status: StudyStatus, names: Sequence[str], report: Callable[[Submitted], object] | None = None) -> Retried:
+    """Submits the named runs again; without a name all that failed. `report` gets each submission once it is made.
+
+    Raises ValueError for a run that neither failed nor was stopped, and SlurmError where Slurm does not take it.
+    """
+    status.require_queue()
+    wanted = [run for run in runs_named(status.runs, names) if names or run.kind == "failed"]
+    for run in wanted:
+        if run.kind not in ("failed", "cancelled", "stopped"):
+            hint = "; `roadmap run --on-nan retry` resumes it" if run.kind == "diverged" else ""
+            raise ValueError(f"{run.name} is {run.kind}: there is nothing to retry{hint}")
+    lost = [(run.submission, run.index, run.entry) for run in wanted if run.submission]
+    able = still_there(lost, status.out)
+    submitted = []
+    for made in submit_again(able, status.out):
+        submitted.append(made)
+        if report:
+            report(made)
+    again = {entry.identity for _, _, entry in able}
+    return Retried(tuple(submitted), tuple(run.name for run in wanted if run.entry.identity not in again))
 
 
 def still_there(lost: Sequence[Lost], out: Path) -> list[Lost]:
@@ -24,7 +57,7 @@ def still_there(lost: Sequence[Lost], out: Path) -> list[Lost]:
 
 
 def submit_again(lost: Sequence[Lost], out: Path) -> Iterator[Submitted]:
-    """Submits runs anew: with the options of before, the code as it is now, and the figure behind them.
+    """Submits runs again: with the options of before, the code as it is now, and the figure behind them.
 
     Raises SlurmError where Slurm does not take it.
     """

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from roadmap.files import InvalidFile, read_json, write_json
+from roadmap.options import Selection
 from roadmap.record.run import Run
 from roadmap.serialization import from_data, to_data
 from roadmap.study.cluster import Cluster, Layout
@@ -59,6 +60,23 @@ class SubmitOptions:
     command: tuple[str, ...]  # that submits them
     pack: int = 1  # runs of a job
     most_running: int | None = None  # jobs at a time
+
+    @staticmethod
+    def of(selection: Selection, command: tuple[str, ...], pack: int | None, max_running: int | None) -> SubmitOptions:
+        """`pack` and `max_running` are None for the defaults. Raises ValueError for what no submission can follow."""
+        assert selection.profile is not None and selection.cluster is not None
+        for name, value in (("--pack", pack), ("--max-running", max_running)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1 (got {value})")
+        execution = selection.execution
+        if execution.processes != "auto":
+            raise ValueError(
+                "execution.processes is unused on Slurm: there it is nodes x tasks a node of the cluster, "
+                "such as --set cluster.nodes=2"
+            )
+        path = execution.data_path  # absolute, since a job may be submitted again from any folder
+        execution = replace(execution, data_path=str(Path(path).resolve()) if path else None)
+        return SubmitOptions(selection.profile, selection.cluster, execution, command, pack or 1, max_running)
 
     def layout(self, run: Run) -> Layout:
         """Raises ValueError for a layout that can't train the run, with those that can."""

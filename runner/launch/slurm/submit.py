@@ -45,8 +45,14 @@ class Submitted:
     elsewhere: int  # runs that are in the queue already, or have ended meanwhile
     figure: str | None  # the job that draws the figure
 
+    @property
+    def runs(self) -> int:
+        return sum(len(job) for submission, _ in self.arrays for job in submission.jobs)
 
-def plan(members: Iterable[Member], options: SubmitOptions, limit: int) -> Iterator[tuple[Layout, list[list[Member]]]]:
+
+def plan_arrays(
+    members: Iterable[Member], options: SubmitOptions, limit: int
+) -> Iterator[tuple[Layout, list[list[Member]]]]:
     """The arrays to submit: of each the layout, and of each of its jobs the runs. `limit` is the jobs of an array."""
     alike: dict[Layout, list[Member]] = {}
     for run, folder in members:
@@ -79,7 +85,7 @@ def submit(
         code, plugins = snapshot(out / FOLDER / "code", LOADED)
         arrays: list[tuple[Submission, str]] = []
         with _all_or_nothing(out) as record:
-            for layout, jobs in plan(new, options, limits.array):
+            for layout, jobs in plan_arrays(new, options, limits.array):
                 submission = record(Submission.new(options, layout, entries(jobs, out)))
                 tasks = [_task(submission, i, job, out, plugins) for i, job in enumerate(jobs)]
                 after = [arrays[-1][1]] if options.most_running and arrays else []  # so that no more run in all
@@ -165,7 +171,7 @@ def _all_or_nothing(out: Path) -> Iterator[Callable[[Submission], Submission]]:
         yield record
     except BaseException as error:
         left = _take_back(written, out)
-        error.add_note(left)  # for who was interrupted
+        error.add_note(f"stopped: {left}")  # for who was interrupted
         if isinstance(error, REFUSALS):
             raise slurm_cli.SlurmError(f"{_last_line(error)}; {left}") from None
         raise

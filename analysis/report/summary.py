@@ -1,0 +1,65 @@
+"""What a study has come to: the table of the selected rungs, and the roadmap figure."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.collection import collect
+from analysis.figures import draw_roadmap, save_figure
+from analysis.results import Result, results_of, series_of_runs
+from analysis.tables.ladder import remarks, rendered, study_table
+from roadmap.options import Selection
+from roadmap.record.run import Run
+from roadmap.study.rungs import Rung
+from roadmap.text import table as text_table
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The results of the selected rungs."""
+
+    selection: Selection
+    table: pd.DataFrame  # a row a rung, as `analysis.tables.ladder.study_table` has it
+    figure: Figure | None  # None where no run has finished
+
+    def __str__(self) -> str:
+        shown = rendered(self.table)
+        rows = text_table(list(shown.columns), shown.to_numpy().tolist())
+        return "\n\n".join([rows, *remarks(self.table)])
+
+    def save_figure(self, out: Path) -> list[Path]:
+        """Writes the figure into `out` as PNG and SVG, named after the study; returns the paths."""
+        if self.figure is None:
+            return []
+        name = "-".join(["roadmap", self.selection.regime, *re.findall(r"[\w.]+", self.selection.label)])
+        return save_figure(self.figure, [out / f"{name}{suffix}" for suffix in (".png", ".svg")])
+
+
+def summarize(selection: Selection, out: Path) -> Summary:
+    """The table of the selected rungs, and the figure of all rungs that have finished runs with these settings."""
+    runs, chosen = collect(out), selection.rungs()
+    shown = _results(selection, chosen, runs)
+    drawn = shown
+    if selection.steps != "all":
+        with contextlib.suppress(ValueError):  # settings may fit the chosen rungs alone
+            names = {rung.name for rung in chosen}
+            whole = _results(selection, (*replace(selection, steps="all").rungs(), *chosen), runs)
+            drawn = [result for result in whole if result.seeds or result.rung.name in names]
+    figure = None
+    if any(result.seeds or result.diverged_seeds for result in drawn):
+        figure = draw_roadmap([series_of_runs(selection.study, drawn, ", ".join(selection.differences))])
+    return Summary(selection, study_table(selection.study, shown), figure)
+
+
+def _results(selection: Selection, rungs: Sequence[Rung], runs: pd.DataFrame) -> list[Result]:
+    """Of each rung once, by its name."""
+    unique = {rung.name: rung for rung in rungs}.values()
+    pairs: list[tuple[Rung, Run]] = [(rung, selection.run(rung)) for rung in unique]
+    return results_of(pairs, runs)

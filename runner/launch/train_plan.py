@@ -1,0 +1,80 @@
+"""Training the runs of a plan on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from roadmap.progress import show_progress
+from roadmap.record.folder import read_metrics
+from roadmap.record.run import Run
+from runner.launch.distributed_worker import run_as_member, world_of_environment
+from runner.launch.local import run_all
+from runner.launch.plan import PlannedRun, RunPlan
+from runner.machine.distributed import World
+from runner.machine.resources import check_here, default_processes
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What became of a plan."""
+
+    plan: RunPlan  # with the states after training
+    failed: tuple[PlannedRun, ...] = ()  # came to no result, for another reason than a diverged loss
+
+    @property
+    def diverged(self) -> tuple[PlannedRun, ...]:
+        return tuple(planned for planned in self.plan.runs if planned.state == "diverged")
+
+    @property
+    def is_finished(self) -> bool:
+        return all(planned.state == "finished" for planned in self.plan.runs)
+
+
+def train_plan(plan: RunPlan, announce: Callable[[], object] | None = None) -> Trained | None:
+    """Trains what is waiting, and shows progress. A run that fails leaves the others alone.
+
+    `announce` is called before training, once this machine is known to have what the plan needs. Under torchrun or srun
+    the processes train each run together, and None is returned in those that only help: the first reports.
+
+    Raises ValueError for what this machine does not have. KeyboardInterrupt and SystemExit have a note that says how
+    many runs finished.
+    """
+    execution, world = plan.execution, world_of_environment()
+    recipes = [planned.run.experiment.recipe for planned in plan.waiting]
+    check_here(execution, recipes, world.size if world else default_processes(execution, recipes))
+    if world and world.rank > 0:
+        run_as_member(_jobs(plan), execution, world, plan.find_data, lambda event: None)
+        return None
+    if announce:
+        announce()
+    failed = {folder for _, folder in _train(plan, world)}
+    after = plan.refreshed()
+    return Trained(after, tuple(run for run in after.runs if run.folder in failed and run.state != "diverged"))
+
+
+def _jobs(plan: RunPlan) -> list[tuple[Run, Path]]:
+    return [(planned.run, planned.folder) for planned in plan.waiting]
+
+
+def _train(plan: RunPlan, world: World | None) -> list[tuple[Run, Path]]:
+    """Returns the runs that came to no result."""
+    jobs, execution = _jobs(plan), plan.execution
+    if not jobs and not world:  # other processes would wait for this one
+        return []
+    plan.out.mkdir(parents=True, exist_ok=True)
+    if not world:
+        plan.find_data()
+    progress = show_progress(
+        [run for run, _ in jobs], {run.identity: len(read_metrics(folder)) for run, folder in jobs}
+    )
+    try:
+        with progress:
+            if world:
+                return run_as_member(jobs, execution, world, plan.find_data, progress.show)
+            return run_all(jobs, execution, progress.show)
+    except (KeyboardInterrupt, SystemExit) as error:
+        finished = f"{progress.finished} of {len(jobs)} runs finished"
+        error.add_note(f"stopped: {finished}, the others keep what they have; the same command resumes from here")
+        raise
