@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from roadmap.cli.options import FAILED, add_study_options, choose, study_options
+from roadmap.cli.options import FAILED, add_study_options, choose, number, study_options
 from roadmap.cli.pipeline import bench_data
 from roadmap.options import Selection
 from roadmap.record.benchmarks import FILE, Conditions, Mode, Rates, Round, append_round, rates_of, workload_of
 from roadmap.record.run import Run
-from roadmap.serialization import MAX_NUMBER, three_digits, to_data
+from roadmap.serialization import Range, three_digits, to_data
 from roadmap.study.execution import Execution
 from roadmap.study.references import as_published
 from roadmap.study.rungs import Rung
@@ -42,19 +42,37 @@ def add_verbs(verbs: Any) -> None:
     )
     add_study_options(parser, ablation=True)
     parser.add_argument(
-        "--batch", type=int, metavar="N", help="images at a time (default: a device's in training; on a CPU 16 of 224²)"
+        "--batch",
+        type=number(Range(1), int),
+        metavar="N",
+        help="images at a time (default: a device's in training; on a CPU 16 of 224²)",
     )
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measurements of each rung (default: 5)")
     parser.add_argument(
-        "--warm-up", type=int, metavar="N", help="steps before the clock starts (default: 2, or on a GPU 10)"
+        "--rounds",
+        type=number(Range(1), int),
+        default=5,
+        metavar="N",
+        help="measurements of each rung (default: 5)",
     )
     parser.add_argument(
-        "--seconds", type=float, default=1.0, help="that are measured at least, in whole steps (default: 1)"
+        "--warm-up",
+        type=number(Range(0), int),
+        metavar="N",
+        help="steps before the clock starts (default: 2, or on a GPU 10)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=number(Range(above=0), float),
+        default=1.0,
+        help="that are measured at least, in whole steps (default: 1)",
     )
     parser.add_argument("--only", choices=BOTH, help="one of both")
     parser.add_argument("--cuda-graphs", action="store_true", help="replay what was captured once (on a GPU)")
     parser.add_argument(
-        "--rate", type=float, metavar="IMAGES", help="of data: images/s of a device, for how many workers it needs"
+        "--rate",
+        type=number(Range(above=0), float),
+        metavar="IMAGES",
+        help="of data: images/s of a device, for how many workers it needs",
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("-o", "--output", type=Path, action="append", help="images/s as bars: a .png, .svg or .pdf")
@@ -63,15 +81,6 @@ def add_verbs(verbs: Any) -> None:
 
 
 def bench(options: argparse.Namespace) -> int:
-    for name, value, least in (
-        ("rounds", options.rounds, 1),
-        ("batch", options.batch, 1),
-        ("warm-up", options.warm_up, 0),
-    ):
-        if value is not None and not least <= value < MAX_NUMBER:
-            raise ValueError(f"--{name} {value} is not valid: {least} or more is")
-    if not 0 < options.seconds < MAX_NUMBER:
-        raise ValueError(f"--seconds {options.seconds:g} is not valid: more than 0 is")
     for setting in options.settings:
         section, _, key = setting.partition("=")[0].partition(".")
         if section == "execution" and key in {field.name for field in fields(Execution)} - set(USED[options.what]):

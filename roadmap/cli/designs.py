@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.options import add_study_options, choose
+from roadmap.cli.options import add_study_options, choose, number
 from roadmap.design import Design
 from roadmap.network.cost import Cost, cost
 from roadmap.options import Selection
 from roadmap.recipe import Experiment, changes
-from roadmap.serialization import MAX_NUMBER, show, to_data
+from roadmap.serialization import Range, show, to_data
 from roadmap.study.references import REFERENCE, as_published
 from roadmap.study.rungs import Rung
+from roadmap.study.schema import SEEDS, THROUGHPUT
 from roadmap.text import count, duration, table
 
 if TYPE_CHECKING:
@@ -53,10 +54,14 @@ def add_verbs(verbs: Any) -> None:
     parser.set_defaults(function=diff_rungs)
 
     parser = verbs.add_parser("cost", help="device-hours before anything is submitted")
-    parser.add_argument("--seeds", type=int, help="runs of each rung")
-    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="devices that share the work")
+    parser.add_argument("--seeds", type=number(SEEDS, int), help="runs of each rung")
+    parser.add_argument(
+        "--gpus", type=number(Range(1), int), default=1, metavar="N", help="devices that share the work"
+    )
     parser.add_argument("--device", help="a device of ablations.yaml (default: as runs measured it, else the regime's)")
-    parser.add_argument("--throughput", type=float, metavar="MACS", help="multiply-adds a second of one device")
+    parser.add_argument(
+        "--throughput", type=number(THROUGHPUT, float), metavar="MACS", help="multiply-adds a second of one device"
+    )
     add_study_options(parser, ablation=True)
     parser.add_argument("--out", type=Path, help="folder of the runs that measured it")
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -273,9 +278,6 @@ def distinct(rungs: Sequence[Rung]) -> list[Rung]:
 def show_cost(options: argparse.Namespace) -> int:
     choice = choose(options)
     seeds = choice.study.defaults.seeds if options.seeds is None else options.seeds
-    for name, value in (("--gpus", options.gpus), ("--seeds", seeds)):
-        if not 1 <= value < MAX_NUMBER:
-            raise ValueError(f"{name} {value} is not valid: 1 or more is")
     found = speed(choice, options.out or Path(choice.study.defaults.out), options.device, options.throughput)
     source = found.source
     rungs = choice.rungs()

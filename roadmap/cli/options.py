@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import TypeVar
 
 from roadmap.options import Selection, StudyOptions
+from roadmap.serialization import Range
 
+Number = TypeVar("Number", int, float)
 FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
+
+
+def number(allowed: Range, kind: type[Number]) -> Callable[[str], Number]:
+    """The `type` of an option's number: `add_argument("--seeds", type=number(SEEDS, int))`."""
+
+    def parse(written: str) -> Number:
+        try:
+            value = kind(written)
+        except ValueError:
+            name = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"must be {name} (got {written!r})") from None
+        if value not in allowed:
+            raise argparse.ArgumentTypeError(f"must be {allowed} (got {written})")
+        return value
+
+    return parse
 
 
 def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False) -> None:

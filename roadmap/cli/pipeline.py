@@ -12,7 +12,7 @@ from pathlib import Path
 from roadmap.cli.options import choose, study_options
 from roadmap.options import Selection
 from roadmap.record.benchmarks import measured, read_rounds, workload_of
-from roadmap.serialization import MAX_NUMBER, three_digits
+from roadmap.serialization import three_digits
 from roadmap.study.rungs import Rung
 from roadmap.text import many, table
 
@@ -89,12 +89,10 @@ def _median_sum(rounds: Sequence[dict[str, float]], stages: Sequence[str]) -> fl
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Raises ValueError for options that have no say, and numbers that can't be."""
+    """Raises ValueError for options that have no say."""
     for name in IDLE:
         if getattr(options, name) is not None and getattr(options, name) is not False:
             raise ValueError(f"--{name.replace('_', '-')} has no say in bench data: it is of the networks")
-    if options.rate is not None and not 0 < options.rate < MAX_NUMBER:
-        raise ValueError(f"--rate {options.rate:g} is not valid: more than 0 is")
 
 
 def _rate(choice: Selection, options: argparse.Namespace, out: Path) -> tuple[float | None, str]:

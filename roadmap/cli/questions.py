@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.designs import speed
 from roadmap.cli.finished import attribution_of, finished
-from roadmap.cli.options import add_study_options, choose
+from roadmap.cli.options import add_study_options, choose, number
 from roadmap.options import Selection
+from roadmap.serialization import Range
 from roadmap.study.load import load_study
 from roadmap.study.schema import Study
 from roadmap.text import many, table
@@ -31,7 +31,7 @@ def add_verbs(verbs: Any) -> None:
     parser = verbs.add_parser("power", help="how many seeds it takes to see a difference")
     parser.add_argument(
         "--difference",
-        type=float,
+        type=number(Range(other_than=0), float),
         action="append",
         metavar="POINTS",
         help="to be seen, in points of the metric; may be repeated (default: "
@@ -40,7 +40,7 @@ def add_verbs(verbs: Any) -> None:
     )
     parser.add_argument(
         "--noise",
-        type=float,
+        type=number(Range(0), float),
         metavar="POINTS",
         help="standard deviation of a run (default: as the runs have it; before there are any, as the paper prints it)",
     )
@@ -74,9 +74,6 @@ def show_power(options: argparse.Namespace) -> int:
     from analysis.tables.ladder import hours as hours_text
 
     metric, choice = find_metric(options.metric), choose(options)
-    for difference in options.difference or ():
-        if not math.isfinite(difference) or difference == 0:
-            raise ValueError(f"--difference {difference:g} is not valid: a number other than 0 is")
     rungs = choice.rungs()
     noise, source, seeds = _noise(options, choice, metric)
     steps = max(1, sum(rung.parent is not None and not rung.no_effect for rung in rungs))
@@ -118,8 +115,6 @@ def _noise(options: argparse.Namespace, choice: Selection, metric: Metric) -> tu
     from analysis.statistics import Noise, noise_of, pooled_std
 
     if options.noise is not None:
-        if not (math.isfinite(options.noise) and options.noise >= 0):
-            raise ValueError(f"--noise {options.noise:g} is not valid: 0 or more is")
         return Noise(options.noise, 0), "as given", 0
     try:
         (own,) = finished(options, choice.regime)

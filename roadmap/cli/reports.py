@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.finished import Finished, attribution_of, choices_with_runs
-from roadmap.cli.options import INTERRUPTED, add_study_options
+from roadmap.cli.options import INTERRUPTED, add_study_options, number
+from roadmap.serialization import Range
 from roadmap.study.load import load_study
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument("--out", type=Path, help="folder of the runs")
     parser.add_argument(
         "--serve",
-        type=int,
+        type=number(Range(0, 2**16 - 1), int),
         nargs="?",
         const=PORT,
         metavar="PORT",

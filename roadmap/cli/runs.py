@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.designs import speed
-from roadmap.cli.options import add_study_options, study_options
+from roadmap.cli.options import add_study_options, number, study_options
 from roadmap.files import read_json
 from roadmap.options import Selection
 from roadmap.record.folder import State, read_divergences, read_metrics, state
 from roadmap.record.run import Run, folders_below
+from roadmap.serialization import Range
 from roadmap.study.execution import MOST_RETRIES, Execution, began_with
 from roadmap.study.rungs import Rung
+from roadmap.study.schema import SEEDS
 from roadmap.text import many, table
 
 if TYPE_CHECKING:
@@ -29,13 +31,12 @@ if TYPE_CHECKING:
 
 AGAIN = "--on-nan retry goes on from the last checkpoint, with the images in another order"
 SLURM_OPTIONS = ("cluster", "pack", "max_running")
-MOST_SEEDS = 10_000  # a slip of the hand, beyond any study
 
 
 def add_verbs(verbs: Any) -> None:
     parser = verbs.add_parser("run", help="train the rungs, then draw the figure")
     add_study_options(parser, ablation=True)
-    parser.add_argument("--seeds", type=int, metavar="N", help="runs of each rung, with seeds from 0 on")
+    parser.add_argument("--seeds", type=number(SEEDS, int), metavar="N", help="runs of each rung, with seeds from 0 on")
     parser.add_argument("--out", type=Path, help="folder of the runs")
     parser.add_argument(
         "--processes", metavar="N", help="that train one run together, one a device (execution.processes)"
@@ -62,8 +63,10 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument(
         "--cluster", metavar="NAME", help="a profile of ablations.yaml for Slurm (default: the regime's)"
     )
-    parser.add_argument("--pack", type=int, metavar="N", help="small runs that share a job of Slurm's")
-    parser.add_argument("--max-running", type=int, metavar="N", help="jobs that Slurm runs at a time")
+    parser.add_argument(
+        "--pack", type=number(Range(1), int), metavar="N", help="small runs that share a job of Slurm's"
+    )
+    parser.add_argument("--max-running", type=number(Range(1), int), metavar="N", help="jobs that Slurm runs at a time")
     parser.add_argument("--dry-run", action="store_true", help="print every run, or job, and start none")
     parser.set_defaults(function=run_rungs)
 
@@ -101,8 +104,6 @@ def run_rungs(options: argparse.Namespace) -> int:
     choice = _with_mirrors(Selection.of(replace(asked, settings=settings)), options)
     defaults = choice.study.defaults
     seeds = defaults.seeds if options.seeds is None else options.seeds
-    if not 1 <= seeds <= MOST_SEEDS:
-        raise ValueError(f"--seeds {seeds} is not valid: 1 to {MOST_SEEDS} are")
     out = study_options(options).out(options.out)
     jobs = plan_jobs(choice, seeds, out)
     _check_augmentation(choice, jobs)

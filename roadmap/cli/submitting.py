@@ -67,9 +67,6 @@ def _how(choice: Selection, options: argparse.Namespace) -> SubmitOptions:
     from runner.launch.slurm.submission import SubmitOptions
 
     assert choice.profile is not None and choice.cluster is not None
-    for name, value in (("--pack", options.pack), ("--max-running", options.max_running)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} {value} is not valid: 1 or more is")
     if choice.execution.processes != "auto":
         raise ValueError(
             "execution.processes has no say on Slurm: there it is nodes x tasks a node of the cluster, "

@@ -12,8 +12,8 @@ from roadmap.files import InvalidFile, read_json
 from roadmap.network.cost import cost
 from roadmap.recipe import Experiment
 from roadmap.record.folder import read_metrics, read_run
-from roadmap.serialization import MAX_NUMBER, suggest
-from roadmap.study.schema import Study
+from roadmap.serialization import check, suggest
+from roadmap.study.schema import THROUGHPUT, Study
 
 NEWEST = 100  # runs that are looked at
 # Of a training step: one forward pass, and two as much for the gradients.
@@ -42,9 +42,8 @@ class Speed:
 
 
 def speed_given(throughput: float) -> Speed:
-    """Raises ValueError for what is no speed."""
-    if not 1 <= throughput < MAX_NUMBER * 1e6:
-        raise ValueError(f"--throughput {throughput:g} is not valid: multiply-adds a second, 1 or more, are")
+    """Raises ValueError for a throughput that is out of range."""
+    check(throughput, THROUGHPUT, "throughput")
     return Speed(throughput, f"{throughput:g} multiply-adds a second, as given")
 
 
