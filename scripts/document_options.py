@@ -136,8 +136,8 @@ def page() -> str:
     study = load_study(ROOT / "ablations.yaml")
     parts = [
         INTRODUCTION,
-        "## Recipe\n\nKeys of `--set`, and of `recipes.NAME` and each `recipe` in `ablations.yaml`. A regime, a fidelity",
-        "or a data set may change the defaults; `roadmap show RUNG` has the values of a rung.\n",
+        "## Recipe\n\nKeys of `--set`, and of `recipes.NAME` and each `recipe` in `ablations.yaml`. A regime, a",
+        "fidelity or a data set may change the defaults; `roadmap show RUNG` has the values of a rung.\n",
         fields_table(Recipe, "recipe.", dict(study.recipes)),
         "## Execution\n\nKeys of `--set`, and of `execution` in `ablations.yaml`. No part of a run's identity.\n",
         fields_table(Execution, "execution.", {"default": study.execution}),

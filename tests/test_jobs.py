@@ -449,7 +449,7 @@ def test_nothing_is_written_where_slurm_is_away(played, tmp_path, capsys):
     [
         (["--on", "local", "--pack", "2"], "--pack has no say without --on slurm"),
         (["--on", "local", "--max-running", "2"], "--max-running has no say without --on slurm"),
-        (["--on", "local", "--set", "cluster.nodes=2"], "--set cluster.nodes=2 has no say without --on slurm"),
+        (["--on", "local", "--set", "cluster.nodes=2"], "--set cluster.nodes=2 requires --on slurm"),
         (["--on", "slurm", "--cluster", "papr"], "unknown cluster 'papr'; .*paper"),
         (["--on", "slurm", "--pack", "0"], r"--pack must be at least 1 \(got 0\)"),
         (["--on", "slurm", "--processes", "2"], "execution.processes has no say on Slurm"),

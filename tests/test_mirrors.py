@@ -282,7 +282,7 @@ def test_a_project_that_can_not_be_is_refused(tmp_path, monkeypatch, capsys, pro
     monkeypatch.chdir(tmp_path)
     assert main(["run", *QUICK, "--wandb", project]) == 2
     error = capsys.readouterr().err
-    assert "execution.wandb must be a project's name" in error and f"(got {project!r})" in error
+    assert "wandb must be a project's name" in error and f"(got {project!r})" in error
 
 
 def test_the_command_mirrors_new_runs_and_finished_ones(tmp_path):

@@ -8,8 +8,21 @@ from typing import Annotated, Any
 
 import pytest
 
+from roadmap.data.packed_format import PackOptions
 from roadmap.recipe import Recipe
-from roadmap.serialization import InvalidField, Range, Text, check, check_fields, from_data, range_of
+from roadmap.serialization import (
+    InvalidField,
+    Range,
+    Text,
+    allowed_by,
+    check,
+    check_fields,
+    field_types,
+    from_data,
+    range_of,
+)
+from roadmap.study.cluster import Cluster
+from roadmap.study.execution import Execution
 from tests.helpers import ROOT
 
 
@@ -90,6 +103,15 @@ def test_the_options_page_is_up_to_date():
     script = reference()
     written = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
     assert written == script["page"](), f"docs/options.md is out of date: run `{script['COMMAND']}`"
+
+
+def test_a_class_with_ranges_checks_them():
+    script = reference()
+    kinds = {*script["SECTIONS"].values(), *script["DESIGN"].values(), Recipe, Execution, Cluster, PackOptions}
+    ranged = [kind for kind in kinds if any(map(allowed_by, field_types(kind).values()))]
+    assert len(ranged) > 8
+    for kind in ranged:
+        assert "check_fields" in kind.__post_init__.__code__.co_names, kind.__name__
 
 
 def test_a_field_without_a_meaning_is_not_documented():
