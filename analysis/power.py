@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +12,7 @@ from analysis.selected_runs import selected_runs
 from analysis.statistics import SIGNIFICANCE, Noise, detectable, noise_of, pooled_std, seeds_needed
 from roadmap.options import Selection
 from roadmap.record.estimates import speed_for
+from roadmap.serialization import Range, check
 from roadmap.text import many
 
 DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of the metric
@@ -58,8 +58,7 @@ def power_of_study(
     """
     metric, selection = find_metric(options.metric), Selection.of(options.study)
     for difference in differences:
-        if not math.isfinite(difference) or difference == 0:
-            raise ValueError(f"--difference must be a number other than 0 (got {difference:g})")
+        check(difference, Range(other_than=0), "difference")
     rungs = [rung for rung in selection.rungs() if not rung.no_effect]
     known = _given(noise) if noise is not None else _of_runs(options, selection, metric) or _of_paper(selection, metric)
     steps = max(1, sum(rung.parent is not None for rung in rungs))
@@ -87,8 +86,7 @@ def _seeds(difference: float, noise: Noise, significance: float) -> int | None:
 
 
 def _given(noise: float) -> _KnownNoise:
-    if not (math.isfinite(noise) and noise >= 0):
-        raise ValueError(f"--noise must be 0 or more (got {noise:g})")
+    check(noise, Range(0), "noise")
     return _KnownNoise(Noise(noise, 0), "as given")
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
+
+from roadmap.serialization import InvalidField, Range, check_fields
 
 Norm = Literal["bn", "ln"]
 Activation = Literal["relu", "gelu"]
 
-MOST_BLOCKS = 10_000  # a slip of the hand, beyond any network there is
+MAX_BLOCKS = 10_000  # a slip of the hand, beyond any network there is
 
 # A convolution of this width gives as many channels as it gets.
 SAME: Final = "same"
@@ -23,21 +25,18 @@ SAME: Final = "same"
 class Conv:
     """One convolution of a block, with the norm and the activation behind it."""
 
-    kernel: int  # side of the square kernel, pixels
-    width: float | Literal["same"]  # output channels over the stage's width, or SAME
+    kernel: Annotated[int, Range(1, odd=True)]  # side of the square kernel, pixels; odd, to keep the size of the image
+    width: Annotated[float | Literal["same"], Range(above=0)]  # output channels over the stage's width, or its input's
     depthwise: bool = False  # one group a channel
     norm: Norm | None = "bn"  # directly behind the convolution
     act: Activation | None = None  # behind the norm
-    bias: bool = False
+    bias: bool = False  # added to each output channel
     mixer: str | None = None  # an entry of roadmap.network.mixers in place of the convolution
 
     def __post_init__(self) -> None:
-        if self.kernel < 1 or self.kernel % 2 == 0:
-            raise ValueError(f"a block's kernel must be odd, to keep the size of the image, not {self.kernel}")
-        if self.width != SAME and float(self.width) <= 0:
-            raise ValueError(f"a convolution's width must be positive, not {self.width}")
+        check_fields(self)
         if self.depthwise and self.width != SAME:
-            raise ValueError(f"a depthwise convolution has width {SAME!r}, not {self.width}")
+            raise InvalidField(f"width must be {SAME!r} in a depthwise convolution (got {self.width})")
 
     @property
     def is_spatial(self) -> bool:
@@ -48,31 +47,30 @@ class Conv:
 class Block:
     """A residual block: the convolutions in order, then the sum with the shortcut."""
 
-    convs: tuple[Conv, ...]
+    convs: tuple[Conv, ...]  # in order; at least one has a width of its own
     act: Activation | None = None  # behind the sum
     layer_scale: float | None = None  # start of a learned scale per channel on the residual branch
 
     def __post_init__(self) -> None:
         if all(conv.width == SAME for conv in self.convs):
-            raise ValueError(f"a block needs a convolution of another width than {SAME!r}, which decides its output")
+            raise InvalidField(f"convs must have one of another width than {SAME!r}, which decides the block's output")
 
 
 @dataclass(frozen=True)
 class Stem:
     """What the image meets first. Its width is the stage's, or that of the blocks' output."""
 
-    kernel: int  # pixels
-    stride: int  # pixels
-    norm: Norm | None
-    act: Activation | None
-    bias: bool
+    kernel: Annotated[int, Range(1)]  # side of the square kernel, pixels
+    stride: Annotated[int, Range(1)]  # pixels
+    norm: Norm | None  # behind the convolution
+    act: Activation | None  # behind the norm
+    bias: bool  # added to each output channel
     pool: bool  # 3x3 max pooling of stride 2 behind the activation
     width: Literal["stage", "block"] = "stage"  # output channels: the first stage's width, or its blocks' output
     last_norm: Norm | None = None  # behind everything else in the stem
 
     def __post_init__(self) -> None:
-        if self.kernel < 1 or self.stride < 1:
-            raise ValueError(f"a stem's kernel {self.kernel} and stride {self.stride} must be positive")
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -84,38 +82,42 @@ class Downsampling:
     "between": a convolution of its own between the stages, with the norm before it; the blocks change nothing.
     """
 
-    place: Literal["shortcut", "between"]
-    kernel: int  # pixels
-    norm: Norm | None
-    bias: bool
+    place: Literal["shortcut", "between"]  # on the shortcut of a stage's first block, or between the stages
+    kernel: Annotated[int, Range(1)]  # side of the square kernel, pixels; odd on a shortcut
+    norm: Norm | None  # behind the convolution of a shortcut, before that between stages
+    bias: bool  # added to each output channel
 
     def __post_init__(self) -> None:
-        if self.kernel < 1 or (self.place == "shortcut" and self.kernel % 2 == 0):
-            raise ValueError(
-                f"a downsampling kernel of {self.kernel} is not valid: positive, and odd on a shortcut, is"
-            )
+        check_fields(self)
+        if self.place == "shortcut" and self.kernel % 2 == 0:
+            raise InvalidField(f"kernel must be odd on a shortcut (got {self.kernel})")
 
 
 @dataclass(frozen=True)
 class Design:
     """A whole network, up to the number of classes."""
 
-    width: int | tuple[int, ...]  # channels of the first stage, each later one doubles it; or those of each stage
-    depths: tuple[int, ...]  # blocks in each stage
-    stem: Stem
+    width: Annotated[int | tuple[int, ...], Range(1)]  # channels of the first stage, doubled in each later; or of each
+    depths: Annotated[tuple[int, ...], Range(1)]  # blocks in each stage
+    stem: Stem  # what the image meets first
     block: Block | tuple[Block, ...]  # one for all stages, or one for each stage
-    downsampling: Downsampling
+    downsampling: Downsampling  # how the resolution halves from one stage to the next
     head_norm: Norm | None = None  # between the global pooling and the linear layer
 
     def __post_init__(self) -> None:
-        if not self.depths or min(*self.widths, *self.depths) < 1:
-            raise ValueError(f"width {self.width} and depths {list(self.depths)} must be positive")
-        if sum(self.depths) > MOST_BLOCKS:
-            raise ValueError(f"depths {list(self.depths)} are more than {MOST_BLOCKS} blocks")
+        check_fields(self)
+        if not self.depths:
+            raise InvalidField("depths must have at least one stage (got [])")
+        if sum(self.depths) > MAX_BLOCKS:
+            raise InvalidField(f"depths must be at most {MAX_BLOCKS} blocks in all (got {list(self.depths)})")
         if len(self.widths) != len(self.depths):
-            raise ValueError(f"{len(self.widths)} widths for {len(self.depths)} stages: one for each is needed")
+            raise InvalidField(
+                f"width must be one number, or one for each of {len(self.depths)} stages (got {self.width})"
+            )
         if isinstance(self.block, tuple) and len(self.block) != len(self.depths):
-            raise ValueError(f"{len(self.block)} blocks for {len(self.depths)} stages: one for each is needed")
+            raise InvalidField(
+                f"block must be one, or one for each of {len(self.depths)} stages (got {len(self.block)})"
+            )
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -144,9 +146,8 @@ class NamedModel:
     """A network by its name in the library that builds it. Its weights begin as the library draws them."""
 
     library: Literal["timm", "torchvision", "own"]  # "own": a function that `model` registered
-    name: str
-    # Plain data. "{image_size}" (pixels) and "{drop_path}" are filled in from the recipe.
-    arguments: dict[str, Any] = field(default_factory=dict, hash=False)
+    name: str  # in the library
+    arguments: dict[str, Any] = field(default_factory=dict, hash=False)  # {image_size} and {drop_path}: the recipe's
 
     def __str__(self) -> str:
         return f"{self.library}/{self.name}"

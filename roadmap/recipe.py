@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from roadmap.design import Design, NamedModel, comparable
 from roadmap.plugins import Registry, code_of
-from roadmap.serialization import Difference, differences, suggest
+from roadmap.serialization import PROBABILITY, Difference, InvalidField, Range, Text, check_fields, differences, suggest
 
 # timm's notation, such as rand-m9-mstd0.5-inc1; a part that timm doesn't know it would pass over without a word.
-RANDAUGMENT = r"rand(-m\d+|-n[1-9]\d*|-p(0?\.\d+|0|1)|-mstd\d+(\.\d+)?|-mmax\d+|-inc[01])*"
+RANDAUGMENT_PARTS = r"rand(-m\d+|-n[1-9]\d*|-p(0?\.\d+|0|1)|-mstd\d+(\.\d+)?|-mmax\d+|-inc[01])*"
+RANDAUGMENT = "timm's notation, such as rand-m9-mstd0.5-inc1"
 WHOLE_IMAGE_SIZE = 384  # pixels; from here on evaluation takes the whole image
 OptimizerField = Literal["momentum", "betas", "eps"]
 OPTIMIZER_FIELDS: tuple[OptimizerField, ...] = ("momentum", "betas", "eps")  # that some optimizers use and others not
@@ -52,80 +53,72 @@ def optimizer(name: str, *, uses: Sequence[OptimizerField] = OPTIMIZER_FIELDS) -
     return register
 
 
+def _is_randaugment(written: str) -> bool:
+    """timm's notation, with every part once, and a magnitude that timm does not cut off."""
+    parts = re.findall(r"-([a-z]+)([\d.]+)", written)
+    values = {name: float(value) for name, value in parts}
+    whole = re.fullmatch(RANDAUGMENT_PARTS, written) is not None and len(values) == len(parts)
+    return whole and values.get("m", 0) <= values.get("mmax", 10)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The training hyper-parameters. `ablations.yaml` holds the values of the paper's two recipes."""
 
     # schedule
-    epochs: int
-    warmup_epochs: int  # linear from 0
-    batch_size: int  # images a step, over all devices
-    optimizer: str  # sgd, adamw, or a plug-in's
-    learning_rate: float  # after warm-up, at this batch size
-    schedule: Literal["step", "cosine"]
-    min_learning_rate: float  # where the cosine ends
-    decay_epochs: int  # "step": epochs between two decays
-    decay_factor: float  # "step": what each decay multiplies by
+    epochs: Annotated[int, Range(1)]  # passes over the training images
+    warmup_epochs: Annotated[int, Range(0)]  # the learning rate rises linearly from 0
+    batch_size: Annotated[int, Range(1)]  # images a step, over all devices
+    optimizer: str  # what turns gradients into steps: sgd, adamw, or a plug-in's
+    learning_rate: Annotated[float, Range(above=0)]  # after warm-up, at this batch size
+    schedule: Literal["step", "cosine"]  # how the learning rate falls after warm-up
+    min_learning_rate: Annotated[float, Range(0)]  # where the cosine ends
+    decay_epochs: Annotated[int, Range(1)]  # "step": epochs between two decays
+    decay_factor: Annotated[float, Range(0)]  # "step": what each decay multiplies by
     # optimizer
-    momentum: float  # SGD
-    betas: tuple[float, float]  # AdamW
-    eps: float  # AdamW
-    weight_decay: float
+    momentum: Annotated[float, Range(0, below=1)]  # SGD
+    betas: Annotated[tuple[float, float], Range(0, below=1)]  # AdamW
+    eps: Annotated[float, Range(above=0)]  # AdamW
+    weight_decay: Annotated[float, Range(0)]  # decoupled from the gradient in AdamW, added to it in SGD
     decay_norms_and_biases: bool  # whether weight decay also takes biases, norms and layer scale
     # augmentation
-    image_size: int  # side of the training and evaluation crop, pixels
+    image_size: Annotated[int, Range(1)]  # side of the training and evaluation crop, pixels
     crop: Literal["padded", "random-resized"]  # "padded": of the image at its training size, or larger
-    crop_padding: int  # "padded": pixels added on every side before the crop
-    crop_scale: tuple[float, float]  # "random-resized": share of the image's area
-    crop_ratio: tuple[float, float]  # "random-resized": width over height
+    crop_padding: Annotated[int, Range(0)]  # "padded": pixels added on every side before the crop
+    crop_scale: Annotated[tuple[float, float], Range(above=0)]  # "random-resized": share of the image's area, rising
+    crop_ratio: Annotated[tuple[float, float], Range(above=0)]  # "random-resized": width over height, rising
     interpolation: Literal["bilinear", "bicubic"]  # wherever an image is resized, in training and evaluation
-    horizontal_flip: float  # probability
-    randaugment: str | None  # timm's notation
-    mixup: float  # alpha of the Beta distribution; 0 is off
-    cutmix: float  # alpha of the Beta distribution; 0 is off
-    mix_probability: float  # that a batch is mixed at all
-    mix_switch_probability: float  # that it is by cutmix, where both are on
-    mix_group: int  # images of a batch that are mixed alike, in pairs; the paper's batch a device
-    random_erasing: float  # probability; filled by pixel with normal noise
+    horizontal_flip: Annotated[float, PROBABILITY]  # probability
+    randaugment: Annotated[str | None, Text(RANDAUGMENT, _is_randaugment)]  # timm's notation; null is off
+    mixup: Annotated[float, Range(0)]  # alpha of the Beta distribution; 0 is off
+    cutmix: Annotated[float, Range(0)]  # alpha of the Beta distribution; 0 is off
+    mix_probability: Annotated[float, PROBABILITY]  # that a batch is mixed at all
+    mix_switch_probability: Annotated[float, PROBABILITY]  # that it is by cutmix, where both are on
+    mix_group: Annotated[int, Range(1)]  # images of a batch that are mixed alike, in pairs; the paper's batch a device
+    random_erasing: Annotated[float, PROBABILITY]  # probability; filled by pixel with normal noise
     # regularization
-    label_smoothing: float
-    drop_path: float  # of the last block; grows linearly from 0 at the first
-    clip_gradients: float | None  # the largest norm of a step's gradient; null leaves it as it is
+    label_smoothing: Annotated[float, Range(0, below=1)]  # share of the target spread over all classes
+    drop_path: Annotated[float, Range(0, below=1)]  # of the last block; grows linearly from 0 at the first
+    clip_gradients: Annotated[float | None, Range(above=0)]  # the largest norm of a step's gradient; null is off
     # evaluation
-    evaluation_crop: float  # below 384 pixels, the share of the resized side that the centre crop keeps; above, all
-    # the rest
+    evaluation_crop: Annotated[float, Range(above=0, maximum=1)]  # share of the resized side kept, below 384 pixels
+    # model and numbers
     initialization: Literal["torchvision", "truncated-normal"]  # the latter: std 0.02, biases 0
-    ema: float | None  # decay a step of the averaged weights
+    ema: Annotated[float | None, Range(above=0, below=1)]  # decay a step of the averaged weights; null is off
     sync_batch_norm: bool  # statistics over all devices' images, not each device's own (on GPUs)
     precision: Literal["auto", "fp32", "bf16", "fp16"]  # "auto": what is faster on the device; the record has it
 
     def __post_init__(self) -> None:
-        _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        _require(0 <= self.warmup_epochs < self.epochs, "warmup_epochs", self.warmup_epochs, f"0 to {self.epochs - 1}")
-        for name in ("batch_size", "decay_epochs", "image_size", "mix_group"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("learning_rate", "eps"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
-        for name in ("min_learning_rate", "decay_factor", "weight_decay", "mixup", "cutmix", "crop_padding"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        for name in ("momentum", "label_smoothing", "drop_path"):
-            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
-        for name in ("horizontal_flip", "mix_probability", "mix_switch_probability", "random_erasing"):
-            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
-        _require(all(0 <= beta < 1 for beta in self.betas), "betas", list(self.betas), "two numbers from 0 to below 1")
+        check_fields(self)
+        if self.warmup_epochs >= self.epochs:
+            raise InvalidField(f"warmup_epochs must be below epochs, {self.epochs} (got {self.warmup_epochs})")
         for name in ("crop_scale", "crop_ratio"):
             low, high = getattr(self, name)
-            _require(0 < low <= high, name, [low, high], "two rising numbers above 0")
+            if low > high:
+                raise InvalidField(f"{name} must be two rising numbers (got {[low, high]})")
         for name in ("batch_size", "mix_group"):
-            even = getattr(self, name) % 2 == 0
-            _require(even or not self.mixes, name, getattr(self, name), "an even number to mix images in pairs")
-        randaugment = self.randaugment
-        written = randaugment is None or _is_randaugment(randaugment)
-        _require(written, "randaugment", randaugment, "null or timm's notation, such as rand-m9-mstd0.5-inc1")
-        crop, clip = self.evaluation_crop, self.clip_gradients
-        _require(0 < crop <= 1, "evaluation_crop", crop, "above 0 to 1")
-        _require(clip is None or clip > 0, "clip_gradients", clip, "null or above 0")
-        _require(self.ema is None or 0 < self.ema < 1, "ema", self.ema, "null or between 0 and 1")
+            if self.mixes and getattr(self, name) % 2:
+                raise InvalidField(f"{name} must be even to mix images in pairs (got {getattr(self, name)})")
 
     @property
     def mixes(self) -> bool:
@@ -160,19 +153,6 @@ class Recipe:
         if not self.mixup and not self.cutmix:
             names.add("mix_probability")
         return names
-
-
-def _is_randaugment(written: str) -> bool:
-    """timm's notation, with every part once, and a magnitude that timm does not cut off."""
-    parts = re.findall(r"-([a-z]+)([\d.]+)", written)
-    values = {name: float(value) for name, value in parts}
-    whole = re.fullmatch(RANDAUGMENT, written) is not None and len(values) == len(parts)
-    return whole and values.get("m", 0) <= values.get("mmax", 10)
-
-
-def _require(holds: bool, name: str, value: object, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} is {value}, expected {expected}")
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,110 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 
 ADDED_IN = "added_in"  # key of a field's metadata
 MAX_NUMBER = 1e15  # no number of a study is near; beyond it arithmetic gets slow, or floats run out
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Numbers within bounds: the values of a field `epochs: Annotated[int, Range(1)]` are at least 1.
+
+    Where other kinds of values are valid too, it stands around all of them: `Annotated[int | None, Range(1)]`.
+    """
+
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None  # the minimum, where it is itself outside
+    below: float | None = None  # the maximum, where it is itself outside
+    odd: bool = False
+    other_than: float | None = None
+
+    kinds: ClassVar[tuple[type, ...]] = (int, float)
+
+    def __contains__(self, value: Any) -> bool:
+        lowest = -MAX_NUMBER if self.minimum is None else self.minimum
+        highest = MAX_NUMBER if self.maximum is None else self.maximum
+        if not lowest <= value <= highest:  # NaN, too
+            return False
+        if (self.above is not None and value <= self.above) or (self.below is not None and value >= self.below):
+            return False
+        return not (self.odd and value % 2 == 0) and bool(value != self.other_than)
+
+    def __str__(self) -> str:
+        """What a value must be: "between 1 and 10000", "above 0", "odd and at least 3"."""
+        if self.minimum is not None and self.maximum is not None:
+            parts = [f"between {self.minimum} and {self.maximum}"]
+        else:
+            bounds = {"at least": self.minimum, "above": self.above, "at most": self.maximum}
+            bounds |= {"below": self.below, "other than": self.other_than}
+            parts = [f"{words} {bound}" for words, bound in bounds.items() if bound is not None]
+        return " and ".join(["odd"] * self.odd + parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Texts that a function accepts: `Annotated[str | None, Text("timm's notation", is_randaugment)]`."""
+
+    description: str  # what a value must be
+    accepts: Callable[[str], object]
+
+    kinds: ClassVar[tuple[type, ...]] = (str,)
+
+    def __contains__(self, value: Any) -> bool:
+        return bool(self.accepts(value))
+
+    def __str__(self) -> str:
+        return self.description
+
+
+PROBABILITY = Range(0, 1)
+
+
+class InvalidField(ValueError):
+    """A value in a dataclass is not valid. The message starts with the key path of the field."""
+
+
+def check(value: Any, allowed: Range | Text, name: str) -> None:
+    """Raises InvalidField, "NAME must be between 1 and 10000 (got 0)", unless `value` is allowed.
+
+    Of a tuple each item must be. A value of another kind passes, such as "auto" or None beside numbers.
+    """
+    if isinstance(value, tuple | list):
+        for i, item in enumerate(value):
+            check(item, allowed, f"{name}[{i}]")
+    elif isinstance(value, allowed.kinds) and value not in allowed:
+        raise InvalidField(f"{name} must be {allowed} (got {value!r})")
+
+
+def check_fields(value: Any) -> None:
+    """Raises InvalidField for the first field of a dataclass whose value its annotation does not allow."""
+    kind: Any = type(value)
+    for name, allowed in _checked_fields(kind):
+        check(getattr(value, name), allowed, name)
+
+
+@cache
+def _checked_fields(kind: Any) -> list[tuple[str, Range | Text]]:
+    return [(name, allowed) for name, hint in field_types(kind).items() if (allowed := allowed_by(hint))]
+
+
+def allowed_by(kind: Any) -> Range | Text | None:
+    """What an annotated type allows; None for a type that allows all of its values."""
+    metadata = kind.__metadata__ if typing.get_origin(kind) is Annotated else ()
+    return next((item for item in metadata if isinstance(item, Range | Text)), None)
+
+
+def range_of(kind: type, name: str) -> Range:
+    """The range of a dataclass's field, which must have one."""
+    allowed = allowed_by(field_types(kind)[name])
+    assert isinstance(allowed, Range), f"{kind.__name__}.{name} has no range"
+    return allowed
 
 
 def added_in(version: str) -> dict[str, str]:
@@ -57,12 +153,18 @@ def hashed_fields(value: Any) -> list[str]:
 def from_data(kind: Any, data: Any, where: str = "") -> Any:
     """A value of the type `kind` from plain data.
 
-    `kind` is a dataclass, int, float, str, bool, a Literal, a union, tuple[...] or dict[str, ...].
+    `kind` is a dataclass, int, float, str, bool, a Literal, a union, tuple[...] or dict[str, ...], or one of these
+    with a Range or Text in Annotated.
     Raises ValueError with the key path below `where`, what stands there and what is valid.
     """
     is_dataclass, origin, arguments = _anatomy(kind)
     if is_dataclass:
         return _dataclass_from(kind, data, where)
+    if origin is Annotated:
+        value = from_data(arguments[0], data, where)
+        if allowed := allowed_by(kind):
+            check(value, allowed, where)
+        return value
     if origin in (typing.Union, types.UnionType):
         return _union_from(arguments, data, where)
     if origin is Literal:
@@ -139,7 +241,15 @@ def _anatomy(kind: Any) -> tuple[bool, Any, tuple[Any, ...]]:
 
 @cache
 def field_types(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+    """The type of each field, or of each parameter of a function, with its annotations."""
+    return typing.get_type_hints(kind, include_extras=True)
+
+
+@cache
+def _unchecked_field_types(kind: type) -> dict[str, Any]:
+    """Without ranges, which the dataclass checks itself."""
+    hints = field_types(kind).items()
+    return {name: hint.__origin__ if typing.get_origin(hint) is Annotated else hint for name, hint in hints}
 
 
 def _dataclass_from(kind: Any, data: Any, where: str) -> Any:
@@ -149,10 +259,12 @@ def _dataclass_from(kind: Any, data: Any, where: str) -> Any:
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in data:
             raise ValueError(f"{_join(where, name)}: missing")
-    hints = field_types(kind)
+    hints = _unchecked_field_types(kind)
     values = {name: from_data(hints[name], item, _join(where, name)) for name, item in data.items()}
     try:
         return kind(**values)
+    except InvalidField as error:
+        raise InvalidField(_join(where, str(error))) from None
     except ValueError as error:
         raise ValueError(f"{where}: {error}" if where else str(error)) from None
 

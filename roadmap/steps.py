@@ -11,12 +11,12 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 from roadmap.design import SAME, Activation, Block, Design, Norm, map_blocks, map_convs, resnet
 from roadmap.plugins import Registry
 from roadmap.recipe import Experiment, Recipe
-from roadmap.serialization import field_types, from_data, suggest
+from roadmap.serialization import Range, field_types, from_data, suggest
 
 
 class NoEffect(ValueError):
@@ -158,10 +158,8 @@ def move_up_depthwise(design: Design) -> Design:
 
 
 @step("kernel-size")
-def kernel_size(design: Design, *, kernel: int) -> Design:
+def kernel_size(design: Design, *, kernel: Annotated[int, Range(3, odd=True)]) -> Design:
     """Another kernel of the spatial convolution, odd so that the size of the image is kept."""
-    if kernel < 3 or kernel % 2 == 0:
-        raise ValueError(f"kernel size {kernel} is not valid: an odd number from 3 on is")
     return map_convs(design, lambda conv: replace(conv, kernel=kernel) if conv.is_spatial else conv)
 
 

@@ -91,11 +91,11 @@ def test_what_was_measured_before_an_interruption_is_kept(here, number, status):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--cuda-graphs"], "--cuda-graphs requires a CUDA device, and there is none here"),
-        (["--rounds", "0"], "--rounds must be 1 or more (got 0)"),
-        (["--batch", "0"], "--batch must be 1 or more (got 0)"),
-        (["--warm-up", "-1"], "--warm-up must be 0 or more (got -1)"),
-        (["--seconds", "0"], "--seconds must be more than 0 (got 0)"),
+        (["--cuda-graphs"], "--cuda-graphs needs a CUDA device, and there is none here"),
+        (["--rounds", "0"], "--rounds must be at least 1 (got 0)"),
+        (["--batch", "0"], "--batch must be at least 1 (got 0)"),
+        (["--warm-up", "-1"], "--warm-up must be at least 0 (got -1)"),
+        (["--seconds", "0"], "--seconds must be above 0 (got 0)"),
         (["--out", "file"], "--out file is a file"),
         (["-o", "speeds.txt"], "speeds.txt: a figure ends in .png, .svg, .pdf"),
         (["-o", "folder.png"], "folder.png is a folder; a file is expected"),

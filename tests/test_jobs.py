@@ -348,16 +348,16 @@ def test_the_layouts_that_are_named_can(nodes, gpus, batch, each):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"nodes": 0}, "nodes is 0, expected at least 1"),
-        ({"hours": 0.0}, "hours is 0, expected more than 0"),
-        ({"gpus_per_node": 4, "tasks_per_node": 2}, "tasks_per_node is 2, expected one a GPU: 4"),
+        ({"nodes": 0}, r"nodes must be at least 1 \(got 0\)"),
+        ({"hours": 0.0}, r"hours must be above 0 and below 10000 \(got 0.0\)"),
+        ({"gpus_per_node": 4, "tasks_per_node": 2}, r"tasks_per_node must be one a GPU, 4 \(got 2\)"),
         ({"execution": {"processes": 3}}, "execution.processes is nodes x tasks_per_node here"),
-        ({"partition": ""}, "partition is empty"),
+        ({"partition": ""}, "partition must be a name, or null"),
         ({"sbatch": {"cpus_per_task": 4}}, "sbatch.cpus_per_task: it has a key of its own"),
         ({"figure": {"gpus": 1}}, "figure.gpus: unknown; .*partition"),
-        ({"figure": {"memory_gb": -1}}, "figure: memory_gb is -1"),
+        ({"figure": {"memory_gb": -1}}, "figure.memory_gb must be above 0"),
         ({"sbatch": {"--reservation": "x"}}, "sbatch.--reservation: not an option's long name"),
-        ({"save_seconds": 3600}, "save_seconds is 3600, but hours has 3600 seconds in all"),
+        ({"save_seconds": 3600}, "save_seconds must be below the 3600 seconds of hours"),
     ],
 )
 def test_a_profile_that_cannot_be_is_refused(changes, message):
@@ -451,7 +451,7 @@ def test_nothing_is_written_where_slurm_is_away(played, tmp_path, capsys):
         (["--on", "local", "--max-running", "2"], "--max-running requires --on slurm"),
         (["--on", "local", "--set", "cluster.nodes=2"], "--set cluster.nodes=2 requires --on slurm"),
         (["--on", "slurm", "--cluster", "papr"], "unknown cluster 'papr'; .*paper"),
-        (["--on", "slurm", "--pack", "0"], "--pack must be at least 1 .got 0."),
+        (["--on", "slurm", "--pack", "0"], r"--pack must be at least 1 \(got 0\)"),
         (["--on", "slurm", "--processes", "2"], "execution.processes is unused on Slurm"),
         (["--on", "slurm", "--pack", "2", "--set", "cluster.nodes=2"], "--pack 2 is for runs of one process"),
         (["--on", "slurm", "--set", "cluster.nodes=3"], "clusters.cpu: pico/.*can't be shared by 3.*: 2 x 1, 4 x 1"),

@@ -281,7 +281,8 @@ def test_a_package_that_is_missing_is_told_of_before_anything_is_trained(tmp_pat
 def test_a_project_that_can_not_be_is_refused(tmp_path, monkeypatch, capsys, project):
     monkeypatch.chdir(tmp_path)
     assert main(["run", *QUICK, "--wandb", project]) == 2
-    assert f"wandb is {project!r}, expected a project's name" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "wandb must be a project's name" in error and f"(got {project!r})" in error
 
 
 def test_the_command_mirrors_new_runs_and_finished_ones(tmp_path):

@@ -277,8 +277,8 @@ def test_drop_path_grows_linearly_and_keeps_the_mean():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"width": 0}, "positive"),
-        ({"depths": ()}, "positive"),
+        ({"width": 0}, r"width must be at least 1 \(got 0\)"),
+        ({"depths": ()}, "depths must have at least one stage"),
     ],
 )
 def test_designs_that_can_not_be_are_refused(change, message):
@@ -299,7 +299,7 @@ def test_blocks_that_can_not_be_are_refused():
         roadmap.Conv(2, width=1.0)
     with pytest.raises(ValueError, match="depthwise"):
         roadmap.Conv(3, width=1.0, depthwise=True)
-    with pytest.raises(ValueError, match="decides its output"):
+    with pytest.raises(ValueError, match="decides the block's output"):
         roadmap.Block((roadmap.Conv(3, width="same"),))
 
 

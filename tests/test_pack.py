@@ -280,7 +280,7 @@ def test_wrong_requests_are_refused(photographs, packed, tmp_path, capsys):
         (("~nobody-of-that-name/images", new), "no such folder"),
         ((photographs, new, "--quality", "80"), "--quality requires --resize"),
         ((photographs, new, "--resize", "0"), "--resize must be between 1 and 65500 (got 0)"),
-        ((photographs, new, "--jobs", "0"), "--jobs must be 1 or more (got 0)"),
+        ((photographs, new, "--jobs", "0"), "--jobs must be at least 1 (got 0)"),
     ):
         assert pack(*arguments) == 2
         assert message in one_sentence(capsys)
@@ -408,7 +408,10 @@ def test_more_files_than_may_be_mapped_at_a_time_are_read(photographs, packed, m
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"quality": 80}, "requires --resize"), ({"resize": 9, "quality": 101}, "between 1 and 100")],
+    [
+        ({"quality": 80}, "quality requires resize"),
+        ({"resize": 9, "quality": 101}, "quality must be between 1 and 100"),
+    ],
 )
 def test_options_that_say_nothing_are_refused(values, message):
     with pytest.raises(ValueError, match=message):

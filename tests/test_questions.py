@@ -57,9 +57,9 @@ def test_power_of_a_given_noise(out, capsys):
     ("arguments", "sentence"),
     [
         (["power"], "the noise of pico is not known"),
-        (["power", "--noise", "-1"], "--noise must be 0 or more (got -1)"),
-        (["power", "--noise", "nan"], "--noise must be 0 or more (got nan)"),
-        (["power", "--noise", "1", "--difference", "0"], "--difference must be a number other than 0 (got 0)"),
+        (["power", "--noise", "-1"], "--noise must be at least 0 (got -1)"),
+        (["power", "--noise", "nan"], "--noise must be at least 0 (got nan)"),
+        (["power", "--noise", "1", "--difference", "0"], "--difference must be other than 0 (got 0)"),
         (["power", "--noise", "1", "--metric", "top3"], "unknown metric 'top3'"),
         (["attribution"], "no finished run"),
         (["attribution", "--ablation", "add-one"], "--ablation does not apply: all ablations"),

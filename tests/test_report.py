@@ -477,7 +477,7 @@ def test_a_folder_of_nothing_that_is_known_has_one_too(tmp_path):
         (["--metric", "top2"], "unknown metric 'top2'"),
         (["--regime", "picco"], "did you mean 'pico'?"),
         (["--serve", "0", "-o", "page.html"], "-o does not apply to --serve"),
-        (["--serve", "70000"], "70000 is not valid"),
+        (["--serve", "70000"], "--serve must be between 0 and 65535 (got 70000)"),
     ],
 )
 def test_bad_usage_is_one_sentence(tmp_path, monkeypatch, capsys, arguments, said):

@@ -163,7 +163,7 @@ def test_a_step_returns_a_new_value():
         (["gelu=3"], "no parameter"),
         (["kernel-size=seven"], "'seven' is not a whole number"),
         (["stage-ratio=3"], "not a list"),
-        (["width=0"], "positive"),
+        (["width=0"], r"width must be at least 1 \(got 0\)"),
     ],
 )
 def test_wrong_steps_are_refused_with_what_is_right(steps, message):
@@ -210,7 +210,7 @@ def test_blocks_of_one_stage_may_differ():
     gelu = STEPS["gelu"].function(mixed)
     assert isinstance(gelu.block, tuple) and all(block.act == "gelu" for block in gelu.block)
     assert roadmap.cost(mixed) == roadmap.cost(RESNET_50)
-    with pytest.raises(ValueError, match="3 blocks for 4 stages"):
+    with pytest.raises(ValueError, match=r"one for each of 4 stages \(got 3\)"):
         replace(RESNET_50, block=(RESNET_BLOCK,) * 3)
 
 

@@ -8,6 +8,7 @@ import argparse
 import importlib
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ class Parser(argparse.ArgumentParser):
     """Bad usage gets one sentence, not the whole usage."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
+        message = re.sub(r"^argument (\S+): must ", r"\1 must ", message)  # of `roadmap.cli.options.number`
         self.exit(BAD_USAGE, f"{self.prog}: {message} ({self.prog} --help)\n")
 
 
@@ -68,7 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0 done, 1 something failed, 2 bad usage, 130 stopped by Ctrl-C."""
     _prepare_output()
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = Options(make_parser(next(iter(arguments), None)).parse_args(arguments))
+    try:
+        options = Options(make_parser(next(iter(arguments), None)).parse_args(arguments))
+    except SystemExit as stop:  # after --help, or a sentence on bad usage
+        return int(stop.code or 0)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what runs is stopped in order
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # asks runs in training for their state, and nothing of others
     try:

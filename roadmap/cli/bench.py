@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.options import FAILED, add_study_options, study_options
+from roadmap.cli.options import FAILED, add_study_options, number, study_options
 from roadmap.options import Selection
 from roadmap.record.benchmarks import FILE
-from roadmap.serialization import three_digits
+from roadmap.serialization import Range, three_digits
 from roadmap.text import many, table
 
 if TYPE_CHECKING:
@@ -34,19 +34,37 @@ def add_verbs(verbs: Any) -> None:
     )
     add_study_options(parser, ablation=True)
     parser.add_argument(
-        "--batch", type=int, metavar="N", help="images at a time (default: a device's in training; on a CPU 16 of 224²)"
+        "--batch",
+        type=number(Range(1), int),
+        metavar="N",
+        help="images at a time (default: a device's in training; on a CPU 16 of 224²)",
     )
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measurements of each rung (default: 5)")
     parser.add_argument(
-        "--warm-up", type=int, metavar="N", help="steps before the clock starts (default: 2, or on a GPU 10)"
+        "--rounds",
+        type=number(Range(1), int),
+        default=5,
+        metavar="N",
+        help="measurements of each rung (default: 5)",
     )
     parser.add_argument(
-        "--seconds", type=float, default=1.0, help="that are measured at least, in whole steps (default: 1)"
+        "--warm-up",
+        type=number(Range(0), int),
+        metavar="N",
+        help="steps before the clock starts (default: 2, or on a GPU 10)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=number(Range(above=0), float),
+        default=1.0,
+        help="that are measured at least, in whole steps (default: 1)",
     )
     parser.add_argument("--only", choices=("training", "inference"), help="one of both")
     parser.add_argument("--cuda-graphs", action="store_true", help="replay what was captured once (on a GPU)")
     parser.add_argument(
-        "--rate", type=float, metavar="IMAGES", help="of data: images/s of a device, for how many workers it needs"
+        "--rate",
+        type=number(Range(above=0), float),
+        metavar="IMAGES",
+        help="of data: images/s of a device, for how many workers it needs",
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("-o", "--output", type=Path, action="append", help="images/s as bars: a .png, .svg or .pdf")

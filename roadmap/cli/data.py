@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from roadmap.cli.options import FAILED
-from roadmap.data.packed_format import Damaged, open_packed
+from roadmap.cli.options import FAILED, number
+from roadmap.data.packed_format import Damaged, PackOptions, open_packed
 from roadmap.files import InvalidFile
 from roadmap.progress import counting
+from roadmap.serialization import Range, range_of
 from roadmap.text import many
 
 
@@ -24,16 +25,30 @@ def add_verbs(verbs: Any) -> None:
     )
     parser.add_argument("destination", metavar="DESTINATION", type=Path, help="a new folder, or one to resume")
     parser.add_argument(
-        "--resize", type=int, metavar="PIXELS", help="an image's shorter side, at most (default: bytes are kept)"
+        "--resize",
+        type=number(range_of(PackOptions, "resize"), int),
+        metavar="PIXELS",
+        help="an image's shorter side, at most (default: bytes are kept)",
     )
-    parser.add_argument("--quality", type=int, metavar="1-100", help="of JPEGs that are resized (default: 90)")
+    parser.add_argument(
+        "--quality",
+        type=number(range_of(PackOptions, "quality"), int),
+        metavar="1-100",
+        help="of JPEGs that are resized (default: 90)",
+    )
     parser.add_argument(
         "--bad-images", choices=("stop", "skip"), default="stop", help="stop (default); skip: left out, counted"
     )
     parser.add_argument(
-        "--shard-megabytes", type=int, default=256, metavar="MB", help="of the source in each file (default: 256)"
+        "--shard-megabytes",
+        type=number(range_of(PackOptions, "shard_megabytes"), int),
+        default=256,
+        metavar="MB",
+        help="of the source in each file (default: 256)",
     )
-    parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one for each core)")
+    parser.add_argument(
+        "--jobs", type=number(Range(1), int), metavar="N", help="processes (default: one for each core)"
+    )
     parser.set_defaults(function=pack_folder)
 
     parser = actions.add_parser("check", help="read a packed data set back: counts and checksums")
@@ -44,6 +59,8 @@ def add_verbs(verbs: Any) -> None:
 def pack_folder(options: argparse.Namespace) -> int:
     from runner.data.packed_writer import pack, pack_options, source_folder
 
+    if options.quality is not None and options.resize is None:
+        raise ValueError("--quality requires --resize, without which the images' bytes are kept")
     how = pack_options(options.resize, options.quality, options.shard_megabytes, options.bad_images)
     source, folder = source_folder(options.source), options.destination
     with counting("packing", "images") as report:

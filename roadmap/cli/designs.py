@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from roadmap.cli.options import add_study_options, choose
+from roadmap.cli.options import add_study_options, choose, number
 from roadmap.recipe import changes
 from roadmap.record.estimates import Estimate, estimate, rung_cost
-from roadmap.serialization import to_data
+from roadmap.serialization import Range, to_data
 from roadmap.study.rungs import Rung
+from roadmap.study.schema import SEEDS, THROUGHPUT
 from roadmap.text import count, duration, outline, table
 
 
@@ -42,10 +43,14 @@ def add_verbs(verbs: Any) -> None:
     parser.set_defaults(function=diff_rungs)
 
     parser = verbs.add_parser("cost", help="device-hours before anything is submitted")
-    parser.add_argument("--seeds", type=int, help="runs of each rung")
-    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="devices that share the work")
+    parser.add_argument("--seeds", type=number(SEEDS, int), help="runs of each rung")
+    parser.add_argument(
+        "--gpus", type=number(Range(1), int), default=1, metavar="N", help="devices that share the work"
+    )
     parser.add_argument("--device", help="a device of ablations.yaml (default: as runs measured it, else the regime's)")
-    parser.add_argument("--throughput", type=float, metavar="MACS", help="multiply-adds a second of one device")
+    parser.add_argument(
+        "--throughput", type=number(THROUGHPUT, float), metavar="MACS", help="multiply-adds a second of one device"
+    )
     add_study_options(parser, ablation=True)
     parser.add_argument("--out", type=Path, help="folder of the runs that measured it")
     parser.add_argument("--json", action="store_true", help="as JSON")

@@ -6,13 +6,15 @@ import argparse
 import contextlib
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import TextIO, cast
+from typing import TextIO, TypeVar, cast
 
 from roadmap.options import Selection, StudyKeywords, StudyOptions
+from roadmap.serialization import Range
 
+Number = TypeVar("Number", int, float)
 FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
 
 
@@ -21,6 +23,22 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", default="top1", help="top1 (default), top5, ema or loss")
     add_study_options(parser, ablation=True)
     parser.add_argument("--out", type=Path, help="folder of the runs")
+
+
+def number(allowed: Range, kind: type[Number]) -> Callable[[str], Number]:
+    """The `type` of an option's number: `add_argument("--seeds", type=number(SEEDS, int))`."""
+
+    def parse(written: str) -> Number:
+        try:
+            value = kind(written)
+        except ValueError:
+            name = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"must be {name} (got {written!r})") from None
+        if value not in allowed:
+            raise argparse.ArgumentTypeError(f"must be {allowed} (got {written})")
+        return value
+
+    return parse
 
 
 def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False) -> None:

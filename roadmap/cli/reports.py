@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from roadmap.cli.options import INTERRUPTED, add_run_options, study_keywords
+from roadmap.cli.options import INTERRUPTED, add_run_options, number, study_keywords
+from roadmap.serialization import Range
 
 PORT = 8642
 
@@ -17,7 +18,7 @@ def add_verbs(verbs: Any) -> None:
     add_run_options(parser)
     parser.add_argument(
         "--serve",
-        type=int,
+        type=number(Range(0, 2**16 - 1), int),
         nargs="?",
         const=PORT,
         metavar="PORT",

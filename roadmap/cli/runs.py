@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.options import FAILED, add_study_options, study_options
+from roadmap.cli.options import FAILED, add_study_options, number, study_options
 from roadmap.options import Selection
 from roadmap.record.estimates import speed_for
 from roadmap.record.folder import read_divergences
+from roadmap.serialization import Range
 from roadmap.study.execution import MOST_RETRIES
+from roadmap.study.schema import SEEDS
 from roadmap.text import many, table
 
 if TYPE_CHECKING:
@@ -28,7 +30,9 @@ STATES = {"absent": "to train", "begun": "to resume", "diverged": "diverged", "f
 def add_verbs(verbs: Any) -> None:
     parser = verbs.add_parser("run", help="train the rungs, then draw the figure")
     add_study_options(parser, ablation=True)
-    parser.add_argument("--seeds", type=int, metavar="N", help="runs of each rung, with seeds 0 to N - 1")
+    parser.add_argument(
+        "--seeds", type=number(SEEDS, int), metavar="N", help="runs of each rung, with seeds 0 to N - 1"
+    )
     parser.add_argument("--out", type=Path, help="folder of the runs")
     parser.add_argument(
         "--processes", metavar="N", help="that train one run together, one a device (execution.processes)"
@@ -55,8 +59,8 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument(
         "--cluster", metavar="NAME", help="a profile of ablations.yaml for Slurm (default: the regime's)"
     )
-    parser.add_argument("--pack", type=int, metavar="N", help="small runs that share a Slurm job")
-    parser.add_argument("--max-running", type=int, metavar="N", help="jobs that Slurm runs at a time")
+    parser.add_argument("--pack", type=number(Range(1), int), metavar="N", help="small runs that share a Slurm job")
+    parser.add_argument("--max-running", type=number(Range(1), int), metavar="N", help="jobs that Slurm runs at a time")
     parser.add_argument("--dry-run", action="store_true", help="print every run, or job, and start none")
     parser.set_defaults(function=run_rungs)
 

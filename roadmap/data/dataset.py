@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from roadmap.serialization import Range, check_fields
 
 
 @dataclass(frozen=True)
 class Dataset:
-    classes: int
-    train_images: int
-    test_images: int
+    classes: Annotated[int, Range(1)]  # number of labels
+    train_images: Annotated[int, Range(1)]  # number of images in the training split
+    test_images: Annotated[int, Range(1)]  # number of images in the held-out split
     mean: tuple[float, float, float]  # a channel, of images scaled to 0..1
-    std: tuple[float, float, float]
+    std: Annotated[tuple[float, float, float], Range(above=0)]  # a channel, of images scaled to 0..1
     recipe: dict[str, Any] = field(default_factory=dict)  # what this data needs changed in every recipe
     content: str | None = None  # of an image folder: a hash of its files' names and sizes
 
     def __post_init__(self) -> None:
-        if min(self.classes, self.train_images, self.test_images) < 1:
-            raise ValueError("classes, train_images and test_images must be positive")
-        if min(self.std) <= 0:
-            raise ValueError(f"std is {list(self.std)}, expected numbers above 0")
+        check_fields(self)

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from roadmap.files import read_json
-from roadmap.serialization import from_data
+from roadmap.serialization import Range, check_fields, from_data
 
 INDEX, JOURNAL = "packed.json", "packing.jsonl"
 FORMAT = 1
@@ -25,21 +25,15 @@ SplitName = Literal["train", "val"]
 class PackOptions:
     """What decides the bytes of a packed data set, beside its source."""
 
-    resize: int | None = None  # pixels that an image's shorter side has at most; None: all bytes are kept
-    quality: int | None = None  # JPEG's, of images that are resized
-    shard_megabytes: int = 256  # of the source's files in each file
+    resize: Annotated[int | None, Range(1, 65_500)] = None  # pixels of the shorter side at most; null: bytes are kept
+    quality: Annotated[int | None, Range(1, 100)] = None  # JPEG's, of images that are resized
+    shard_megabytes: Annotated[int, Range(1, 1_000_000)] = 256  # of the source's files in each file
     bad_images: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.resize is None and self.quality is not None:
-            raise ValueError("--quality requires --resize: without it the images' bytes are kept")
-        for name, value, least, most in (
-            ("--resize", self.resize, 1, 65_500),
-            ("--quality", self.quality, 1, 100),
-            ("--shard-megabytes", self.shard_megabytes, 1, 1_000_000),
-        ):
-            if value is not None and not least <= value <= most:
-                raise ValueError(f"{name} must be between {least} and {most} (got {value})")
+            raise ValueError("quality requires resize, without which the images' bytes are kept")
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from roadmap.network.cost import Cost, cost
 from roadmap.options import Selection
 from roadmap.recipe import Experiment
 from roadmap.record.folder import read_metrics, read_run
-from roadmap.serialization import MAX_NUMBER, suggest
+from roadmap.serialization import Range, check, suggest
 from roadmap.study.rungs import Rung
-from roadmap.study.schema import Study
+from roadmap.study.schema import SEEDS, THROUGHPUT, Study
 
 NEWEST = 100  # runs that are looked at
 # Of a training step: one forward pass, and two as much for the gradients.
@@ -86,9 +86,8 @@ def estimate(
     Raises ValueError for numbers that are out of range, and for a device that the study does not know.
     """
     seeds = selection.study.defaults.seeds if seeds is None else seeds
-    for name, value in (("--gpus", gpus), ("--seeds", seeds)):
-        if not 1 <= value < MAX_NUMBER:
-            raise ValueError(f"{name} must be 1 or more (got {value})")
+    check(gpus, Range(1), "gpus")
+    check(seeds, SEEDS, "seeds")
     speed = speed_for(selection, out, device, throughput)
     estimates, counted = [], set[Experiment]()
     for rung in {rung.name: rung for rung in selection.rungs()}.values():
@@ -118,9 +117,8 @@ def speed_for(selection: Selection, out: Path, device: str | None = None, throug
 
 
 def speed_given(throughput: float) -> Speed:
-    """Raises ValueError for a throughput below 1."""
-    if not 1 <= throughput < MAX_NUMBER * 1e6:
-        raise ValueError(f"--throughput must be 1 or more multiply-adds a second (got {throughput:g})")
+    """Raises ValueError for a throughput that is out of range."""
+    check(throughput, THROUGHPUT, "throughput")
     return Speed(throughput, f"{throughput:g} multiply-adds a second, as given")
 
 

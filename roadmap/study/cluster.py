@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from roadmap.recipe import Recipe
-from roadmap.serialization import from_data, suggest
+from roadmap.serialization import InvalidField, Range, Text, check_fields, from_data, suggest
 from roadmap.study.execution import Execution, accumulation
 
 NAMED = 8  # layouts that a refusal names
@@ -16,6 +16,7 @@ FIGURE_MEMORY_GB = 4
 # Options of sbatch that follow from other keys of a profile, or from what is submitted.
 OWNED = set("partition account qos constraint nodes ntasks ntasks-per-node gpus-per-node cpus-per-task mem".split())
 OWNED |= set("time signal array dependency job-name output error open-mode chdir requeue no-requeue".split())
+NAME = Text("a name, or null", bool)  # not empty
 
 
 @dataclass(frozen=True)
@@ -37,62 +38,53 @@ class Layout:
 class Cluster:
     """A profile of `ablations.yaml`: what a job asks for. None of it is part of a run's identity."""
 
-    hours: float  # of a job at most; a run that needs more goes on in the next
-    nodes: int = 1
-    tasks_per_node: int | None = None  # None: one a GPU, or one where there are none
-    gpus_per_node: int = 0
-    cpus_per_task: int = 1
-    memory_gb: float | None = None  # of a node; None: as the cluster has it
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    device: str | None = None  # an entry of `devices`, for estimates; None: the regime's
-    save_seconds: int = 90  # before the end of its hours a job is asked to save its state
-    most_crashes: int = 3  # after which a job is not tried again
+    hours: Annotated[float, Range(above=0, below=10_000)]  # of a job at most; a run that needs more resumes in the next
+    nodes: Annotated[int, Range(1)] = 1  # of a run at most
+    tasks_per_node: Annotated[int | None, Range(1)] = None  # null: one a GPU, or one where there are none
+    gpus_per_node: Annotated[int, Range(0)] = 0  # 0: runs are trained on CPUs
+    cpus_per_task: Annotated[int, Range(1)] = 1  # cores
+    memory_gb: Annotated[float | None, Range(above=0)] = None  # of a node; null: as the cluster has it
+    partition: Annotated[str | None, NAME] = None  # Slurm's; null: the cluster's default
+    account: Annotated[str | None, NAME] = None  # Slurm's; null: the user's default
+    qos: Annotated[str | None, NAME] = None  # quality of service; null: the cluster's default
+    constraint: str | None = None  # features that a node must have, as sbatch takes them
+    device: str | None = None  # an entry of `devices`, for estimates; null: the regime's
+    save_seconds: Annotated[int, Range(0)] = 90  # before the end of its hours a job is asked to save its state
+    most_crashes: Annotated[int, Range(0)] = 3  # after which a job is not tried again
     sbatch: dict[str, str | int | float | bool] = field(default_factory=dict)  # further options of sbatch
     figure: dict[str, Any] = field(default_factory=dict)  # what differs for the job that draws the figure
     setup: tuple[str, ...] = ()  # lines of the shell, first in each job
     execution: dict[str, Any] = field(default_factory=dict)  # what differs from the section `execution`
 
     def __post_init__(self) -> None:
-        least = {"nodes": 1, "gpus_per_node": 0, "cpus_per_task": 1, "save_seconds": 0, "most_crashes": 0}
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least {value}")
-        if self.tasks_per_node is not None and self.tasks_per_node < 1:
-            raise ValueError(f"tasks_per_node is {self.tasks_per_node}, expected at least 1")
+        check_fields(self)
         if self.gpus_per_node and self.tasks_per_node not in (None, self.gpus_per_node):
-            raise ValueError(f"tasks_per_node is {self.tasks_per_node}, expected one a GPU: {self.gpus_per_node}")
-        if not 0 < self.hours < 10_000:
-            raise ValueError(f"hours is {self.hours:g}, expected more than 0")
-        if self.memory_gb is not None and self.memory_gb <= 0:
-            raise ValueError(f"memory_gb is {self.memory_gb:g}, expected more than 0")
+            raise InvalidField(f"tasks_per_node must be one a GPU, {self.gpus_per_node} (got {self.tasks_per_node})")
         for key in self.sbatch:
             if key.replace("_", "-") in OWNED:
-                raise ValueError(f"sbatch.{key}: it has a key of its own in the profile, or is chosen for each job")
+                raise InvalidField(f"sbatch.{key}: it has a key of its own in the profile, or is chosen for each job")
             if not re.fullmatch(r"[a-z][a-z_-]+", key):
-                raise ValueError(f"sbatch.{key}: not an option's long name without its dashes, such as reservation")
+                raise InvalidField(f"sbatch.{key}: not an option's long name without its dashes, such as reservation")
         unknown = sorted(self.figure.keys() - FIGURE_KEYS)
         if unknown:
-            raise ValueError(f"figure.{unknown[0]}: unknown; {suggest(FIGURE_KEYS, unknown[0])}")
+            raise InvalidField(f"figure.{unknown[0]}: unknown; {suggest(FIGURE_KEYS, unknown[0])}")
         if self.figure:
             try:
                 self.for_figure()
             except ValueError as error:
-                raise ValueError(f"figure: {error}") from None
+                raise InvalidField(str(error)) from None
         if self.save_seconds >= self.hours * 3600:
-            raise ValueError(f"save_seconds is {self.save_seconds}, but hours has {self.hours * 3600:g} seconds in all")
+            raise InvalidField(
+                f"save_seconds must be below the {self.hours * 3600:g} seconds of hours (got {self.save_seconds})"
+            )
         if "processes" in self.execution:
-            raise ValueError("execution.processes is nodes x tasks_per_node here; leave it out")
-        for name, text in {"partition": self.partition, "account": self.account, "qos": self.qos}.items():
-            if text == "":
-                raise ValueError(f"{name} is empty; leave it out, or null")
+            raise InvalidField("execution.processes is nodes x tasks_per_node here; leave it out")
 
     def for_figure(self) -> Cluster:
         """For the job that draws the figure: small, on no GPU, and with none of `sbatch`, which may ask for more."""
         own = {"memory_gb": FIGURE_MEMORY_GB, "constraint": None, "sbatch": {}, **self.figure}
-        small: Cluster = from_data(Cluster, {"hours": 1.0, **{key: getattr(self, key) for key in FIGURE_KEYS}, **own})
+        values = {"hours": 1.0, **{key: getattr(self, key) for key in FIGURE_KEYS}, **own}
+        small: Cluster = from_data(Cluster, values, "figure")
         return small
 
     @property

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from roadmap.recipe import Recipe
+from roadmap.serialization import Range, Text, check_fields
 
 DEVICE_PIXELS = 128 * 224**2  # of the images that the paper gives to a device at a time
 MOST_RETRIES = 3  # of a run that diverges
 Auto = Literal["auto"]  # chosen for the machine; the run's record has what it came to
+
+
+def _is_project(name: str) -> bool:
+    return 0 < len(name) <= 128 and not set(name) & set("/\\#?%:")
+
+
+PROJECT = Text("a project's name, without any of / \\ # ? % :", _is_project)
 
 
 def began_with(recorded: Any, *, crops_by_batch: bool) -> dict[str, Any]:
@@ -30,33 +38,24 @@ class Execution:
     `ablations.yaml` holds the defaults, `--set execution.KEY=VALUE` changes them.
     """
 
-    device: Literal["auto", "cpu", "cuda"]
-    processes: int | Auto  # that train one run together, one a device
-    device_batch: int | Auto  # images that a device takes at a time; gradients are accumulated over the rest
-    threads: int | Auto  # of a process, on a CPU
-    workers: int | Auto  # processes that read and augment images, for each training process; 0: itself
+    device: Literal["auto", "cpu", "cuda"]  # "auto": cuda where there is one, else cpu
+    processes: Annotated[int | Auto, Range(1)]  # that train one run together, one a device
+    device_batch: Annotated[int | Auto, Range(1)]  # images a device takes at a time; gradients add up over the rest
+    threads: Annotated[int | Auto, Range(1)]  # of a process, on a CPU
+    workers: Annotated[int | Auto, Range(0)]  # processes that read images, for each training process; 0: itself
     channels_last: bool  # the order in memory
-    compile: str | None  # a backend of torch.compile
-    checkpoint_minutes: float  # between two checkpoints within an epoch
+    compile: str | None  # a backend of torch.compile; null is off
+    checkpoint_minutes: Annotated[float, Range(0)]  # between two checkpoints within an epoch
     on_nan: Literal["stop", "retry"]  # "retry": from the last checkpoint, the rest of the epoch in another order
     bad_images: Literal["stop", "skip"]  # "skip": another image in its place, counted
     augment: Literal["fast", "reference"] | Auto = "auto"  # on arrays, or by timm's own transforms, one by one
-    checkpoint_share: float = 0.005  # of the time, at most, for those at the ends of epochs; 1: at each epoch's end
+    checkpoint_share: Annotated[float, Range(above=0, maximum=1)] = 0.005  # of the time, for those at ends of epochs
     tensorboard: bool = False  # the record is copied to a folder of the run for TensorBoard
-    wandb: str | None = None  # a project of Weights & Biases that the record is copied to
-    data_path: str | None = None  # where the data set lies; None: where it usually does
+    wandb: Annotated[str | None, PROJECT] = None  # a project of Weights & Biases that the record is copied to
+    data_path: str | None = None  # where the data set lies; null: where it usually does; `--data NAME=PATH` sets it
 
     def __post_init__(self) -> None:
-        for name, least in (("processes", 1), ("device_batch", 1), ("threads", 1), ("workers", 0)):
-            value = getattr(self, name)
-            if value != "auto" and value < least:
-                raise ValueError(f"{name} is {value}, expected auto or at least {least}")
-        if self.checkpoint_minutes < 0:
-            raise ValueError(f"checkpoint_minutes is {self.checkpoint_minutes:g}, expected at least 0")
-        if not 0 < self.checkpoint_share <= 1:
-            raise ValueError(f"checkpoint_share is {self.checkpoint_share:g}, expected above 0 and at most 1")
-        if self.wandb is not None and (not self.wandb or set(self.wandb) & set("/\\#?%:") or len(self.wandb) > 128):
-            raise ValueError(f"wandb is {self.wandb!r}, expected a project's name, without any of / \\ # ? % :")
+        check_fields(self)
 
 
 def accumulation(recipe: Recipe, processes: int, device_batch: int | Auto) -> int:

@@ -4,48 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from roadmap.data.dataset import Dataset
 from roadmap.data.datasets import DATASETS
 from roadmap.design import resnet
 from roadmap.plugins import load_installed
 from roadmap.recipe import Experiment, Recipe
-from roadmap.serialization import changed, suggest, to_data
+from roadmap.serialization import Range, changed, check_fields, suggest, to_data
 from roadmap.steps import find_step
 from roadmap.study.cluster import Cluster
 from roadmap.study.execution import Execution
 
 T = TypeVar("T")
+SEEDS = Range(1, 10_000)  # of a study; more is a slip of the hand
+THROUGHPUT = Range(1, 1e21)  # multiply-adds a second of one device
 
 
 @dataclass(frozen=True)
 class Defaults:
-    regime: str
-    fidelity: str
-    seeds: int
-    out: str
+    """What holds where an option is not given."""
+
+    regime: str  # a key of `regimes`
+    fidelity: str  # a key of `fidelities`
+    seeds: Annotated[int, SEEDS]  # runs of each rung, with seeds from 0 on
+    out: str  # folder of the runs
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ValueError(f"seeds is {self.seeds}, expected at least 1")
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class Start:
     """The ResNet that a regime starts from."""
 
-    width: int
-    depths: tuple[int, ...]
+    width: Annotated[int, Range(1)]  # channels of the first stage, doubled in each later
+    depths: Annotated[tuple[int, ...], Range(1)]  # blocks in each stage
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class Regime:
-    title: str
+    """A ladder's start and size, and what they change in recipes and steps."""
+
+    title: str  # in figures and tables
     data: str  # the data set where none is given
     device: str  # what `roadmap cost` counts in where none is given
     cluster: str  # the profile that jobs are submitted by where none is given
-    start: Start
+    start: Start  # the ResNet of the first rung
     published: str | None = None  # file of the paper's table below analysis/published/
     recipes: dict[str, dict[str, Any]] = field(default_factory=dict)  # what differs from the recipe of that name
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)  # parameters of each step
@@ -56,10 +64,10 @@ class Regime:
 class Entry:
     """A step of the ladder."""
 
-    step: str
-    title: str  # {} is where the variant's value goes
-    group: str
-    parameters: dict[str, Any] = field(default_factory=dict)
+    step: str  # its name
+    title: str  # in figures and tables; {} is where the variant's value goes
+    group: str  # of steps, in figures
+    parameters: dict[str, Any] = field(default_factory=dict)  # of the step
     variants: tuple[int | float | str, ...] = ()  # values of the step's first parameter, a rung each
     adopted: int | float | str | None = None  # the variant that is carried on
     rejected: tuple[int | float | str, ...] = ()  # variants that the paper tried and hatches
@@ -68,19 +76,24 @@ class Entry:
 
 @dataclass(frozen=True)
 class Fidelity:
-    steps: dict[str, dict[str, Any]] = field(default_factory=dict)
-    recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What one of the sources does otherwise: the paper, its authors' ablation code, or their released code."""
+
+    steps: dict[str, dict[str, Any]] = field(default_factory=dict)  # parameters of each step
+    recipes: dict[str, dict[str, Any]] = field(default_factory=dict)  # what differs from the recipe of that name
 
 
 @dataclass(frozen=True)
 class ConvNeXtSize:
     """A ConvNeXt of another size than the ladders end in."""
 
-    width: int
-    depths: tuple[int, ...]
+    width: Annotated[int, Range(1)]  # channels of the first stage, doubled in each later
+    depths: Annotated[tuple[int, ...], Range(1)]  # blocks in each stage
     isotropic: bool = False  # one resolution, behind a stem of patches without a norm
-    patch: int = 16  # side of an isotropic one's patches, pixels
-    layer_scale: float | None = 1e-6
+    patch: Annotated[int, Range(1)] = 16  # side of an isotropic one's patches, pixels
+    layer_scale: float | None = 1e-6  # start of a learned scale per channel; null: none
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -89,7 +102,7 @@ class ReferenceModel:
 
     model: str  # timm/NAME, torchvision/NAME, own/NAME, or family/NAME of this study's
     arguments: dict[str, Any] = field(default_factory=dict)  # of the model; of a member of the family, its fields
-    recipe: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)  # what differs from the regime's modern recipe
 
     def changed(self, change: ModelOverride) -> ReferenceModel:
         arguments = {**self.arguments, **change.arguments}
@@ -100,16 +113,16 @@ class ReferenceModel:
 class ModelOverride:
     """What of a reference's form differs in a regime; the recipe is the regime's, but for what is said here."""
 
-    model: str | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)
-    recipe: dict[str, Any] = field(default_factory=dict)
+    model: str | None = None  # another model
+    arguments: dict[str, Any] = field(default_factory=dict)  # further arguments of the model
+    recipe: dict[str, Any] = field(default_factory=dict)  # what differs from the regime's modern recipe
 
 
 @dataclass(frozen=True)
 class Reference:
     """A system that the rungs are compared with."""
 
-    title: str
+    title: str  # in figures and tables
     regime: str | None = None  # whose published table has it as a row
     form: ReferenceModel | None = None  # none: its published figure is all there is
     forms: dict[str, ModelOverride | None] = field(default_factory=dict)  # by regime; none where there can be none
@@ -124,30 +137,29 @@ class Reference:
 class Device:
     """What a step's multiply-adds cost in time."""
 
-    macs_per_second: float  # sustained in inference
-    source: str
+    macs_per_second: Annotated[float, THROUGHPUT]  # multiply-adds a second, sustained in inference
+    source: str  # of that number
 
     def __post_init__(self) -> None:
-        if self.macs_per_second < 1:
-            raise ValueError(f"macs_per_second is {self.macs_per_second:g}, expected at least 1")
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class Study:
     """All of `ablations.yaml`."""
 
-    format: int
-    defaults: Defaults
-    recipes: dict[str, Recipe]
-    regimes: dict[str, Regime]
-    ladder: tuple[Entry, ...]
-    fidelities: dict[str, Fidelity]
-    references: dict[str, Reference]
-    family: dict[str, ConvNeXtSize]
-    data: dict[str, Dataset]
-    execution: Execution
-    devices: dict[str, Device]
-    clusters: dict[str, Cluster]
+    format: int  # of this file; 1
+    defaults: Defaults  # what holds where an option is not given
+    recipes: dict[str, Recipe]  # "classic" and "modern", whole
+    regimes: dict[str, Regime]  # by name
+    ladder: tuple[Entry, ...]  # the steps of the roadmap, in order
+    fidelities: dict[str, Fidelity]  # by name
+    references: dict[str, Reference]  # systems that the rungs are compared with, by name
+    family: dict[str, ConvNeXtSize]  # the ConvNeXts that references may be, by name
+    data: dict[str, Dataset]  # data sets, by name
+    execution: Execution  # how runs are computed
+    devices: dict[str, Device]  # that `roadmap cost` estimates for, by name
+    clusters: dict[str, Cluster]  # profiles of jobs, by name
     plugins: tuple[str, ...] = ()  # Python files with users' own steps, relative to this file
 
     def regime(self, name: str) -> Regime:

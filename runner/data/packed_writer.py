@@ -31,7 +31,7 @@ from roadmap.data.packed_format import (
     read_index,
 )
 from roadmap.files import append_json_line, read_json_lines, write_atomic, write_json
-from roadmap.serialization import differences, from_data, to_data
+from roadmap.serialization import Range, check, differences, from_data, to_data
 from runner.data.datasets import downloads
 from runner.data.image import BadImage, EncodedImage
 from runner.data.packed_reader import Shard, arrow, checksum, content_of_shards, schema
@@ -102,8 +102,7 @@ def pack(
     """
     arrow()
     jobs = available_cores() if jobs is None else jobs
-    if jobs < 1:
-        raise ValueError(f"--jobs must be 1 or more (got {jobs})")
+    check(jobs, Range(1), "jobs")
     if is_packed(source):
         raise ValueError(f"{source} is packed already; an image folder is expected")
     if folder.resolve().is_relative_to(source.resolve()):

@@ -13,12 +13,12 @@ from roadmap.options import Selection, StudyOptions
 from roadmap.record.estimates import Speed
 from roadmap.record.folder import State, state
 from roadmap.record.run import Run, folders_below
+from roadmap.serialization import check
 from roadmap.study.execution import Execution, began_with
 from roadmap.study.rungs import Rung
+from roadmap.study.schema import SEEDS
 from runner.data.datasets import check_trainable, source
 from runner.train.trackers import check_installed, missing_trackers
-
-MAX_SEEDS = 10_000  # more is a typing error: no study has so many
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ class RunPlan:
         """`seeds`: runs of each rung, None for the study's number. Raises ValueError for what can't be trained."""
         check_installed(selection.execution)
         seeds = selection.study.defaults.seeds if seeds is None else seeds
-        if not 1 <= seeds <= MAX_SEEDS:
-            raise ValueError(f"--seeds must be between 1 and {MAX_SEEDS} (got {seeds})")
+        check(seeds, SEEDS, "seeds")
         rungs, existing = selection.rungs(), folders_below(out)
         runs: dict[str, PlannedRun] = {}
         for seed, rung in itertools.product(range(seeds), rungs):

@@ -18,7 +18,7 @@ import torch
 from roadmap.options import Selection
 from roadmap.record.benchmarks import measured, read_rounds, workload_of
 from roadmap.record.run import Run
-from roadmap.serialization import MAX_NUMBER
+from roadmap.serialization import Range, check
 from roadmap.study.execution import Execution
 from runner.data.batches import PerImage, TrainingBatches
 from runner.data.datasets import check_trainable, load_data
@@ -86,8 +86,7 @@ def device_rate(selection: Selection, out: Path, rate: float | None = None) -> D
     Raises ValueError for a rate that is not positive.
     """
     if rate is not None:
-        if not 0 < rate < MAX_NUMBER:
-            raise ValueError(f"--rate must be more than 0 (got {rate:g})")
+        check(rate, Range(above=0), "rate")
         return DeviceRate(rate)
     names = {workload_of(selection.run(rung)): rung.name for rung in selection.rungs()}
     rates = measured(read_rounds(out), "training_images_per_second", names)

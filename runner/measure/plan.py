@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Annotated, Literal
 
 from roadmap.record.benchmarks import Mode
 from roadmap.record.run import Run
-from roadmap.serialization import MAX_NUMBER
+from roadmap.serialization import Range, check, check_fields
 from roadmap.study.execution import Execution, accumulation
 from runner.machine.resources import available_gpus, check_here
 
@@ -22,31 +22,28 @@ USED = {
     "data": ("device", "device_batch", "channels_last", "augment", "bad_images"),
 }
 
+ROUNDS, SECONDS = Range(1), Range(above=0)
+
 
 @dataclass(frozen=True)
 class BenchOptions:
     """How networks are to be measured; None: as suits the machine. Raises ValueError for numbers out of range."""
 
-    batch: int | None = None  # images at a time
-    rounds: int = 5  # measurements of each network
-    warm_up: int | None = None  # steps before the clock starts
-    seconds: float = 1.0  # that are measured at least, in whole steps
+    batch: Annotated[int | None, Range(1)] = None  # images at a time
+    rounds: Annotated[int, ROUNDS] = 5  # measurements of each network
+    warm_up: Annotated[int | None, Range(0)] = None  # steps before the clock starts
+    seconds: Annotated[float, SECONDS] = 1.0  # that are measured at least, in whole steps
     only: Mode | None = None  # None: both
     cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, least in (("--batch", self.batch, 1), ("--warm-up", self.warm_up, 0)):
-            if value is not None and not least <= value < MAX_NUMBER:
-                raise ValueError(f"{name} must be {least} or more (got {value})")
-        check_clock(self.rounds, self.seconds)
+        check_fields(self)
 
 
 def check_clock(rounds: int, seconds: float) -> None:
     """Raises ValueError for numbers out of range."""
-    if not 1 <= rounds < MAX_NUMBER:
-        raise ValueError(f"--rounds must be 1 or more (got {rounds})")
-    if not 0 < seconds < MAX_NUMBER:
-        raise ValueError(f"--seconds must be more than 0 (got {seconds:g})")
+    check(rounds, ROUNDS, "rounds")
+    check(seconds, SECONDS, "seconds")
 
 
 def check_settings(settings: Sequence[str], what: Literal["networks", "data"]) -> None:

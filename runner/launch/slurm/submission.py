@@ -23,7 +23,7 @@ from pathlib import Path
 from roadmap.files import InvalidFile, read_json, write_json
 from roadmap.options import Selection
 from roadmap.record.run import Run
-from roadmap.serialization import from_data, to_data
+from roadmap.serialization import Range, check, from_data, to_data
 from roadmap.study.cluster import Cluster, Layout
 from roadmap.study.execution import Execution
 
@@ -65,9 +65,8 @@ class SubmitOptions:
     def of(selection: Selection, command: tuple[str, ...], pack: int | None, max_running: int | None) -> SubmitOptions:
         """`pack` and `max_running` are None for the defaults. Raises ValueError for what no submission can follow."""
         assert selection.profile is not None and selection.cluster is not None
-        for name, value in (("--pack", pack), ("--max-running", max_running)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1 (got {value})")
+        check(pack, Range(1), "pack")
+        check(max_running, Range(1), "max_running")
         execution = selection.execution
         if execution.processes != "auto":
             raise ValueError(
