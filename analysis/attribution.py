@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from analysis.metrics import TOP1, Metric
 from analysis.results import Result
 from analysis.statistics import CONFIDENCE, SIGNIFICANCE, Change, Sample, change, holm, pooled_std
+from roadmap.record.metrics import TOP1, Metric
 
 LEAST = 1e-9  # below which a number is nothing but rounding
 FEWEST_ORDERS = 2

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from roadmap.network.plan import Layer
     from roadmap.network.weights import load_timm, load_torchvision
     from roadmap.recipe import Experiment, Recipe
+    from roadmap.record.metrics import metric
     from roadmap.steps import NoEffect, Step, step
     from roadmap.study.rungs import Rung
     from roadmap.study.selection import compose, ladder
@@ -42,6 +43,7 @@ __all__ = [
     "ladder",
     "load_timm",
     "load_torchvision",
+    "metric",
     "mixer",
     "model",
     "step",
@@ -56,6 +58,7 @@ _MODULES = {
     "roadmap.network.plan": ("Layer",),
     "roadmap.network.weights": ("load_timm", "load_torchvision"),
     "roadmap.recipe": ("Experiment", "Recipe"),
+    "roadmap.record.metrics": ("metric",),
     "roadmap.steps": ("NoEffect", "Step", "step"),
     "roadmap.study.rungs": ("Rung",),
     "roadmap.study.selection": ("compose", "ladder"),

@@ -16,6 +16,7 @@ from roadmap.data.dataset import Dataset
 from roadmap.network.mixers import own_code
 from roadmap.plugins import load_file
 from roadmap.recipe import Experiment
+from roadmap.record.metrics import Metric, find_metric
 from roadmap.record.run import Run
 from roadmap.serialization import changed, from_data, parse_value, suggest, to_data
 from roadmap.study.ablations import chosen_moves
@@ -75,6 +76,11 @@ class StudyOptions:
         for plugin in self.plugins:
             load_file(plugin)
         return load_study()
+
+    def metric(self, name: str) -> Metric:
+        """As --metric names it, also of these plugins. Raises ValueError for an unknown one."""
+        self.study()
+        return find_metric(name)
 
     def out(self, out: Path | str | None) -> Path:
         """The folder of the runs: as given, else the study's. Raises ValueError for a file in its place."""

@@ -23,6 +23,7 @@ from roadmap.data.robustness import (
     imagenet_classes,
     read_evaluations,
 )
+from roadmap.record.metrics import METRICS
 from roadmap.text import many, table
 
 if TYPE_CHECKING:
@@ -129,14 +130,11 @@ def _on_held_out(options: argparse.Namespace, network: Trained, execution: Execu
 
     run = network.run
     with counting("evaluating", "images") as report:
-        found = evaluate_alone(run, network.network, execution, report)
-    record = {"run": run.name, "data": run.data, **found}
-    if options.json:
-        return record
-    said = [f"top-1 {found['top1']:.2f} %", f"top-5 {found['top5']:.2f} %"]
-    said += [f"loss {found['test_loss']:.4f}"] if found["test_loss"] is not None else ["a loss that is no number"]
-    print(f"{run.name} on {many(run.dataset.test_images, 'held-out image')} of {run.data}: {', '.join(said)}")
-    return record
+        scores = evaluate_alone(run, network.network, execution, report)
+    if not options.json:
+        values = ", ".join(metric.text(scores.value(metric)) for metric in METRICS.values())
+        print(f"{run.name} on {many(run.dataset.test_images, 'held-out image')} of {run.data}: {values}")
+    return {"run": run.name, "data": run.data, **scores.values, "skipped_images": scores.skipped_images}
 
 
 def _on_shifted(

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.finished import Finished, attribution_of, finished
-from roadmap.cli.options import add_study_options, choose, study_options
+from roadmap.cli.options import add_metric, add_study_options, choose, study_options
 from roadmap.cli.tables import refuse_study_options
 from roadmap.record.benchmarks import Measured, Quantity, measured, read_rounds, workload_of
+from roadmap.record.metrics import TOP1
 from roadmap.record.run import Run
 from roadmap.study.load import load_study
 from roadmap.study.schema import Study
@@ -51,7 +52,7 @@ def add_verbs(verbs: Any) -> None:
         "--columns", type=int, choices=(1, 2), default=2, help="of a page that the figure is as wide as (default: 2)"
     )
     parser.add_argument("-o", "--output", type=Path, action="append", help="a .png, .svg or .pdf; may be repeated")
-    parser.add_argument("--metric", default="top1", help="top1 (default), top5, ema or loss")
+    add_metric(parser)
     add_study_options(parser, ablation=True)
     parser.add_argument("--out", type=Path, help="folder of the runs")
     parser.set_defaults(function=draw)
@@ -59,9 +60,8 @@ def add_verbs(verbs: Any) -> None:
 
 def draw(options: argparse.Namespace) -> int:
     from analysis.figures import save_figure
-    from analysis.metrics import find_metric
 
-    find_metric(options.metric)
+    study_options(options).metric(options.metric)
     _refuse_idle_options(options)
     if options.published:
         # Beside the paper's bars stands what was measured here, in the folder of runs.
@@ -122,9 +122,8 @@ def _roadmap(options: argparse.Namespace) -> Figure:
 
 
 def _metric(options: argparse.Namespace) -> Any:
-    from analysis.metrics import find_metric
 
-    return find_metric(options.metric)
+    return study_options(options).metric(options.metric)
 
 
 def _only(found: Sequence[Finished], what: str) -> Finished:
@@ -228,7 +227,7 @@ def _counterparts(options: argparse.Namespace) -> Figure:
     from analysis.figures import draw_counterparts
     from analysis.tables.counterparts import pairs_of
 
-    for name, given in (("published", options.published), ("metric", options.metric != "top1")):
+    for name, given in (("published", options.published), ("metric", options.metric != TOP1.name)):
         if given:
             raise ValueError(f"--{name} has no say in --kind counterparts, which has the paper's beside one's own")
     choice = choose(argparse.Namespace(**{**vars(options), "references": options.references or "all"}))

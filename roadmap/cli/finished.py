@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.attribution import Attribution
-    from analysis.metrics import Metric
     from analysis.results import Result
+    from roadmap.record.metrics import Metric
 
 
 @dataclass(frozen=True)

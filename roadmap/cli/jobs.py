@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.options import FAILED
 from roadmap.cli.status import status_text
+from roadmap.record.metrics import TOP1
 from roadmap.serialization import suggest
 from roadmap.study.load import load_study
 from roadmap.text import many
@@ -140,8 +141,8 @@ def _record(standing: RunStatus) -> dict[str, Any]:
         "epoch": place.epoch if place else None,
         "step": place.step if place else None,
         "epochs": entry.epochs,
-        "top1": standing.top1 if standing.top1 is not None else standing.metrics.get("top1"),
-        "images_per_second": standing.metrics.get("images_per_second"),
+        "top1": standing.value(TOP1),
+        "images_per_second": standing.images_per_second,
         "seconds_left": standing.seconds_left if standing.kind == "running" else None,
         "restarts": standing.restarts,
         "lost_steps": standing.lost_steps,

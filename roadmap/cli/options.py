@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from roadmap.options import Selection, StudyOptions
+from roadmap.record.metrics import TOP1, metric_names
 
 FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
 
@@ -57,8 +58,12 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="a Python file with steps, mixers or models of your own; may be repeated",
+        help="a Python file with steps, mixers, models or metrics of your own; may be repeated",
     )
+
+
+def add_metric(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--metric", default=TOP1.name, help=metric_names())
 
 
 def study_options(options: argparse.Namespace) -> StudyOptions:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.designs import speed
 from roadmap.cli.finished import attribution_of, finished
-from roadmap.cli.options import add_study_options, choose
+from roadmap.cli.options import add_metric, add_study_options, choose, study_options
 from roadmap.options import Selection
+from roadmap.record.metrics import TOP1, Metric, find_metric
 from roadmap.study.load import load_study
 from roadmap.study.schema import Study
 from roadmap.text import many, table
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.attribution import Attribution
-    from analysis.metrics import Metric
     from analysis.statistics import Noise
 
 DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points
@@ -63,17 +63,16 @@ def add_verbs(verbs: Any) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--metric", default="top1", help="top1 (default), top5, ema or loss")
+    add_metric(parser)
     add_study_options(parser, ablation=True)
     parser.add_argument("--out", type=Path, help="folder of the runs")
 
 
 def show_power(options: argparse.Namespace) -> int:
-    from analysis.metrics import find_metric
     from analysis.statistics import SIGNIFICANCE, detectable
     from analysis.tables.ladder import hours as hours_text
 
-    metric, choice = find_metric(options.metric), choose(options)
+    metric, choice = study_options(options).metric(options.metric), choose(options)
     for difference in options.difference or ():
         if not math.isfinite(difference) or difference == 0:
             raise ValueError(f"--difference {difference:g} is not valid: a number other than 0 is")
@@ -143,11 +142,10 @@ def _noise(options: argparse.Namespace, choice: Selection, metric: Metric) -> tu
 
 def show_attribution(options: argparse.Namespace) -> int:
     from analysis.collection import collect
-    from analysis.metrics import find_metric
 
     if options.ablation != "cumulative":
         raise ValueError("--ablation has no say here: all that were run are taken together")
-    metric, choice = find_metric(options.metric), choose(options)
+    metric, choice = study_options(options).metric(options.metric), choose(options)
     found = attribution_of(choice, options.steps, collect(options.out or Path(choice.study.defaults.out)), metric)
     print(f"{choice.title}: {metric.title}\n")
     print(_worths(found, metric) + "\n")
@@ -203,11 +201,10 @@ def _pairs(found: Attribution, metric: Metric) -> str:
 
 
 def show_proxy(options: argparse.Namespace) -> int:
-    from analysis.metrics import find_metric
     from analysis.statistics import SIGNIFICANCE, rank_correlation
     from analysis.tables.ladder import interval, p_text, signed, study_table
 
-    metric = find_metric(options.metric)
+    metric = study_options(options).metric(options.metric)
     (own,) = finished(options, options.regime or load_study().defaults.regime)
     here = _changes(study_table(own.choice.study, own.results, metric), metric)
     other, other_metric = _other_study(own.choice.study, options.against)
@@ -257,7 +254,6 @@ def _other_study(study: Study, written: str) -> tuple[pd.DataFrame, Metric]:
     """
     import pandas as pd
 
-    from analysis.metrics import TOP1, find_metric
     from analysis.tables.ladder import published_judged
 
     if not re.search(r"\.csv$", written, re.IGNORECASE):

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.finished import Finished, attribution_of, choices_with_runs
-from roadmap.cli.options import INTERRUPTED, add_study_options
+from roadmap.cli.options import INTERRUPTED, add_metric, add_study_options, study_options
+from roadmap.record.metrics import Metric
 from roadmap.study.load import load_study
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.attribution import Attribution
-    from analysis.metrics import Metric
     from analysis.report.page import Part
     from analysis.report.serving import State
 
@@ -26,7 +26,7 @@ PORT = 8642
 def add_verbs(verbs: Any) -> None:
     parser = verbs.add_parser("report", help="one HTML page of everything: figure, table, curves, designs, costs")
     parser.add_argument("-o", "--output", type=Path, help="a .html (default: report.html among the runs)")
-    parser.add_argument("--metric", default="top1", help="top1 (default), top5, ema or loss")
+    add_metric(parser)
     add_study_options(parser, ablation=True)
     parser.add_argument("--out", type=Path, help="folder of the runs")
     parser.add_argument(
@@ -42,11 +42,10 @@ def add_verbs(verbs: Any) -> None:
 
 def report(options: argparse.Namespace) -> int:
     from analysis.collection import collect
-    from analysis.metrics import find_metric
     from analysis.report.page import render
     from roadmap.files import write_atomic
 
-    metric = find_metric(options.metric)
+    metric = study_options(options).metric(options.metric)
     out = options.out or Path(load_study().defaults.out)
     if options.serve is not None:
         return _serve(options, out, metric)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
+from roadmap.record.metrics import TOP1
 from roadmap.study.load import load_study
 from roadmap.text import duration, many, table
 
@@ -90,7 +91,8 @@ def _table(runs: Sequence[RunStatus]) -> str:
 
 def _cell(standing: RunStatus) -> str:
     if standing.kind == "finished":
-        return f"{standing.top1:.2f} %" if standing.top1 is not None else "finished"
+        accuracy = standing.value(TOP1)
+        return "finished" if accuracy is None else f"{accuracy:.2f} %"
     if standing.kind in ("running", "stopped", "submitted") and standing.place:
         return f"{standing.kind} {standing.epochs_done:.1f}/{standing.entry.epochs}"
     return standing.kind
@@ -115,13 +117,13 @@ def _line(standing: RunStatus, shared: AbstractSet[str]) -> str:
 def _progress(standing: RunStatus) -> str:
     if standing.place is None:
         return "starting" if standing.kind == "running" else ""
-    place, metrics = standing.place, standing.metrics
+    place, accuracy = standing.place, standing.value(TOP1)
     epoch = min(place.epoch + 1, standing.entry.epochs)
     parts = [f"epoch {epoch} of {standing.entry.epochs}, step {place.step} of {place.steps}"]
-    if "top1" in metrics:
-        parts.append(f"top-1 {metrics['top1']:.2f} %")
-    if metrics.get("images_per_second"):
-        parts.append(f"{metrics['images_per_second']:.0f} images/s")
+    if accuracy is not None:
+        parts.append(TOP1.text(accuracy))
+    if standing.images_per_second:
+        parts.append(f"{standing.images_per_second:.0f} images/s")
     if standing.kind == "running" and standing.seconds_left is not None:
         parts.append(f"{duration(standing.seconds_left)} left")
     return ", ".join(parts)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.finished import finished
-from roadmap.cli.options import add_study_options
+from roadmap.cli.options import add_metric, add_study_options, study_options
+from roadmap.record.metrics import TOP1
 from roadmap.study.load import load_study
 from roadmap.text import many, table
 
@@ -30,7 +31,7 @@ def add_verbs(verbs: Any) -> None:
         "--format", default=None, help="markdown, csv or latex (default: as a terminal has it, or by the output's name)"
     )
     parser.add_argument("-o", "--output", type=Path, help="a .md, .csv or .tex (default: printed)")
-    parser.add_argument("--metric", default="top1", help="top1 (default), top5, ema or loss")
+    add_metric(parser)
     parser.add_argument(
         "--robustness",
         action="store_true",
@@ -62,7 +63,7 @@ def refuse_study_options(options: argparse.Namespace) -> None:
     """What is published is neither trained nor set. Raises ValueError for an option that has no say in it."""
     given = {"steps": options.steps != "all", "ablation": options.ablation != "cumulative"}
     given |= {name: bool(getattr(options, name)) for name in ("fidelity", "data", "settings", "out", "plugins", "base")}
-    given["metric"] = options.metric != "top1"
+    given["metric"] = options.metric != TOP1.name
     conflicting = [name for name, is_given in given.items() if is_given]
     if conflicting:
         option = {"settings": "set", "plugins": "plugin"}.get(conflicting[0], conflicting[0])
@@ -73,10 +74,9 @@ SUFFIXES = {".md": "markdown", ".csv": "csv", ".tex": "latex"}
 
 
 def show_table(options: argparse.Namespace) -> int:
-    from analysis.metrics import find_metric
     from analysis.tables.ladder import published_judged, remarks, rendered, study_table
 
-    metric = find_metric(options.metric)
+    metric = study_options(options).metric(options.metric)
     if options.robustness:
         return _show_robustness(options)
     if options.published:
@@ -96,7 +96,7 @@ def show_table(options: argparse.Namespace) -> int:
 def _show_robustness(options: argparse.Namespace) -> int:
     from analysis.tables.robustness import remarks, rendered, robustness_table
 
-    for name, given in (("published", options.published), ("metric", options.metric != "top1")):
+    for name, given in (("published", options.published), ("metric", options.metric != TOP1.name)):
         if given:
             raise ValueError(f"--{name} has no say in --robustness, which has the paper's Table 8 below one's own runs")
     out = options.out or Path(load_study().defaults.out)

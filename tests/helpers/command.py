@@ -21,6 +21,7 @@ from roadmap import plugins
 from roadmap.cli import main
 from roadmap.network.library_models import MODELS
 from roadmap.network.mixers import MIXERS
+from roadmap.record.metrics import METRICS
 from roadmap.steps import STEPS
 from roadmap.study.load import load_study
 from tests.helpers.training import warm_fork_server
@@ -47,7 +48,7 @@ class Done:
 @contextlib.contextmanager
 def untouched() -> Iterator[None]:
     """Restores what the command changes in the process that calls it: plug-ins and signal handlers."""
-    tables: tuple[dict[str, Any], ...] = (STEPS, MIXERS, MODELS)
+    tables: tuple[dict[str, Any], ...] = (STEPS, MIXERS, MODELS, METRICS._values)
     before, loaded = [dict(table) for table in tables], list(plugins.LOADED)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
     try:
