@@ -102,8 +102,8 @@ def test_a_checkpoint_of_another_run_is_refused(tiny_run, tmp_path):
 
 
 def test_a_folder_is_held_by_one_process(tmp_path):
-    code = "import sys; from pathlib import Path; from runner.machine.lock import exclusive\n"
-    code += "with exclusive(Path(sys.argv[1])): print('held')"
+    code = "import sys; from pathlib import Path; from runner.machine.lock import folder_lock\n"
+    code += "with folder_lock(Path(sys.argv[1])): print('held')"
 
     def other():
         return subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)

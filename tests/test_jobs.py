@@ -450,7 +450,7 @@ def test_nothing_is_written_where_slurm_is_away(played, tmp_path, capsys):
     [
         (["--on", "local", "--pack", "2"], "--pack has no say without --on slurm"),
         (["--on", "local", "--max-running", "2"], "--max-running has no say without --on slurm"),
-        (["--on", "local", "--set", "cluster.nodes=2"], "--set cluster.nodes=2 has no say without --on slurm"),
+        (["--on", "local", "--set", "cluster.nodes=2"], "--set cluster.nodes=2 requires --on slurm"),
         (["--on", "slurm", "--cluster", "papr"], "unknown cluster 'papr'; .*paper"),
         (["--on", "slurm", "--pack", "0"], "--pack 0 is not valid: 1 or more is"),
         (["--on", "slurm", "--processes", "2"], "execution.processes has no say on Slurm"),
@@ -686,8 +686,8 @@ def test_a_run_that_is_held_is_running_whoever_trains_it(played, tmp_path, make_
     run = make_run("gelu")
     begin(run, out)
     assert not is_held(run.folder(out))
-    code = "import sys; from pathlib import Path; from runner.machine.lock import exclusive\n"
-    code += "with exclusive(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    code = "import sys; from pathlib import Path; from runner.machine.lock import folder_lock\n"
+    code += "with folder_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, str(run.folder(out))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         holder.stdout.readline()
