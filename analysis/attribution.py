@@ -13,11 +13,11 @@ import pandas as pd
 from scipy import stats
 
 from analysis.collection import collect
-from analysis.metrics import TOP1, Metric, find_metric
 from analysis.options import RunsOptions
 from analysis.results import Result, results_of
 from analysis.statistics import CONFIDENCE, SIGNIFICANCE, Change, Sample, change, holm, pooled_std
 from roadmap.options import Selection, reject_unused
+from roadmap.record.metrics import TOP1, Metric
 
 LEAST = 1e-9  # below which a number is nothing but rounding
 FEWEST_ORDERS = 2
@@ -98,7 +98,7 @@ class Ablations:
 def attribution_of_runs(options: RunsOptions) -> Attribution:
     """Of all ablations of the selected steps that were run; raises ValueError as `attribution_of`."""
     reject_unused(["ablation"], "does not apply: all ablations that were run are taken together", options.study)
-    metric, selection = find_metric(options.metric), Selection.of(options.study)
+    metric, selection = options.find_metric(), Selection.of(options.study)
     return attribution_of(selection, collect(options.folder()), metric)
 
 

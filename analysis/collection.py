@@ -10,7 +10,7 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,29 +19,26 @@ import pandas as pd
 
 from roadmap.files import InvalidFile, read_json, read_json_lines, write_atomic
 from roadmap.record.estimates import CPU
-from roadmap.record.folder import is_diverged, read_divergences, read_metrics, read_result, read_run, summary
+from roadmap.record.folder import is_diverged, read_divergences, read_metrics, read_result, read_run
+from roadmap.record.metrics import METRICS, averaged
+from roadmap.record.results import RunResult, scalar
 from roadmap.record.run import FORMAT, Run
 from roadmap.serialization import MAX_NUMBER
 
-CACHE, HEAD = ".collected.jsonl", {"format": 1, "runs": FORMAT}
+CACHE, HEAD = ".collected.jsonl", {"format": 2, "runs": FORMAT}
 
 SLACK = 1000  # lines
 STATES = ("finished", "begun", "diverged", "foreign")
 
-# The columns, with their meaning. Numbers are of finished runs alone, but for `epochs`.
+# The columns, with their meaning; those of the metrics stand before `train_loss` (see `columns`). Numbers are of
+# finished runs alone, but for `epochs`.
 COLUMNS = {
     "regime": "of the study",
     "rung": "that it was trained as",
     "seed": "",
     "state": "finished, begun, diverged, or foreign: no run of this version",
     "why": "it is not finished",
-    "top1": "of the last epoch, percent",
-    "top5": "percent",
-    "test_loss": "cross entropy",
     "train_loss": "cross entropy over the last epoch, augmented",
-    "ema_top1": "of the averaged weights, percent",
-    "ema_top5": "percent",
-    "ema_test_loss": "cross entropy",
     "parameters": "",
     "macs": "multiply-adds of one image",
     "epochs": "that are done",
@@ -67,9 +64,8 @@ COLUMNS = {
     "folder": "below the folder of runs",
 }
 RESULT_COLUMNS = (
-    *("top1", "top5", "test_loss", "train_loss", "ema_top1", "ema_top5", "ema_test_loss", "parameters", "macs"),
-    *("epochs", "seconds", "images_per_second", "peak_memory_bytes", "skipped_images", "restarts", "lost_steps"),
-    "finished",
+    *("train_loss", "parameters", "macs", "epochs", "seconds", "images_per_second", "peak_memory_bytes"),
+    *("skipped_images", "restarts", "lost_steps", "finished"),
 )
 TEXTS = (
     *("regime", "rung", "state", "why", "data", "fidelity", "device", "host", "torch", "commit"),
@@ -185,7 +181,7 @@ def _row(folder: Path, out: Path) -> Row:
         row |= _checked(_of_manifest(run, manifest, folder), folder)
         result = read_result(folder, run)
         if result is not None:
-            return row | _checked(_of_result(folder, result, row["devices"]), folder)
+            return row | _of_result(folder, result, row["devices"])
         epochs = len(read_metrics(folder))
         told = read_divergences(folder)
         if is_diverged(told):
@@ -211,8 +207,7 @@ def _checked(row: Row, folder: Path) -> Row:
         kind = str if key in TEXTS else bool if key == "modified" else int if key in WHOLE else int | float
         is_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
         is_small = not isinstance(value, int | float) or not abs(value) >= MAX_NUMBER  # which NaN isn't either
-        is_number = key != "top1" or value == value
-        if value is not None and not (is_kind and is_small and is_number):
+        if value is not None and not (is_kind and is_small):
             raise InvalidFile(f"{folder}: {key} is {value!r}, which is no such value")
     return row
 
@@ -242,12 +237,23 @@ def _of_manifest(run: Run, manifest: Mapping[str, Any], folder: Path) -> Row:
     }
 
 
-def _of_result(folder: Path, result: Row, devices: int | None) -> Row:
-    if "images_per_second" not in result:  # written before results had it
-        rows = read_metrics(folder)
-        result = summary(rows) | result if rows else result
-    row = {key: result[key] for key in RESULT_COLUMNS if result.get(key) is not None} | {"state": "finished"}
-    return row | ({"device_hours": row["seconds"] * devices / 3600} if devices else {})
+def _of_result(folder: Path, result: RunResult, devices: int | None) -> Row:
+    if result.images_per_second is None:  # written before results had it
+        result = result.completed(read_metrics(folder))
+    numbers = {key: scalar(value) for key, value in result.values.items()}
+    numbers |= {key: getattr(result, key) for key in RESULT_COLUMNS}
+    row: Row = {key: number for key, number in numbers.items() if number is not None} | {"state": "finished"}
+    return row | ({"device_hours": result.seconds * devices / 3600} if devices else {})
+
+
+def columns(rows: Iterable[Row] = ()) -> list[str]:
+    """Of a table with these rows, in order: those of all known metrics, and what runs have of others."""
+    metrics = METRICS.values()
+    known = [metric.key for metric in (*metrics, *map(averaged, metrics))]
+    others = sorted({key for row in rows for key in row} - {*COLUMNS, *known})
+    fixed = list(COLUMNS)
+    place = fixed.index("train_loss")
+    return [*fixed[:place], *known, *others, *fixed[place:]]
 
 
 def empty_table() -> pd.DataFrame:
@@ -256,9 +262,8 @@ def empty_table() -> pd.DataFrame:
 
 
 def _table(rows: list[Row]) -> pd.DataFrame:
-    table = pd.DataFrame({column: [row.get(column) for row in rows] for column in COLUMNS})
-    numbers = [column for column in COLUMNS if column not in TEXTS and column != "modified"]
-    for column in numbers:
+    table = pd.DataFrame({column: [row.get(column) for row in rows] for column in columns(rows)})
+    for column in table.columns.difference([*TEXTS, "modified"]):
         table[column] = pd.to_numeric(table[column])
     kinds = {column: "Int64" for column in WHOLE if column in COLUMNS} | {"modified": "boolean"}
     return table.astype(kinds | {column: "str" for column in TEXTS})

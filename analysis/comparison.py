@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from analysis.metrics import TOP1, Metric
 from analysis.results import START, Bar, Result, Series, bar_of, published_sample, published_series, published_table
 from analysis.statistics import Change, change, subtract, welch
+from roadmap.record.metrics import TOP1, Metric
 from roadmap.study.schema import Study
 from roadmap.study.selection import ladder
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.metrics import TOP1, Metric
 from analysis.results import Result
 from roadmap.record.folder import read_divergences, read_metrics
+from roadmap.record.metrics import TOP1, Metric
 from roadmap.study.schema import Study
 
 TRAIN_LOSS = "train_loss"
@@ -70,7 +70,7 @@ def _curve(row: Mapping[str, Any], folder: Path, metric: Metric, finished: bool)
     epochs = read_metrics(folder)
     divergences = read_divergences(folder) if row["state"] == "diverged" else ()
     values, losses = (
-        tuple(float(epoch[column]) for epoch in epochs if epoch.get(column) is not None)
-        for column in (metric.column, TRAIN_LOSS)
+        tuple(float(value) for epoch in epochs if (value := epoch.number(key)) is not None)
+        for key in (metric.key, TRAIN_LOSS)
     )
     return Curve(int(row["seed"]), values, losses, finished, divergences[-1].epoch if divergences else None)

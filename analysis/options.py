@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from roadmap.options import StudyOptions, reject_unused
+from roadmap.record.metrics import TOP1, Metric
 
 Comparison = Literal["side-by-side", "difference"]
 TradeoffAxis = Literal["macs", "parameters", "throughput", "memory"]
@@ -39,7 +40,11 @@ class RunsOptions:
 
     study: StudyOptions = field(default_factory=StudyOptions)
     out: Path | None = None  # folder of the runs; None: the study's
-    metric: str = "top1"  # a name of analysis.metrics
+    metric: str = TOP1.name  # as --metric names it
+
+    def find_metric(self) -> Metric:
+        """Also of the plugins. Raises ValueError for an unknown one."""
+        return self.study.metric(self.metric)
 
     def folder(self) -> Path:
         """Of the runs. Raises ValueError for a file in its place."""

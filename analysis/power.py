@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from analysis.metrics import Metric, find_metric
 from analysis.options import RunsOptions
 from analysis.results import judge_published, named_values
 from analysis.selected_runs import selected_runs
 from analysis.statistics import SIGNIFICANCE, Noise, detectable, noise_of, pooled_std, seeds_needed
 from roadmap.options import Selection
 from roadmap.record.estimates import speed_for
+from roadmap.record.metrics import Metric
 from roadmap.serialization import Range, check
 from roadmap.text import many
 
@@ -56,7 +56,7 @@ def power_of_study(
 
     Raises ValueError for a difference of 0, for a negative noise, and where nothing shows what the noise is.
     """
-    metric, selection = find_metric(options.metric), Selection.of(options.study)
+    metric, selection = options.find_metric(), Selection.of(options.study)
     for difference in differences:
         check(difference, Range(other_than=0), "difference")
     rungs = [rung for rung in selection.rungs() if not rung.no_effect]

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from analysis.metrics import TOP1, Metric, find_metric
 from analysis.options import RunsOptions
 from analysis.selected_runs import selected_runs
 from analysis.statistics import RankCorrelation, rank_correlation
 from analysis.tables.ladder import published_judged, study_table
+from roadmap.record.metrics import TOP1, Metric, find_metric
 from roadmap.study.schema import Study
 
 FEWEST_STEPS = 4
@@ -34,7 +34,7 @@ def proxy_of(options: RunsOptions, against: str) -> Proxy:
 
     Raises ValueError where no run has finished, for a file that is no such table, and for fewer than four steps.
     """
-    metric = find_metric(options.metric)
+    metric = options.find_metric()
     regime = options.study.regime or options.study.study().defaults.regime
     (runs,) = selected_runs(replace(options, study=replace(options.study, regime=regime)))
     here = _changes(study_table(runs.study, runs.results, metric), metric)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.metrics import TOP1, Metric
 from analysis.published import Published, published_rungs
 from analysis.statistics import Judgement, Sample, Values, judge
 from roadmap.network.cost import Cost, cost
 from roadmap.record.benchmarks import Measured, Mode, Round, rates_of
+from roadmap.record.metrics import TOP1, Metric
 from roadmap.record.run import Run
 from roadmap.serialization import suggest
 from roadmap.study.references import REFERENCE, references
@@ -36,7 +36,8 @@ class Result:
 
     def values(self, metric: Metric = TOP1) -> dict[int, float]:
         """By seed, of the runs that have it."""
-        return {seed: float(row[metric.column]) for seed, row in self.seeds.items() if pd.notna(row[metric.column])}
+        values = {seed: row.get(metric.key) for seed, row in self.seeds.items()}
+        return {seed: float(value) for seed, value in values.items() if value is not None and pd.notna(value)}
 
     def sample(self, metric: Metric = TOP1) -> Sample | None:
         values = list(self.values(metric).values())
@@ -204,7 +205,7 @@ def series_of_bench(
             spread = rates.spread if len(rounds) > 1 else None
             bars.append(Bar(*identity, rates.images_per_second, spread, macs, rung.no_effect, runs=len(rounds)))
     decimals = 0 if min(bar.value for bar in bars if bar.value) >= 100 else 1
-    metric = Metric("throughput", f"{what}_images_per_second", where, decimals)
+    metric = Metric("throughput", f"{what}_images_per_second", where, "throughput", "", decimals)
     return Series(
         measured[0][1][0].regime, title, tuple(bars), study.groups, metric, spread="half the range of {} rounds"
     )

@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.collection import collect
-from analysis.metrics import Metric
 from analysis.options import RunsOptions, RunsWarning
 from analysis.results import Result, Series, results_of, series_of_runs
 from roadmap.options import Selection, StudyOptions
+from roadmap.record.metrics import Metric
 from roadmap.study.schema import Study
 from roadmap.text import many
 

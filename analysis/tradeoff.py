@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from analysis.metrics import TOP1, Metric
 from analysis.published import Model, published_models
 from analysis.results import Result, published_sample, published_table
 from roadmap.network.cost import cost
 from roadmap.record.benchmarks import Measured, Quantity, workload_of
+from roadmap.record.metrics import TOP1, Metric
 from roadmap.study.references import REFERENCE
 from roadmap.study.schema import Study
 from roadmap.study.selection import ladder

@@ -23,12 +23,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 import roadmap
+from roadmap.record.events import EpochDone, StepDone, TrainingEvent
 from roadmap.record.run import Run
 from roadmap.study.load import load_study
 from runner.data.batches import EvaluationBatches, TrainingBatches
@@ -60,9 +60,11 @@ class Turns:
 
 
 def by_engine(run: Run, turns: Turns) -> None:
-    def report(kind: str, detail: dict[str, Any]) -> None:
-        if kind in ("step", "epoch"):
-            getattr(turns, kind)()
+    def report(event: TrainingEvent) -> None:
+        if isinstance(event, StepDone):
+            turns.step()
+        elif isinstance(event, EpochDone):
+            turns.epoch()
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
         train(run, Path(folder), replace(load_study().execution, device="cpu"), report=report)

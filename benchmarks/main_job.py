@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import roadmap
+from roadmap.record.metrics import TOP1
 
 LIMIT_SECONDS, LIMIT_MIB = 240, 2048
 CORES = len(os.sched_getaffinity(0))
@@ -75,7 +76,7 @@ def run_once(command: list[str], steps: str, folder: str, source: str) -> tuple[
     results = [json.loads(path.read_text()) for path in Path(folder).rglob("result.json")]
     runs = len(roadmap.ladder("pico", steps))
     assert process.returncode == 0 and len(results) == runs, f"status {process.returncode}, {len(results)} results"
-    return seconds, max(r for r, _ in peaks), max(p for _, p in peaks), min(result["top1"] for result in results)
+    return seconds, max(r for r, _ in peaks), max(p for _, p in peaks), min(result[TOP1.key] for result in results)
 
 
 def spent(folder: str, seconds: float) -> dict[str, float]:

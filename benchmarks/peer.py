@@ -10,6 +10,7 @@ of an hour on two cores.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import tempfile
@@ -31,6 +32,8 @@ from timm.scheduler import create_scheduler_v2
 from torch.utils.data import DataLoader, Dataset
 
 import roadmap
+from roadmap.record.events import ignore
+from roadmap.record.metrics import TOP1
 from roadmap.record.run import Run
 from roadmap.study.load import load_study
 from runner.data.datasets import load_data
@@ -64,7 +67,9 @@ def by_engine(seed: int, epochs: int, augment: Literal["fast", "reference"] = "f
     torch.set_num_threads(1)
     execution = replace(load_study().execution, device="cpu", augment=augment)
     with tempfile.TemporaryDirectory() as folder:
-        return float(train(make_run(seed, epochs), Path(folder), execution)["top1"])
+        result = train(make_run(seed, epochs), Path(folder), execution)
+        assert result is not None  # as in a process on its own
+        return result.value(TOP1) or math.nan
 
 
 class Transformed(Dataset):
@@ -185,9 +190,7 @@ def compare_time(rounds: int, steps: int = 20) -> None:
     execution = replace(load_study().execution, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         setup = choose_setup(run.experiment.recipe, execution, 1, 1)
-        engine = Training(
-            run, Path(folder), execution, setup, SINGLE_PROCESS, (), lambda kind, detail: None, lambda: Request.NONE
-        )
+        engine = Training(run, Path(folder), execution, setup, SINGLE_PROCESS, (), ignore, lambda: Request.NONE)
         engine.stream, engine.model = engine.batches.stream(0, 0), engine.model.train()
         loop = Loop(run)
         turns = loop.epoch()

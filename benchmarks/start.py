@@ -54,7 +54,7 @@ engine.write_manifest = told("record", engine.write_manifest)
 engine.load_data = told("data", engine.load_data)
 engine.EvaluationBatches = told("augmentation", engine.EvaluationBatches)
 engine.TrainState = told("network", engine.TrainState)
-def hear(kind, detail):
+def hear(event):
     ended("step")
     sys.stdout.flush()
     import os

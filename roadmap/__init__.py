@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from roadmap.network.plan import Layer
     from roadmap.network.weights import load_timm, load_torchvision
     from roadmap.recipe import Experiment, Recipe, optimizer
+    from roadmap.record.metrics import metric
     from roadmap.steps import NoEffect, Step, step
     from roadmap.study.rungs import Rung
     from roadmap.study.selection import compose, ladder
@@ -85,6 +86,7 @@ __all__ = [
     "load_timm",
     "load_torchvision",
     "logs",
+    "metric",
     "mixer",
     "model",
     "optimizer",
@@ -159,6 +161,7 @@ _MODULES = {
         "Recipe",
         "optimizer",
     ),
+    "roadmap.record.metrics": ("metric",),
     "roadmap.steps": (
         "NoEffect",
         "Step",

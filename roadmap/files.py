@@ -12,6 +12,8 @@ from roadmap.serialization import from_data, to_data
 
 T = TypeVar("T")
 
+TAIL_BYTES = 4096
+
 
 class InvalidFile(ValueError):
     """A file, or the run folder that it belongs to, does not hold what it should."""
@@ -85,6 +87,22 @@ def read_json_lines(path: Path) -> list[Any]:
     except FileNotFoundError:
         return []
     return [_parsed(line) for line in lines if line.endswith("\n")]
+
+
+def read_tail(path: Path) -> list[str]:
+    """The last whole lines of a text file that are not blank, one at least; none where there is no such file."""
+    try:
+        with path.open("rb") as file:
+            start = end = file.seek(0, os.SEEK_END)
+            text, lines = b"", list[str]()
+            while start and not lines:  # a line may be long
+                file.seek(start := max(0, start - max(TAIL_BYTES, end - start)))
+                text = file.read(end - start)
+                whole = text.split(b"\n")[1 if start else 0 : -1]  # without what is cut off at either end
+                lines = [line for part in whole if (line := part.decode("utf-8", "replace").strip())]
+            return lines
+    except OSError:
+        return []
 
 
 def append_record(path: Path, value: Any, version: int) -> None:

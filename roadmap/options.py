@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from roadmap.data.dataset import Dataset
 from roadmap.plugins import load_file
 from roadmap.recipe import OPTIMIZERS, Experiment
+from roadmap.record.metrics import Metric, find_metric
 from roadmap.record.run import Run, own_code
 from roadmap.serialization import changed, from_data, parse_value, suggest, to_data
 from roadmap.study.ablations import specs_of
@@ -78,6 +79,11 @@ class StudyOptions:
         for plugin in self.plugins:
             load_file(plugin)
         return load_study()
+
+    def metric(self, name: str) -> Metric:
+        """As --metric names it, also of these plugins. Raises ValueError for an unknown one."""
+        self.study()
+        return find_metric(name)
 
     def out(self, out: Path | str | None) -> Path:
         """The folder of the runs: as given, else the study's. Raises ValueError for a file in its place."""

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from roadmap.record.events import Began, Ending, EpochDone, Event, Finished, InUse, RunEvent, StepDone, Warned
+from roadmap.record.metrics import TOP1
 from roadmap.record.run import Run
 from roadmap.text import duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
-
-    from runner.launch.events import Event
 
 
 LONG = 120.0  # seconds without a word
@@ -38,21 +38,22 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def show(self, event: Event) -> None:
-        if event.kind == "epoch":
+    def show(self, reported: RunEvent) -> None:
+        run, event = reported.run, reported.event
+        if isinstance(event, EpochDone):
             self.trained += 1
-            self.spent += event.detail["seconds"]
-            self.left[event.run.identity] = self.epochs[event.run.identity] - event.detail["epoch"]
-        elif event.kind == "began":
+            self.spent += event.metrics.seconds or 0.0
+            self.left[run.identity] = self.epochs[run.identity] - event.metrics.epoch
+        elif isinstance(event, Began):
             self.running += 1
-        elif event.kind not in ("step", "warning"):
+        elif isinstance(event, Ending):
             self.running -= 1
-            self.left[event.run.identity] = 0
-            self.finished += event.kind == "finished"
+            self.left[run.identity] = 0
+            self.finished += isinstance(event, Finished)
             self.ended += 1
-        self.tell(event)
+        self.print_event(run, event)
 
-    def tell(self, event: Event) -> None:
+    def print_event(self, run: Run, event: Event) -> None:
         raise NotImplementedError
 
     @property
@@ -67,20 +68,11 @@ class Progress:
         return "time left unknown" if self.seconds_left is None else f"{duration(self.seconds_left)} left"
 
 
-def within(event: Event) -> str:
-    """What is said in the middle of an epoch."""
-    detail = event.detail
-    epochs = event.run.experiment.recipe.epochs
-    return f"epoch {detail['epoch']} of {epochs}, step {detail['step']} of {detail['steps']}, loss {detail['loss']:.4f}"
-
-
-def ending(event: Event) -> str:
-    """What is said of a run that ended."""
-    if event.kind == "finished":
-        return f"top-1 {event.detail['top1']:.2f} % in {duration(event.detail['seconds'])}"
-    if event.kind in ("failed", "diverged"):
-        return f"{event.kind}: {event.detail['message']}"
-    return "stopped" if event.kind == "stopped" else "in training by another process, left to it"
+def ending_text(ending: Ending) -> str:
+    """A line about a run that ended."""
+    if isinstance(ending, Finished) and ending.result:
+        return f"{TOP1.text(ending.result.value(TOP1))} in {duration(ending.result.seconds)}"
+    return f"{ending}, left to it" if isinstance(ending, InUse) else str(ending)
 
 
 class PlainProgress(Progress):
@@ -88,27 +80,27 @@ class PlainProgress(Progress):
 
     def __init__(self, runs: Sequence[Run], done: Mapping[str, int]) -> None:
         super().__init__(runs, done)
-        self.told_at = time.monotonic()
+        self.printed_at = time.monotonic()
 
-    def tell(self, event: Event) -> None:
-        name = f"{event.run.rung} (seed {event.run.seed})"
-        if event.kind == "warning":
-            self._say(f"{name}: warning: {event.detail['message']}")
-        elif event.kind == "step":
-            if time.monotonic() - self.told_at > LONG:
-                self._say(f"{name}: {within(event)}")
-        elif event.kind == "epoch":
-            epoch, epochs = event.detail["epoch"], event.run.experiment.recipe.epochs
+    def print_event(self, run: Run, event: Event) -> None:
+        epochs, text = run.experiment.recipe.epochs, ""
+        if isinstance(event, Warned):
+            text = f"warning: {event.message}"
+        elif isinstance(event, StepDone) and time.monotonic() - self.printed_at > LONG:
+            where = f"epoch {event.epoch} of {epochs}, step {event.step} of {event.steps}"
+            text = f"{where}, loss {event.loss:.4f}"
+        elif isinstance(event, EpochDone):
+            epoch = event.metrics.epoch
             quarter = epoch * 4 // epochs != (epoch - 1) * 4 // epochs
             if quarter and epoch < epochs:
-                text = f"epoch {epoch} of {epochs}, top-1 {event.detail['top1']:.2f} %, {self.time_left} for all"
-                self._say(f"{name}: {text}")
-        elif event.kind != "began":
-            self._say(f"{name}: {ending(event)}")
-
-    def _say(self, text: str) -> None:
-        self.told_at = time.monotonic()
-        print(f"[{self.ended}/{self.runs}] {text}", flush=True, file=self.output)
+                accuracy = TOP1.text(event.metrics.value(TOP1))
+                text = f"epoch {epoch} of {epochs}, {accuracy}, {self.time_left} for all"
+        elif isinstance(event, Ending):
+            text = ending_text(event)
+        if text:
+            self.printed_at = time.monotonic()
+            line = f"[{self.ended}/{self.runs}] {run.rung} (seed {run.seed}): {text}"
+            print(line, flush=True, file=self.output)
 
 
 class LiveProgress(Progress):
@@ -137,25 +129,23 @@ class LiveProgress(Progress):
     def __exit__(self, *error: object) -> None:
         self.bars.stop()
 
-    def tell(self, event: Event) -> None:
-        identity, total = event.run.identity, event.run.experiment.recipe.epochs
-        name = f"{event.run.rung} s{event.run.seed}"
-        if event.kind == "began":
+    def print_event(self, run: Run, event: Event) -> None:
+        identity, total, name = run.identity, run.experiment.recipe.epochs, f"{run.rung} s{run.seed}"
+        if isinstance(event, Began):
             self.tasks[identity] = self.bars.add_task(
                 name, total=total, completed=total - self.left[identity], note="starting"
             )
-        elif event.kind == "warning":
-            self.bars.console.print(f"{name}: warning: {event.detail['message']}", highlight=False, markup=False)
-        elif event.kind == "step":
-            done = event.detail["epoch"] - 1 + event.detail["step"] / event.detail["steps"]
-            self.bars.update(self.tasks[identity], completed=done)
-        elif event.kind == "epoch":
-            left = event.detail["seconds"] * self.left[identity]
-            note = f"top-1 {event.detail['top1']:5.2f} %, {duration(left)} left"
-            self.bars.update(self.tasks[identity], completed=event.detail["epoch"], note=note)
+        elif isinstance(event, Warned):
+            self.bars.console.print(f"{name}: warning: {event.message}", highlight=False, markup=False)
+        elif isinstance(event, StepDone):
+            self.bars.update(self.tasks[identity], completed=event.epoch - 1 + event.step / event.steps)
+        elif isinstance(event, EpochDone):
+            left = (event.metrics.seconds or 0.0) * self.left[identity]
+            note = f"{TOP1.text(event.metrics.value(TOP1))}, {duration(left)} left"
+            self.bars.update(self.tasks[identity], completed=event.metrics.epoch, note=note)
         else:
             self.bars.remove_task(self.tasks.pop(identity))
-            self.bars.console.print(f"{name}: {ending(event)}", highlight=False, markup=False)
+            self.bars.console.print(f"{name}: {ending_text(event)}", highlight=False, markup=False)
         done = sum(self.epochs.values()) - sum(self.left.values())
         self.bars.update(self.study, completed=done, note=f"{self.ended}/{self.runs} runs, {self.time_left}")
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import roadmap
 from analysis.attribution import Ablations, attribute
-from analysis.metrics import METRICS
 from analysis.results import Result
 from roadmap.network.cost import Cost
+from roadmap.record.metrics import METRICS
 from tests.helpers.records import study_run
 
 STEPS = ("patchify-stem", "gelu", "fewer-activations", "fewer-norms", "layer-norm")

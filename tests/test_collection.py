@@ -9,17 +9,18 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from analysis.collection import CACHE, COLUMNS, collect, write_table
+from analysis.collection import CACHE, collect, columns, write_table
 from roadmap.files import write_json
-from roadmap.record.folder import Divergence, append_metrics, write_divergences
-from tests.helpers.records import ENVIRONMENT, begin, epoch_row, finish
+from roadmap.record.folder import write_divergences
+from roadmap.record.results import Divergence
+from tests.helpers.records import ENVIRONMENT, append_row, begin, epoch_row, finish
 
 
 def test_a_row_says_what_a_run_came_to(make_run, tmp_path):
     run = make_run("gelu", seed=3)
     folder = finish(run, tmp_path, 91.5, ema_top1=92.0)
     table = collect(tmp_path)
-    assert list(table.columns) == list(COLUMNS) and len(table) == 1
+    assert list(table.columns) == columns() and len(table) == 1
     row = table.iloc[0]
     said = {"regime": "pico", "rung": "gelu", "seed": 3, "state": "finished", "top1": 91.5, "ema_top1": 92.0}
     said |= {"device": "CPU cores", "devices": 6, "device_hours": 0.1, "torch": "2.14.1", "modified": False}
@@ -68,7 +69,7 @@ def test_a_result_without_pace_and_memory_has_them_from_its_epochs(make_run, tmp
     run = make_run("gelu")
     folder = finish(run, tmp_path)
     for number in (1, 2):
-        append_metrics(folder, epoch_row(number))
+        append_row(folder, epoch_row(number))
     write_json(folder / "result.json", {"identity": run.identity, "top1": 90.0, "seconds": 60.0})
     row = collect(tmp_path).iloc[0]
     assert (row["images_per_second"], row["peak_memory_bytes"], row["train_loss"]) == (150.0, 2000, 1.0)
@@ -131,13 +132,13 @@ def test_tables_are_written_and_read_back(make_run, tmp_path):
 
 
 def test_an_empty_folder_has_an_empty_table(tmp_path):
-    assert len(collect(tmp_path)) == 0 and list(collect(tmp_path).columns) == list(COLUMNS)
+    assert len(collect(tmp_path)) == 0 and list(collect(tmp_path).columns) == columns()
 
 
 @pytest.mark.parametrize(
     "harm",
     [
-        {"top5": [1]},
+        {"top5": ["1"]},
         {"top5": "high"},
         {"restarts": 0.5},
         {"peak_memory_bytes": 10**30},
@@ -153,11 +154,12 @@ def test_an_empty_folder_has_an_empty_table(tmp_path):
 def test_one_harmed_folder_does_not_spoil_the_others(make_run, tmp_path, harm):
     finish(make_run("gelu"), tmp_path)
     folder = finish(make_run("recipe"), tmp_path)
-    name = "manifest.json" if harm.keys() & ENVIRONMENT.keys() | {"machine"} & harm.keys() else "result.json"
+    in_manifest = harm.keys() & {*ENVIRONMENT, "machine"}
+    name, message = ("manifest.json", "no such value") if in_manifest else ("result.json", ", not a ")
     write_json(folder / name, json.loads((folder / name).read_text()) | harm)
     table = collect(tmp_path).set_index("folder")
     assert list(table["state"]) == ["finished", "foreign"]
-    assert str(folder) in table["why"].iloc[1] and "no such value" in table["why"].iloc[1]
+    assert str(folder) in table["why"].iloc[1] and message in table["why"].iloc[1]
 
 
 def test_the_cache_sheds_what_is_read_twice(make_run, tmp_path, monkeypatch):

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from roadmap.record.events import StepDone
 from roadmap.record.folder import read_metrics
+from roadmap.record.metrics import TOP1
 from roadmap.study.execution import accumulation
 from runner.launch.distributed_worker import world_of_environment
 from runner.machine.distributed import World
@@ -27,9 +29,9 @@ def train_one(run, folder, how, world, losses):
 
     torch.set_num_threads(1)
 
-    def hear(kind, detail):
-        if kind == "step":
-            losses.put((world.rank, detail["loss"]))
+    def hear(event):
+        if isinstance(event, StepDone):
+            losses.put((world.rank, event.loss))
 
     with world.joined("cpu"):
         engine.train(run, folder, how, 1, world, hear)
@@ -67,7 +69,7 @@ def test_two_processes_have_the_losses_of_one(tiny_run, tmp_path):
     assert len(one) == len(two) == 50
     assert two == pytest.approx(one, abs=1e-5)
     rows, rows_of_one = read_metrics(tmp_path / "2"), read_metrics(tmp_path / "1")
-    assert len(rows) == 10 and rows[-1]["top1"] == pytest.approx(rows_of_one[-1]["top1"], abs=0.5)
+    assert len(rows) == 10 and rows[-1].value(TOP1) == pytest.approx(rows_of_one[-1].value(TOP1), abs=0.5)
 
 
 def test_layouts_share_mixed_and_erased_batches_alike(tiny_run, tmp_path):

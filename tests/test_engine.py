@@ -14,6 +14,7 @@ import torch
 
 import roadmap
 from roadmap.record.folder import read_metrics, write_manifest
+from roadmap.record.metrics import METRICS, TOP1
 from runner.data.splits import InMemoryImages
 from runner.machine.lock import folder_lock
 from runner.machine.randomness import seed_for
@@ -33,12 +34,13 @@ def test_a_run_leaves_its_record(tiny_run, tmp_path):
     chosen = {"device": "cpu", "precision": "fp32", "processes": 1, "accumulation": 1, "threads": 1, "workers": 0}
     assert manifest["execution"] == chosen | {"channels_last": True, "compile": None, "augment": "fast"}
     assert manifest["versions"]["torch"] == torch.__version__.split("+")[0]
-    assert rows == read_metrics(folder) and [row["epoch"] for row in rows] == [1, 2]
-    assert result == json.loads((folder / "result.json").read_text())
-    assert result["top1"] == rows[-1]["top1"] and result["epochs"] == 2
-    assert 0 <= result["top1"] <= result["top5"] <= 100
+    assert rows == read_metrics(folder) and [row.epoch for row in rows] == [1, 2]
+    assert json.loads(json.dumps(result.to_row())) == json.loads((folder / "result.json").read_text())
+    top1, top5 = (result.value(METRICS[name]) for name in ("top1", "top5"))
+    assert top1 == rows[-1].value(TOP1) and result.epochs == 2
+    assert 0 <= top1 <= top5 <= 100
     counted = roadmap.cost(run.experiment.design, 32, 10)
-    assert (result["parameters"], result["macs"]) == (counted.parameters, counted.macs)
+    assert (result.parameters, result.macs) == (counted.parameters, counted.macs)
 
 
 # With BN, and with LN and layer scale; without mixing and erasing, which draw numbers of their own in between.
@@ -167,8 +169,8 @@ def test_every_epochs_learning_rate_is_the_schedules(tiny_run, tmp_path):
     train(run, tmp_path, rows.append)
     steps = 5
     for row in rows:
-        progress = (row["epoch"] * steps - 1) / (4 * steps)
-        assert row["learning_rate"] == pytest.approx(learning_rate(run.experiment.recipe, progress))
+        progress = (row.epoch * steps - 1) / (4 * steps)
+        assert row.learning_rate == pytest.approx(learning_rate(run.experiment.recipe, progress))
 
 
 @pytest.mark.parametrize("damage", ["gone", "first line", "middle line"])
@@ -189,7 +191,7 @@ def test_the_time_of_a_resumed_epoch_is_all_of_it(tiny_run, tmp_path):
         train(run, tmp_path, should_stop=lambda: True)
     before = torch.load(tmp_path / checkpoint.NAME, weights_only=True)["seconds"]
     assert before > 0
-    assert train(run, tmp_path)["seconds"] > before
+    assert train(run, tmp_path).seconds > before
 
 
 def test_data_that_is_not_what_the_study_says_is_refused(tiny_run, tmp_path):
@@ -201,8 +203,8 @@ def test_data_that_is_not_what_the_study_says_is_refused(tiny_run, tmp_path):
 
 def test_averaged_weights_are_evaluated_apart(tiny_run, tmp_path):
     result = train(tiny_run("recipe", ema=0.999), tmp_path)
-    assert {"top1", "ema_top1", "ema_test_loss"} <= result.keys()
-    assert result["test_loss"] != result["ema_test_loss"]
+    assert result.values.keys() == {f"{kind}{metric.key}" for metric in METRICS.values() for kind in ("", "ema_")}
+    assert result.values["test_loss"] != result.values["ema_test_loss"]
 
 
 def test_bf16_trains_and_is_recorded(tiny_run, tmp_path):
@@ -235,7 +237,7 @@ def test_every_held_out_image_is_counted_once(tiny_run, tmp_path, monkeypatch):
             return torch.nn.functional.one_hot(torch.full((len(images),), 3), 10).float()
 
     found = evaluate(Right(), training.test_batches, training.setup, training.world, lambda: None)
-    assert found["top1"] == pytest.approx(100 * (labels == 3).sum().item() / count)
+    assert found.value(TOP1) == pytest.approx(100 * (labels == 3).sum().item() / count)
 
 
 def test_seeds_differ_and_repeat(tiny_run, tmp_path):

@@ -36,17 +36,18 @@ from analysis.figures import (
 )
 from analysis.figures.labels import overlap
 from analysis.figures.style import COLOURS, luminance
-from analysis.metrics import find_metric
 from analysis.published import published_models
 from analysis.results import Result, published_series, series_of_runs, with_throughput
 from analysis.tradeoff import published_tradeoff, tradeoff_of_runs
 from roadmap.cli import main
 from roadmap.network.cost import cost
 from roadmap.record.benchmarks import Conditions, Measured, workload_of
-from roadmap.record.folder import Divergence, append_metrics, write_divergences
+from roadmap.record.folder import write_divergences
+from roadmap.record.metrics import find_metric
+from roadmap.record.results import Divergence
 from roadmap.study.load import load_study
 from tests.helpers import ROOT
-from tests.helpers.records import begin, epoch_row, finish, study_run
+from tests.helpers.records import append_row, begin, epoch_row, finish, study_run
 
 STUDY = load_study()
 DPI, TOLERANCE = 60, 0.5  # root mean square of 0 to 255
@@ -133,7 +134,7 @@ def recorded(own, tmp_path):
             for epoch in range(1, 11 if row["state"] == "finished" else 4):
                 top1 = last - 80 * math.exp(-epoch / 2) - seed
                 losses = {"test_loss": (100 - top1) / 20, "train_loss": (100 - top1) / 15}
-                append_metrics(folder, {"epoch": epoch, "top1": top1, **losses})
+                append_row(folder, {"epoch": epoch, "top1": top1, **losses})
             if row["state"] == "diverged":
                 write_divergences(folder, [Divergence(4, 2, 0.004, "nan", "stages.1")])
     return tmp_path
@@ -459,7 +460,7 @@ def test_the_command_draws_every_kind_of_ones_own_runs(tmp_path, monkeypatch, ca
     for rung in roadmap.ladder("pico", "pico..recipe"):
         for seed in (0, 1):
             folder = begin(study_run(rung, seed), tmp_path / "runs")
-            append_metrics(folder, {key: value for key, value in epoch_row(1).items() if key != "top5"})
+            append_row(folder, {key: value for key, value in epoch_row(1).items() if key != "top5"})
             finish(study_run(rung, seed), tmp_path / "runs", 90.0 + seed)
     assert main(["figure", "--columns", "1", "--metric", "top5"]) == 2
     assert "no run has finished with a top-5 accuracy" in capsys.readouterr().err

@@ -12,7 +12,8 @@ from analysis.collection import collect
 from analysis.figures import draw_roadmap, save_figure
 from analysis.results import Bar, Series, published_series, results_of, series_of_runs
 from analysis.statistics import Sample
-from roadmap.record.folder import Divergence, write_divergences
+from roadmap.record.folder import write_divergences
+from roadmap.record.results import Divergence
 from roadmap.study.load import load_study
 from tests.helpers.records import begin, finish
 

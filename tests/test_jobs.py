@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from roadmap.cli import main
 from roadmap.files import InvalidFile, read_json, write_json
-from roadmap.record.folder import Divergence, write_divergences
+from roadmap.record.folder import write_divergences
+from roadmap.record.results import Divergence
 from roadmap.record.sessions import PlaceFile, Session, TrainingPosition, append_session, read_place, read_sessions
 from roadmap.serialization import changed
 from roadmap.study.cluster import Cluster, Layout

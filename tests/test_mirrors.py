@@ -14,6 +14,7 @@ import pytest
 
 from roadmap.cli import main
 from roadmap.files import read_json
+from roadmap.record.events import EpochDone, Finished, Warned
 from roadmap.record.folder import read_metrics
 from runner.launch.job import train_job
 from runner.machine.distributed import SINGLE_PROCESS
@@ -70,7 +71,8 @@ def assert_on_tensorboard(folder, texts=("run/text_summary", "result/text_summar
     assert len(rows) == len(record)
     for ours, theirs in zip(record, rows, strict=True):
         # TensorBoard keeps floats of 32 bits.
-        assert {key: np.float32(value) for key, value in ours.items() if value is not None} == theirs
+        numbers = {"epoch": ours.epoch} | ours.numbers()
+        assert {key: np.float32(value) for key, value in numbers.items()} == theirs
     assert found.keys() == set(texts)
     if "result/text_summary" in texts:
         assert json.loads(found["result/text_summary"]) == read_json(folder / "result.json")
@@ -117,7 +119,7 @@ def wandb(folder):
 
 def assert_on_wandb(folder, finished=True):
     _, rows, summary, exit_code = wandb(folder)
-    assert rows == [{k: v for k, v in row.items() if v is not None} for row in read_metrics(folder)]
+    assert rows == [{"epoch": each.epoch, **each.numbers()} for each in read_metrics(folder)]
     assert exit_code == (0 if finished else 1)
     if finished:
         assert read_json(folder / "result.json").items() <= summary.items()
@@ -190,17 +192,17 @@ def test_a_mirror_that_is_asked_for_later_is_made_of_a_finished_run(tiny_run, tm
 def train_as_job(run, folder, how, told, breaks=False):
     """As a launcher does it; `breaks` kills, in the first epoch, W&B's own process, which all goes through."""
 
-    def tell(kind, detail):
-        if kind == "warning":
-            told.put(detail["message"])
-        elif kind == "epoch" and detail["epoch"] == 1 and breaks:
+    def report(event):
+        if isinstance(event, Warned):
+            told.put(event.message)
+        elif isinstance(event, EpochDone) and event.metrics.epoch == 1 and breaks:
             for task in Path("/proc/self/task").iterdir():
                 for child in (task / "children").read_text().split():
                     if "wandb" in Path(f"/proc/{child}/cmdline").read_text():
                         os.kill(int(child), signal.SIGKILL)
 
-    ending, detail = train_job(run, folder, how, 1, SINGLE_PROCESS, tell, lambda: Request.NONE)
-    assert ending == "finished", detail
+    ending = train_job(run, folder, how, 1, SINGLE_PROCESS, report, lambda: Request.NONE)
+    assert isinstance(ending, Finished), ending
 
 
 def messages(*arguments):
@@ -260,7 +262,7 @@ def test_a_server_that_is_not_there_costs_a_warning(tiny_run, tmp_path, monkeypa
         execution(wandb="roadmap"),
         1,
         SINGLE_PROCESS,
-        lambda kind, detail: told.append(detail["message"]) if kind == "warning" else None,
+        lambda event: told.append(event.message) if isinstance(event, Warned) else None,
         lambda: Request.NONE,
     )
     assert len(told) == 1 and "wandb is left behind" in told[0] and (tmp_path / "result.json").exists()

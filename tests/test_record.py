@@ -9,9 +9,10 @@ import pytest
 
 import roadmap
 from roadmap.files import InvalidFile, append_json_line, read_json, write_json
-from roadmap.record.folder import append_metrics, keep_metrics, read_metrics, read_run, state, write_manifest
+from roadmap.record.folder import keep_metrics, read_metrics, read_run, state, write_manifest
 from roadmap.record.run import Run
 from roadmap.serialization import from_data, to_data
+from tests.helpers.records import append_row
 
 
 def test_two_paths_to_the_same_experiment_are_one_run(make_run):
@@ -123,10 +124,10 @@ def test_foreign_folders_are_refused(make_run, tmp_path):
 
 def test_half_a_line_is_no_epoch(tmp_path):
     for epoch in (1, 2, 3):
-        append_metrics(tmp_path, {"epoch": epoch})
+        append_row(tmp_path, {"epoch": epoch})
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text()[:-4])
-    assert [row["epoch"] for row in read_metrics(tmp_path)] == [1, 2]
+    assert [each.epoch for each in read_metrics(tmp_path)] == [1, 2]
     keep_metrics(tmp_path, 1)
     assert path.read_text() == '{"epoch": 1}\n'
 

@@ -19,7 +19,8 @@ from analysis.report.page import HERE, Part, render
 from analysis.results import results_of
 from roadmap.cli import main
 from roadmap.files import write_json
-from roadmap.record.folder import Divergence, write_divergences
+from roadmap.record.folder import write_divergences
+from roadmap.record.results import Divergence
 from roadmap.record.run import Run
 from roadmap.study.load import load_study
 from roadmap.study.selection import ladder

@@ -103,12 +103,13 @@ def test_a_full_disk_is_named_and_loses_nothing(tiny_run, tmp_path):
 
 
 def test_a_folder_that_can_not_be_written_is_named(tiny_run, tmp_path):
+    from roadmap.record.events import Failed
     from runner.launch.job import train_job
 
     (tmp_path / "file").write_text("")
     nothing = lambda *_: None  # noqa: E731
-    ending, detail = train_job(tiny_run(), tmp_path / "file" / "run", execution(), 1, World(), nothing, lambda: 0)
-    assert ending == "failed" and "Not a directory" in detail["message"] and "file" in detail["message"]
+    ending = train_job(tiny_run(), tmp_path / "file" / "run", execution(), 1, World(), nothing, lambda: 0)
+    assert isinstance(ending, Failed) and "Not a directory" in ending.message and "file" in ending.message
 
 
 def test_checkpoints_of_another_format_are_refused(tiny_run, tmp_path):
@@ -246,9 +247,9 @@ def test_a_retry_goes_on_from_the_last_checkpoint_in_another_order_and_says_so(t
     result = train(run, tmp_path / "retried", on_nan="retry")
     (divergence,) = read_divergences(tmp_path / "retried")
     assert (divergence.epoch, divergence.step, divergence.retried_from) == (2, 3, (1, 0))
-    assert result["divergences"][0]["retried_from"] == [1, 0] and result["epochs"] == 3
+    assert result.divergences[0].retried_from == (1, 0) and result.epochs == 3
     whole, retried = read_metrics(tmp_path / "whole"), read_metrics(tmp_path / "retried")
-    assert whole[0]["train_loss"] == retried[0]["train_loss"] and whole[1]["train_loss"] != retried[1]["train_loss"]
+    assert whole[0].train_loss == retried[0].train_loss and whole[1].train_loss != retried[1].train_loss
 
 
 def test_a_retry_that_is_interrupted_goes_on_as_a_retry(tiny_run, tmp_path, weaken):
@@ -395,7 +396,7 @@ def test_killed_between_two_savings_a_run_goes_on_from_the_last_and_counts_the_l
     assert clock.saves == [(1, 0), (4, 0)] and len(read_metrics(tmp_path / "killed")) == 5
     rows = []
     train(run, tmp_path / "killed", rows.append, checkpoint_share=0.07)
-    assert [row["epoch"] for row in rows] == [5, 6]
+    assert [row.epoch for row in rows] == [5, 6]
     assert_same(tmp_path / "whole", tmp_path / "killed")
     result = json.loads((tmp_path / "killed" / "result.json").read_text())
     assert (result["restarts"], result["lost_steps"]) == (1, 5)
@@ -452,7 +453,7 @@ def test_skipped_images_are_counted_in_the_record(tiny_run, tmp_path):
     run = replace(run, data="shades", dataset=describe_folder(tmp_path / "data"))
     where = str(tmp_path / "data")
     result = train(run, tmp_path / "run", data_path=where, bad_images="skip", workers=1)
-    assert [row["skipped_images"] for row in read_metrics(tmp_path / "run")] == [2, 2]
-    assert result["skipped_images"] == 4
+    assert [each.skipped_images for each in read_metrics(tmp_path / "run")] == [2, 2]
+    assert result.skipped_images == 4
     with pytest.raises(ValueError, match=r"0\.png can't be read"):
         train(run, tmp_path / "other", data_path=where)

@@ -28,6 +28,7 @@ from roadmap.data.robustness import (
 from runner.data.datasets import load_data
 from runner.measure import robustness
 from runner.measure.trained import read_trained
+from runner.train.evaluation import Scores
 from tests.helpers.images import make_folder
 from tests.helpers.records import study_run
 
@@ -215,7 +216,7 @@ def test_what_is_known_is_not_measured_again(places, capsys, monkeypatch):
 
     def counted(run, network, execution, report, held_out):
         measured[held_out.root] += 1
-        return {"top1": 10.0, "top5": 20.0, "skipped_images": 0, "test_loss": 1.0}
+        return Scores({"top1": 10.0, "top5": 20.0}, 0)
 
     monkeypatch.setattr(robustness, "evaluate_alone", counted)
     corrupted = ("--data", str(places / "imagenet-c"))

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 
 from analysis.attribution import Attribution, Interaction, StepEffect
 from analysis.figures.style import COLOURS, DARK, FAINT, LAYOUTS, Layout, readable_on
-from analysis.metrics import Metric
+from roadmap.record.metrics import Metric
 
 # Where a step stands, with the mark of what it changes there: (field of Worth, what it is, marker).
 MARKS = (

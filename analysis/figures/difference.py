@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from analysis.comparison import Comparison, Difference
 from analysis.figures.rows import places, room_of_titles, set_rows, write_titles
 from analysis.figures.style import DARK, DIVERGED, FAINT, HATCH, LAYOUTS, colours_of, error_mark, number
-from analysis.metrics import TOP1
+from roadmap.record.metrics import TOP1
 
 MARGIN = 0.12  # inches
 SAID = 0.36  # of the axis, right of the bars, for the figures

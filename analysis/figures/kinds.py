@@ -17,7 +17,6 @@ from analysis.figures.curves import draw_curves
 from analysis.figures.difference import draw_difference
 from analysis.figures.roadmap import draw_roadmap, draw_side_by_side
 from analysis.figures.tradeoff import draw_tradeoff
-from analysis.metrics import find_metric
 from analysis.options import FigureKind, FigureOptions, RunsWarning
 from analysis.results import Series, published_series, with_throughput
 from analysis.selected_runs import SelectedRuns, only_regime, selected_runs
@@ -30,7 +29,7 @@ from roadmap.record.run import Run
 
 def draw(options: FigureOptions) -> Figure:
     """Raises ValueError for an option that the figure leaves unused, and where there is nothing to draw."""
-    find_metric(options.metric)
+    options.find_metric()
     options.check()
     return DRAW[options.kind](options)
 
@@ -38,7 +37,7 @@ def draw(options: FigureOptions) -> Figure:
 def _roadmap(options: FigureOptions) -> Figure:
     if options.published:
         return _published_roadmap(options)
-    selected, metric = selected_runs(options), find_metric(options.metric)
+    selected, metric = selected_runs(options), options.find_metric()
     if options.compare == "difference":
         runs = only_regime(selected, "--compare difference")
         return draw_difference(compare(runs.study, runs.results, options.against, metric), options.columns)
@@ -104,13 +103,13 @@ def _tradeoff(options: FigureOptions) -> Figure:
             warnings.warn(message, RunsWarning, stacklevel=2)
             benchmarked = None
     titled = [(runs.title, runs.results) for runs in selected]
-    tradeoff = tradeoff_of_runs(selected[0].study, titled, x, find_metric(options.metric), benchmarked)
+    tradeoff = tradeoff_of_runs(selected[0].study, titled, x, options.find_metric(), benchmarked)
     return draw_tradeoff(tradeoff, options.columns)
 
 
 def _curves(options: FigureOptions) -> Figure:
     runs = only_regime(selected_runs(options), "--kind curves")
-    metric = find_metric(options.metric)
+    metric = options.find_metric()
     curves = curves_of_runs(runs.study, runs.title, runs.results, options.folder(), metric)
     return draw_curves(curves, options.columns)
 
@@ -118,7 +117,7 @@ def _curves(options: FigureOptions) -> Figure:
 def _attribution(options: FigureOptions) -> Figure:
     draw_kind = draw_interactions if options.kind == "interactions" else draw_worths
     title = Selection.of(options.study).title
-    return draw_kind(attribution_of_runs(options), find_metric(options.metric), title, options.columns)
+    return draw_kind(attribution_of_runs(options), options.find_metric(), title, options.columns)
 
 
 def _counterparts(options: FigureOptions) -> Figure:

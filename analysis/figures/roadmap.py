@@ -38,8 +38,8 @@ from analysis.figures.style import (
     readable_on,
     spread_key,
 )
-from analysis.metrics import Metric
 from analysis.results import Bar, Series
+from roadmap.record.metrics import Metric
 
 Side = Literal["left", "right"]
 

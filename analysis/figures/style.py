@@ -13,9 +13,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.metrics import Metric
 from analysis.results import SPREAD_OF_RUNS
 from roadmap.files import write_atomic
+from roadmap.record.metrics import Metric
 from roadmap.study.references import REFERENCE
 
 FORMATS = (".png", ".svg", ".pdf")

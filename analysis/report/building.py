@@ -12,13 +12,13 @@ import pandas as pd
 
 from analysis.attribution import Attribution, attribution_of
 from analysis.collection import collect, empty_table
-from analysis.metrics import Metric, find_metric
 from analysis.options import RunsOptions
 from analysis.report.page import Part, render
 from analysis.report.serving import State, make_server
 from analysis.selected_runs import SelectedRuns, regimes_with_runs
 from roadmap.files import write_atomic
 from roadmap.recipe import Experiment
+from roadmap.record.metrics import Metric
 
 
 def write_report(options: RunsOptions, output: Path | None = None) -> Path:
@@ -26,7 +26,7 @@ def write_report(options: RunsOptions, output: Path | None = None) -> Path:
 
     Raises ValueError for another suffix than .html, and where there is no folder of runs.
     """
-    report = _Report(options, options.folder(), find_metric(options.metric))
+    report = _Report(options, options.folder(), options.find_metric())
     path = output or report.out / "report.html"
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{path}: a report ends in .html")
@@ -41,7 +41,7 @@ def report_server(options: RunsOptions, port: int = 0) -> ThreadingHTTPServer:
 
     Raises ValueError as `write_report` does, and for a port that can't be had.
     """
-    report = _Report(options, options.folder(), find_metric(options.metric))
+    report = _Report(options, options.folder(), options.find_metric())
     report.look().make()  # so that wrong options are an error here, and not a notice on the page
     return make_server(report.look_or_notice, port)
 

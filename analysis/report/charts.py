@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.metrics import Metric
 from analysis.results import Bar, Result, Series
 from roadmap.files import InvalidFile
 from roadmap.record.folder import read_metrics
+from roadmap.record.metrics import METRICS, Metric
+from roadmap.record.results import EpochMetrics
 from roadmap.study.references import REFERENCE
 
 MOST_POINTS = 120  # of a curve: more than that no screen shows apart
@@ -100,11 +101,12 @@ def _ticks(low: float, high: float, most: int = 6) -> list[float]:
 def curves_of(series: Series, results: Sequence[Result], out: Path) -> dict[str, Any]:
     """Plain data for the script: of each rung, by metric, the mean over its runs at some epochs."""
     metric, colours = series.metric, group_colours(series)
-    columns = {metric.column: metric.title, "train_loss": "loss in training", "test_loss": "loss on held-out images"}
+    loss = METRICS["loss"]
+    columns = {metric.key: metric.title, "train_loss": "loss in training", loss.key: loss.title}
     rungs: list[dict[str, Any]] = []
     in_group = dict.fromkeys(colours, 0)
     for result in results:
-        runs = [rows for folder in _folders(result) if (rows := _metrics(out / folder))]
+        runs = [epochs for folder in _folders(result) if (epochs := _metrics(out / folder))]
         group = result.rung.group
         if runs:
             mean = _mean(runs, list(columns))
@@ -126,20 +128,21 @@ def _folders(result: Result) -> list[str]:
     return [row["folder"] for row in (result.seeds or result.unfinished).values()]
 
 
-def _metrics(folder: Path) -> list[dict[str, Any]]:
+def _metrics(folder: Path) -> list[EpochMetrics]:
     try:
         return read_metrics(folder)
     except (InvalidFile, OSError):
         return []  # the run's own place among those that are not finished says what is wrong with it
 
 
-def _mean(runs: Sequence[Sequence[Mapping[str, Any]]], columns: Iterable[str]) -> dict[str, Any]:
+def _mean(runs: Sequence[Sequence[EpochMetrics]], columns: Iterable[str]) -> dict[str, Any]:
     """Over the runs, as far as all of them go."""
     length = min(map(len, runs))
     points = min(length, MOST_POINTS)
     epochs = [round((i + 1) * length / points) for i in range(points)]
     values = {
-        column: [_mean_of([rows[epoch - 1].get(column) for rows in runs]) for epoch in epochs] for column in columns
+        column: [_mean_of([metrics[epoch - 1].number(column) for metrics in runs]) for epoch in epochs]
+        for column in columns
     }
     return {"epochs": epochs, "values": values}
 

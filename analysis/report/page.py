@@ -16,12 +16,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from analysis.attribution import Attribution, Interaction, StepEffect
-from analysis.metrics import METRICS, TOP1, Metric
 from analysis.report.charts import Facts, curves_of, figure_of
 from analysis.results import Result, series_of_runs
 from analysis.tables.ladder import hours, interval, published_judged, remarks, rendered, study_table
 from roadmap.network.drawing import draw_block, draw_network, mark_changes
 from roadmap.recipe import Experiment, changes
+from roadmap.record.metrics import TOP1, Metric, averaged
 from roadmap.study.schema import Study
 
 HERE = Path(__file__).parent
@@ -185,7 +185,7 @@ _NUMBERS = {
     "change": "change",
     "95 % interval": "change_low",
     "p, corrected": "p_corrected",
-    METRICS["ema"].title: "ema",
+    averaged(TOP1).title: "ema",
     "EMA top-1 %": "ema",
     "parameters": "parameters",
     "MACs": "macs",

@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.metrics import METRICS, TOP1, Metric
 from analysis.published import Published
 from analysis.results import (
     Result,
@@ -19,6 +18,7 @@ from analysis.results import (
 )
 from analysis.statistics import Judgement, judge
 from roadmap.network.cost import cost
+from roadmap.record.metrics import TOP1, Metric, averaged, find_metric
 from roadmap.study.schema import Study
 from roadmap.study.selection import ladder
 from roadmap.text import table as text_table
@@ -52,7 +52,7 @@ def _row(result: Result, judged: Judgement, published: Published | None, metric:
         "difference_p": held.p,
         "agreement": _AGREEMENT.get(str(held.verdict), held.verdict),
         **_changed(judged),
-        "ema": sample.mean if (sample := result.sample(METRICS["ema"])) else None,
+        "ema": sample.mean if (sample := result.sample(averaged(TOP1))) else None,
         "no_effect": rung.no_effect,
         "diverged": len(result.diverged_seeds),
         "parameters": result.cost.parameters,
@@ -125,7 +125,7 @@ def rendered(table: pd.DataFrame, metric: Metric = TOP1) -> pd.DataFrame:
     columns["95 % interval"] = [interval((row["change_low"], row["change_high"]), digits) for row in rows]
     columns["p, corrected"] = [p_text(row["p_corrected"]) for row in rows]
     columns["verdict"] = ["" if row.get("no_effect") else _text(row["verdict"]) for row in rows]
-    if "ema" in table and metric != METRICS["ema"]:
+    if "ema" in table and metric != averaged(TOP1):
         columns["EMA top-1 %"] = [_text(row["ema"], ".2f") for row in rows]
     columns["parameters"] = [f"{row['parameters'] / 1e6:.2f} M" for row in rows]
     columns["MACs"] = [
@@ -201,7 +201,7 @@ def remarks(table: pd.DataFrame) -> list[str]:
             if published
             else "One seed can't tell a change from noise; --seeds 3 shows the spread."
         )
-    digits = METRICS[str(table["metric"].iloc[0])].decimals + 1
+    digits = find_metric(str(table["metric"].iloc[0])).decimals + 1
     spread = set(table.loc[table["std"].notna(), "rung"])
     within = [
         row["rung"]

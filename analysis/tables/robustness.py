@@ -15,6 +15,7 @@ from analysis.results import Result
 from analysis.statistics import Sample
 from analysis.tables.ladder import spread
 from roadmap.data.robustness import CORRUPTIONS, EXTRA, SEVERITIES, SHIFTS, Evaluation, Shift, Shifted, read_evaluations
+from roadmap.record.metrics import TOP1
 from roadmap.serialization import to_data
 
 COLUMNS = {"imagenet-c": "C (mCE)", "imagenet-a": "A", "imagenet-r": "R", "imagenet-sketch": "Sketch"}
@@ -172,7 +173,7 @@ def _row(result: Result, out: Path) -> dict[str, object] | None:
     if not runs:
         return None
     row: dict[str, object] = {"model": result.rung.name, "trained": result.run.data, "runs": len(runs)}
-    row |= _sampled("clean", [float(result.seeds[seed]["top1"]) for seed in runs])
+    row |= _sampled("clean", [float(result.seeds[seed][TOP1.key]) for seed in runs])
     for data in COLUMNS:
         values = [value for found in runs.values() if (value := worth_of(found, data)) is not None]
         row |= _sampled(data, values)

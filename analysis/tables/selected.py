@@ -8,7 +8,6 @@ from functools import partial
 
 import pandas as pd
 
-from analysis.metrics import find_metric
 from analysis.options import TableOptions
 from analysis.selected_runs import selected_runs
 from analysis.tables import ladder, robustness
@@ -28,7 +27,7 @@ class TitledTable:
 
 def tables_of(options: TableOptions) -> list[TitledTable]:
     """Raises ValueError for an option that the table leaves unused, and where there is nothing to show."""
-    metric = find_metric(options.metric)
+    metric = options.find_metric()
     options.check()
     if options.robustness:
         return _robustness(options)

@@ -13,6 +13,7 @@ from roadmap.cli.export import add_weights, warn_if_unfinished
 from roadmap.cli.options import add_study_options, study_options
 from roadmap.data.robustness import FILE, Evaluation, Shifted, imagenet_classes
 from roadmap.options import StudyOptions
+from roadmap.record.metrics import METRICS
 from roadmap.text import many, table
 
 if TYPE_CHECKING:
@@ -86,10 +87,8 @@ def _evaluate_shifted(subject: Subject, shifted: Shifted) -> list[Evaluation]:
 
 
 def _print_held_out(result: HeldOut) -> None:
-    accuracy, loss = result.metrics, result.metrics["test_loss"]
-    figures = [f"top-1 {accuracy['top1']:.2f} %", f"top-5 {accuracy['top5']:.2f} %"]
-    figures.append("a loss that is no number" if loss is None else f"loss {loss:.4f}")
-    print(f"{result.run} on {many(result.images, 'held-out image')} of {result.data}: {', '.join(figures)}")
+    values = ", ".join(metric.text(result.scores.value(metric)) for metric in METRICS.values())
+    print(f"{result.run} on {many(result.images, 'held-out image')} of {result.data}: {values}")
 
 
 def _print_accuracy(trained: Trained, shifted: Shifted, evaluations: Sequence[Evaluation]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO, TypeVar, cast
 
 from roadmap.options import Selection, StudyKeywords, StudyOptions
+from roadmap.record.metrics import TOP1, metric_names
 from roadmap.serialization import Range
 
 Number = TypeVar("Number", int, float)
@@ -20,7 +21,7 @@ FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Those of verbs that show finished runs: which, and the metric that they are compared by."""
-    parser.add_argument("--metric", default="top1", help="top1 (default), top5, ema or loss")
+    parser.add_argument("--metric", default=TOP1.name, help=metric_names())
     add_study_options(parser, ablation=True)
     parser.add_argument("--out", type=Path, help="folder of the runs")
 
@@ -87,7 +88,7 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="a Python file with steps, mixers, models, optimizers or data sets of your own; may be repeated",
+        help="a Python file with steps, mixers, models, optimizers, data sets or metrics of your own; may be repeated",
     )
 
 

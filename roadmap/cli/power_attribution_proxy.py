@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.options import add_run_options, choose, study_keywords, warnings_as_lines
+from roadmap.cli.options import add_run_options, choose, study_keywords, study_options, warnings_as_lines
 from roadmap.text import many, table
 
 if TYPE_CHECKING:
     from analysis.attribution import Attribution
-    from analysis.metrics import Metric
+    from roadmap.record.metrics import Metric
 
 
 def add_verbs(verbs: Any) -> None:
@@ -78,11 +78,10 @@ def show_power(options: argparse.Namespace) -> int:
 
 
 def show_attribution(options: argparse.Namespace) -> int:
-    from analysis.metrics import find_metric
     from roadmap.api import attribution
 
     result = attribution(options.out, metric=options.metric, **study_keywords(options))
-    metric = find_metric(options.metric)
+    metric = study_options(options).metric(options.metric)
     print(f"{choose(options).title}: {metric.title}\n\n{_effects(result, metric)}\n")
     known = [effect.shapley for effect in result.worths if effect.shapley is not None]
     digits = metric.decimals + 1

@@ -160,7 +160,7 @@ def _measured(folder: Path) -> tuple[str, tuple[Design | NamedModel, int], float
     try:
         manifest = read_json(folder / "manifest.json") or {}
         run, execution = read_run(manifest, folder), manifest["execution"]
-        rates = [row["images_per_second"] for row in read_metrics(folder) if row["images_per_second"]]
+        rates = [each.images_per_second for each in read_metrics(folder) if each.images_per_second]
         gpu = manifest["machine"]["gpu"]
         devices = execution["processes"] * (1 if gpu else execution["threads"])
     except (InvalidFile, KeyError, OSError):

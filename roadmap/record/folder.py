@@ -14,34 +14,30 @@ runs/<regime>/<rung>-s<seed>-<identity>/
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from roadmap.files import InvalidFile, append_json_line, fsync, read_json, read_json_lines, write_atomic, write_json
+from roadmap.files import (
+    InvalidFile,
+    append_json_line,
+    fsync,
+    read_json,
+    read_json_lines,
+    read_tail,
+    write_atomic,
+    write_json,
+)
+from roadmap.record.metrics import METRICS, TOP1, averaged
+from roadmap.record.results import Divergence, EpochMetrics, RunResult
 from roadmap.record.run import FORMAT, Run
 from roadmap.record.upgrade import upgraded
 from roadmap.serialization import from_data, to_data
 
+METRICS_FILE = "metrics.jsonl"
 State = Literal["absent", "begun", "diverged", "finished"]
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """A loss, or a weight, that was no finite number."""
-
-    epoch: int  # from 1
-    step: int  # within the epoch, from 1
-    learning_rate: float
-    loss: str  # nan, inf or -inf; a number where the weights it left were not finite
-    module: str  # the first whose output, or whose weights, were not finite
-    retried_from: tuple[int, int] | None = None  # the epoch and step, from 0, that training went on from
-
-    def __str__(self) -> str:
-        where = f"epoch {self.epoch}, step {self.step}, at a learning rate of {self.learning_rate:g}"
-        return f"the loss is {self.loss} in {where}; the first that was not finite is {self.module}"
 
 
 def state(folder: Path, run: Run) -> State:
@@ -84,17 +80,22 @@ def is_diverged(divergences: Sequence[Divergence]) -> bool:
     return bool(divergences) and divergences[-1].retried_from is None
 
 
-def read_result(folder: Path, run: Run) -> dict[str, Any] | None:
+def read_result(folder: Path, run: Run) -> RunResult | None:
     """A run's result; None before it is complete. Raises InvalidFile where it is not this run's, or not whole."""
     path = folder / "result.json"
-    result = read_json(path)
-    if result is None:
+    row = read_json(path)
+    if row is None:
         return None
-    if result.get("identity") != run.identity:
-        raise InvalidFile(f"{path} is of run {result.get('identity')}, not {run.identity}; move the folder away")
-    for key in ("top1", "seconds"):
-        if not isinstance(result.get(key), int | float):
-            raise InvalidFile(f"{path} has {key} {result.get(key)!r}, not a number; remove the file to go on")
+    if row.get("identity") != run.identity:
+        raise InvalidFile(f"{path} is of run {row.get('identity')}, not {run.identity}; move the folder away")
+    try:
+        result = RunResult.of_row(row)
+        known = {each.key for metric in METRICS.values() for each in (metric, averaged(metric))}
+        invalid = [key for key in row if key in known and key not in result.values]
+        for key in [*invalid, *([TOP1.key] if result.value(TOP1) is None else [])]:
+            raise ValueError(f"{key} is {row.get(key)!r}, not a number")
+    except ValueError as error:
+        raise InvalidFile(f"{path}: {error}; remove the file to train the rest again") from None
     return result
 
 
@@ -126,41 +127,43 @@ def write_manifest(folder: Path, run: Run, **circumstances: Any) -> None:
     write_json(folder / "manifest.json", manifest)
 
 
-def append_metrics(folder: Path, row: dict[str, Any]) -> None:
-    append_json_line(folder / "metrics.jsonl", row)
+def append_metrics(folder: Path, metrics: EpochMetrics) -> None:
+    append_json_line(folder / METRICS_FILE, metrics.to_row())
 
 
 def sync_metrics(folder: Path) -> None:
     """Before a checkpoint that counts on the rows so far."""
-    fsync(folder / "metrics.jsonl")
+    fsync(folder / METRICS_FILE)
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of the epochs so far, in order; a last line that was cut off in the writing is not one.
+def read_metrics(folder: Path) -> list[EpochMetrics]:
+    """The epochs so far, in order; a last line that was cut off in the writing is not one.
 
     Raises InvalidFile with file and line where one is not the row of its epoch.
     """
-    path = folder / "metrics.jsonl"
-    rows = read_json_lines(path)
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict) or row.get("epoch") != number:
-            raise InvalidFile(f"{path}, line {number}: not the metrics of epoch {number}; move the folder away")
+    return [metrics for _, metrics in _read_rows(folder / METRICS_FILE)]
+
+
+def _read_rows(path: Path) -> list[tuple[dict[str, Any], EpochMetrics]]:
+    """Each line as it stands, and what it means."""
+    rows = []
+    for number, row in enumerate(read_json_lines(path), start=1):
+        try:
+            if not isinstance(row, dict) or row.get("epoch") != number:
+                raise ValueError(f"not the metrics of epoch {number}")
+            rows.append((row, EpochMetrics.of_row(row)))
+        except ValueError as error:
+            raise InvalidFile(f"{path}, line {number}: {error}; move the folder away") from None
     return rows
 
 
-def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a run's epochs come to: the last one's accuracies and losses, never the best's, which would choose on the
-    test set; the pace, and the memory.
-    """
-    import statistics  # here, as what answers at once does without
-
-    rates = [row["images_per_second"] for row in rows if row.get("images_per_second")]
-    return {
-        **{key: value for key, value in rows[-1].items() if key.endswith(("top1", "top5", "loss"))},
-        "images_per_second": statistics.median(rates) if rates else None,  # in training
-        "peak_memory_bytes": max((row.get("peak_memory_bytes") or 0 for row in rows), default=0) or None,
-        "seconds": sum(row["seconds"] for row in rows),
-    }
+def last_metrics(folder: Path) -> EpochMetrics | None:
+    """Of the last whole epoch, by the end of the file alone; None where it can't be read."""
+    line = next(reversed(read_tail(folder / METRICS_FILE)), "")
+    try:
+        return EpochMetrics.of_row(json.loads(line))
+    except (ValueError, AttributeError):  # not JSON, or no object
+        return None
 
 
 def keep_metrics(folder: Path, epochs: int) -> None:
@@ -168,8 +171,8 @@ def keep_metrics(folder: Path, epochs: int) -> None:
 
     Raises InvalidFile where there are fewer.
     """
-    rows = read_metrics(folder)
+    path = folder / METRICS_FILE
+    rows = [row for row, _ in _read_rows(path)]
     if len(rows) < epochs:
-        path = folder / "metrics.jsonl"
         raise InvalidFile(f"{path} has {len(rows)} of the checkpoint's {epochs} epochs; move the folder away")
-    write_atomic(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows[:epochs]).encode())
+    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows[:epochs]).encode())

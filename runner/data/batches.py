@@ -221,6 +221,7 @@ class EvaluationBatches:
 
     def __init__(self, run: Run, split: Split, setup: Setup, rank: int, skip_bad: bool = False) -> None:
         self.setup, self.samples = setup, Samples(choose_augmentation(run, split, None))
+        self.classes = run.dataset.classes
         self.normalize = Normalization(run.dataset, setup.device)
         self.indices = range(rank, len(split), setup.processes)
         part = run.experiment.recipe.batch_size // (setup.processes * setup.accumulation)

@@ -8,9 +8,9 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from roadmap.record.events import Began, Diverged, Failed, RunEvent, Stopped
 from roadmap.record.run import Run
 from roadmap.study.execution import Execution
-from runner.launch.events import Event
 from runner.machine.distributed import World
 from runner.machine.resources import available_cores
 from runner.machine.signals import Requests
@@ -48,7 +48,7 @@ def run_as_member(
     execution: Execution,
     world: World,
     prepare: Callable[[], object],
-    report: Callable[[Event], None],
+    report: Callable[[RunEvent], None],
 ) -> list[tuple[Run, Path]]:
     """Trains rank 0's runs in turn, with the other processes; returns those that diverged.
 
@@ -67,21 +67,21 @@ def run_as_member(
             prepare()
         # What there is to do was found on the disk, which may change, and look different from another machine.
         for run, folder in world.all_gather(tasks)[0]:
-            report(Event(run, "began", {}))
+            report(RunEvent(run, Began()))
             threads = world.cores or available_cores()
-            ending, detail = train_job(
+            ending = train_job(
                 run,
                 folder,
                 execution,
                 threads,
                 world,
-                lambda kind, detail, run=run: report(Event(run, kind, detail)),  # type: ignore[misc]
+                lambda event, run=run: report(RunEvent(run, event)),  # type: ignore[misc]
                 requests,
             )
-            report(Event(run, ending, detail))
-            if ending == "stopped":
+            report(RunEvent(run, ending))
+            if isinstance(ending, Stopped):
                 raise SystemExit(128 + signal.SIGTERM)
-            if ending == "failed":
-                raise ValueError(f"{run.name}: {detail['message']}")
-            diverged += [(run, folder)] if ending == "diverged" else []
+            if isinstance(ending, Failed):
+                raise ValueError(f"{run.name}: {ending.message}")
+            diverged += [(run, folder)] if isinstance(ending, Diverged) else []
     return diverged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import traceback
 import warnings
@@ -10,15 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from roadmap.record import events
+from roadmap.record.events import Report
+from roadmap.record.metrics import TOP1
+from roadmap.record.results import EpochMetrics
 from roadmap.record.run import Run
 from roadmap.study.execution import Execution
 from runner.machine.distributed import RendezvousError, World
 from runner.machine.lock import FolderLocked, folder_lock
 from runner.machine.requests import Request
-from runner.train.engine import Diverged, Report, Stopped, train
-
-# How a run ends, and what there is to say of it.
-Ending = tuple[str, dict[str, Any]]
+from runner.train.engine import Diverged, Stopped, train
 
 
 def train_job(
@@ -27,50 +29,52 @@ def train_job(
     execution: Execution,
     threads: int,
     world: World,
-    tell: Report,
+    report: Report,
     request: Callable[[], Request],
     *,
     own_process: bool = False,
-) -> Ending:
-    """Trains a run, and returns how it ended: finished, diverged, failed, stopped, or busy elsewhere.
+) -> events.Ending:
+    """Trains a run, and returns how it ended.
 
-    A failure says in "again" whether the same once more may succeed: not where something has to be put right first.
-
-    Rank 0 holds the folder and prints to its log. `tell` hears of steps, epochs and warnings. In a process of its own
+    Rank 0 holds the folder and prints to its log. `report` gets steps, epochs and warnings. In a process of its own
     what libraries print below Python goes to the log too.
     """
 
-    def told(kind: str, detail: dict[str, Any]) -> None:
-        if kind == "epoch":
-            accuracy = f"loss {detail['train_loss']:.4f}, top-1 {detail['top1']:.2f} %"
-            print(f"epoch {detail['epoch']}: {accuracy}, {detail['seconds']:.1f} s")
-        tell(kind, detail)
+    def print_and_report(event: events.TrainingEvent) -> None:
+        if isinstance(event, events.EpochDone):
+            print(_epoch_text(event.metrics))
+        report(event)
 
     try:
-        with _printing_to_log(folder, world, own_process), _warnings_told(tell):
+        with _printing_to_log(folder, world, own_process), _reporting_warnings(report):
             try:
                 print(f"{run.name} ({run.identity}), process {os.getpid()}")
-                result = train(run, folder, execution, threads, world, told, request)
+                result = train(run, folder, execution, threads, world, print_and_report, request)
                 if result:
-                    print(f"finished: top-1 {result['top1']:.2f} %")
-                return "finished", result
+                    print(f"finished: {TOP1.text(result.value(TOP1))}")
+                return events.Finished(result)
             except Stopped as stop:
                 print(stop)
-                return "stopped", {}
+                return events.Stopped()
             except Diverged as error:
                 print(f"diverged: {error}")
                 raise
     except FolderLocked:
-        return "busy", {}
+        return events.InUse()
     except Diverged as error:
-        return "diverged", {"message": str(error)}
+        return events.Diverged(str(error))
     except ValueError as error:
-        return "failed", {"message": str(error), "again": isinstance(error, RendezvousError)}
+        return events.Failed(str(error), can_retry=isinstance(error, RendezvousError))
     except OSError as error:  # of a print to the log it has no name
         message = str(error) if error.filename else f"{error}: '{folder}/log.txt'"
-        return "failed", {"message": message, "again": True}
+        return events.Failed(message, can_retry=True)
     except Exception as error:
-        return "failed", {"message": f"{type(error).__name__}: {error}", "again": True}
+        return events.Failed(f"{type(error).__name__}: {error}", can_retry=True)
+
+
+def _epoch_text(metrics: EpochMetrics) -> str:
+    loss, seconds = metrics.train_loss or math.nan, metrics.seconds or 0.0
+    return f"epoch {metrics.epoch}: loss {loss:.4f}, {TOP1.text(metrics.value(TOP1))}, {seconds:.1f} s"
 
 
 @contextlib.contextmanager
@@ -111,14 +115,14 @@ def _open_log(path: Path) -> TextIO:
 
 
 @contextlib.contextmanager
-def _warnings_told(tell: Report) -> Iterator[None]:
-    """A warning is printed, and told."""
+def _reporting_warnings(report: Report) -> Iterator[None]:
+    """A warning is printed, and reported."""
     show = warnings.showwarning
 
-    def show_and_tell(message: Warning | str, *place: Any, **more: Any) -> None:
+    def show_and_report(message: Warning | str, *place: Any, **more: Any) -> None:
         show(message, *place, **more)
-        tell("warning", {"message": str(message)})
+        report(events.Warned(str(message)))
 
     with warnings.catch_warnings():
-        warnings.showwarning = show_and_tell
+        warnings.showwarning = show_and_report
         yield

@@ -18,9 +18,9 @@ from typing import Any
 from roadmap.design import NamedModel
 from roadmap.network.cost import cost
 from roadmap.plugins import LOADED, load_file
+from roadmap.record.events import Began, Ending, Event, Failed, Finished, InUse, RunEvent, StepDone
 from roadmap.record.run import Run
 from roadmap.study.execution import Execution
-from runner.launch.events import ENDINGS, Event
 from runner.machine.distributed import RendezvousError, World
 from runner.machine.fork_server import fork_server
 from runner.machine.requests import Request
@@ -30,7 +30,7 @@ from runner.machine.signals import Handler, Requests, handled
 # Up to this many multiply-adds a training step (batch x image), one core a run beats all cores on one run
 # (benchmarks/side_by_side.py).
 SMALL_STEP_MACS = 1e10
-TELLING = 0.5  # seconds between two steps that are told of
+REPORT_SECONDS = 0.5  # between two steps that are reported
 
 
 def parallelism(runs: Sequence[Run], cores: int, processes: int = 1, gpus: int = 0) -> tuple[int, int]:
@@ -48,7 +48,7 @@ def _step_macs(run: Run) -> float:
 def run_all(
     jobs: Sequence[tuple[Run, Path]],
     execution: Execution,
-    report: Callable[[Event], None],
+    report: Callable[[RunEvent], None],
     *,
     side_by_side: tuple[int, int] | None = None,
     on_sigusr2: Handler | None = None,
@@ -79,27 +79,28 @@ def run_all(
                 while waiting and len(set(running.values())) < workers:
                     worker = _Worker(context, *waiting.popleft(), execution, processes, threads)
                     running |= dict.fromkeys(worker.connections, worker)
-                    report(Event(worker.run, "began", {}))
+                    report(RunEvent(worker.run, Began()))
                 for connection in wait(list(running)):
                     if connection in running:  # its run may have ended by another's word
-                        event = running[connection].receive(connection)  # type: ignore[arg-type]
-                        if event and event.kind in ENDINGS:
-                            failed += _end(running, running[connection], event)
-                        elif not event:
+                        worker = running[connection]
+                        event = worker.receive(connection)  # type: ignore[arg-type]
+                        if event is None:
                             del running[connection]
-                        if event:
-                            report(event)
+                            continue
+                        if isinstance(event, Ending):
+                            failed += _end(running, worker, event)
+                        report(RunEvent(worker.run, event))
     finally:
         _stop(list(set(running.values())), patient)
     return failed
 
 
-def _end(running: dict[Any, _Worker], worker: _Worker, ending: Event) -> list[tuple[Run, Path]]:
+def _end(running: dict[Any, _Worker], worker: _Worker, ending: Ending) -> list[tuple[Run, Path]]:
     """Takes leave of a worker; returns its run where that failed."""
     for connection in worker.connections:
         running.pop(connection, None)
-    worker.end(kill=ending.kind != "finished")
-    return [] if ending.kind in ("finished", "busy") else [(worker.run, worker.folder)]
+    worker.end(kill=not isinstance(ending, Finished))
+    return [] if isinstance(ending, Finished | InUse) else [(worker.run, worker.folder)]
 
 
 def process_context(runs: Sequence[Run] = ()) -> BaseContext:
@@ -146,14 +147,13 @@ class _Worker:
         """The next event; a process that ends without a word has failed. None where another rank has said it all."""
         rank = self.connections.index(connection)
         try:
-            kind, detail = connection.recv()
+            event: Event = connection.recv()
         except (EOFError, OSError):
             self.processes[rank].join()
             if rank > 0 and self.processes[rank].exitcode == 0:
                 return None
-            message = f"its process ended with status {self.processes[rank].exitcode}"
-            return Event(self.run, "failed", {"message": message, "again": True})
-        return Event(self.run, kind, detail)
+            return Failed(f"its process ended with status {self.processes[rank].exitcode}", can_retry=True)
+        return event
 
     def signal(self, number: signal.Signals) -> None:
         for process in self.processes:
@@ -201,15 +201,15 @@ def _train(
     from runner.machine.setup import chosen_device
 
     asked = Requests()
-    told_at = 0.0
+    reported_at = 0.0
 
-    def tell(kind: str, detail: dict[str, Any]) -> None:
-        nonlocal told_at
-        if kind == "step" and time.monotonic() - told_at < TELLING:
+    def report(event: Event) -> None:
+        nonlocal reported_at
+        if isinstance(event, StepDone) and time.monotonic() - reported_at < REPORT_SECONDS:
             return
-        told_at = time.monotonic()
+        reported_at = time.monotonic()
         with contextlib.suppress(OSError):  # the launcher may be gone
-            connection.send((kind, detail))
+            connection.send(event)
 
     def request() -> Request:
         # Nothing is ever sent to a worker: what can be read is the end of a launcher that was killed.
@@ -219,8 +219,8 @@ def _train(
         load_file(plugin)
     try:
         with asked.heard(signal.SIGTERM), world.joined(chosen_device(execution)):
-            ending, detail = train_job(run, folder, execution, threads, world, tell, request, own_process=True)
-            if world.rank == 0 or ending == "failed":
-                tell(ending, detail)
+            ending = train_job(run, folder, execution, threads, world, report, request, own_process=True)
+            if world.rank == 0 or isinstance(ending, Failed):
+                report(ending)
     except ValueError as error:  # the device is not there, or the processes did not find each other
-        tell("failed", {"message": str(error), "again": isinstance(error, RendezvousError)})
+        report(Failed(str(error), can_retry=isinstance(error, RendezvousError)))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import getpass
-import json
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from roadmap.files import InvalidFile, read_json
-from roadmap.record.folder import is_diverged, read_divergences
+from roadmap.files import InvalidFile, read_json, read_tail
+from roadmap.record.folder import is_diverged, last_metrics, read_divergences
+from roadmap.record.metrics import TOP1, Metric
+from roadmap.record.results import EpochMetrics, Value, scalar, values_of
 from roadmap.record.sessions import TrainingPosition, read_place, read_sessions
 from runner.launch.slurm import slurm_cli
 from runner.launch.slurm.submission import Entry, JobFiles, Submission, read_submissions
@@ -19,7 +20,6 @@ from runner.launch.status_text import Kind, status_text
 from runner.machine.lock import is_held
 
 SLACK_SECONDS = 10  # between clocks
-TAIL_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class RunStatus:
     kind: Kind
     detail: str = ""  # why it waits, or why it ended
     place: TrainingPosition | None = None
-    metrics: Mapping[str, Any] = field(default_factory=dict)  # of the last whole epoch
-    top1: float | None = None  # of the result
+    metrics: EpochMetrics | None = None  # of the last whole epoch
+    result: Mapping[str, Value] = field(default_factory=dict)  # the metrics of a finished run, by key
     job: slurm_cli.Queued | None = None
     submission: Submission | None = None  # the last that had it
     index: int = 0  # of its job there
@@ -52,8 +52,18 @@ class RunStatus:
     @property
     def seconds_left(self) -> float | None:
         """By the pace of the last epoch; none before the first."""
-        pace = self.metrics.get("seconds")
+        pace = self.metrics.seconds if self.metrics else None
         return None if pace is None else pace * (self.entry.epochs - self.epochs_done)
+
+    def value(self, metric: Metric) -> float | None:
+        """Of the result, or before there is one of the last epoch."""
+        values = self.result or (self.metrics.values if self.metrics else {})
+        return scalar(values.get(metric.key))
+
+    @property
+    def images_per_second(self) -> float | None:
+        """In training, in the last epoch."""
+        return self.metrics.images_per_second if self.metrics else None
 
     @property
     def is_going(self) -> bool:
@@ -83,8 +93,8 @@ class RunStatus:
             "epoch": place.epoch if place else None,
             "step": place.step if place else None,
             "epochs": self.entry.epochs,
-            "top1": self.top1 if self.top1 is not None else self.metrics.get("top1"),
-            "images_per_second": self.metrics.get("images_per_second"),
+            TOP1.key: self.value(TOP1),
+            "images_per_second": self.images_per_second,
             "seconds_left": self.seconds_left if self.kind == "running" else None,
             "restarts": self.restarts,
             "lost_steps": self.lost_steps,
@@ -171,7 +181,7 @@ def _of_folder(entry: Entry, folder: Path) -> RunStatus:
         folder,
         "stopped",
         place=read_place(folder),
-        metrics=_last_metrics(folder),
+        metrics=last_metrics(folder),
         restarts=max(0, len(sessions) - 1),
         lost_steps=sum(each.lost_steps for each in sessions),
     )
@@ -181,7 +191,7 @@ def _of_folder(entry: Entry, folder: Path) -> RunStatus:
     except InvalidFile as error:
         return replace(standing, kind="failed", detail=str(error))
     if result is not None:
-        return replace(standing, kind="finished", top1=result.get("top1"))
+        return replace(standing, kind="finished", result=values_of(result))
     if is_diverged(divergences):
         return replace(standing, kind="diverged", detail=str(divergences[-1]))
     held = is_held(folder)
@@ -243,23 +253,4 @@ def _with_job(standing: RunStatus, job: tuple[Entry, Submission, int] | None, sl
 
 def last_line(folder: Path) -> str:
     """Of the run's log; empty where there is none."""
-    return next(iter(reversed(_tail(folder / "log.txt"))), "")
-
-
-def _last_metrics(folder: Path) -> Mapping[str, Any]:
-    lines = _tail(folder / "metrics.jsonl")
-    try:
-        return json.loads(lines[-1]) if lines else {}
-    except ValueError:
-        return {}
-
-
-def _tail(path: Path) -> list[str]:
-    """The last whole lines of a file that say something; none where there is no such file."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
-            lines = file.read().decode("utf-8", "replace").split("\n")[:-1]
-    except OSError:
-        return []
-    return [line.strip() for line in lines if line.strip()]
+    return next(reversed(read_tail(folder / "log.txt")), "")

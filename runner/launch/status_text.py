@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Literal
 
+from roadmap.record.metrics import TOP1
 from roadmap.study.load import load_study
 from roadmap.study.selection import ladder
 from roadmap.text import duration, many, table
@@ -98,7 +99,8 @@ def _table(runs: Sequence[RunStatus]) -> str:
 
 def _cell(run: RunStatus) -> str:
     if run.kind == "finished":
-        return f"{run.top1:.2f} %" if run.top1 is not None else "finished"
+        accuracy = run.value(TOP1)
+        return "finished" if accuracy is None else f"{accuracy:.2f} %"
     if run.kind in ("running", "stopped", "submitted") and run.place:
         return f"{run.kind} {run.epochs_done:.1f}/{run.entry.epochs}"
     return run.kind
@@ -123,13 +125,13 @@ def _line(run: RunStatus, shared: AbstractSet[str]) -> str:
 def _progress(run: RunStatus) -> str:
     if run.place is None:
         return "starting" if run.kind == "running" else ""
-    place, metrics = run.place, run.metrics
+    place, accuracy = run.place, run.value(TOP1)
     epoch = min(place.epoch + 1, run.entry.epochs)
     parts = [f"epoch {epoch} of {run.entry.epochs}, step {place.step} of {place.steps}"]
-    if "top1" in metrics:
-        parts.append(f"top-1 {metrics['top1']:.2f} %")
-    if metrics.get("images_per_second"):
-        parts.append(f"{metrics['images_per_second']:.0f} images/s")
+    if accuracy is not None:
+        parts.append(TOP1.text(accuracy))
+    if run.images_per_second:
+        parts.append(f"{run.images_per_second:.0f} images/s")
     if run.kind == "running" and run.seconds_left is not None:
         parts.append(f"{duration(run.seconds_left)} left")
     return ", ".join(parts)

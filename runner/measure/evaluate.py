@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from roadmap.study.execution import Execution
 from runner.data.datasets import class_names
 from runner.measure.robustness import evaluate_shifted
 from runner.measure.trained import Trained, Weights, read_peer, read_trained
-from runner.train.evaluation import evaluate_alone
+from runner.train.evaluation import Scores, evaluate_alone
 
 Report = Callable[[int, int], None]  # images done, and of how many
 
@@ -36,12 +36,13 @@ class HeldOut:
     run: str
     data: str
     images: int
-    metrics: Mapping[str, Any]  # as evaluation gives them: accuracies in percent
+    scores: Scores
 
     @property
     def record(self) -> dict[str, Any]:
         """As plain data."""
-        return {"run": self.run, "data": self.data, **self.metrics}
+        scores = {**self.scores.values, "skipped_images": self.scores.skipped_images}
+        return {"run": self.run, "data": self.data, **scores}
 
 
 def shifted_data(options: StudyOptions) -> tuple[StudyOptions, Shifted | None]:
@@ -49,7 +50,7 @@ def shifted_data(options: StudyOptions) -> tuple[StudyOptions, Shifted | None]:
 
     None where `--data` is absent, or a data set with training images. Raises ValueError for a folder of another shape.
     """
-    shifted = None if options.data is None else find_shifted(options.data, options.study().data)
+    shifted = None if options.data is None else find_shifted(options.data, options.study().datasets)
     return (replace(options, data=None) if shifted else options), shifted
 
 
@@ -117,8 +118,8 @@ def _check_classes(written: str, trained: Trained, other: Run, execution: Execut
 def evaluate_held_out(subject: Subject, report: Report) -> HeldOut:
     """On the held-out images of the data. `report` gets how many images are done, and of how many."""
     run = subject.trained.run
-    metrics = evaluate_alone(run, subject.trained.network, subject.execution, report)
-    return HeldOut(run.name, run.data, run.dataset.test_images, metrics)
+    scores = evaluate_alone(run, subject.trained.network, subject.execution, report)
+    return HeldOut(run.name, run.data, run.dataset.test_images, scores)
 
 
 def evaluate_on_shifted(subject: Subject, shifted: Shifted, report: Report) -> list[Evaluation]:

@@ -8,6 +8,7 @@ from functools import partial
 
 from roadmap.data.image_folders import Listing, content_of, list_classes
 from roadmap.data.robustness import Evaluation, Shifted, chosen_classes
+from roadmap.record.metrics import METRICS
 from roadmap.record.run import Run
 from roadmap.study.execution import Execution
 from runner.data.splits import ImageFiles
@@ -54,9 +55,9 @@ def evaluate_shifted(
             yield replace(found, whole=whole), found.whole == whole
         else:
             told = partial(_report_behind, report, before, total)
-            worth = evaluate_alone(run, among, execution, told, ImageFiles(listing))
-            skipped = worth["skipped_images"]
-            yield replace(made, skipped=skipped, top1=worth["top1"], top5=worth["top5"]), False
+            scores = evaluate_alone(run, among, execution, told, ImageFiles(listing))
+            top1, top5 = (scores.value(METRICS[name]) or 0.0 for name in ("top1", "top5"))  # all that the file has
+            yield replace(made, skipped=scores.skipped_images, top1=top1, top5=top5), False
         before += images
         report(before, total)
 

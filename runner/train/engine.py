@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from roadmap.files import read_json, write_json
 from roadmap.network.cost import cost
+from roadmap.record.events import EpochDone, Report, StepDone, ignore
 from roadmap.record.folder import (
-    Divergence,
     append_metrics,
     is_diverged,
     keep_metrics,
@@ -27,14 +27,15 @@ from roadmap.record.folder import (
     read_metrics,
     read_result,
     state,
-    summary,
     sync_metrics,
     write_divergences,
     write_manifest,
 )
+from roadmap.record.metrics import AVERAGED
+from roadmap.record.results import Divergence, EpochMetrics, RunResult, scalar
 from roadmap.record.run import Run
 from roadmap.record.sessions import PlaceFile, TrainingPosition, append_session, read_place, read_sessions
-from roadmap.serialization import from_data, to_data
+from roadmap.serialization import from_data
 from roadmap.study.execution import MOST_RETRIES, Execution, began_with
 from runner.data.batches import EvaluationBatches, TrainingBatches
 from runner.data.datasets import check_trainable, class_names, load_data
@@ -43,7 +44,7 @@ from runner.machine.randomness import seed_for, seed_globally
 from runner.machine.requests import Request
 from runner.machine.setup import Setup, choose_setup
 from runner.train import checkpoint
-from runner.train.evaluation import evaluate
+from runner.train.evaluation import Scores, evaluate
 from runner.train.nonfinite import first_not_finite, not_finite_weight
 from runner.train.optimizer import learning_rate, load_optimizer
 from runner.train.provenance import environment, peak_memory, session
@@ -57,10 +58,6 @@ class Stopped(Exception):
 
 class Diverged(ValueError):
     """The loss is no finite number any more."""
-
-
-# Hears of each "step", each "epoch" (its row of metrics) and each "warning", on rank 0.
-Report = Callable[[str, dict[str, Any]], None]
 
 
 def _stored(folder: Path, manifest: dict[str, Any], run: Run) -> Setup:
@@ -79,9 +76,9 @@ def train(
     execution: Execution,
     threads: int = 1,
     world: World = SINGLE_PROCESS,
-    report: Report = lambda kind, detail: None,
+    report: Report = ignore,
     request: Callable[[], Request] = lambda: Request.NONE,
-) -> dict[str, Any]:
+) -> RunResult | None:
     """Trains a run in its folder, or goes on where it was, and returns its result.
 
     Called by every process of `world`, which they have joined, and of which only rank 0 writes. Only one training may
@@ -95,7 +92,7 @@ def train(
     if world.all_gather(how_far)[0] == "finished":  # by rank 0's word
         if world.rank == 0:
             mirror_finished(run, folder, execution, report)
-        return read_result(folder, run) or {}
+        return read_result(folder, run)
     check_trainable(run)
     manifest = read_json(folder / "manifest.json") or {}
     stored = _stored(folder, manifest, run) if how_far != "absent" else None
@@ -162,7 +159,7 @@ class Training:
         request: Callable[[], Request],
     ) -> None:
         self.run, self.folder, self.execution, self.setup, self.world = run, folder, execution, setup, world
-        self.divergences, self.report, self.request = divergences, report if world.rank == 0 else _silent, request
+        self.divergences, self.report, self.request = divergences, report if world.rank == 0 else ignore, request
         self.recipe = run.experiment.recipe
         train_split, test_split = load_data(run, execution.data_path)
         skip_bad = execution.bad_images == "skip"
@@ -180,8 +177,8 @@ class Training:
         self.saved_at = self.began = time.perf_counter()
         self.saving = 0.0  # seconds that the last checkpoint took
 
-    def train(self) -> dict[str, Any]:
-        """Trains to the end from where the state is."""
+    def train(self) -> RunResult | None:
+        """Trains to the end from where the state is; returns the result on rank 0."""
         self._check_agreement()
         with contextlib.ExitStack() as stack:
             if self.world.rank == 0:
@@ -193,9 +190,9 @@ class Training:
             while self.epoch < self.recipe.epochs:
                 self._train_epoch()
             if self.world.rank != 0:
-                return {}
+                return None
             result = self._result()
-            write_json(self.folder / "result.json", result)  # before the mirrors are closed, which copy it
+            write_json(self.folder / "result.json", result.to_row())  # before the mirrors are closed, which copy it
             return result
 
     def record_session(self) -> None:
@@ -275,26 +272,29 @@ class Training:
         self._check_weights()
         trained = time.perf_counter() - self.began
         images = (self.step - first_step) * self.recipe.batch_size
-        raw, averaged = self._evaluate(self.model), self._evaluate(self.ema.module) if self.ema else {}
-        row: dict[str, Any] = {
-            "epoch": self.epoch + 1,
-            "train_loss": self.loss_sum / self.batches.steps,
-            **raw,
-            **{f"ema_{key}": value for key, value in averaged.items() if key != "skipped_images"},
-            "skipped_images": self.skipped + raw["skipped_images"],
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "images_per_second": images / trained if images else None,
-            "peak_memory_bytes": peak_memory(self.setup.device),
-            "seconds": self.seconds + time.perf_counter() - self.began,
-        }
+        raw = self._evaluate(self.model)
+        averaged = self._evaluate(self.ema.module).values if self.ema else {}
+        values = raw.values | {f"{AVERAGED}{key}": value for key, value in averaged.items()}
+        if self.epoch + 1 < self.recipe.epochs:  # lists of a thousand classes are kept once a run
+            values = {key: scalar(value) for key, value in values.items()}
+        metrics = EpochMetrics(
+            epoch=self.epoch + 1,
+            train_loss=self.loss_sum / self.batches.steps,
+            values=values,
+            skipped_images=self.skipped + raw.skipped_images,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            images_per_second=images / trained if images else None,
+            peak_memory_bytes=peak_memory(self.setup.device),
+            seconds=self.seconds + time.perf_counter() - self.began,
+        )
         self._name_skipped()
         if self.world.rank == 0:
-            append_metrics(self.folder, row)
+            append_metrics(self.folder, metrics)
         self.epoch, self.step, self.loss_sum, self.skipped, self.seconds = self.epoch + 1, 0, 0.0, 0, 0.0
         self.began = time.perf_counter()
         if self.epoch == self.recipe.epochs or self._is_worth_saving():
             self._save()
-        self.report("epoch", row)
+        self.report(EpochDone(metrics))
 
     def _is_worth_saving(self) -> bool:
         """Whether a checkpoint like the last would take no more than its share of the time since then.
@@ -327,8 +327,7 @@ class Training:
             self.place.write(TrainingPosition(self.epoch, self.step, self.batches.steps))
         self.loss_sum += loss
         self.skipped += skipped
-        progress = {"epoch": self.epoch + 1, "step": self.step, "steps": self.batches.steps, "loss": loss}
-        self.report("step", progress)
+        self.report(StepDone(self.epoch + 1, self.step, self.batches.steps, loss))
         return request
 
     def _backward(self, batch: tuple[Tensor, Tensor], part: int) -> Tensor:
@@ -361,7 +360,7 @@ class Training:
         if request is Request.STOP:
             raise Stopped(f"stopped in epoch {self.epoch + 1}, step {self.step}")
 
-    def _evaluate(self, model: nn.Module) -> dict[str, Any]:
+    def _evaluate(self, model: nn.Module) -> Scores:
         def between() -> None:
             self._attend(self._agree(torch.zeros((), device=self.setup.device))[2])
 
@@ -384,30 +383,24 @@ class Training:
         mine = next((name for name in found if name), None)
         return self.world.first_not_none(mine) or "the loss itself"
 
-    def _result(self) -> dict[str, Any]:
+    def _result(self) -> RunResult:
         """What the run came to, and what it took."""
-        rows = read_metrics(self.folder)
+        epochs = read_metrics(self.folder)
         counted = cost(self.run.experiment.design, self.recipe.image_size, self.run.dataset.classes)
         sessions = read_sessions(self.folder)
-        return {
-            "format": 1,
-            "identity": self.run.identity,
-            **summary(rows),
-            "parameters": counted.parameters,
-            "macs": counted.macs,
-            "epochs": len(rows),
-            "skipped_images": sum(row["skipped_images"] for row in rows),
-            "divergences": to_data(self.divergences),  # that it was brought over
-            "restarts": len(sessions) - 1,
-            "lost_steps": sum(each.lost_steps for each in sessions),  # trained twice, since they had not been saved
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+        return replace(
+            RunResult.of_epochs(self.run.identity, epochs),
+            parameters=counted.parameters,
+            macs=counted.macs,
+            epochs=len(epochs),
+            skipped_images=sum(each.skipped_images or 0 for each in epochs),
+            divergences=tuple(self.divergences),
+            restarts=len(sessions) - 1,
+            lost_steps=sum(each.lost_steps for each in sessions),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
 
 
 def _in_plain_order(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """For whoever reads the weights: without the order in memory that training prefers."""
     return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
-
-
-def _silent(kind: str, detail: dict[str, Any]) -> None:
-    pass

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from roadmap.record.metrics import Metric, evaluated_metrics
+from roadmap.record.results import Value, scalar
 from roadmap.record.run import Run
 from roadmap.study.execution import Execution
 from runner.data.batches import EvaluationBatches
@@ -21,39 +22,58 @@ from runner.machine.resources import available_cores
 from runner.machine.setup import Setup, choose_setup
 
 
+@dataclass(frozen=True)
+class Scores:
+    """What a network is worth on held-out images."""
+
+    values: dict[str, Value]  # of each metric, by its key
+    skipped_images: int  # that could not be read
+
+    def value(self, metric: Metric) -> float | None:
+        return scalar(self.values[metric.key])
+
+
 @torch.no_grad()
 def evaluate(
     model: nn.Module, batches: EvaluationBatches, setup: Setup, world: World, between: Callable[[], None]
-) -> dict[str, Any]:
-    """Loss, and top-1 and top-5 accuracy in percent, on the held-out images, each once.
+) -> Scores:
+    """All metrics on the held-out images, each of which counts once.
 
     Each process takes its share of them, and all have the result. `between` is called before every batch, by every
-    process alike.
+    process alike. Raises ValueError where no image can be read.
     """
     # Running statistics are each process's own while it trains.
     world.spread(model.buffers())
     model.eval()
-    sums = torch.zeros(5, dtype=torch.float64)  # images, images skipped, loss, top-1, top-5
-    batches.bad.count = 0
+    metrics = evaluated_metrics()
+    # What a batch of no images gives: a process whose share has none adds sums of the same shape.
+    nothing = torch.zeros(0, batches.classes), torch.zeros(0, dtype=torch.int64)
+    totals = [torch.zeros_like(metric.sums(*nothing), dtype=torch.float64, device=setup.device) for metric in metrics]
+    images_seen, batches.bad.count = 0, 0
     for images, labels in batches:
         between()
         if len(labels):
             with setup.autocast():
                 logits = model(images).float()
-            ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-            loss = F.cross_entropy(logits, labels, reduction="sum")
-            sums[0] += len(labels)
-            sums[2:] += torch.stack((loss.double(), ranked[:, 0].sum(), ranked.sum())).cpu()
-    sums[1] = batches.bad.count
-    count, skipped, loss, top1, top5 = world.sum(sums.to(setup.device)).tolist()
+            images_seen += len(labels)
+            for metric, total in zip(metrics, totals, strict=True):
+                total += metric.sums(logits, labels).double()
+    counts = torch.tensor([images_seen, batches.bad.count], dtype=torch.float64, device=setup.device)
+    summed = world.sum(torch.cat([counts, *(total.flatten() for total in totals)])).cpu()
+    (count, skipped), *sums = summed.split([2, *(total.numel() for total in totals)])
     if not count:
         raise ValueError("none of the held-out images can be read")
-    return {
-        "test_loss": loss / count if math.isfinite(loss) else None,
-        "top1": 100 * top1 / count,
-        "top5": 100 * top5 / count,
-        "skipped_images": round(skipped),
+    values = {
+        metric.key: _recorded(metric.final(total.view(shaped.shape), round(count.item())))
+        for metric, total, shaped in zip(metrics, sums, totals, strict=True)
     }
+    return Scores(values, round(skipped.item()))
+
+
+def _recorded(value: Tensor) -> Value:
+    """A number, or one of each class; None for what is not finite."""
+    numbers = tuple(number if math.isfinite(number) else None for number in value.view(-1).tolist())
+    return numbers if value.ndim else numbers[0]
 
 
 def evaluate_alone(
@@ -62,7 +82,7 @@ def evaluate_alone(
     execution: Execution,
     report: Callable[[int, int], None],
     held_out: Split | None = None,
-) -> dict[str, Any]:
+) -> Scores:
     """A network on a run's held-out images, or on others, in this process.
 
     `report` hears how many are done, and of how many.
@@ -79,9 +99,9 @@ def evaluate_alone(
         report(min(next(done) * batches.batch_size, total), total)
 
     network = network.to(torch.device(setup.device)).to(memory_format=setup.memory_format)
-    found = evaluate(network, batches, setup, SINGLE_PROCESS, between)
+    scores = evaluate(network, batches, setup, SINGLE_PROCESS, between)
     report(total, total)
-    return found
+    return scores
 
 
 class Among(nn.Module):

@@ -14,16 +14,15 @@ import shutil
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from roadmap.files import read_json
+from roadmap.record.events import EpochDone, Report, TrainingEvent, Warned
 from roadmap.record.folder import read_metrics, read_result
+from roadmap.record.results import EpochMetrics, RunResult
 from roadmap.record.run import Run
 from roadmap.serialization import to_data
 from roadmap.study.execution import Execution
-
-if TYPE_CHECKING:
-    from runner.train.engine import Report
 
 COMPLETE = "complete"  # a file in a mirror's folder, once it has the result: what the mirror was asked for as
 SERVER_SECONDS = 30  # that W&B's server is waited for at a run's start and end: a preempted job has little more
@@ -32,10 +31,10 @@ SERVER_SECONDS = 30  # that W&B's server is waited for at a run's start and end:
 class Mirror(Protocol):
     """Opened as it is to be when the run is started: empty, or with what the rows that come will not change."""
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, metrics: EpochMetrics) -> None:
         """An epoch's metrics; they come in order, from the first epoch on, at each start anew."""
 
-    def close(self, result: dict[str, Any] | None) -> None:
+    def close(self, result: RunResult | None) -> None:
         """With the result of a run that is finished."""
 
 
@@ -64,15 +63,15 @@ def mirror_finished(run: Run, folder: Path, execution: Execution, report: Report
 def mirrored(run: Run, folder: Path, execution: Execution, report: Report) -> Iterator[Report]:
     """A `report` that the mirrors hear too: they have the record's epochs, get those that come, and the result after.
 
-    For the process that writes the record. A mirror that fails says so once, in a "warning".
+    For the process that writes the record. A mirror that fails says so once, as a warning.
     """
     followers = [_Follower(name, run, folder, execution, report) for name in _asked_for(execution)]
 
-    def hear(kind: str, detail: dict[str, Any]) -> None:
-        if kind == "epoch":
+    def hear(event: TrainingEvent) -> None:
+        if isinstance(event, EpochDone):
             for follower in followers:
-                follower.add(detail)
-        report(kind, detail)
+                follower.add(event.metrics)
+        report(event)
 
     try:
         yield hear
@@ -104,13 +103,13 @@ class _Follower:
         with self._failing_alone():
             (folder / name / COMPLETE).unlink(missing_ok=True)
             self.mirror = TensorBoard(run, folder) if name == "tensorboard" else WeightsAndBiases(run, folder, value)
-            for row in read_metrics(folder):
-                self.mirror.add(row)
+            for metrics in read_metrics(folder):
+                self.mirror.add(metrics)
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, metrics: EpochMetrics) -> None:
         with self._failing_alone():
             if self.mirror:
-                self.mirror.add(row)
+                self.mirror.add(metrics)
 
     def close(self) -> None:
         with self._failing_alone():
@@ -129,7 +128,7 @@ class _Follower:
             why = " ".join(f"{type(error).__name__}: {error}".split())
             message = f"{self.name} is left behind until the run is started again, training goes on: {why}"
             print(f"warning: {message}")
-            self.report("warning", {"message": message})
+            self.report(Warned(message))
             with contextlib.suppress(Exception):
                 if broken:
                     broken.close(None)
@@ -150,16 +149,15 @@ class TensorBoard:
         self.time = datetime.fromisoformat(manifest["started"]).timestamp()
         self._add_text("run", to_data(run))
 
-    def add(self, row: dict[str, Any]) -> None:
-        self.time += row["seconds"]
-        for key, value in row.items():
-            if key != "epoch" and value is not None:
-                self.writer.add_scalar(key, value, row["epoch"], walltime=self.time)
+    def add(self, metrics: EpochMetrics) -> None:
+        self.time += metrics.seconds or 0.0
+        for key, value in metrics.numbers().items():
+            self.writer.add_scalar(key, value, metrics.epoch, walltime=self.time)
         self.writer.flush()  # raises what its thread met in writing
 
-    def close(self, result: dict[str, Any] | None) -> None:
+    def close(self, result: RunResult | None) -> None:
         if result:
-            self._add_text("result", result)
+            self._add_text("result", result.to_row())
         self.writer.flush()
         self.writer.close()
 
@@ -200,11 +198,10 @@ class WeightsAndBiases:
         )
         self.next = self.run.step
 
-    def add(self, row: dict[str, Any]) -> None:
-        if row["epoch"] >= self.next:
-            known = {key: value for key, value in row.items() if value is not None}
-            self.run.log(known, step=row["epoch"], commit=True)
+    def add(self, metrics: EpochMetrics) -> None:
+        if metrics.epoch >= self.next:
+            self.run.log({"epoch": metrics.epoch, **metrics.numbers()}, step=metrics.epoch, commit=True)
 
-    def close(self, result: dict[str, Any] | None) -> None:
-        self.run.summary.update(result or {})
+    def close(self, result: RunResult | None) -> None:
+        self.run.summary.update(result.to_row() if result else {})
         self.run.finish(exit_code=0 if result else 1)

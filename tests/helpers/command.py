@@ -24,6 +24,7 @@ from roadmap.network.library_models import MODELS
 from roadmap.network.mixers import MIXERS
 from roadmap.plugins import Registry
 from roadmap.recipe import OPTIMIZERS
+from roadmap.record.metrics import METRICS
 from roadmap.steps import STEPS
 from roadmap.study.load import load_study
 from tests.helpers.training import warm_fork_server
@@ -50,7 +51,7 @@ class Done:
 @contextlib.contextmanager
 def untouched() -> Iterator[None]:
     """Restores what the command changes in the process that calls it: plug-ins and signal handlers."""
-    tables: tuple[Registry[Any], ...] = (STEPS, MIXERS, MODELS, OPTIMIZERS, DATASETS)
+    tables: tuple[Registry[Any], ...] = (STEPS, MIXERS, MODELS, OPTIMIZERS, DATASETS, METRICS)
     before, loaded = [dict(table) for table in tables], list(plugins.LOADED)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from roadmap.files import write_json
-from roadmap.record.folder import append_metrics, write_manifest
+from roadmap.files import append_json_line, write_json
+from roadmap.record.folder import METRICS_FILE, write_manifest
 from roadmap.record.run import Run
 from roadmap.study.load import load_study
 from roadmap.study.rungs import Rung
@@ -32,8 +32,13 @@ def begin(run: Run, out: Path, epochs: int = 0, **manifest: Any) -> Path:
     folder = run.folder(out)
     write_manifest(folder, run, **ENVIRONMENT | manifest)
     for number in range(1, epochs + 1):
-        append_metrics(folder, epoch_row(number))
+        append_row(folder, epoch_row(number))
     return folder
+
+
+def append_row(folder: Path, row: dict[str, Any]) -> None:
+    """A line of metrics as it stands, whatever version would have written it."""
+    append_json_line(folder / METRICS_FILE, row)
 
 
 def epoch_row(number: int, **more: Any) -> dict[str, Any]:

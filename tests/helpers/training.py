@@ -18,7 +18,9 @@ import torch
 
 from roadmap.data.datasets import dataset
 from roadmap.files import read_json
+from roadmap.record.events import EpochDone, Finished, StepDone, TrainingEvent, ignore
 from roadmap.record.folder import read_metrics
+from roadmap.record.results import EpochMetrics, RunResult
 from roadmap.record.run import Run
 from roadmap.study.execution import Execution
 from roadmap.study.load import load_study
@@ -76,27 +78,29 @@ def setup_of(run: Run, rank_count: int = 1, **changes: object) -> Setup:
 def train(
     run: Run,
     folder: Path,
-    report: Callable[[dict[str, Any]], object] | None = None,
+    report: Callable[[EpochMetrics], object] | None = None,
     should_stop: Callable[[], bool] | None = None,
     threads: int = 1,
     **changes: object,
-) -> dict[str, Any]:
-    """Trains by the study's defaults, with changes to how; `report` gets the rows of metrics."""
+) -> RunResult:
+    """Trains by the study's defaults, with changes to how; `report` gets the metrics of each epoch."""
 
-    def hear(kind: str, detail: dict[str, Any]) -> None:
-        if report and kind == "epoch":
-            report(detail)
+    def hear(event: TrainingEvent) -> None:
+        if report and isinstance(event, EpochDone):
+            report(event.metrics)
 
     def request() -> Request:
         return Request.STOP if should_stop and should_stop() else Request.NONE
 
-    return engine.train(run, folder, execution(**changes), threads, report=hear, request=request)
+    result = engine.train(run, folder, execution(**changes), threads, report=hear, request=request)
+    assert result is not None  # as on rank 0
+    return result
 
 
 def start(run: Run, folder: Path, **changes: object) -> Training:
     """A training that is driven step by step."""
     how, setup = execution(**changes), setup_of(run, **changes)
-    return Training(run, folder, how, setup, SINGLE_PROCESS, (), lambda kind, detail: None, lambda: Request.NONE)
+    return Training(run, folder, how, setup, SINGLE_PROCESS, (), ignore, lambda: Request.NONE)
 
 
 def take_step(training: Training) -> None:
@@ -105,7 +109,7 @@ def take_step(training: Training) -> None:
 
 
 def untimed(folder: Path) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key not in UNTIMED} for row in read_metrics(folder)]
+    return [{key: value for key, value in each.to_row().items() if key not in UNTIMED} for each in read_metrics(folder)]
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -157,10 +161,10 @@ def train_in_process(run: Run, folder: Path, how: Execution, world: World, death
 
     asked_since_step = 0
 
-    def tell(kind: str, detail: dict[str, Any]) -> None:
+    def report(event: TrainingEvent) -> None:
         nonlocal asked_since_step
         asked_since_step = 0  # a step or an epoch has ended
-        if kind == "step":
+        if isinstance(event, StepDone):
             happens("step")
 
     def request() -> Request:
@@ -175,8 +179,8 @@ def train_in_process(run: Run, folder: Path, how: Execution, world: World, death
     if death and death.where == "write":  # between opening, writing and renaming
         os.fsync, os.replace = (_after(lambda: happens("write"), function) for function in (os.fsync, os.replace))
     with world.joined("cpu"):
-        ending, detail = train_job(run, folder, how, 1, world, tell, request)
-    assert ending == "finished", detail
+        ending = train_job(run, folder, how, 1, world, report, request)
+    assert isinstance(ending, Finished), ending
 
 
 def _after(first: Callable[[], None], function: Callable[..., Any]) -> Callable[..., Any]:

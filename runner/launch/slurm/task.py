@@ -8,14 +8,13 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import submitit
 
 from roadmap.plugins import load_file
+from roadmap.record.events import Ending, Failed, InUse, RunEvent, Stopped, ignore
 from roadmap.record.folder import state
 from roadmap.record.run import Run
-from runner.launch.events import ENDINGS, Event
 from runner.launch.slurm.submission import Failure, JobFiles, SubmitOptions, one_more_stop
 from runner.machine.distributed import ADDRESS, RendezvousError, World
 from runner.machine.signals import Requests, handled
@@ -80,13 +79,13 @@ class Task:
         with requests.heard(*STOPPING), world.joined(chosen_device(execution)):
             waiting = False
             while True:
-                ending, detail = train_job(run, folder, execution, cores, world, _silent, requests)
-                if ending != "busy":  # of which every rank has the same word
-                    return self._concluded([(run, ending, detail)])
+                ending = train_job(run, folder, execution, cores, world, ignore, requests)
+                if not isinstance(ending, InUse):  # which it is on every rank, or on none
+                    return self._concluded([(run, ending)])
                 if any(world.all_gather(requests.stop)):
                     return "stopped"
                 if any(world.all_gather(time.monotonic() > deadline)):
-                    return self._concluded([(run, ending, detail)])
+                    return self._concluded([(run, ending)])
                 if not waiting:
                     print(f"{run.name} is being trained by another process; waiting for it to end", flush=True)
                 waiting = True
@@ -103,12 +102,12 @@ class Task:
         from runner.launch.local import run_all
         from runner.machine.resources import available_gpus
 
-        endings: list[tuple[Run, str, dict[str, Any]]] = []
+        endings: list[tuple[Run, Ending]] = []
 
-        def note(event: Event) -> None:
-            if event.kind in ENDINGS:
-                endings.append((event.run, event.kind, event.detail))
-                print(f"{event.run.name}: {event.kind} {event.detail.get('message', '')}", flush=True)
+        def note(event: RunEvent) -> None:
+            if isinstance(event.event, Ending):
+                endings.append((event.run, event.event))
+                print(f"{event.run.name}: {event.event}", flush=True)
 
         stopping: list[int] = []
 
@@ -129,16 +128,12 @@ class Task:
             return "stopped"
         return self._concluded(endings)
 
-    def _concluded(self, endings: list[tuple[Run, str, dict[str, Any]]]) -> str:
+    def _concluded(self, endings: list[tuple[Run, Ending]]) -> str:
         """How the job ended, by how its runs did. Raises JobFailed where one failed."""
-        for run, ending, detail in endings:
-            if ending in ("failed", "busy"):
-                message = detail.get("message", "it is in training by another process")
-                told = f"{run.name}: {message}" if len(self.runs) > 1 else message
-                self.files.fail(Failure(told, again=detail.get("again", True)))
+        for run, ending in endings:
+            if isinstance(ending, Failed | InUse):
+                message = ending.message if isinstance(ending, Failed) else f"it is {ending}"
+                named = f"{run.name}: {message}" if len(self.runs) > 1 else message
+                self.files.fail(Failure(named, again=isinstance(ending, InUse) or ending.can_retry))
                 raise JobFailed(message)
-        return "stopped" if any(ending == "stopped" for _, ending, _ in endings) else "concluded"
-
-
-def _silent(kind: str, detail: dict[str, Any]) -> None:
-    pass
+        return "stopped" if any(isinstance(ending, Stopped) for _, ending in endings) else "concluded"

@@ -1,0 +1,99 @@
+"""The events of a run in training: what the engine reports, and how the run began and ended.
+
+A launcher reports `RunEvent`s. An ending as a text says what it is in a few words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from roadmap.record.results import EpochMetrics, RunResult
+from roadmap.record.run import Run
+
+
+@dataclass(frozen=True)
+class StepDone:
+    epoch: int  # in training, from 1
+    step: int  # of the epoch, from 1
+    steps: int  # in an epoch
+    loss: float  # over the global batch
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    metrics: EpochMetrics
+
+
+@dataclass(frozen=True)
+class Warned:
+    message: str
+
+
+# What the engine reports, on rank 0.
+TrainingEvent = StepDone | EpochDone | Warned
+Report = Callable[[TrainingEvent], None]
+
+
+@dataclass(frozen=True)
+class Began:
+    pass
+
+
+@dataclass(frozen=True)
+class Finished:
+    result: RunResult | None  # None on other ranks than 0
+
+    def __str__(self) -> str:
+        return "finished"
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """The loss is no finite number."""
+
+    message: str
+
+    def __str__(self) -> str:
+        return f"diverged: {self.message}"
+
+
+@dataclass(frozen=True)
+class Failed:
+    message: str
+    can_retry: bool  # whether the same once more may succeed: not where something has to be put right first
+
+    def __str__(self) -> str:
+        return f"failed: {self.message}"
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """As it was asked to, with its state saved."""
+
+    def __str__(self) -> str:
+        return "stopped"
+
+
+@dataclass(frozen=True)
+class InUse:
+    """Another process trains the run."""
+
+    def __str__(self) -> str:
+        return "in training by another process"
+
+
+Ending = Finished | Diverged | Failed | Stopped | InUse
+Event = Began | TrainingEvent | Ending
+
+
+@dataclass(frozen=True)
+class RunEvent:
+    """An event, and the run that it is of."""
+
+    run: Run
+    event: Event
+
+
+def ignore(event: TrainingEvent) -> None:
+    """A report that nobody reads."""

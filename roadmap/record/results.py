@@ -1,0 +1,213 @@
+"""What training leaves as numbers: the metrics of each epoch, the result of a run, and where it diverged.
+
+The lines of metrics.jsonl and result.json are flat: beside the fields below they hold the value of each metric by its
+key. Fields that an older version did not write are None, and so is a number that was not finite.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from roadmap.serialization import MAX_NUMBER, from_data, to_data
+
+if TYPE_CHECKING:
+    from roadmap.record.metrics import Metric
+
+# Of one metric: a number, or a list of one number a class. None: not finite, or of a class without images.
+Value = float | tuple[float | None, ...] | None
+
+RESULT_FORMAT = 1
+
+
+def scalar(value: Value) -> float | None:
+    """The number that tables show: of a list its mean, over the classes that have one."""
+    if not isinstance(value, tuple):
+        return value
+    known = [number for number in value if number is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """A loss, or a weight, that was no finite number."""
+
+    epoch: int  # from 1
+    step: int  # within the epoch, from 1
+    learning_rate: float
+    loss: str  # nan, inf or -inf; a number where the weights it left were not finite
+    module: str  # the first whose output, or whose weights, were not finite
+    retried_from: tuple[int, int] | None = None  # the epoch and step, from 0, that training went on from
+
+    def __str__(self) -> str:
+        where = f"epoch {self.epoch}, step {self.step}, at a learning rate of {self.learning_rate:g}"
+        return f"the loss is {self.loss} in {where}; the first that was not finite is {self.module}"
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """A line of metrics.jsonl."""
+
+    epoch: int  # from 1
+    train_loss: float | None  # the mean over the epoch's steps, with the recipe's augmentation and smoothing
+    values: Mapping[str, Value]  # of the metrics on held-out images, by key; a list's mean before the last epoch
+    seconds: float | None = None  # of training and evaluation
+    skipped_images: int | None = None  # that could not be read
+    learning_rate: float | None = None  # of the last step
+    images_per_second: float | None = None  # in training; None where all of it had been trained before a restart
+    peak_memory_bytes: int | None = None  # of the device, or of the process on a CPU
+
+    @staticmethod
+    def of_row(row: Mapping[str, Any]) -> EpochMetrics:
+        """From a line of metrics.jsonl. Raises ValueError with the key of what is no such value."""
+        epoch = _count(row, "epoch")
+        if epoch is None:
+            raise ValueError("epoch is missing")
+        return EpochMetrics(
+            epoch,
+            _number(row, "train_loss"),
+            values_of(row),
+            _number(row, "seconds"),
+            _count(row, "skipped_images"),
+            _number(row, "learning_rate"),
+            _number(row, "images_per_second"),
+            _count(row, "peak_memory_bytes"),
+        )
+
+    def to_row(self) -> dict[str, Any]:
+        """As a line of metrics.jsonl."""
+        return _to_row(self)
+
+    def value(self, metric: Metric) -> float | None:
+        return scalar(self.values.get(metric.key))
+
+    def number(self, key: str) -> float | None:
+        """What a line of metrics.jsonl has by that key: of a metric, or the loss in training."""
+        return self.train_loss if key == "train_loss" else scalar(self.values.get(key))
+
+    def numbers(self) -> dict[str, float]:
+        """All that is known but the epoch, by the keys of metrics.jsonl."""
+        row = self.to_row() | {key: scalar(value) for key, value in self.values.items()}
+        return {key: number for key, number in row.items() if key != "epoch" and number is not None}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to, and what it took: result.json."""
+
+    identity: str
+    values: Mapping[str, Value]  # of the last epoch, by key; never the best, which would choose on the test set
+    seconds: float  # of training and evaluation
+    train_loss: float | None = None  # of the last epoch
+    images_per_second: float | None = None  # in training, the median of the epochs
+    peak_memory_bytes: int | None = None
+    parameters: int | None = None
+    macs: int | None = None  # multiply-adds of one image
+    epochs: int | None = None
+    skipped_images: int | None = None  # over all epochs
+    divergences: tuple[Divergence, ...] = ()  # that training was retried after
+    restarts: int | None = None
+    lost_steps: int | None = None  # trained twice, since they had not been saved
+    finished: str | None = None  # ISO 8601, UTC
+
+    @staticmethod
+    def of_epochs(identity: str, epochs: Sequence[EpochMetrics]) -> RunResult:
+        """What its epochs say of a run that has finished them."""
+        import statistics  # here, as what answers at once does without
+
+        rates = [each.images_per_second for each in epochs if each.images_per_second]
+        return RunResult(
+            identity,
+            epochs[-1].values,
+            sum(each.seconds or 0.0 for each in epochs),
+            train_loss=epochs[-1].train_loss,
+            images_per_second=statistics.median(rates) if rates else None,
+            peak_memory_bytes=max((each.peak_memory_bytes or 0 for each in epochs), default=0) or None,
+        )
+
+    @staticmethod
+    def of_row(row: Mapping[str, Any]) -> RunResult:
+        """From the content of result.json. Raises ValueError with the key of what is missing or no such value."""
+        identity, seconds, finished = row.get("identity"), _number(row, "seconds"), row.get("finished")
+        if not isinstance(identity, str):
+            raise ValueError(f"identity is {identity!r}, not a text")
+        if seconds is None:
+            raise ValueError(f"seconds is {row.get('seconds')!r}, not a number")
+        if not isinstance(finished, str | None):
+            raise ValueError(f"finished is {finished!r}, not a text")
+        return RunResult(
+            identity,
+            values_of(row),
+            seconds,
+            train_loss=_number(row, "train_loss"),
+            images_per_second=_number(row, "images_per_second"),
+            divergences=from_data(tuple[Divergence, ...], row.get("divergences") or (), "divergences"),
+            finished=finished,
+            **{key: _count(row, key) for key in _COUNTS},
+        )
+
+    def to_row(self) -> dict[str, Any]:
+        """As the content of result.json."""
+        return {"format": RESULT_FORMAT} | _to_row(self)
+
+    def value(self, metric: Metric) -> float | None:
+        return scalar(self.values.get(metric.key))
+
+    def completed(self, epochs: Sequence[EpochMetrics]) -> RunResult:
+        """With what an older version left out of the result, from the run's epochs."""
+        if not epochs:
+            return self
+        known = RunResult.of_epochs(self.identity, epochs)
+        return replace(
+            self,
+            values={**known.values, **self.values},
+            train_loss=known.train_loss if self.train_loss is None else self.train_loss,
+            images_per_second=known.images_per_second if self.images_per_second is None else self.images_per_second,
+            peak_memory_bytes=known.peak_memory_bytes if self.peak_memory_bytes is None else self.peak_memory_bytes,
+        )
+
+
+_COUNTS = ("peak_memory_bytes", "parameters", "macs", "epochs", "skipped_images", "restarts", "lost_steps")
+# The keys of both files that are no metric's.
+FIELDS = frozenset({"format", *(each.name for kind in (EpochMetrics, RunResult) for each in dataclasses.fields(kind))})
+
+
+def values_of(row: Mapping[str, Any]) -> dict[str, Value]:
+    """The values of metrics by key, those of plug-ins that are not loaded too. What is no such value is left out."""
+    values = {}
+    for key, item in row.items():
+        if key not in FIELDS:
+            numbers = item if isinstance(item, list) else [item]
+            if all(_is_number(number) for number in numbers):
+                known = tuple(number if number is not None and math.isfinite(number) else None for number in numbers)
+                values[key] = known if isinstance(item, list) else known[0]
+    return values
+
+
+def _is_number(item: Any) -> bool:
+    """Whether it is a number or none; what is not finite counts as none."""
+    return item is None or (type(item) in (int, float) and (not math.isfinite(item) or abs(item) < MAX_NUMBER))
+
+
+def _number(row: Mapping[str, Any], key: str) -> float | None:
+    item = row.get(key)
+    if not _is_number(item):
+        raise ValueError(f"{key} is {item!r}, not a number")
+    return item if item is not None and math.isfinite(item) else None
+
+
+def _count(row: Mapping[str, Any], key: str) -> int | None:
+    item = _number(row, key)
+    if item is not None and not isinstance(item, int):
+        raise ValueError(f"{key} is {item!r}, not a whole number")
+    return item
+
+
+def _to_row(value: EpochMetrics | RunResult) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for name in (each.name for each in dataclasses.fields(value)):
+        row |= to_data(value.values) if name == "values" else {name: to_data(getattr(value, name))}
+    return row
