@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from roadmap.data.dataset import Dataset
+from roadmap.network.cost import Cost, cost
 from roadmap.plugins import load_file
 from roadmap.recipe import OPTIMIZERS, Experiment
-from roadmap.record.metrics import Metric, find_metric
 from roadmap.record.run import Run, own_code
 from roadmap.serialization import changed, from_data, parse_value, suggest, to_data
 from roadmap.study.ablations import specs_of
@@ -30,6 +30,8 @@ from roadmap.study.selection import find_rung, select
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+    from roadmap.record.metrics import Metric
 
 
 class StudyKeywords(TypedDict, total=False):
@@ -83,6 +85,8 @@ class StudyOptions:
     def metric(self, name: str) -> Metric:
         """As --metric names it, also of these plugins. Raises ValueError for an unknown one."""
         self.study()
+        from roadmap.record.metrics import find_metric  # here, as what answers at once does without
+
         return find_metric(name)
 
     def out(self, out: Path | str | None) -> Path:
@@ -204,6 +208,10 @@ class Selection:
         experiment = with_settings(Experiment, rung.experiment, self.settings)
         OPTIMIZERS.find(experiment.recipe.optimizer)  # here, since a manifest is read without the plug-in too
         return replace(rung, experiment=experiment)
+
+    def cost(self, rung: Rung) -> Cost:
+        """Of one image at the recipe's size, for the classes of the selected data."""
+        return cost(rung.experiment.design, rung.experiment.recipe.image_size, self.dataset.classes)
 
     def run(self, rung: Rung, seed: int = 0) -> Run:
         context, dataset = self.context, self.dataset

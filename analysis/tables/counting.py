@@ -16,7 +16,6 @@ from analysis.published import (
 )
 from roadmap.network.cost import Cost, cost
 from roadmap.options import Selection
-from roadmap.record.estimates import rung_cost
 from roadmap.serialization import to_data
 from roadmap.study.references import REFERENCE, as_published
 from roadmap.study.rungs import Rung
@@ -89,7 +88,7 @@ def count_rungs(selection: Selection) -> list[CountedRung]:
     return [
         CountedRung(
             rung,
-            rung_cost(selection, rung),
+            selection.cost(rung),
             published.get(rung.name),
             tuple(counted_beside([rung])) if as_published(selection.study, selection.regime, rung.name) else (),
         )

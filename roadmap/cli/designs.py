@@ -6,15 +6,17 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.options import add_study_options, choose, number
 from roadmap.recipe import changes
-from roadmap.record.estimates import Estimate, estimate, rung_cost
 from roadmap.serialization import Range, to_data
 from roadmap.study.rungs import Rung
 from roadmap.study.schema import SEEDS, THROUGHPUT
 from roadmap.text import count, duration, outline, table
+
+if TYPE_CHECKING:
+    from roadmap.record.estimates import Estimate
 
 
 def add_verbs(verbs: Any) -> None:
@@ -90,7 +92,7 @@ def show_rung(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(to_data(rung.experiment), indent=2))
         return 0
-    counted = rung_cost(selection, rung)
+    counted = selection.cost(rung)
     print(f"{rung.name}: {rung.title}" + (f" ({rung.group})" if rung.group else ""))
     print(f"{selection.regime}, {count(counted.parameters)} parameters, {count(counted.macs)} MACs\n")
     print(draw_network(rung.experiment.design) + "\n")
@@ -133,6 +135,8 @@ def _draw(path: Path, *rungs: Rung) -> None:
 
 
 def show_cost(options: argparse.Namespace) -> int:
+    from roadmap.record.estimates import estimate
+
     selection = choose(options)
     out = options.out or Path(selection.study.defaults.out)
     numbers = {name: getattr(options, name) for name in ("seeds", "gpus", "device", "throughput")}

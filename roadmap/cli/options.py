@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TextIO, TypeVar, cast
 
 from roadmap.options import Selection, StudyKeywords, StudyOptions
-from roadmap.record.metrics import TOP1, metric_names
 from roadmap.serialization import Range
 
 Number = TypeVar("Number", int, float)
@@ -21,6 +20,8 @@ FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Those of verbs that show finished runs: which, and the metric that they are compared by."""
+    from roadmap.record.metrics import TOP1, metric_names  # here, as what answers at once does without
+
     parser.add_argument("--metric", default=TOP1.name, help=metric_names())
     add_study_options(parser, ablation=True)
     parser.add_argument("--out", type=Path, help="folder of the runs")

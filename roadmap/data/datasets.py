@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from roadmap.data.dataset import Dataset
-from roadmap.data.packed_format import is_packed
-from roadmap.data.robustness import imagenet_classes
 from roadmap.plugins import Registry, code_of
 
 Kind = Literal["memory", "folder", "packed"]
@@ -35,7 +33,15 @@ class NamedDataset:
 DATASETS: Registry[NamedDataset] = Registry("data set", hint=", or an image folder's path (--plugin loads your own)")
 for _name in ("digits", "fashion-mnist", "cifar10", "cifar100"):
     DATASETS.add(_name, NamedDataset(_name, "memory"))
-DATASETS.add("imagenet", NamedDataset("imagenet", "folder", class_names=imagenet_classes))
+
+
+def _imagenet_classes() -> tuple[str, ...]:
+    from roadmap.data.robustness import imagenet_classes  # here, as what answers at once does without
+
+    return imagenet_classes()
+
+
+DATASETS.add("imagenet", NamedDataset("imagenet", "folder", class_names=_imagenet_classes))
 
 
 def dataset(
@@ -77,6 +83,8 @@ def kind_of(name: str, description: Dataset) -> Kind:
 
 def kind_of_folder(folder: Path) -> Kind:
     """Whether its images are packed."""
+    from roadmap.data.packed_format import is_packed  # here, as what answers at once does without
+
     return "packed" if is_packed(folder) else "folder"
 
 

@@ -93,14 +93,9 @@ def estimate(
     for rung in {rung.name: rung for rung in selection.rungs()}.values():
         new = rung.experiment not in counted
         hours = speed.device_hours(rung.experiment, selection.dataset) * seeds if new else 0.0
-        estimates.append(RungEstimate(rung, rung_cost(selection, rung), hours, repeated=not new))
+        estimates.append(RungEstimate(rung, selection.cost(rung), hours, repeated=not new))
         counted.add(rung.experiment)
     return Estimate(tuple(estimates), seeds, gpus, speed.source)
-
-
-def rung_cost(selection: Selection, rung: Rung) -> Cost:
-    """Of one image at the recipe's size, for the classes of the selected data."""
-    return cost(rung.experiment.design, rung.experiment.recipe.image_size, selection.dataset.classes)
 
 
 def speed_for(selection: Selection, out: Path, device: str | None = None, throughput: float | None = None) -> Speed:
