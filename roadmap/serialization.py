@@ -92,13 +92,22 @@ def check(value: Any, allowed: Range | Text, name: str) -> None:
 def check_fields(value: Any) -> None:
     """Raises InvalidField for the first field of a dataclass whose value its annotation does not allow."""
     kind: Any = type(value)
-    for name, allowed in _checked_fields(kind):
-        check(getattr(value, name), allowed, name)
+    for name, allowed, takes_text in _checked_fields(kind):
+        item = getattr(value, name)
+        if isinstance(item, str) and not takes_text:  # a step may have put it there
+            raise InvalidField(f"{name} must be {allowed} (got {item!r})")
+        check(item, allowed, name)
 
 
 @cache
-def _checked_fields(kind: Any) -> list[tuple[str, Range | Text]]:
-    return [(name, allowed) for name, hint in field_types(kind).items() if (allowed := allowed_by(hint))]
+def _checked_fields(kind: Any) -> list[tuple[str, Range | Text, bool]]:
+    """With what each allows, and whether a text may be among it, such as "auto" beside numbers."""
+    annotated = [(name, hint, allowed) for name, hint in field_types(kind).items() if (allowed := allowed_by(hint))]
+    return [(name, allowed, _takes_text(hint.__origin__)) for name, hint, allowed in annotated]
+
+
+def _takes_text(kind: Any) -> bool:
+    return kind is str or typing.get_origin(kind) is Literal or any(map(_takes_text, typing.get_args(kind)))
 
 
 def allowed_by(kind: Any) -> Range | Text | None:

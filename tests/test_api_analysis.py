@@ -165,7 +165,7 @@ def test_power_is_by_the_runs_or_as_given(runs):
     assert seen.one_step == 64 < seen.all_steps and seen.device_hours > 0
     assert (unseen.one_step, unseen.all_steps, unseen.device_hours) == (None, None, None)
     assert [needed.difference for needed in roadmap.power(runs, noise=1).needed] == [0.1, 0.2, 0.5, 1.0]
-    with pytest.raises(ValueError, match=r"--difference must be a number other than 0 \(got 0\)"):
+    with pytest.raises(ValueError, match=r"difference must be other than 0 \(got 0.0\)"):
         roadmap.power(runs, noise=1, differences=[0.0])
 
 

@@ -51,7 +51,7 @@ def test_an_estimate_is_that_of_the_cost_verb(capsys):
     assert estimate.device_hours == record["total_device_hours"] and estimate.source == record["device"]
     assert {row.rung.name: row.device_hours for row in estimate.rungs} == record["device_hours"]
     assert estimate.seconds(8.0) == 2 * 3600
-    with pytest.raises(ValueError, match=r"--gpus must be 1 or more \(got 0\)"):
+    with pytest.raises(ValueError, match=r"gpus must be at least 1 \(got 0\)"):
         roadmap.estimate(gpus=0)
 
 
@@ -78,7 +78,7 @@ def test_bench_returns_a_row_for_each_rung_and_keeps_the_rounds(tmp_path):
     assert [each.rung for each in read_rounds(tmp_path / "runs")] == ["recipe", "layer-scale"]
     with pytest.raises(ValueError, match="does not apply to bench networks"):
         roadmap.bench(settings=["execution.workers=4"])
-    with pytest.raises(ValueError, match=r"--rounds must be 1 or more \(got 0\)"):
+    with pytest.raises(ValueError, match=r"rounds must be at least 1 \(got 0\)"):
         roadmap.bench(rounds=0)
 
 
@@ -119,7 +119,7 @@ def test_a_folder_is_packed_and_its_damage_found(tmp_path):
         file.truncate(shard.stat().st_size - 1)
     (damage, *_) = roadmap.check_packed(tmp_path / "packed")
     assert shard.name in damage
-    with pytest.raises(ValueError, match="--quality requires --resize"):
+    with pytest.raises(ValueError, match="quality requires resize"):
         roadmap.pack(source, tmp_path / "other", quality=80)
     with pytest.raises(ValueError, match="is no packed data set"):
         roadmap.check_packed(source)

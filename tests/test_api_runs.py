@@ -71,11 +71,11 @@ def test_a_plan_lists_runs_and_writes_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"seeds": 0}, r"--seeds must be between 1 and 10000 \(got 0\)"),
+        ({"seeds": 0}, r"seeds must be between 1 and 10000 \(got 0\)"),
         ({"steps": "nonsense"}, "unknown rung 'nonsense'"),
         ({"settings": {"recipe.epochs": "many"}}, "'many' is not a whole number"),
         ({"pack": 2}, "--pack requires --on slurm"),
-        ({"on": "slurm", "max_running": 0}, r"--max-running must be at least 1 \(got 0\)"),
+        ({"on": "slurm", "max_running": 0}, r"max_running must be at least 1 \(got 0\)"),
     ],
 )
 def test_bad_input_raises_value_error(tmp_path, given, message):

@@ -91,7 +91,7 @@ def test_what_was_measured_before_an_interruption_is_kept(here, number, status):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--cuda-graphs"], "--cuda-graphs needs a CUDA device, and there is none here"),
+        (["--cuda-graphs"], "--cuda-graphs requires a CUDA device, and there is none here"),
         (["--rounds", "0"], "--rounds must be at least 1 (got 0)"),
         (["--batch", "0"], "--batch must be at least 1 (got 0)"),
         (["--warm-up", "-1"], "--warm-up must be at least 0 (got -1)"),

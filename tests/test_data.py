@@ -233,7 +233,7 @@ def test_a_batch_larger_than_the_data_is_refused(make_run):
 
 
 def test_an_odd_batch_can_not_be_mixed(make_run):
-    with pytest.raises(ValueError, match="even number"):
+    with pytest.raises(ValueError, match="must be even"):
         make_run("recipe", batch_size=63)
 
 

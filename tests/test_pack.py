@@ -130,7 +130,7 @@ def test_images_encoded_anew_are_another_data_set_no_larger_than_asked(tmp_path,
     for split in ("train", "val"):
         Image.new("RGB", (40, 30)).save(source / split / "ant" / "tiny.png")
     assert pack(source, folder, "--resize", "100", "--quality", "60") == 0
-    assert "8 encoded anew" in capsys.readouterr().out
+    assert "8 encoded again" in capsys.readouterr().out
     assert describe_folder(folder).content != describe_folder(source).content
     for files, its in both(source, folder):
         for i in range(len(its)):
@@ -209,7 +209,7 @@ def test_a_packing_that_was_stopped_goes_on_with_the_files_that_are_finished(
 
     monkeypatch.setattr(packed_writer, "append_json_line", interrupt)
     assert pack(photographs, folder, "--shard-megabytes", "1", "--jobs", "1") == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
     assert main(["run", "--data", str(folder), "--dry-run"]) == 2
     assert "its packing was not finished" in one_sentence(capsys)
     monkeypatch.undo()

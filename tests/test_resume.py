@@ -388,7 +388,7 @@ def test_killed_between_two_savings_a_run_goes_on_from_the_last_and_counts_the_l
     clock.saves.clear()
 
     def killed(row):
-        if row["epoch"] == 5:
+        if row.epoch == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

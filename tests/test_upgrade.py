@@ -90,7 +90,7 @@ def test_a_run_of_format_2_is_resumed(study):
     assert len(after) == 2 and after[:1] == before
     assert [session.epoch for session in read_sessions(folder)] == [0, 1]  # from its checkpoint
     result = read_result(folder, read_run(read_json(folder / "manifest.json") or {}, folder))
-    assert result is not None and result["epochs"] == 2
+    assert result is not None and result.epochs == 2
 
 
 def test_a_field_without_a_mark_would_change_the_identities():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.options import add_run_options, choose, study_keywords, study_options, warnings_as_lines
+from roadmap.cli.options import add_run_options, choose, number, study_keywords, study_options, warnings_as_lines
+from roadmap.serialization import Range
 from roadmap.text import many, table
 
 if TYPE_CHECKING:
@@ -17,14 +18,14 @@ def add_verbs(verbs: Any) -> None:
     parser = verbs.add_parser("power", help="how many seeds it takes to see a difference")
     parser.add_argument(
         "--difference",
-        type=float,
+        type=number(Range(other_than=0), float),
         action="append",
         metavar="POINTS",
         help="to be seen, in points of the metric; may be repeated (default: 0.1, 0.2, 0.5, 1)",
     )
     parser.add_argument(
         "--noise",
-        type=float,
+        type=number(Range(0), float),
         metavar="POINTS",
         help="standard deviation of a run (default: as the runs have it; before there are any, as the paper prints it)",
     )

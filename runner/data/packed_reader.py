@@ -116,7 +116,7 @@ class Shard:
 
     def image(self, row: int) -> memoryview:
         mapped, start, size = _mapped(self), self.starts.item(row), self.sizes.item(row)
-        # The disk brings the image whole, not page by page, which takes eight times as long (benchmarks/README.md).
+        # The disk brings the image whole, not page by page, which takes eight times as long (benchmarks/NOTEBOOK.md).
         lead = start % mmap.PAGESIZE
         mapped.madvise(mmap.MADV_WILLNEED, start - lead, size + lead)
         return memoryview(mapped)[start : start + size]
@@ -130,7 +130,7 @@ class Shard:
 def _mapped(shard: Shard) -> mmap.mmap:
     with shard.path.open("rb") as file:
         found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    # Else the system reads around each page that is missed: ten times what is wanted (benchmarks/README.md).
+    # Else the system reads around each page that is missed: ten times what is wanted (benchmarks/NOTEBOOK.md).
     found.madvise(mmap.MADV_RANDOM)
     return found
 

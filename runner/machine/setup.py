@@ -85,7 +85,7 @@ def choose_setup(
 def _keep_freed_memory() -> None:
     """Has glibc's allocator keep what is freed for the next step, which otherwise takes every large tensor anew.
 
-    The kernel clears memory as it gives it. What that takes, and what is kept: benchmarks/README.md, on networks.
+    The kernel clears memory as it gives it. What that takes, and what is kept: benchmarks/NOTEBOOK.md, on networks.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's; other systems have other allocators
     if mallopt is not None:
