@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import timm
@@ -21,9 +20,10 @@ from roadmap.network.modules import DepthwiseConvolution
 from roadmap.network.weights import _torchvision_convnext_name, load_renamed, peer_design
 from roadmap.study.convnext import convnext
 from roadmap.study.load import load_study
+from tests.helpers import ROOT
 from tests.helpers.designs import compositions, counted_by_torch
 
-GOLDENS = Path(__file__).parent / "goldens"
+GOLDENS = ROOT / "tests" / "goldens"
 
 
 @pytest.mark.parametrize("fidelity", ["paper", "authors", "released"])

@@ -49,7 +49,7 @@ def test_an_operation_is_pillows_within_two_levels(photograph, name, magnitude, 
     to_arguments = auto_augment.LEVEL_TO_ARG[name]
     arguments = to_arguments(magnitude, {}) if to_arguments else ()
     if name.startswith("Posterize") and arguments[0] < 1:
-        return  # Pillow refuses; tests/test_augment.py has that it is black
+        return  # Pillow refuses; tests/runner/data/test_augment.py has that it is black
     found = difference(photograph.resize((224, 224)), name, arguments)
     assert np.abs(found).mean() < (1.5 if name in GEOMETRIC else 0.5)
     if name not in GEOMETRIC:

@@ -1,6 +1,7 @@
-"""Every kind of figure as a picture, against tests/baseline/, and its data as data.
+"""Every kind of figure as a picture, against tests/analysis/figures/baseline/, and its data as data.
 
-After a change that is meant: `pytest tests/test_figure_kinds.py --mpl-generate-path=tests/baseline`, and look.
+After a change that is meant, look at what this writes:
+`pytest tests/analysis/figures/test_figure_kinds.py --mpl-generate-path=tests/analysis/figures/baseline`
 """
 
 from __future__ import annotations
@@ -248,7 +249,7 @@ def test_one_changed_bar_is_another_picture(published, tmp_path, change):
     bars[13] = replace(bars[13], **changes[change])
     changed = draw_roadmap([replace(series, bars=tuple(bars)), published[1]])
     bare(changed).savefig(tmp_path / "changed.png", dpi=DPI)
-    baseline = ROOT / "tests/baseline/test_picture_published_in_two_columns.png"
+    baseline = ROOT / "tests/analysis/figures/baseline/test_picture_published_in_two_columns.png"
     found = compare_images(str(baseline), str(tmp_path / "changed.png"), TOLERANCE)
     assert (found is None) == (change == "macs"), found  # four small digits, which the tests of data hold
 

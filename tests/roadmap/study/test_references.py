@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -29,7 +28,7 @@ from tests.helpers import ROOT
 from tests.helpers.command import run_here
 
 # Parameters and multiply-adds of 224 pixels and 1,000 classes, at which the libraries state the same.
-GOLDEN = Path(__file__).parent / "goldens" / "references.json"
+GOLDEN = ROOT / "tests" / "goldens" / "references.json"
 
 
 def all_of(regime):

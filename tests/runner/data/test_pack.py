@@ -29,7 +29,6 @@ from tests.helpers.command import start_apart
 from tests.helpers.images import make_folder
 from tests.helpers.waiting import until
 
-ROOT = Path(__file__).parent.parent
 NOISE = np.random.default_rng(0)
 
 
