@@ -54,7 +54,7 @@ class Interaction:
 class Attribution:
     steps: tuple[str, ...]  # in the study's order
     titles: dict[str, str]
-    worths: tuple[StepEffect, ...]
+    effects: tuple[StepEffect, ...]
     interactions: tuple[Interaction, ...]  # none where there are too few runs to tell pairs apart
     total: float  # what all steps together changed
     missing: int = 0  # rungs of the random orders that have no finished run
@@ -138,12 +138,12 @@ def attribute(steps: Mapping[str, str], ablations: Ablations, metric: Metric = T
     known = [
         StepEvidence(step, path.get(step), alone.get(step), left_out.get(step), orders.get(step, [])) for step in steps
     ]
-    worths = [_worth(steps[each.step], each, len(steps), pooled) for each in known]
+    effects = [_effect(steps[each.step], each, len(steps), pooled) for each in known]
     missing = [result for result in ablations.orders if result.sample(metric) is None]
     return Attribution(
         tuple(steps),
         dict(steps),
-        tuple(worth for worth in worths if worth is not None),
+        tuple(effect for effect in effects if effect is not None),
         _interactions(tuple(steps), ablations, metric),
         total,
         len(missing),
@@ -199,7 +199,7 @@ def _changes_in_orders(results: Sequence[Result], metric: Metric) -> dict[str, l
     return found
 
 
-def _worth(title: str, known: StepEvidence, count: int, pooled: tuple[float, int] | None) -> StepEffect | None:
+def _effect(title: str, known: StepEvidence, count: int, pooled: tuple[float, int] | None) -> StepEffect | None:
     """None of a step of which nothing is known beyond the path."""
     between = [taken for taken in known.orders if 1 < taken.place < count]
     ends = [each for each in (known.alone, known.left_out) if each]

@@ -42,7 +42,7 @@ def table_against(study: Study, result: Result, against: str | None) -> str:
     return regime
 
 
-def published_beside(study: Study, own: Series, regime: str) -> Series:
+def published_series_for(study: Study, own: Series, regime: str) -> Series:
     """The paper's bars of the rungs that a study has, and the reference.
 
     Raises ValueError for a metric that the paper's tables lack, or where they have none of the rungs.

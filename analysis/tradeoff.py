@@ -23,7 +23,7 @@ TITLES = {
     "memory": "peak memory (MiB)",
 }
 MEASURED = {"throughput": "images_per_second", "memory": "peak_memory_bytes"}  # columns of the collection
-BENCHED: dict[str, Quantity] = {"throughput": "inference_images_per_second", "memory": "training_peak_bytes"}
+BENCHMARKED: dict[str, Quantity] = {"throughput": "inference_images_per_second", "memory": "training_peak_bytes"}
 SPELLED = {"convnext": "ConvNeXt", "swin": "Swin", "deit": "DeiT", "regnety": "RegNetY"}
 SPELLED |= {"efficientnet": "EfficientNet", "efficientnetv2": "EfficientNetV2"}
 
@@ -65,24 +65,26 @@ def tradeoff_of_runs(
     titled: Sequence[tuple[str, Sequence[Result]]],
     x: str,
     metric: Metric = TOP1,
-    benched: Measured | None = None,
+    benchmarked: Measured | None = None,
 ) -> Tradeoff:
     """A path for each title and results; of the finished rungs.
 
-    Throughput and memory are those of `benched`, where it is given, else as the runs had them. Raises ValueError
+    Throughput and memory are those of `benchmarked`, where it is given, else as the runs had them. Raises ValueError
     where no run has finished, or none has the measurement.
     """
-    paths = [Line(title, tuple(_points(_rungs(results), x, metric, benched))) for title, results in titled]
+    paths = [Line(title, tuple(_points(_rungs(results), x, metric, benchmarked))) for title, results in titled]
     others = [[result for result in results if result.rung.group == REFERENCE] for _, results in titled]
     if not any(result.values(metric) for _, results in titled for result in results):
         raise ValueError(f"no finished run has a {metric.title}: there is no point to draw")
     if not any(path.points for path in paths):
         raise ValueError(f"no finished run has measured its {TITLES[x].partition(' (')[0]}: --x macs needs none")
     where = " in training, as measured" if x == "throughput" else ", as measured" if x == "memory" else ""
-    if benched:
-        where = f"{' in inference' if x == 'throughput' else ' of training'} on {benched.conditions}"
+    if benchmarked:
+        where = f"{' in inference' if x == 'throughput' else ' of training'} on {benchmarked.conditions}"
     shown = tuple(path for path in paths if path.points)
-    kin = tuple(line for results in others for line in _kin(study, _points(results, x, metric, benched)))
+    kin = tuple(
+        line for results in others for line in _reference_lines(study, _points(results, x, metric, benchmarked))
+    )
     return Tradeoff(x, TITLES[x] + where, metric, study.groups, shown, kin)
 
 
@@ -91,7 +93,7 @@ def _rungs(results: Sequence[Result]) -> list[Result]:
     return [result for result in results if result.rung.group != REFERENCE]
 
 
-def _kin(study: Study, points: Sequence[Point]) -> tuple[Line, ...]:
+def _reference_lines(study: Study, points: Sequence[Point]) -> tuple[Line, ...]:
     """The study's references of one family together, each other alone."""
     families: dict[str, list[Point]] = {}
     for point in points:
@@ -106,10 +108,10 @@ def family_of(name: str) -> str:
     return whole.rpartition("-")[0] or whole
 
 
-def _points(results: Sequence[Result], x: str, metric: Metric, benched: Measured | None) -> list[Point]:
+def _points(results: Sequence[Result], x: str, metric: Metric, benchmarked: Measured | None) -> list[Point]:
     found = []
     for result in results:
-        sample, at = result.sample(metric), _x_of(result, x, benched)
+        sample, at = result.sample(metric), _x_of(result, x, benchmarked)
         if sample and at is not None:
             rung, counted = result.rung, result.cost
             size = counted.parameters if x == "macs" else counted.macs
@@ -118,9 +120,9 @@ def _points(results: Sequence[Result], x: str, metric: Metric, benched: Measured
     return found
 
 
-def _x_of(result: Result, x: str, benched: Measured | None) -> float | None:
+def _x_of(result: Result, x: str, benchmarked: Measured | None) -> float | None:
     if x in MEASURED:
-        measured = benched.values.get(workload_of(result.run)) if benched else result.median(MEASURED[x])
+        measured = benchmarked.values.get(workload_of(result.run)) if benchmarked else result.median(MEASURED[x])
         return measured / 2**20 if measured is not None and x == "memory" else measured
     return float(result.cost.macs if x == "macs" else result.cost.parameters)
 

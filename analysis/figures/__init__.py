@@ -1,6 +1,6 @@
 """The figures: each file draws one kind, from data that the modules beside this folder make."""
 
-from analysis.figures.attribution import draw_interactions, draw_worths
+from analysis.figures.attribution import draw_effects, draw_interactions
 from analysis.figures.counterparts import draw_counterparts
 from analysis.figures.curves import draw_curves
 from analysis.figures.difference import draw_difference
@@ -14,11 +14,11 @@ __all__ = [
     "draw_counterparts",
     "draw_curves",
     "draw_difference",
+    "draw_effects",
     "draw_interactions",
     "draw_roadmap",
     "draw_side_by_side",
     "draw_tradeoff",
-    "draw_worths",
     "prepare_files",
     "save_figure",
 ]

@@ -32,27 +32,27 @@ NOISE = 0.35  # how strongly the colours of pairs within the noise are drawn
 SMALLEST = 5.0  # points of type; where there is no room for it, the numbers that are noise are left out
 
 
-def draw_worths(found: Attribution, metric: Metric, title: str = "", columns: int = 2) -> Figure:
+def draw_effects(found: Attribution, metric: Metric, title: str = "", columns: int = 2) -> Figure:
     """Each step's Shapley value with its interval, and what it changes alone, in the paper's order, and at the end.
 
     A change that is far beyond all others is an arrow at the edge, with its number.
     """
-    layout, worths = LAYOUTS[columns], found.worths
-    left = 0.25 + layout.letter * max(len(worth.title) for worth in worths)
+    layout, effects = LAYOUTS[columns], found.effects
+    left = 0.25 + layout.letter * max(len(effect.title) for effect in effects)
     under = 0.42 + (0.022 * layout.small if title else 0)
-    height = layout.row * (len(worths) + 3) + 0.13 + under
+    height = layout.row * (len(effects) + 3) + 0.13 + under
     with matplotlib.rc_context(layout.style):
         figure = Figure(figsize=(layout.width, height))
         across, down = 0.98 - left / layout.width, (height - 0.08 - under - 2 * layout.row) / height
         place = (left / layout.width, under / height, across, down)
         axes = figure.add_axes(place)
-        low, high = _limits(worths)
-        for y, worth in enumerate(worths):
-            _draw_worth(axes, y, worth, low, high, layout)
+        low, high = _limits(effects)
+        for y, effect in enumerate(effects):
+            _draw_effect(axes, y, effect, low, high, layout)
         axes.axvline(0, color=FAINT, linewidth=0.8, zorder=0)
-        axes.set_yticks(range(len(worths)), [worth.title for worth in worths])
+        axes.set_yticks(range(len(effects)), [effect.title for effect in effects])
         axes.tick_params(axis="y", length=0)
-        axes.set(xlim=(low, high), ylim=(len(worths) - 0.4, -0.6))
+        axes.set(xlim=(low, high), ylim=(len(effects) - 0.4, -0.6))
         axes.spines[["right", "top", "left"]].set_visible(False)
         axes.set_xlabel(f"change of the {metric.title}" + (f"\n{title}" if title else ""), fontsize=layout.small)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=layout.small)
@@ -60,10 +60,10 @@ def draw_worths(found: Attribution, metric: Metric, title: str = "", columns: in
     return figure
 
 
-def _limits(worths: Sequence[StepEffect]) -> tuple[float, float]:
+def _limits(effects: Sequence[StepEffect]) -> tuple[float, float]:
     """Around all that is no outlier: a few changes may be a hundred times the others."""
-    values = [value for worth in worths for value in (worth.shapley, *(worth.interval or ())) if value is not None]
-    values += [value for worth in worths for name, _, _ in MARKS if (value := getattr(worth, name)) is not None]
+    values = [value for effect in effects for value in (effect.shapley, *(effect.interval or ())) if value is not None]
+    values += [value for effect in effects for name, _, _ in MARKS if (value := getattr(effect, name)) is not None]
     low, high = np.quantile(values, [0.25, 0.75])
     fence = FENCE * max(high - low, 1e-9)
     inside = [0.0, *(value for value in values if low - fence <= value <= high + fence)]
@@ -71,18 +71,18 @@ def _limits(worths: Sequence[StepEffect]) -> tuple[float, float]:
     return min(inside) - room, max(inside) + room
 
 
-def _draw_worth(axes: Axes, y: int, worth: StepEffect, low: float, high: float, layout: Layout) -> None:
+def _draw_effect(axes: Axes, y: int, effect: StepEffect, low: float, high: float, layout: Layout) -> None:
     first = y == 0
-    if worth.interval:
-        axes.plot(np.clip(worth.interval, low, high), [y, y], color=COLOURS[1], linewidth=2.2, solid_capstyle="butt")
-        for end, arrow in zip(worth.interval, "<>", strict=True):  # that it goes on beyond the figure
+    if effect.interval:
+        axes.plot(np.clip(effect.interval, low, high), [y, y], color=COLOURS[1], linewidth=2.2, solid_capstyle="butt")
+        for end, arrow in zip(effect.interval, "<>", strict=True):  # that it goes on beyond the figure
             if not low <= end <= high:
                 axes.plot(np.clip(end, low, high), y, arrow, color=COLOURS[1], markersize=layout.small, clip_on=False)
-    if worth.shapley is not None:
-        said = "Shapley value, 95 % interval" if worth.interval else "Shapley value"
-        _mark(axes, y, worth.shapley, (low, high), layout, marker="o", color=COLOURS[1], label=said if first else None)
+    if effect.shapley is not None:
+        said = "Shapley value, 95 % interval" if effect.interval else "Shapley value"
+        _mark(axes, y, effect.shapley, (low, high), layout, marker="o", color=COLOURS[1], label=said if first else None)
     for offset, (name, meaning, marker) in zip((-0.22, 0.0, 0.22), MARKS, strict=True):
-        if (value := getattr(worth, name)) is not None:
+        if (value := getattr(effect, name)) is not None:
             label = meaning if first else None
             _mark(
                 axes, y + offset, value, (low, high), layout, marker=marker, color=COLOURS[3], label=label, face="white"

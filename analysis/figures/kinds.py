@@ -9,9 +9,9 @@ from dataclasses import replace
 from matplotlib.figure import Figure
 
 from analysis.attribution import attribution_of_runs
-from analysis.comparison import compare, published_beside, table_against
+from analysis.comparison import compare, published_series_for, table_against
 from analysis.curves import curves_of_runs
-from analysis.figures.attribution import draw_interactions, draw_worths
+from analysis.figures.attribution import draw_effects, draw_interactions
 from analysis.figures.counterparts import draw_counterparts
 from analysis.figures.curves import draw_curves
 from analysis.figures.difference import draw_difference
@@ -21,7 +21,7 @@ from analysis.options import FigureKind, FigureOptions, RunsWarning
 from analysis.results import Series, published_series, with_throughput
 from analysis.selected_runs import SelectedRuns, only_regime, selected_runs
 from analysis.tables.counterparts import pairs_of
-from analysis.tradeoff import BENCHED, published_tradeoff, tradeoff_of_runs
+from analysis.tradeoff import BENCHMARKED, published_tradeoff, tradeoff_of_runs
 from roadmap.options import Selection
 from roadmap.record.benchmarks import Measured, Quantity, measured, read_rounds, workload_of
 from roadmap.record.run import Run
@@ -43,7 +43,7 @@ def _roadmap(options: FigureOptions) -> Figure:
         return draw_difference(compare(runs.study, runs.results, options.against, metric), options.columns)
     series = [runs.series(metric) for runs in selected]
     if options.compare == "side-by-side":
-        published = [_published_beside(runs, own, options) for runs, own in zip(selected, series, strict=True)]
+        published = [_published_series_for(runs, own, options) for runs, own in zip(selected, series, strict=True)]
         return draw_side_by_side(series, published, options.columns)
     if options.throughput:
         runs_by_rung = [{result.rung.name: result.run for result in runs.results} for runs in selected]
@@ -64,8 +64,8 @@ def _published_regimes(options: FigureOptions) -> Sequence[str]:
     return [options.study.regime] if options.study.regime else options.study.study().published_regimes()
 
 
-def _published_beside(runs: SelectedRuns, own: Series, options: FigureOptions) -> Series:
-    return published_beside(runs.study, own, table_against(runs.study, runs.results[0], options.against))
+def _published_series_for(runs: SelectedRuns, own: Series, options: FigureOptions) -> Series:
+    return published_series_for(runs.study, own, table_against(runs.study, runs.results[0], options.against))
 
 
 def _runs_by_rung(selection: Selection) -> dict[str, Run]:
@@ -94,9 +94,9 @@ def _tradeoff(options: FigureOptions) -> Figure:
         return draw_tradeoff(published_tradeoff(options.study.study(), _published_regimes(options), x), options.columns)
     selected = selected_runs(options)
     benchmarked = None
-    if x in BENCHED:
+    if x in BENCHMARKED:
         workloads = {workload_of(result.run) for runs in selected for result in runs.results if result.seeds}
-        benchmarked = _benchmarked(BENCHED[x], workloads, options)
+        benchmarked = _benchmarked(BENCHMARKED[x], workloads, options)
         if benchmarked and len(benchmarked.values) < len(workloads):
             counts = f"{len(benchmarked.values)} of these {len(workloads)} networks"
             message = f"`roadmap bench` has measured {counts}; the figure shows what was measured in training"
@@ -115,7 +115,7 @@ def _curves(options: FigureOptions) -> Figure:
 
 
 def _attribution(options: FigureOptions) -> Figure:
-    draw_kind = draw_interactions if options.kind == "interactions" else draw_worths
+    draw_kind = draw_interactions if options.kind == "interactions" else draw_effects
     title = Selection.of(options.study).title
     return draw_kind(attribution_of_runs(options), options.find_metric(), title, options.columns)
 

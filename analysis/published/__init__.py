@@ -112,7 +112,7 @@ class Robustness:
     image_size: int
     pretraining: str  # on what else than ImageNet-1K
     # Percent: clean and by the names of roadmap/data/robustness.py, top-1; imagenet-c mCE.
-    worth: dict[str, float | None]
+    scores: dict[str, float | None]
 
 
 def published_robustness() -> list[Robustness]:

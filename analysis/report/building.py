@@ -99,4 +99,4 @@ def _attribution(runs: SelectedRuns, table: pd.DataFrame, metric: Metric) -> Att
         attribution = attribution_of(runs.selection, table, metric)
     except ValueError:
         return None
-    return attribution if attribution.worths else None
+    return attribution if attribution.effects else None

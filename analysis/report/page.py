@@ -325,31 +325,31 @@ def _unfinished(parts: Sequence[Part], table: pd.DataFrame) -> Grid:
 def _attribution(part: Part, metric: Metric) -> dict[str, Any]:
     found, digits = part.attribution, metric.decimals + 1
     assert found is not None
-    largest = max((abs(worth.shapley or 0) for worth in found.worths), default=0) or 1.0
+    largest = max((abs(effect.shapley or 0) for effect in found.effects), default=0) or 1.0
     columns = ("step", "Shapley value", "95 % interval", "orders", "in the paper's order", "alone", "taken out")
-    lines = tuple(Line(_worth(i, worth, largest, metric)) for i, worth in enumerate(found.worths))
+    lines = tuple(Line(_effect(i, effect, largest, metric)) for i, effect in enumerate(found.effects))
     caption = f"What each step is worth, in {metric.title}"
     return {
         "total": f"{found.total:+.{digits}f}",
         "missing": found.missing,
         "diverged": found.diverged,
-        "worths": Grid(f"{part.regime}-worths", caption, columns, lines),
-        "has_intervals": any(worth.interval for worth in found.worths),
+        "effects": Grid(f"{part.regime}-effects", caption, columns, lines),
+        "has_intervals": any(effect.interval for effect in found.effects),
         "pairs": _pairs_of(found, metric) if found.interactions else None,
     }
 
 
-def _worth(i: int, worth: StepEffect, largest: float, metric: Metric) -> tuple[Cell, ...]:
-    value, digits = worth.shapley or 0.0, metric.decimals + 1
+def _effect(i: int, effect: StepEffect, largest: float, metric: Metric) -> tuple[Cell, ...]:
+    value, digits = effect.shapley or 0.0, metric.decimals + 1
     half = 50 * abs(value) / largest
     bar = (50 - half if value < 0 else 50.0, half, (value < 0) == metric.higher_is_better)
-    low, _ = worth.interval or (None, None)
-    others = [Cell(_words(each, f"+.{digits}f"), each) for each in (worth.on_path, worth.alone, worth.left_out)]
+    low, _ = effect.interval or (None, None)
+    others = [Cell(_words(each, f"+.{digits}f"), each) for each in (effect.on_path, effect.alone, effect.left_out)]
     return (
-        Cell(worth.title, i),
-        Cell(_words(worth.shapley, f"+.{digits}f"), worth.shapley, bar=bar),
-        Cell(interval(worth.interval, digits), low),
-        Cell(str(worth.orders), worth.orders),
+        Cell(effect.title, i),
+        Cell(_words(effect.shapley, f"+.{digits}f"), effect.shapley, bar=bar),
+        Cell(interval(effect.interval, digits), low),
+        Cell(str(effect.orders), effect.orders),
         *others,
     )
 
@@ -378,6 +378,6 @@ def _pair(each: Interaction, titles: Mapping[str, str], largest: float, metric: 
         "title": f"{titles[each.first]} and {titles[each.second]}",
         "text": f"{each.value:+.{digits}f}",
         "level": round(sign * LEVELS * each.value / largest),
-        "is_told": each.verdict != "within noise",
+        "is_significant": each.verdict != "within noise",
         "facts": facts,
     }

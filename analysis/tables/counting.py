@@ -25,7 +25,7 @@ ROUNDING = 0.0101  # GMACs: by so much a figure of two decimals may differ
 
 
 @dataclass(frozen=True)
-class Counted:
+class CountComparison:
     """A model at an image size that is published."""
 
     name: str
@@ -38,12 +38,12 @@ class Counted:
         return 100 * (self.ours.macs / 1e9 / self.published.gmacs - 1)
 
 
-def counted_beside(rungs: Sequence[Rung]) -> list[Counted]:
+def compare_counts(rungs: Sequence[Rung]) -> list[CountComparison]:
     """A row for each image size that the tables have of each reference, as networks of ImageNet's 1,000 classes."""
     models = [*models_of_torchvision(), *published_models(pretrained=True), *isotropic_models()]
     rows = {(model.name, model.image_size): model for model in reversed(models)}
     return [
-        Counted(rung.name, cost(rung.experiment.design, size), rows[name, size])
+        CountComparison(rung.name, cost(rung.experiment.design, size), rows[name, size])
         for rung in rungs
         for name, size in sorted(rows)
         if name == rung.name
@@ -57,7 +57,7 @@ class CountedRung:
     rung: Rung
     cost: Cost  # at the recipe's image size, for the classes of the selected data
     published: Published | None
-    as_published: tuple[Counted, ...] = ()  # of a reference: as it was published, for each image size
+    as_published: tuple[CountComparison, ...] = ()  # of a reference: as it was published, for each image size
 
     @property
     def misprinted(self) -> bool:
@@ -90,13 +90,13 @@ def count_rungs(selection: Selection) -> list[CountedRung]:
             rung,
             selection.cost(rung),
             published.get(rung.name),
-            tuple(counted_beside([rung])) if as_published(selection.study, selection.regime, rung.name) else (),
+            tuple(compare_counts([rung])) if as_published(selection.study, selection.regime, rung.name) else (),
         )
         for rung in selection.rungs()
     ]
 
 
-def _count_record(counted: Counted) -> dict[str, Any]:
+def _count_record(counted: CountComparison) -> dict[str, Any]:
     ours, percent_off = counted.ours, round(counted.off, 3)
     counts = {"parameters": ours.parameters, "macs": ours.macs, "percent_off": percent_off}
     return counts | {"published": to_data(counted.published)}
@@ -121,14 +121,14 @@ def _rung_cells(counted: CountedRung, published: bool) -> list[str]:
     return [*cells, f"{row.top1_mean:.2f}{spread}", f"{row.gmacs:.2f}" + (" *" if counted.misprinted else "")]
 
 
-def published_count_table(counts: Sequence[Counted]) -> tuple[list[str], list[list[str]]]:
+def published_count_table(counts: Sequence[CountComparison]) -> tuple[list[str], list[list[str]]]:
     """The header, and a line of text for each reference and image size."""
     header = ["reference", "pixels", "parameters", "published", "GMACs", "published", "difference"]
     header += ["published top-1 %", "images/s of a V100"]
     return header, [_published_cells(counted) for counted in counts]
 
 
-def _published_cells(counted: Counted) -> list[str]:
+def _published_cells(counted: CountComparison) -> list[str]:
     ours, theirs = counted.ours, counted.published
     return [
         counted.name,

@@ -21,7 +21,7 @@ from roadmap.serialization import to_data
 COLUMNS = {"imagenet-c": "C (mCE)", "imagenet-a": "A", "imagenet-r": "R", "imagenet-sketch": "Sketch"}
 
 
-def errors_of(found: Iterable[Evaluation]) -> dict[str, dict[str, float]]:
+def errors_by_corruption(found: Iterable[Evaluation]) -> dict[str, dict[str, float]]:
     """Top-1 errors in percent, by corruption and severity, in order."""
     by_part = {each.part: 100 - each.top1 for each in found}
     errors = {
@@ -70,7 +70,7 @@ def corruption_rows(evaluations: Iterable[Evaluation]) -> list[CorruptionRow]:
             100 * alexnet[name] if name in alexnet else None,
             corruption_error(name, errors),
         )
-        for name, errors in errors_of(evaluations).items()
+        for name, errors in errors_by_corruption(evaluations).items()
     ]
 
 
@@ -90,9 +90,9 @@ def corruption_table(evaluations: Iterable[Evaluation]) -> tuple[list[str], list
 def published_table(name: str, shift: Shift) -> tuple[list[str], list[list[str]]]:
     """The paper's Table 8, of one set: the header, and a line of text for each model that has a figure."""
     lines = [
-        [row.model, row.pretraining or "-", str(row.image_size), f"{row.worth['clean']:.1f}", f"{worth:.1f}"]
+        [row.model, row.pretraining or "-", str(row.image_size), f"{row.scores['clean']:.1f}", f"{score:.1f}"]
         for row in published_robustness()
-        if (worth := row.worth[name]) is not None
+        if (score := row.scores[name]) is not None
     ]
     unit = "mCE" if shift.corrupted else "top-1"
     return ["model", "trained on, beside ImageNet", "pixels", "clean top-1", f"{shift.title} {unit}"], lines
@@ -100,7 +100,7 @@ def published_table(name: str, shift: Shift) -> tuple[list[str], list[list[str]]
 
 def incomplete_corruptions(evaluations: Iterable[Evaluation]) -> list[str]:
     """Those of the fifteen that lack a severity; with any there is no mCE."""
-    errors = errors_of(evaluations)
+    errors = errors_by_corruption(evaluations)
     return [name for name in CORRUPTIONS if set(errors.get(name, ())) != set(SEVERITIES)]
 
 
@@ -109,11 +109,11 @@ def evaluation_record(run: str, shifted: Shifted, evaluations: Sequence[Evaluati
     record: dict[str, Any] = {"run": run, "data": shifted.name, "parts": [to_data(each) for each in evaluations]}
     if shifted.shift and shifted.shift.corrupted:
         record["corruption_errors"] = {row.corruption: row.ce for row in corruption_rows(evaluations)}
-        record["mce"] = mean_corruption_error(errors_of(evaluations))
+        record["mce"] = mean_corruption_error(errors_by_corruption(evaluations))
     if shifted.shift:
         record["published"] = [
             {"model": row.model, "pretraining": row.pretraining, "image_size": row.image_size}
-            | {"clean": row.worth["clean"], shifted.name: row.worth[shifted.name]}
+            | {"clean": row.scores["clean"], shifted.name: row.scores[shifted.name]}
             for row in published_robustness()
         ]
     return record
@@ -123,7 +123,7 @@ def evaluation_rows(run: str, shifted: Shifted, evaluations: Sequence[Evaluation
     """A row for each part, of ImageNet-C with the mean corruption error of the whole."""
     whole = {}
     if shifted.shift and shifted.shift.corrupted:
-        whole = {"mce": mean_corruption_error(errors_of(evaluations))}
+        whole = {"mce": mean_corruption_error(errors_by_corruption(evaluations))}
     names = ("data", "part", "classes", "images", "top1", "top5")
     return [
         {"run": run, **{name: getattr(row, name) for name in names}, "skipped_images": row.skipped, **whole}
@@ -131,15 +131,15 @@ def evaluation_rows(run: str, shifted: Shifted, evaluations: Sequence[Evaluation
     ]
 
 
-def worth_of(found: Sequence[Evaluation], data: str) -> float | None:
+def score_of(found: Sequence[Evaluation], data: str) -> float | None:
     """A network's figure for a set, percent: mCE of ImageNet-C, else top-1; None where it was not measured whole."""
     of_it = [each for each in found if each.data == data]
     if not of_it:
         return None
-    return mean_corruption_error(errors_of(of_it)) if SHIFTS[data].corrupted else of_it[-1].top1
+    return mean_corruption_error(errors_by_corruption(of_it)) if SHIFTS[data].corrupted else of_it[-1].top1
 
 
-def measured_of(folder: Path, epochs: int) -> list[Evaluation]:
+def best_evaluations(folder: Path, epochs: int) -> list[Evaluation]:
     """What was measured of a run's raw weights, trained to the end: of each published set the whole with most images.
 
     Parts of several wholes, such as folders of which one is incomplete, are not mixed; of equals the newest counts.
@@ -168,14 +168,14 @@ def robustness_table(results: Sequence[Result], out: Path) -> pd.DataFrame:
 
 def _row(result: Result, out: Path) -> dict[str, object] | None:
     epochs = result.run.experiment.recipe.epochs
-    runs = {seed: measured_of(out / row["folder"], epochs) for seed, row in result.seeds.items()}
+    runs = {seed: best_evaluations(out / row["folder"], epochs) for seed, row in result.seeds.items()}
     runs = {seed: found for seed, found in runs.items() if found}
     if not runs:
         return None
     row: dict[str, object] = {"model": result.rung.name, "trained": result.run.data, "runs": len(runs)}
     row |= _sampled("clean", [float(result.seeds[seed][TOP1.key]) for seed in runs])
     for data in COLUMNS:
-        values = [value for found in runs.values() if (value := worth_of(found, data)) is not None]
+        values = [value for found in runs.values() if (value := score_of(found, data)) is not None]
         row |= _sampled(data, values)
         images = [_images({each.part: each for each in found if each.data == data}) for found in runs.values()]
         row[f"{data}_images"] = max(images) if values else None
@@ -199,7 +199,7 @@ def _sampled(name: str, values: Sequence[float]) -> dict[str, object]:
 
 def _published_row(each: Robustness) -> dict[str, object]:
     trained = f"{each.pretraining or 'imagenet'}, {each.image_size} pixels"
-    return {"model": each.model, "trained": f"{trained}, as published", "runs": 0, **each.worth}
+    return {"model": each.model, "trained": f"{trained}, as published", "runs": 0, **each.scores}
 
 
 def rendered(table: pd.DataFrame) -> pd.DataFrame:

@@ -101,12 +101,17 @@ def _print_accuracy(trained: Trained, shifted: Shifted, evaluations: Sequence[Ev
 
 
 def _print_corruptions(trained: Trained, shifted: Shifted, evaluations: Sequence[Evaluation]) -> None:
-    from analysis.tables.robustness import corruption_table, errors_of, incomplete_corruptions, mean_corruption_error
+    from analysis.tables.robustness import (
+        corruption_table,
+        errors_by_corruption,
+        incomplete_corruptions,
+        mean_corruption_error,
+    )
 
     images = sum(result.images for result in evaluations)
     print(f"{trained.run.name} on {images:,} images of {shifted.title}: errors, %\n")
     print(table(*corruption_table(evaluations)) + "\n")
-    mce = mean_corruption_error(errors_of(evaluations))
+    mce = mean_corruption_error(errors_by_corruption(evaluations))
     if mce is None:
         missing = ", ".join(incomplete_corruptions(evaluations))
         print(f"No mCE: it is of fifteen corruptions, five severities each; incomplete: {missing}.")

@@ -84,7 +84,7 @@ def show_attribution(options: argparse.Namespace) -> int:
     result = attribution(options.out, metric=options.metric, **study_keywords(options))
     metric = study_options(options).metric(options.metric)
     print(f"{choose(options).title}: {metric.title}\n\n{_effects(result, metric)}\n")
-    known = [effect.shapley for effect in result.worths if effect.shapley is not None]
+    known = [effect.shapley for effect in result.effects if effect.shapley is not None]
     digits = metric.decimals + 1
     if known:
         print(f"All steps together: {result.total:+.{digits}f}. The Shapley values sum to {sum(known):+.{digits}f}.")
@@ -92,7 +92,7 @@ def show_attribution(options: argparse.Namespace) -> int:
     if result.missing:
         print(f"Left out: {many(result.missing, 'rung')} of the random orders without a finished run;")
         print(f"{result.diverged or 'none'} of them diverged. That flatters the steps that fail.")
-    if len(known) < len(result.worths):
+    if len(known) < len(result.effects):
         print("A Shapley value takes two random orders or more: roadmap run --ablation orders:20")
     print("\n" + _pairs(result, metric))
     return 0
@@ -110,7 +110,7 @@ def _effects(result: Attribution, metric: Metric) -> str:
             str(effect.orders),
             *(signed(change, digits) for change in (effect.on_path, effect.alone, effect.left_out)),
         ]
-        for effect in result.worths
+        for effect in result.effects
     ]
     header = ["step", "Shapley value", "95 % interval", "orders", "in the paper's order", "alone", "taken out"]
     return table(header, rows)

@@ -62,15 +62,15 @@ def paired(taken):
 
 def test_what_adds_up_is_its_own_worth():
     found = attribute(TITLES, ablations(additive))
-    assert [worth.shapley for worth in found.worths] == pytest.approx([1, 2, 3, 4, 5])
-    assert [worth.alone for worth in found.worths] == pytest.approx([1, 2, 3, 4, 5])
-    assert [worth.left_out for worth in found.worths] == pytest.approx([1, 2, 3, 4, 5])
-    assert found.total == pytest.approx(15) and found.steps == STEPS and found.worths[0].title == "PATCHIFY-STEM"
-    assert {worth.orders for worth in found.worths} == {8}
+    assert [effect.shapley for effect in found.effects] == pytest.approx([1, 2, 3, 4, 5])
+    assert [effect.alone for effect in found.effects] == pytest.approx([1, 2, 3, 4, 5])
+    assert [effect.left_out for effect in found.effects] == pytest.approx([1, 2, 3, 4, 5])
+    assert found.total == pytest.approx(15) and found.steps == STEPS and found.effects[0].title == "PATCHIFY-STEM"
+    assert {effect.orders for effect in found.effects} == {8}
 
 
 def test_order_hides_what_pairs_do():
-    found = {worth.step: worth for worth in attribute(TITLES, ablations(paired, orders=200)).worths}
+    found = {effect.step: effect for effect in attribute(TITLES, ablations(paired, orders=200)).effects}
     assert found["gelu"].alone == pytest.approx(2) and found["gelu"].left_out == pytest.approx(5)
     for step, exact in shapley(paired).items():
         assert found[step].shapley == pytest.approx(exact, abs=0.3)
@@ -87,8 +87,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say(steps, seeds):
         runs = (results(kind, lambda taken: 80.0, seeds, 1.0, steps, study) for kind in kinds)
         alone, left_out, in_orders = runs
         found = attribute({step: step for step in steps}, Ablations((), alone, left_out, in_orders))
-        for worth in found.worths:
-            low, high = worth.interval or (0.0, 0.0)
+        for effect in found.effects:
+            low, high = effect.interval or (0.0, 0.0)
             held, drawn = held + (low <= 0 <= high), drawn + 1
     assert held / drawn >= 0.85
 
@@ -116,10 +116,10 @@ def test_without_orders_there_is_no_interval_and_no_pair():
     assert found.interactions == ()
     runs = ablations(paired)
     ends = attribute(TITLES, replace(runs, orders=()))
-    assert all(worth.interval is None and worth.orders == 0 for worth in ends.worths)
+    assert all(effect.interval is None and effect.orders == 0 for effect in ends.effects)
     orders_alone = attribute(TITLES, replace(runs, alone=(), left_out=()))
-    assert all(worth.interval and worth.alone is None for worth in orders_alone.worths)
-    assert sum(worth.shapley for worth in orders_alone.worths) == pytest.approx(orders_alone.total)
+    assert all(effect.interval and effect.alone is None for effect in orders_alone.effects)
+    assert sum(effect.shapley for effect in orders_alone.effects) == pytest.approx(orders_alone.total)
 
 
 def test_the_papers_path_is_told_beside():
@@ -128,7 +128,7 @@ def test_the_papers_path_is_told_beside():
 
     path = results("cumulative", counted, steps="all")
     found = attribute(TITLES, replace(ablations(counted), path=path))
-    assert [worth.on_path for worth in found.worths] == [2.0] * 5
+    assert [effect.on_path for effect in found.effects] == [2.0] * 5
 
 
 def test_what_the_orders_lack_is_counted():
@@ -143,11 +143,11 @@ def test_one_measurement_is_one_however_often_it_counts():
     """A step alone stands in every order at the same place."""
     kinds = ("add-one", "leave-one-out", "orders:9")
     runs = (results(kind, additive, seeds=1, noise=1.0, steps=("gelu",)) for kind in kinds)
-    (worth,) = attribute({"gelu": "GELU"}, Ablations((), *runs)).worths
-    assert worth.orders == 9 and worth.interval is None
+    (effect,) = attribute({"gelu": "GELU"}, Ablations((), *runs)).effects
+    assert effect.orders == 9 and effect.interval is None
     runs = (results(kind, additive, seeds=4, noise=1.0, steps=("gelu",)) for kind in kinds)
-    (worth,) = attribute({"gelu": "GELU"}, Ablations((), *runs)).worths
-    low, high = worth.interval
+    (effect,) = attribute({"gelu": "GELU"}, Ablations((), *runs)).effects
+    low, high = effect.interval
     assert high - low > 1
 
 
@@ -165,4 +165,4 @@ def test_orders_share_out_the_whole(changes):
         return 80 + math.prod(1 + 0.1 * changes[STEPS.index(step)] for step in sorted(taken))
 
     found = attribute(TITLES, Ablations((), (), (), results("orders:3", value)))
-    assert sum(worth.shapley for worth in found.worths) == pytest.approx(found.total, abs=1e-9)
+    assert sum(effect.shapley for effect in found.effects) == pytest.approx(found.total, abs=1e-9)

@@ -173,7 +173,7 @@ def test_attribution_takes_all_ablations(tmp_path):
     for ablation in ("add-one", "leave-one-out"):
         for rung in roadmap.ladder("pico", STEPS, ablation=ablation):
             finish(study_run(rung), tmp_path, value(rung, 0))
-    effects = {effect.step: effect for effect in roadmap.attribution(tmp_path, steps=STEPS).worths}
+    effects = {effect.step: effect for effect in roadmap.attribution(tmp_path, steps=STEPS).effects}
     assert (effects["gelu"].alone, effects["gelu"].left_out) == (4.0, 4.0)
     assert isinstance(roadmap.figure(tmp_path, kind="attribution", steps=STEPS), Figure)
     with pytest.raises(ValueError, match="--ablation does not apply"):

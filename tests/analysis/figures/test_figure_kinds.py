@@ -23,16 +23,16 @@ from matplotlib.text import Text
 
 import roadmap
 from analysis.attribution import Attribution, Interaction, StepEffect
-from analysis.comparison import compare, published_beside, table_against
+from analysis.comparison import compare, published_series_for, table_against
 from analysis.curves import curves_of_runs
 from analysis.figures import (
     draw_curves,
     draw_difference,
+    draw_effects,
     draw_interactions,
     draw_roadmap,
     draw_side_by_side,
     draw_tradeoff,
-    draw_worths,
     save_figure,
 )
 from analysis.figures.labels import overlap
@@ -153,7 +153,7 @@ def lengths(axes):
 
 def side_by_side(results, columns=2):
     series = series_of_runs(STUDY, results)
-    beside = published_beside(STUDY, series, table_against(STUDY, results[0], None))
+    beside = published_series_for(STUDY, series, table_against(STUDY, results[0], None))
     return draw_side_by_side([series], [beside], columns)
 
 
@@ -161,7 +161,7 @@ def side_by_side(results, columns=2):
 
 
 @pytest.fixture(scope="module")
-def benched(published):
+def benchmarked(published):
     """The published bars with images/s that fall with the multiply-adds; of one rung there is none."""
     conditions = Conditions("cpu", "a processor", "bf16", 2, 16, True, None, False, "2.14.1")
     found = []
@@ -172,7 +172,7 @@ def benched(published):
     return found
 
 
-def worth(step, shapley, half, *, alone=None, path=None, left_out=None):
+def effect(step, shapley, half, *, alone=None, path=None, left_out=None):
     interval = (shapley - half, shapley + half) if half else None
     return StepEffect(step, step.upper(), shapley, interval, 8, path, alone, left_out)
 
@@ -181,9 +181,9 @@ ATTRIBUTION = Attribution(
     ("gelu", "fewer-norms", "layer-norm"),
     {"gelu": "GELU", "fewer-norms": "FEWER-NORMS", "layer-norm": "LAYER-NORM"},
     (
-        worth("gelu", 0.4, 0.3, alone=0.1, path=0.5, left_out=0.7),
-        worth("fewer-norms", -0.2, 0.5, alone=0.3, path=-0.4),
-        worth("layer-norm", -1.5, 0.9, alone=-86.0, path=0.1, left_out=0.2),
+        effect("gelu", 0.4, 0.3, alone=0.1, path=0.5, left_out=0.7),
+        effect("fewer-norms", -0.2, 0.5, alone=0.3, path=-0.4),
+        effect("layer-norm", -1.5, 0.9, alone=-86.0, path=0.1, left_out=0.2),
     ),
     (
         Interaction("gelu", "fewer-norms", 0.8, (0.5, 1.1), 0.001, "help"),
@@ -200,8 +200,8 @@ PICTURES = {
     "published_in_one_column": lambda published: draw_roadmap(published, columns=1),
     "own_study_with_missing_and_diverged_rungs": lambda own: draw_roadmap([series_of_runs(STUDY, own)]),
     "loss_in_one_column": lambda own: draw_roadmap([series_of_runs(STUDY, own, metric=find_metric("loss"))], columns=1),
-    "throughput_beside_the_bars": lambda benched: draw_roadmap(benched[:1]),
-    "throughput_of_two_regimes_in_one_column": lambda benched: draw_roadmap(benched, columns=1),
+    "throughput_beside_the_bars": lambda benchmarked: draw_roadmap(benchmarked[:1]),
+    "throughput_of_two_regimes_in_one_column": lambda benchmarked: draw_roadmap(benchmarked, columns=1),
     "side_by_side": lambda own: side_by_side(own),
     "side_by_side_in_one_column": lambda own: side_by_side(own, columns=1),
     "difference_of_changes": lambda own: draw_difference(compare(STUDY, own)),
@@ -217,8 +217,8 @@ PICTURES = {
     "loss_curves_in_one_column": lambda own, recorded: draw_curves(
         curves_of_runs(STUDY, "ResNet-pico on digits", own, recorded, find_metric("loss")), columns=1
     ),
-    "worths": lambda: draw_worths(ATTRIBUTION, find_metric("top1")),
-    "worths_in_one_column": lambda: draw_worths(ATTRIBUTION, find_metric("top1"), "a title", columns=1),
+    "effects": lambda: draw_effects(ATTRIBUTION, find_metric("top1")),
+    "effects_in_one_column": lambda: draw_effects(ATTRIBUTION, find_metric("top1"), "a title", columns=1),
     "interactions": lambda: draw_interactions(ATTRIBUTION, find_metric("top1")),
     "interactions_in_one_column": lambda: draw_interactions(ATTRIBUTION, find_metric("top1"), columns=1),
 }
@@ -273,8 +273,8 @@ def test_figures_are_as_wide_as_their_columns(own, recorded, published, reproduc
         assert min(text.get_fontsize() for text in written) >= 5.5 if written else True
 
 
-def test_throughput_stands_beside_the_multiply_adds(benched, published):
-    figure = draw_roadmap(benched)
+def test_throughput_stands_beside_the_multiply_adds(benchmarked, published):
+    figure = draw_roadmap(benchmarked)
     (axes,) = figure.axes
     assert {"images/s", "12.2 / 3.33", "2.35 / 7.23"} <= set(texts(axes))
     assert len([text for text in texts(axes) if " / " in text]) == 18 + 16  # none beside GELU and the references
@@ -283,7 +283,7 @@ def test_throughput_stands_beside_the_multiply_adds(benched, published):
     (plain,) = draw_roadmap(published).axes
     assert "images/s" not in texts(plain)
     # What is written beside the bars is within the page, and so are the legend and the bars' own numbers.
-    narrow = draw_roadmap(benched, columns=1)
+    narrow = draw_roadmap(benchmarked, columns=1)
     renderer = FigureCanvasAgg(narrow).get_renderer()
     for artist in [*narrow.findobj(Text), *narrow.findobj(Legend)]:
         if not isinstance(artist, Text) or artist.get_text():
@@ -294,11 +294,11 @@ def test_throughput_stands_beside_the_multiply_adds(benched, published):
 def test_measured_throughput_and_memory_are_preferred_to_the_runs_own(own):
     values = {workload_of(each.run): 1000.0 + i for i, each in enumerate(own)}
     conditions = Conditions("cpu", "a processor", "fp32", 2, 64, True, None, False, "2.14.1")
-    of_bench = tradeoff_of_runs(STUDY, [("own", own)], "throughput", benched=Measured(conditions, values))
+    of_bench = tradeoff_of_runs(STUDY, [("own", own)], "throughput", benchmarked=Measured(conditions, values))
     assert [point.x for point in of_bench.paths[0].points][:4] == [1000, 1001, 1002, 1003]
     assert of_bench.x_title == "images/s in inference on a processor, fp32, batch 64, 2 threads"
     memory = Measured(conditions, {name: 2**20 * value for name, value in values.items()})
-    in_memory = tradeoff_of_runs(STUDY, [("own", own)], "memory", benched=memory)
+    in_memory = tradeoff_of_runs(STUDY, [("own", own)], "memory", benchmarked=memory)
     assert in_memory.paths[0].points[0].x == 1000
     assert in_memory.x_title.startswith("peak memory (MiB) of training on a processor")
 
@@ -360,7 +360,7 @@ def test_comparisons_that_can_not_be_are_refused(own, reproduced):
     with pytest.raises(ValueError, match="none of these rungs is in the paper's table of resnet-50"):
         compare(STUDY, alone)
     with pytest.raises(ValueError, match="none of these rungs"):
-        published_beside(STUDY, series_of_runs(STUDY, alone), "resnet-50")
+        published_series_for(STUDY, series_of_runs(STUDY, alone), "resnet-50")
     with pytest.raises(ValueError, match="no difference to draw"):
         draw_difference(compare(STUDY, own[4:6]))
 
@@ -478,8 +478,8 @@ def test_the_command_draws_every_kind_of_ones_own_runs(tmp_path, monkeypatch, ca
     assert main(["figure", "--compare", "side-by-side", "--metric", "top5"]) == 2
 
 
-def test_worths_say_what_was_found():
-    (axes,) = draw_worths(ATTRIBUTION, find_metric("top1")).axes
+def test_effects_are_drawn_with_their_values():
+    (axes,) = draw_effects(ATTRIBUTION, find_metric("top1")).axes
     drawn = [(line.get_marker(), [round(float(x), 2) for x in line.get_xdata()]) for line in axes.lines]
     assert [x for marker, (x, *_) in drawn if marker == "o"] == [0.4, -0.2, -1.5]
     assert [x for marker, (x, *_) in drawn if marker == "D"] == [0.5, -0.4, 0.1]

@@ -396,7 +396,7 @@ def test_a_name_of_data_is_text_in_title_and_curves(browser, tmp_path):
 
 def made_attribution():
     titles = {"recipe": "training recipe", "gelu": "ReLU → GELU", "layer-norm": "BN → LN"}
-    worths = (
+    effects = (
         StepEffect("recipe", titles["recipe"], 1.5, (1.0, 2.0), 20, 1.4, 1.2, 1.6),
         StepEffect("gelu", titles["gelu"], -0.5, (-1.0, 0.1), 20, -0.4),
         StepEffect("layer-norm", titles["layer-norm"], 0.1, None, 1),
@@ -406,7 +406,7 @@ def made_attribution():
         Interaction("recipe", "layer-norm", -0.6, (-1.0, -0.2), 0.03, "hinder"),
         Interaction("gelu", "layer-norm", 0.05, (-0.3, 0.4), 0.9, "within noise"),
     )
-    return Attribution(tuple(titles), titles, worths, pairs, 1.1)
+    return Attribution(tuple(titles), titles, effects, pairs, 1.1)
 
 
 @pytest.fixture(scope="module")
@@ -425,7 +425,7 @@ def test_attribution_is_a_table_and_a_map_that_arrows_walk_in(browser, attribute
 
     browser.get(attributed.as_uri())
     assert "All steps together changed it by +1.10" in find(browser, "#pico-section-attribution").text
-    rows = [row.replace("\n", " ") for row in texts(browser, "#pico-worths tbody tr")]
+    rows = [row.replace("\n", " ") for row in texts(browser, "#pico-effects tbody tr")]
     assert rows[0] == "training recipe +1.50 +1.00 to +2.00 20 +1.40 +1.20 +1.60"
     assert rows[2] == "BN → LN +0.10 1"
     cells = browser.find_elements("css selector", ".pair > span")

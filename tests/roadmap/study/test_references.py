@@ -13,7 +13,7 @@ import yaml
 import roadmap
 from analysis.figures.rows import rows_of
 from analysis.results import Bar, Series
-from analysis.tables.counting import counted_beside
+from analysis.tables.counting import compare_counts
 from roadmap.cli import main
 from roadmap.design import NamedModel
 from roadmap.network import counts
@@ -60,7 +60,7 @@ KNOWN_OFF = {("swin-b", 384), ("efficientnetv2-l", 480)}
 
 @pytest.mark.slow
 def test_counts_are_the_published_ones():
-    found = counted_beside(all_of("resnet-50"))
+    found = compare_counts(all_of("resnet-50"))
     assert len(found) >= 20
     for each in found:
         assert each.ours.parameters == pytest.approx(each.published.parameters, rel=0.02)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from analysis.published import alexnet_errors, published_robustness
-from analysis.tables.robustness import mean_corruption_error, measured_of, worth_of
+from analysis.tables.robustness import best_evaluations, mean_corruption_error, score_of
 from roadmap.cli import main
 from roadmap.data.image_folders import file_sizes
 from roadmap.data.robustness import (
@@ -199,7 +199,7 @@ def test_alexnet_itself_has_an_mce_of_one_hundred():
 
 def test_the_papers_table_is_whole():
     """A point of each column, by eye; ResNet-50's mCE is that of the authors' own leaderboard."""
-    rows = {(each.model, each.image_size): each.worth for each in published_robustness()}
+    rows = {(each.model, each.image_size): each.scores for each in published_robustness()}
     assert len(rows) == 10
     assert rows["resnet-50", 224] == {
         **{"clean": 76.1, "imagenet-c": 76.7},
@@ -259,8 +259,8 @@ def test_figures_of_several_folders_are_not_mixed(places, capsys, tmp_path):
     out = ("--out", str(places / "runs"))
     said = told(capsys, "evaluate", "pico-s0", *out, "--data", str(tmp_path / "imagenet-a"), *skipping)
     assert "35 readable of 36 images of ImageNet-A" in said
-    found = {each.data: each for each in measured_of(folder, 5)}
-    assert worth_of(measured_of(folder, 5), "imagenet-c") == whole and found["imagenet-a"].top1 == accuracy
+    found = {each.data: each for each in best_evaluations(folder, 5)}
+    assert score_of(best_evaluations(folder, 5), "imagenet-c") == whole and found["imagenet-a"].top1 == accuracy
     study = ("--data", str(places / "six"), "--set", "recipe.ema=0.5", *SETTINGS)
     assert "pico: on 450 of ImageNet-C, 36 of ImageNet-A." in told(capsys, "table", "--robustness", *study, *out)
     (folder / "evaluations.jsonl").unlink()
@@ -272,7 +272,7 @@ def test_a_run_that_went_on_is_not_judged_by_what_it_was(places, capsys):
     evaluated(capsys, places, "--data", str(places / "imagenet-a"))
     (kept,) = [each for each in read_evaluations(folder) if each.data == "imagenet-a"][-1:]
     append_evaluation(folder, replace(kept, trained=(2, 0), top1=1.0))
-    assert [each.top1 for each in measured_of(folder, 5)] == [kept.top1]
+    assert [each.top1 for each in best_evaluations(folder, 5)] == [kept.top1]
     (folder / "evaluations.jsonl").unlink()
 
 
@@ -282,7 +282,7 @@ def test_a_part_alone_has_no_figure_in_the_table(places, capsys):
     kept.unlink(missing_ok=True)
     out = ("--out", str(places / "runs"))
     told(capsys, "evaluate", "pico-s0", *out, "--data", f"mine={places / 'imagenet-a'}")
-    assert measured_of(kept.parent, 5) == []
+    assert best_evaluations(kept.parent, 5) == []
     told(capsys, "evaluate", "pico-s0", *out, "--data", str(places / "imagenet-c" / "blur"))
     (folder_of(places, 1) / "evaluations.jsonl").unlink(missing_ok=True)
     study = ("--data", str(places / "six"), "--set", "recipe.ema=0.5", *SETTINGS)
