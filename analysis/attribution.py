@@ -135,10 +135,10 @@ def attribute(steps: Mapping[str, str], ablations: Ablations, metric: Metric = T
         _changes(results, steps, metric) for results in (ablations.path, ablations.alone, ablations.left_out)
     )
     orders = _changes_in_orders(ablations.orders, metric)
-    known = [
+    evidence = [
         StepEvidence(step, path.get(step), alone.get(step), left_out.get(step), orders.get(step, [])) for step in steps
     ]
-    effects = [_effect(steps[each.step], each, len(steps), pooled) for each in known]
+    effects = [_effect(steps[step_evidence.step], step_evidence, len(steps), pooled) for step_evidence in evidence]
     missing = [result for result in ablations.orders if result.sample(metric) is None]
     return Attribution(
         tuple(steps),
@@ -159,15 +159,17 @@ def _samples(results: Iterable[Result], metric: Metric) -> dict[str, Sample]:
 def _total(steps: Mapping[str, str], ablations: Ablations, metric: Metric) -> float:
     """What all steps together changed: in the study's order, where that was run."""
     sides: list[float] = []
-    for taken, which in ((set(), "of the start"), (set(steps), "with all of these steps")):
+    for wanted_steps, description in ((set(), "of the start"), (set(steps), "with all of these steps")):
         ladders = ((*ablations.left_out, *ablations.path, *ablations.alone), ablations.orders)
-        found = [
-            list(_samples((each for each in results if set(each.rung.steps) == taken), metric).values())
+        samples_by_source = [
+            list(_samples((result for result in results if set(result.rung.steps) == wanted_steps), metric).values())
             for results in ladders
         ]
-        samples = found[0] or found[1]
+        samples = samples_by_source[0] or samples_by_source[1]
         if not samples:
-            raise ValueError(f"no finished run {which}; `roadmap run --ablation leave-one-out` and add-one make them")
+            raise ValueError(
+                f"no finished run {description}; `roadmap run --ablation leave-one-out` and add-one make them"
+            )
         sides.append(float(np.mean([sample.mean for sample in samples])))
     return sides[1] - sides[0]
 
@@ -175,49 +177,54 @@ def _total(steps: Mapping[str, str], ablations: Ablations, metric: Metric) -> fl
 def _changes(results: Sequence[Result], steps: Mapping[str, str], metric: Metric) -> dict[str, Change]:
     """By step, what it changed from the rung without it to the rung with it."""
     by_name = {result.rung.name: result for result in results}
-    found = {}
+    changes = {}
     for result in results:
         parent = by_name.get(result.rung.parent or "", result)
-        without, having = sorted((parent, result), key=lambda each: len(each.rung.steps))
-        before, after = without.values(metric), having.values(metric)
-        for step in set(having.rung.steps).difference(without.rung.steps).intersection(steps):
+        without_step, with_step = sorted((parent, result), key=lambda side: len(side.rung.steps))
+        before, after = without_step.values(metric), with_step.values(metric)
+        for step in set(with_step.rung.steps).difference(without_step.rung.steps).intersection(steps):
             if before and after:
-                found[step] = change(before, after)
-    return found
+                changes[step] = change(before, after)
+    return changes
 
 
 def _changes_in_orders(results: Sequence[Result], metric: Metric) -> dict[str, list[OrderedChange]]:
     """By step, what it changed in each order."""
     by_name = {result.rung.name: result for result in results}
-    found: dict[str, list[OrderedChange]] = {}
+    changes: dict[str, list[OrderedChange]] = {}
     for result in results:
         parent = by_name.get(result.rung.parent or "")
         if parent and (before := parent.values(metric)) and (after := result.values(metric)):
-            changed = change(before, after)
-            taken = OrderedChange(len(result.rung.steps), changed, parent.run.identity + result.run.identity)
-            found.setdefault(result.rung.steps[-1], []).append(taken)
-    return found
+            step_change = change(before, after)
+            ordered = OrderedChange(len(result.rung.steps), step_change, parent.run.identity + result.run.identity)
+            changes.setdefault(result.rung.steps[-1], []).append(ordered)
+    return changes
 
 
-def _effect(title: str, known: StepEvidence, count: int, pooled: tuple[float, int] | None) -> StepEffect | None:
+def _effect(title: str, evidence: StepEvidence, count: int, pooled: tuple[float, int] | None) -> StepEffect | None:
     """None of a step of which nothing is known beyond the path."""
-    between = [taken for taken in known.orders if 1 < taken.place < count]
-    ends = [each for each in (known.alone, known.left_out) if each]
-    if len(known.orders) < FEWEST_ORDERS:
+    inner_changes = [ordered for ordered in evidence.orders if 1 < ordered.place < count]
+    end_changes = [step_change for step_change in (evidence.alone, evidence.left_out) if step_change]
+    if len(evidence.orders) < FEWEST_ORDERS:
         parts, sampled = [], []
-    elif len(ends) == 2 and (between or count == 2):
+    elif len(end_changes) == 2 and (inner_changes or count == 2):
         # Each part with its share: the ends are one place of `count` each.
-        parts = [(1 / count, [end]) for end in ends]
-        parts += [((count - 2) / count, [taken.change for taken in between])] if between else []
-        sampled = between
+        parts = [(1 / count, [end]) for end in end_changes]
+        parts += [((count - 2) / count, [ordered.change for ordered in inner_changes])] if inner_changes else []
+        sampled = inner_changes
     else:
-        parts, sampled = [(1.0, [taken.change for taken in known.orders])], list(known.orders)
-    if not parts and not ends:
+        parts, sampled = [(1.0, [ordered.change for ordered in evidence.orders])], list(evidence.orders)
+    if not parts and not end_changes:
         return None
-    shapley = sum(share * float(np.mean([each.difference for each in changes])) for share, changes in parts)
+    shapley = sum(
+        share * float(np.mean([step_change.difference for step_change in changes])) for share, changes in parts
+    )
     interval = _interval(shapley, parts, sampled, pooled) if parts else None
-    told = [each.difference if each else None for each in (known.path, known.alone, known.left_out)]
-    return StepEffect(known.step, title, shapley if parts else None, interval, len(known.orders), *told)
+    single_changes = [
+        step_change.difference if step_change else None
+        for step_change in (evidence.path, evidence.alone, evidence.left_out)
+    ]
+    return StepEffect(evidence.step, title, shapley if parts else None, interval, len(evidence.orders), *single_changes)
 
 
 def _interval(
@@ -233,24 +240,32 @@ def _interval(
     not known, all that the orders differ by is taken for noise.
     """
     groups: dict[str, list[OrderedChange]] = {}
-    for taken in sampled:
-        groups.setdefault(taken.networks, []).append(taken)
+    for ordered in sampled:
+        groups.setdefault(ordered.networks, []).append(ordered)
     changes = [group[0].change for group in groups.values()]
     weights = [len(group) / len(sampled) for group in groups.values()]
-    spread = Sample.of([each.difference for each in changes]).std if len(changes) > 1 else None
+    spread = Sample.of([step_change.difference for step_change in changes]).std if len(changes) > 1 else None
     if pooled is None and spread is None:
         return None
     # The noise of one change between runs, squared; twice that of a run.
     noise = 2 * pooled[0] ** 2 if pooled else (spread or 0.0) ** 2
     share = parts[-1][0] if sampled else 0.0
-    ends = sum(part**2 * noise / each.n for part, found in parts[: -1 if sampled else None] for each in found)
-    measured = sum(weight**2 * noise / each.n for weight, each in zip(weights, changes, strict=True))
+    end_variance = sum(
+        part**2 * noise / step_change.n
+        for part, part_changes in parts[: -1 if sampled else None]
+        for step_change in part_changes
+    )
+    order_variance = sum(
+        weight**2 * noise / step_change.n for weight, step_change in zip(weights, changes, strict=True)
+    )
     drawn = 0.0
     if spread is not None and pooled:
-        mean_noise = float(np.mean([noise / each.n for each in changes]))
+        mean_noise = float(np.mean([noise / step_change.n for step_change in changes]))
         drawn = max(0.0, spread**2 - mean_noise) / len(sampled)
     freedom = len(changes) - 1 if spread is not None else pooled[1] if pooled else 1
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(ends + share**2 * (measured + drawn))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(
+        end_variance + share**2 * (order_variance + drawn)
+    )
     return shapley - half, shapley + half
 
 
@@ -272,14 +287,14 @@ def _interactions(steps: tuple[str, ...], ablations: Ablations, metric: Metric) 
         return ()
     rows = [[1, *(step in taken for step in steps), *({*pair} <= taken for pair in pairs)] for _, taken in measured]
     design, target = np.array(rows, dtype=float), np.array(list(measured.values()))
-    found, _, rank, _ = np.linalg.lstsq(design, target)
+    coefficients, _, rank, _ = np.linalg.lstsq(design, target)
     if rank < design.shape[1]:  # some pair was never told apart
         return ()
     inverse = np.linalg.inv(design.T @ design)
     leverage = np.einsum("ij,jk,ik->i", design, inverse, design)
-    residuals = (target - design @ found) / np.maximum(1 - leverage, LEAST)
+    residuals = (target - design @ coefficients) / np.maximum(1 - leverage, LEAST)
     errors = np.sqrt(np.diag(inverse @ (design.T * residuals**2) @ design @ inverse))
-    values, errors = found[1 + len(steps) :], np.maximum(errors[1 + len(steps) :], LEAST)
+    values, errors = coefficients[1 + len(steps) :], np.maximum(errors[1 + len(steps) :], LEAST)
     bound = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
     corrected = holm([float(p) for p in 2 * stats.t.sf(np.abs(values) / errors, freedom)])
     return tuple(

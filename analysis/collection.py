@@ -89,20 +89,20 @@ def collect(out: Path) -> pd.DataFrame:
         if out.exists():
             raise ValueError(f"{out}: no finished run, since it is no folder")
         raise ValueError(f"{out}: no finished run, since there is no such folder (`roadmap run` makes it)")
-    known, lines = _read_cache(out)
-    rows, new = [], []
+    cached, lines = _read_cache(out)
+    rows, new_entries = [], []
     for folder in _folders(out):
-        stamp, (before, row) = _stamp(folder), known.get(folder.relative_to(out).as_posix(), (None, None))
-        if row is None or stamp is None or before != stamp:
+        stamp, (cached_stamp, row) = _stamp(folder), cached.get(folder.relative_to(out).as_posix(), (None, None))
+        if row is None or stamp is None or cached_stamp != stamp:
             row = _row(folder, out)
             if row["state"] == "finished":
-                new.append([stamp, row])
+                new_entries.append([stamp, row])
         rows.append(row)
     if lines > 2 * len(rows) + SLACK:  # runs that are gone, or that several read at once
-        new = [[_stamp(out / row["folder"]), row] for row in rows if row["state"] == "finished"]
-        _write_cache(out, new)
-    elif new:
-        _add_to_cache(out, new)
+        new_entries = [[_stamp(out / row["folder"]), row] for row in rows if row["state"] == "finished"]
+        _write_cache(out, new_entries)
+    elif new_entries:
+        _add_to_cache(out, new_entries)
     return _table(rows)
 
 
@@ -114,7 +114,7 @@ def _folders(out: Path) -> Iterator[Path]:
 
 def _names(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted(each.name for each in entries if not each.name.startswith(".") and _is_folder(each))
+        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -141,25 +141,25 @@ def _read_cache(out: Path) -> tuple[dict[str, tuple[list[int], Row]], int]:
         return {}, 0
     if lines[:1] != [HEAD]:
         return {}, 0
-    found = (line for line in lines[1:] if isinstance(line, list) and len(line) == 2 and isinstance(line[1], dict))
+    entries = (line for line in lines[1:] if isinstance(line, list) and len(line) == 2 and isinstance(line[1], dict))
     known = {
-        row["folder"]: (stamp, row) for stamp, row in found if isinstance(row.get("folder"), str) and "state" in row
+        row["folder"]: (stamp, row) for stamp, row in entries if isinstance(row.get("folder"), str) and "state" in row
     }
     return known, len(lines)
 
 
-def _add_to_cache(out: Path, new: list[list[Any]]) -> None:
+def _add_to_cache(out: Path, entries: list[list[Any]]) -> None:
     """A folder that can't be written is read anew each time."""
     if not _is_whole(out / CACHE):
-        _write_cache(out, new)
+        _write_cache(out, entries)
         return
     with contextlib.suppress(OSError), (out / CACHE).open("a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(line) + "\n" for line in new))
+        file.write("".join(json.dumps(line) + "\n" for line in entries))
 
 
-def _write_cache(out: Path, new: list[list[Any]]) -> None:
+def _write_cache(out: Path, entries: list[list[Any]]) -> None:
     with contextlib.suppress(OSError):
-        write_atomic(out / CACHE, "".join(json.dumps(line) + "\n" for line in (HEAD, *new)).encode())
+        write_atomic(out / CACHE, "".join(json.dumps(line) + "\n" for line in (HEAD, *entries)).encode())
 
 
 def _is_whole(path: Path) -> bool:
@@ -183,11 +183,11 @@ def _row(folder: Path, out: Path) -> Row:
         if result is not None:
             return row | _of_result(folder, result, row["devices"])
         epochs = len(read_metrics(folder))
-        told = read_divergences(folder)
-        if is_diverged(told):
-            return row | {"state": "diverged", "why": str(told[-1]), "epochs": epochs}
-        of = run.experiment.recipe.epochs
-        return row | {"state": "begun", "why": f"epoch {epochs} of {of} is done", "epochs": epochs}
+        divergences = read_divergences(folder)
+        if is_diverged(divergences):
+            return row | {"state": "diverged", "why": str(divergences[-1]), "epochs": epochs}
+        total = run.experiment.recipe.epochs
+        return row | {"state": "begun", "why": f"epoch {epochs} of {total} is done", "epochs": epochs}
     except (InvalidFile, OSError) as error:
         return row | {"state": "foreign", "why": str(error)}
 
@@ -195,9 +195,9 @@ def _row(folder: Path, out: Path) -> Row:
 def _checked_run(manifest: dict[str, Any], folder: Path) -> Run:
     """The run of a manifest. Raises InvalidFile where manifest, folder and run are not of one identity."""
     run = read_run(manifest, folder)
-    for place, found in (("name", folder.name.rpartition("-")[2]), ("manifest.json", manifest.get("identity"))):
-        if found != run.identity:
-            raise InvalidFile(f"{folder} holds run {run.identity}, not {found} as its {place} says")
+    for source, identity in (("name", folder.name.rpartition("-")[2]), ("manifest.json", manifest.get("identity"))):
+        if identity != run.identity:
+            raise InvalidFile(f"{folder} holds run {run.identity}, not {identity} as its {source} says")
     return run
 
 
@@ -214,7 +214,7 @@ def _checked(row: Row, folder: Path) -> Row:
 
 def _of_manifest(run: Run, manifest: Mapping[str, Any], folder: Path) -> Row:
     execution, machine, code, versions = (
-        found if isinstance(found := manifest.get(key), dict) else {}
+        section if isinstance(section := manifest.get(key), dict) else {}
         for key in ("execution", "machine", "code", "versions")
     )
     gpu = machine.get("gpu")
@@ -250,10 +250,10 @@ def columns(rows: Iterable[Row] = ()) -> list[str]:
     """Of a table with these rows, in order: those of all known metrics, and what runs have of others."""
     metrics = METRICS.values()
     known = [metric.key for metric in (*metrics, *map(averaged, metrics))]
-    others = sorted({key for row in rows for key in row} - {*COLUMNS, *known})
-    fixed = list(COLUMNS)
-    place = fixed.index("train_loss")
-    return [*fixed[:place], *known, *others, *fixed[place:]]
+    unknown = sorted({key for row in rows for key in row} - {*COLUMNS, *known})
+    other_columns = list(COLUMNS)
+    position = other_columns.index("train_loss")
+    return [*other_columns[:position], *known, *unknown, *other_columns[position:]]
 
 
 def empty_table() -> pd.DataFrame:
@@ -271,15 +271,15 @@ def _table(rows: list[Row]) -> pd.DataFrame:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """As .csv or .parquet, by the suffix. Raises ValueError for another, or where Parquet's library is missing."""
-    kind, drawn = path.suffix.lower(), io.BytesIO()
-    if kind == ".csv":
-        table.to_csv(drawn, index=False)
-    elif kind == ".parquet":
+    suffix, buffer = path.suffix.lower(), io.BytesIO()
+    if suffix == ".csv":
+        table.to_csv(buffer, index=False)
+    elif suffix == ".parquet":
         try:
-            table.to_parquet(drawn, index=False)
+            table.to_parquet(buffer, index=False)
         except ImportError:
             raise ValueError(f"{path}: Parquet needs pyarrow: pip install 'roadmap-convnext[parquet]'") from None
     else:
         raise ValueError(f"{path}: a table ends in .csv or .parquet")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, drawn.getvalue())
+    write_atomic(path, buffer.getvalue())

@@ -48,12 +48,12 @@ def published_series_for(study: Study, own: Series, regime: str) -> Series:
     Raises ValueError for a metric that the paper's tables lack, or where they have none of the rungs.
     """
     _check(own.metric)
-    found = published_series(study, regime)
+    published = published_series(study, regime)
     rungs = {_key(bar.rung, own.regime) for bar in own.bars}
-    bars = tuple(bar for bar in found.bars if bar.rung in study.references or _key(bar.rung, regime) in rungs)
+    bars = tuple(bar for bar in published.bars if bar.rung in study.references or _key(bar.rung, regime) in rungs)
     if all(bar.rung in study.references for bar in bars):
         raise ValueError(f"none of these rungs is in the paper's table of {regime}")
-    return replace(found, title=f"the paper's {study.regime(regime).title}", bars=bars)
+    return replace(published, title=f"the paper's {study.regime(regime).title}", bars=bars)
 
 
 def compare(study: Study, results: Sequence[Result], against: str | None = None, metric: Metric = TOP1) -> Comparison:
@@ -81,8 +81,8 @@ def _accuracies(study: Study, results: Sequence[Result], regime: str) -> list[Di
     rows, differences = published_table(study, regime), []
     for result in results:
         row, own = rows.get(result.rung.name), result.sample()
-        found = welch(published_sample(row), own) if row and own else None
-        differences.append(_difference(result, found, is_published=row is not None, is_known=own is not None))
+        accuracy_change = welch(published_sample(row), own) if row and own else None
+        differences.append(_difference(result, accuracy_change, is_published=row is not None, is_known=own is not None))
     return differences
 
 
@@ -94,21 +94,23 @@ def _changes(study: Study, results: Sequence[Result], regime: str) -> list[Diffe
         parent = result.rung.parent
         if parent is None:
             continue
-        theirs = published.get((result.rung.name, _key(parent, result.run.regime)))
-        own = _own_change(by_name[parent], result) if parent in by_name else None
-        found = subtract(own, theirs) if own and theirs else None
-        differences.append(_difference(result, found, is_published=theirs is not None, is_known=own is not None))
+        printed_change = published.get((result.rung.name, _key(parent, result.run.regime)))
+        own_change = _own_change(by_name[parent], result) if parent in by_name else None
+        difference = subtract(own_change, printed_change) if own_change and printed_change else None
+        differences.append(
+            _difference(result, difference, is_published=printed_change is not None, is_known=own_change is not None)
+        )
     return differences
 
 
 def _published_changes(study: Study, regime: str) -> dict[tuple[str, str], Change]:
     """By rung and the one before."""
-    rows, found = published_table(study, regime), {}
+    rows, changes_by_rung = published_table(study, regime), {}
     for rung in ladder(regime, study=study):
         if rung.name in rows and rung.parent in rows:
             before, after = published_sample(rows[rung.parent]), published_sample(rows[rung.name])
-            found[rung.name, _key(rung.parent, regime)] = welch(before, after)
-    return found
+            changes_by_rung[rung.name, _key(rung.parent, regime)] = welch(before, after)
+    return changes_by_rung
 
 
 def _own_change(before: Result, after: Result) -> Change | None:
@@ -116,14 +118,14 @@ def _own_change(before: Result, after: Result) -> Change | None:
     return change(earlier, later) if earlier and later else None
 
 
-def _difference(result: Result, found: Change | None, *, is_published: bool, is_known: bool) -> Difference:
+def _difference(result: Result, difference: Change | None, *, is_published: bool, is_known: bool) -> Difference:
     bar = bar_of(result)
     if not is_published:
         return Difference(bar, None, NOT_IN_PAPER)
     if not is_known:
         why = "diverged" if result.diverged_seeds and not result.seeds else "no finished run"
         return Difference(bar, None, why if not result.seeds else "no finished run of the rung before")
-    return Difference(bar, found)
+    return Difference(bar, difference)
 
 
 def _key(rung: str, regime: str) -> str:

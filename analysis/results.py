@@ -49,24 +49,24 @@ class Result:
 
     def median(self, column: str) -> float | None:
         """The median over the seeds of a column of the collection; none where no run has it."""
-        found = pd.Series([row[column] for row in self.seeds.values()], dtype=float).median()
-        return None if pd.isna(found) else float(found)
+        median = pd.Series([row[column] for row in self.seeds.values()], dtype=float).median()
+        return None if pd.isna(median) else float(median)
 
 
 def results_of(rungs: Sequence[tuple[Rung, Run]], table: pd.DataFrame) -> list[Result]:
     """For each rung and a run of it, what `table` (of `collect`) has of runs that are the same but for the seed."""
-    told = table[table["state"].isin(["finished", "diverged", "begun"])]
+    readable_runs = table[table["state"].isin(["finished", "diverged", "begun"])]
     runs: dict[str, list[dict[str, Any]]] = {}
-    for row in told.to_dict("records"):
+    for row in readable_runs.to_dict("records"):
         runs.setdefault(row["experiment"], []).append({str(key): value for key, value in row.items()})
     results = []
     for rung, run in rungs:
-        counted = cost(run.experiment.design, run.experiment.recipe.image_size, run.dataset.classes)
+        rung_cost = cost(run.experiment.design, run.experiment.recipe.image_size, run.dataset.classes)
         rows = sorted(runs.get(replace(run, seed=0).identity, []), key=lambda row: row["seed"])
         seeds = {int(row["seed"]): row for row in rows if row["state"] == "finished"}
         diverged = tuple(int(row["seed"]) for row in rows if row["state"] == "diverged")
         unfinished = {int(row["seed"]): row for row in rows if row["state"] != "finished"}
-        results.append(Result(rung, run, counted, seeds, diverged, unfinished))
+        results.append(Result(rung, run, rung_cost, seeds, diverged, unfinished))
     return results
 
 
@@ -91,12 +91,12 @@ def published_sample(row: Published) -> Sample:
 def judge_published(study: Study, regime: str) -> dict[str, Judgement]:
     """The paper's own table, judged by its printed means and deviations."""
     rows = published_table(study, regime)
-    named: list[tuple[str, str | None, Values]] = [
+    named_samples: list[tuple[str, str | None, Values]] = [
         (rung.name, rung.parent, published_sample(rows[rung.name]))
         for rung in ladder(regime, study=study)
         if rung.name in rows
     ]
-    return judge(named)
+    return judge(named_samples)
 
 
 def published_table(study: Study, regime: str) -> dict[str, Published]:
@@ -187,25 +187,25 @@ def series_of_runs(study: Study, results: Sequence[Result], label: str = "", met
     return Series(first.regime, title_of_runs(study, results, label), (*bars, *published), study.groups, metric)
 
 
-def with_throughput(series: Series, workloads: Mapping[str, str], found: Measured) -> Series:
+def with_throughput(series: Series, workloads: Mapping[str, str], measured: Measured) -> Series:
     """The bars with what was measured of each rung's network. `workloads` are the rungs' own."""
-    speeds = {rung: found.values.get(workload) for rung, workload in workloads.items()}
+    speeds = {rung: measured.values.get(workload) for rung, workload in workloads.items()}
     bars = tuple(replace(bar, throughput=speeds.get(bar.rung)) for bar in series.bars)
-    return replace(series, bars=bars, measured_on=str(found.conditions))
+    return replace(series, bars=bars, measured_on=str(measured.conditions))
 
 
 def series_of_bench(
-    study: Study, title: str, measured: Sequence[tuple[Rung, Sequence[Round]]], what: Mode, where: str
+    study: Study, title: str, measured: Sequence[tuple[Rung, Sequence[Round]]], mode: Mode, axis_title: str
 ) -> Series:
     """Bars of what was measured in place of accuracies, with the spread of the rounds; `where` names it."""
     bars = []
     for rung, rounds in measured:
-        if rates := rates_of(rounds, what):
+        if rates := rates_of(rounds, mode):
             identity, macs = (rung.name, rung.title, rung.group, rung.adopted), rounds[0].macs
             spread = rates.spread if len(rounds) > 1 else None
             bars.append(Bar(*identity, rates.images_per_second, spread, macs, rung.no_effect, runs=len(rounds)))
     decimals = 0 if min(bar.value for bar in bars if bar.value) >= 100 else 1
-    metric = Metric("throughput", f"{what}_images_per_second", where, "throughput", "", decimals)
+    metric = Metric("throughput", f"{mode}_images_per_second", axis_title, "throughput", "", decimals)
     return Series(
         measured[0][1][0].regime, title, tuple(bars), study.groups, metric, spread="half the range of {} rounds"
     )

@@ -50,11 +50,11 @@ def selected_runs(options: RunsOptions) -> list[SelectedRuns]:
     out = options.folder()
     table = collect(out)
     selected = regimes_with_runs(options.study, table, out)
-    foreign = [str(why) for why in table.loc[table["state"] == "foreign", "why"]]
+    foreign = [str(reason) for reason in table.loc[table["state"] == "foreign", "why"]]
     if not selected:
-        what = options.study.regime or "any regime"
-        also = f"; not counted: {foreign[0]}" if foreign else ""
-        raise ValueError(f"{out}: no finished run of {what} as set here (`roadmap run` makes some){also}")
+        wanted = options.study.regime or "any regime"
+        hint = f"; not counted: {foreign[0]}" if foreign else ""
+        raise ValueError(f"{out}: no finished run of {wanted} as set here (`roadmap run` makes some){hint}")
     if foreign:
         count = many(len(foreign), "folder")
         warnings.warn(f"not counted: {count} (`roadmap collect` lists them)", RunsWarning, stacklevel=2)

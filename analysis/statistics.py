@@ -140,32 +140,32 @@ class Judgement:
 
 def judge(rungs: Sequence[tuple[str, str | None, Values]], *, higher_is_better: bool = True) -> dict[str, Judgement]:
     """Each rung's (name, parent, values) against its parent's, by name, corrected for their number after Holm."""
-    values = {name: found for name, _, found in rungs if isinstance(found, Sample) or found}
+    values = {name: rung_values for name, _, rung_values in rungs if isinstance(rung_values, Sample) or rung_values}
     changes = {
         name: change(values[parent], values[name])
         for name, parent, _ in rungs
         if name in values and parent is not None and parent in values
     }
-    corrected = dict(zip(changes, holm([each.p for each in changes.values()]), strict=True))
+    corrected = dict(zip(changes, holm([step_change.p for step_change in changes.values()]), strict=True))
     judged = {}
     for name, parent, _ in rungs:
         sample = sample_of(values[name]) if name in values else None
         if name not in changes or parent is None:
             judged[name] = Judgement(sample, parent)
             continue
-        found, p = changes[name], corrected[name]
-        spreads = [each.std for each in (sample_of(values[name]), sample_of(values[parent])) if each.std is not None]
-        within = abs(found.difference) <= max(spreads) + ROUNDING if spreads else None
-        judged[name] = Judgement(sample, parent, found, p, verdict(found, p, higher_is_better), within)
+        step_change, p = changes[name], corrected[name]
+        spreads = [side.std for side in (sample_of(values[name]), sample_of(values[parent])) if side.std is not None]
+        within = abs(step_change.difference) <= max(spreads) + ROUNDING if spreads else None
+        judged[name] = Judgement(sample, parent, step_change, p, verdict(step_change, p, higher_is_better), within)
     return judged
 
 
-def verdict(found: Change, corrected: float | None, higher_is_better: bool = True) -> Verdict:
-    if corrected is None or found.n < FEWEST:
+def verdict(step_change: Change, corrected_p: float | None, higher_is_better: bool = True) -> Verdict:
+    if corrected_p is None or step_change.n < FEWEST:
         return "too few seeds to tell"
-    if corrected >= SIGNIFICANCE:
+    if corrected_p >= SIGNIFICANCE:
         return "within noise"
-    return "better" if (found.difference > 0) == higher_is_better else "worse"
+    return "better" if (step_change.difference > 0) == higher_is_better else "worse"
 
 
 def pooled_std(samples: Iterable[Sample]) -> tuple[float, int] | None:
@@ -198,18 +198,18 @@ def noise_of(rungs: Sequence[tuple[str, str | None, Values]]) -> Noise | None:
 
     None where no rung has two runs.
     """
-    values = {name: found for name, _, found in rungs if isinstance(found, Sample) or found}
+    values = {name: rung_values for name, _, rung_values in rungs if isinstance(rung_values, Sample) or rung_values}
     pairs = [
         Sample.of([after[seed] - before[seed] for seed in sorted(before.keys() & after.keys())])
         for name, parent, _ in rungs
         if isinstance(before := values.get(parent or ""), Mapping) and isinstance(after := values.get(name), Mapping)
         if before.keys() & after.keys()
     ]
-    if found := pooled_std(pairs):
+    if pooled := pooled_std(pairs):
         # Changes of two neighbours share a rung, so that they are correlated by -1/2 and tell less than as many others.
-        return Noise(found[0], found[1] / 1.5, paired=True)
-    found = pooled_std(map(sample_of, values.values()))
-    return Noise(*found) if found else None
+        return Noise(pooled[0], pooled[1] / 1.5, paired=True)
+    pooled = pooled_std(map(sample_of, values.values()))
+    return Noise(*pooled) if pooled else None
 
 
 def seeds_needed(difference: float, noise: Noise, significance: float = SIGNIFICANCE, power: float = POWER) -> int:
@@ -246,11 +246,11 @@ def detectable(n: int, noise: Noise, significance: float = SIGNIFICANCE, power: 
         return math.inf
     if noise.std == 0:
         return 0.0
-    most = noise.std
-    while power_of(most, noise, n, significance) < power:
-        most *= 2
-    found = optimize.brentq(lambda difference: power_of(difference, noise, n, significance) - power, 0.0, most)
-    return float(found)
+    upper = noise.std
+    while power_of(upper, noise, n, significance) < power:
+        upper *= 2
+    smallest = optimize.brentq(lambda difference: power_of(difference, noise, n, significance) - power, 0.0, upper)
+    return float(smallest)
 
 
 @dataclass(frozen=True)
@@ -269,15 +269,15 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> RankCor
         raise ValueError(f"{len(first)} steps are too few to correlate: 4 or more are needed")
     # So that 80.57 - 79.92 and 0.65 are a tie.
     first, second = (np.round(values, 9).tolist() for values in (first, second))
-    found = stats.kendalltau(first, second)
-    if math.isnan(found.statistic):
+    correlation = stats.kendalltau(first, second)
+    if math.isnan(correlation.statistic):
         raise ValueError("all steps changed alike: there is no order to correlate")
 
     def tau(one: Sequence[float], other: Sequence[float]) -> float:
-        drawn = float(stats.kendalltau(one, other).statistic)
-        return 0.0 if math.isnan(drawn) else drawn  # one step drawn again and again has no order
+        statistic = float(stats.kendalltau(one, other).statistic)
+        return 0.0 if math.isnan(statistic) else statistic  # one step drawn again and again has no order
 
-    drawn = stats.bootstrap(
+    bounds = stats.bootstrap(
         (first, second),
         tau,
         paired=True,
@@ -288,5 +288,8 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> RankCor
         rng=np.random.default_rng(0),  # the same interval every time
     ).confidence_interval
     return RankCorrelation(
-        float(found.statistic), (float(drawn.low), float(drawn.high)), float(found.pvalue), len(first)
+        float(correlation.statistic),
+        (float(bounds.low), float(bounds.high)),
+        float(correlation.pvalue),
+        len(first),
     )

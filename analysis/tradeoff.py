@@ -62,7 +62,7 @@ class Tradeoff:
 
 def tradeoff_of_runs(
     study: Study,
-    titled: Sequence[tuple[str, Sequence[Result]]],
+    titled_results: Sequence[tuple[str, Sequence[Result]]],
     x: str,
     metric: Metric = TOP1,
     benchmarked: Measured | None = None,
@@ -72,20 +72,20 @@ def tradeoff_of_runs(
     Throughput and memory are those of `benchmarked`, where it is given, else as the runs had them. Raises ValueError
     where no run has finished, or none has the measurement.
     """
-    paths = [Line(title, tuple(_points(_rungs(results), x, metric, benchmarked))) for title, results in titled]
-    others = [[result for result in results if result.rung.group == REFERENCE] for _, results in titled]
-    if not any(result.values(metric) for _, results in titled for result in results):
+    paths = [Line(title, tuple(_points(_rungs(results), x, metric, benchmarked))) for title, results in titled_results]
+    references = [[result for result in results if result.rung.group == REFERENCE] for _, results in titled_results]
+    if not any(result.values(metric) for _, results in titled_results for result in results):
         raise ValueError(f"no finished run has a {metric.title}: there is no point to draw")
     if not any(path.points for path in paths):
         raise ValueError(f"no finished run has measured its {TITLES[x].partition(' (')[0]}: --x macs needs none")
-    where = " in training, as measured" if x == "throughput" else ", as measured" if x == "memory" else ""
+    condition = " in training, as measured" if x == "throughput" else ", as measured" if x == "memory" else ""
     if benchmarked:
-        where = f"{' in inference' if x == 'throughput' else ' of training'} on {benchmarked.conditions}"
+        condition = f"{' in inference' if x == 'throughput' else ' of training'} on {benchmarked.conditions}"
     shown = tuple(path for path in paths if path.points)
-    kin = tuple(
-        line for results in others for line in _reference_lines(study, _points(results, x, metric, benchmarked))
+    families = tuple(
+        line for results in references for line in _reference_lines(study, _points(results, x, metric, benchmarked))
     )
-    return Tradeoff(x, TITLES[x] + where, metric, study.groups, shown, kin)
+    return Tradeoff(x, TITLES[x] + condition, metric, study.groups, shown, families)
 
 
 def _rungs(results: Sequence[Result]) -> list[Result]:
@@ -99,31 +99,31 @@ def _reference_lines(study: Study, points: Sequence[Point]) -> tuple[Line, ...]:
     for point in points:
         family = family_of(point.name) if point.name in study.references else point.name
         families.setdefault(family, []).append(point)
-    return tuple(Line(name, tuple(sorted(found, key=lambda point: point.x))) for name, found in families.items())
+    return tuple(Line(name, tuple(sorted(members, key=lambda point: point.x))) for name, members in families.items())
 
 
 def family_of(name: str) -> str:
     """What stands before the size: convnext-iso of convnext-iso-s, vit of vit-s-16."""
-    whole = re.sub(r"-\d+$", "", name)
-    return whole.rpartition("-")[0] or whole
+    without_patch_size = re.sub(r"-\d+$", "", name)
+    return without_patch_size.rpartition("-")[0] or without_patch_size
 
 
 def _points(results: Sequence[Result], x: str, metric: Metric, benchmarked: Measured | None) -> list[Point]:
-    found = []
+    points = []
     for result in results:
-        sample, at = result.sample(metric), _x_of(result, x, benchmarked)
-        if sample and at is not None:
-            rung, counted = result.rung, result.cost
-            size = counted.parameters if x == "macs" else counted.macs
-            identity = (rung.name, rung.title, rung.group, rung.adopted)
-            found.append(Point(*identity, at, sample.mean, sample.std, size, sample.n))
-    return found
+        sample, x_value = result.sample(metric), _x_of(result, x, benchmarked)
+        if sample and x_value is not None:
+            rung, model_cost = result.rung, result.cost
+            size = model_cost.parameters if x == "macs" else model_cost.macs
+            labels = (rung.name, rung.title, rung.group, rung.adopted)
+            points.append(Point(*labels, x_value, sample.mean, sample.std, size, sample.n))
+    return points
 
 
 def _x_of(result: Result, x: str, benchmarked: Measured | None) -> float | None:
     if x in MEASURED:
-        measured = benchmarked.values.get(workload_of(result.run)) if benchmarked else result.median(MEASURED[x])
-        return measured / 2**20 if measured is not None and x == "memory" else measured
+        value = benchmarked.values.get(workload_of(result.run)) if benchmarked else result.median(MEASURED[x])
+        return value / 2**20 if value is not None and x == "memory" else value
     return float(result.cost.macs if x == "macs" else result.cost.parameters)
 
 
@@ -135,9 +135,9 @@ def published_tradeoff(study: Study, regimes: Sequence[str], x: str) -> Tradeoff
     if x == "memory":
         raise ValueError("the paper has no measured memory: --x memory is for one's own runs")
     paths = [] if x in MEASURED else [_published_path(study, regime, x) for regime in regimes]
-    where = " in inference on one V100, as the paper measured" if x == "throughput" else ""
+    condition = " in inference on one V100, as the paper measured" if x == "throughput" else ""
     return Tradeoff(
-        x, TITLES[x] + where, TOP1, study.groups, tuple(paths), _families(x), "models of the paper's Table 1"
+        x, TITLES[x] + condition, TOP1, study.groups, tuple(paths), _families(x), "models of the paper's Table 1"
     )
 
 
@@ -145,17 +145,17 @@ def _published_path(study: Study, regime: str, x: str) -> Line:
     rows, points = published_table(study, regime), []
     for rung in ladder(regime, study=study):
         if row := rows.get(rung.name):
-            counted, sample = cost(rung.experiment.design), published_sample(row)
-            at, size = (counted.macs, counted.parameters)[:: 1 if x == "macs" else -1]
-            identity = (rung.name, rung.title, row.group, row.adopted)
-            points.append(Point(*identity, at, sample.mean, sample.std, size, sample.n))
+            model_cost, sample = cost(rung.experiment.design), published_sample(row)
+            x_value, size = (model_cost.macs, model_cost.parameters)[:: 1 if x == "macs" else -1]
+            labels = (rung.name, rung.title, row.group, row.adopted)
+            points.append(Point(*labels, x_value, sample.mean, sample.std, size, sample.n))
     return Line(study.regime(regime).title, tuple(points))
 
 
 def _families(x: str) -> tuple[Line, ...]:
     """Those of one family and image size together."""
-    known = [model for model in published_models() if x != "throughput" or model.throughput]
-    models = sorted(known, key=lambda model: (model.family, model.image_size))
+    shown = [model for model in published_models() if x != "throughput" or model.throughput]
+    models = sorted(shown, key=lambda model: (model.family, model.image_size))
     return tuple(
         Line(SPELLED[family], tuple(_model_point(model, x) for model in members))
         for (family, _), members in groupby(models, key=lambda model: (model.family, model.image_size))
@@ -163,8 +163,8 @@ def _families(x: str) -> tuple[Line, ...]:
 
 
 def _model_point(model: Model, x: str) -> Point:
-    at = {"macs": model.gmacs * 1e9, "parameters": model.parameters, "throughput": model.throughput or 0.0}[x]
+    x_value = {"macs": model.gmacs * 1e9, "parameters": model.parameters, "throughput": model.throughput or 0.0}[x]
     size = model.parameters if x == "macs" else model.gmacs * 1e9
     name = f"{SPELLED[model.family]}-{model.name.rpartition('-')[2].upper()}"
     title = name if model.image_size == 224 else f"{name} at {model.image_size}"
-    return Point(model.name, title, model.family, True, at, model.top1, None, size)
+    return Point(model.name, title, model.family, True, x_value, model.top1, None, size)

@@ -18,7 +18,7 @@ from analysis.attribution import Attribution, Interaction, StepEffect
 from analysis.figures.style import COLOURS, DARK, FAINT, LAYOUTS, Layout, readable_on
 from roadmap.record.metrics import Metric
 
-# Where a step stands, with the mark of what it changes there: (field of Worth, what it is, marker).
+# Where a step stands, with the mark of what it changes there: (field of StepEffect, meaning, marker).
 MARKS = (
     ("alone", "alone on the start", ">"),
     ("on_path", "in the paper's order", "D"),
@@ -32,19 +32,20 @@ NOISE = 0.35  # how strongly the colours of pairs within the noise are drawn
 SMALLEST = 5.0  # points of type; where there is no room for it, the numbers that are noise are left out
 
 
-def draw_effects(found: Attribution, metric: Metric, title: str = "", columns: int = 2) -> Figure:
+def draw_effects(attribution: Attribution, metric: Metric, title: str = "", columns: int = 2) -> Figure:
     """Each step's Shapley value with its interval, and what it changes alone, in the paper's order, and at the end.
 
     A change that is far beyond all others is an arrow at the edge, with its number.
     """
-    layout, effects = LAYOUTS[columns], found.effects
-    left = 0.25 + layout.letter * max(len(effect.title) for effect in effects)
-    under = 0.42 + (0.022 * layout.small if title else 0)
-    height = layout.row * (len(effects) + 3) + 0.13 + under
+    layout, effects = LAYOUTS[columns], attribution.effects
+    title_width = 0.25 + layout.letter * max(len(effect.title) for effect in effects)
+    label_height = 0.42 + (0.022 * layout.small if title else 0)
+    height = layout.row * (len(effects) + 3) + 0.13 + label_height
     with matplotlib.rc_context(layout.style):
         figure = Figure(figsize=(layout.width, height))
-        across, down = 0.98 - left / layout.width, (height - 0.08 - under - 2 * layout.row) / height
-        place = (left / layout.width, under / height, across, down)
+        width_share = 0.98 - title_width / layout.width
+        height_share = (height - 0.08 - label_height - 2 * layout.row) / height
+        place = (title_width / layout.width, label_height / height, width_share, height_share)
         axes = figure.add_axes(place)
         low, high = _limits(effects)
         for y, effect in enumerate(effects):
@@ -79,13 +80,23 @@ def _draw_effect(axes: Axes, y: int, effect: StepEffect, low: float, high: float
             if not low <= end <= high:
                 axes.plot(np.clip(end, low, high), y, arrow, color=COLOURS[1], markersize=layout.small, clip_on=False)
     if effect.shapley is not None:
-        said = "Shapley value, 95 % interval" if effect.interval else "Shapley value"
-        _mark(axes, y, effect.shapley, (low, high), layout, marker="o", color=COLOURS[1], label=said if first else None)
+        label = "Shapley value, 95 % interval" if effect.interval else "Shapley value"
+        _mark(
+            axes, y, effect.shapley, (low, high), layout, marker="o", color=COLOURS[1], label=label if first else None
+        )
     for offset, (name, meaning, marker) in zip((-0.22, 0.0, 0.22), MARKS, strict=True):
         if (value := getattr(effect, name)) is not None:
-            label = meaning if first else None
+            mark_label = meaning if first else None
             _mark(
-                axes, y + offset, value, (low, high), layout, marker=marker, color=COLOURS[3], label=label, face="white"
+                axes,
+                y + offset,
+                value,
+                (low, high),
+                layout,
+                marker=marker,
+                color=COLOURS[3],
+                label=mark_label,
+                face="white",
             )
 
 
@@ -102,14 +113,14 @@ def _mark(
     face: str | None = None,  # the colour's where none is given
 ) -> None:
     size = 0.55 * layout.type
-    drawn = float(np.clip(value, *limits))
-    look: Any = {"markerfacecolor": face or color, "markersize": size, "clip_on": False, "label": label}
-    axes.plot([drawn], [y], marker, color=color, **look)
-    if drawn != value:
+    clipped = float(np.clip(value, *limits))
+    style: Any = {"markerfacecolor": face or color, "markersize": size, "clip_on": False, "label": label}
+    axes.plot([clipped], [y], marker, color=color, **style)
+    if clipped != value:
         inwards = 1 if value < limits[0] else -1
         axes.annotate(
             f"{'←' if inwards > 0 else '→'} {value:+.1f}",
-            (drawn, y),
+            (clipped, y),
             (inwards * layout.type, 0),
             textcoords="offset points",
             ha="left" if inwards > 0 else "right",
@@ -119,58 +130,61 @@ def _mark(
         )
 
 
-def draw_interactions(found: Attribution, metric: Metric, title: str = "", columns: int = 2) -> Figure:
+def draw_interactions(attribution: Attribution, metric: Metric, title: str = "", columns: int = 2) -> Figure:
     """A heat map of the pairs: what two steps are worth together beyond what each is worth without the other.
 
     Numbers in bold are more than noise. The colours reach as far as all but the largest pairs need. Raises ValueError
     where pairs were not told apart.
     """
-    if not found.interactions:
+    if not attribution.interactions:
         raise ValueError("the runs do not tell pairs of steps apart: `roadmap run --ablation orders:N` adds some")
-    layout, titles, pairs = LAYOUTS[columns], [found.titles[step] for step in found.steps], found.interactions
+    layout, pairs = LAYOUTS[columns], attribution.interactions
+    titles = [attribution.titles[step] for step in attribution.steps]
     # A pair stands once, so that the first step has no row and the last no column.
-    count, margin = len(found.steps) - 1, 0.15 + layout.letter * max(map(len, titles))
+    count, margin = len(attribution.steps) - 1, 0.15 + layout.letter * max(map(len, titles))
     cell = min((layout.width - margin - 0.15) / count, LARGEST_CELL)
     height = cell * count + margin * 0.8 + 0.75
-    reach = float(np.quantile([abs(each.value) for each in pairs], 1 - REST)) or 1.0
+    reach = float(np.quantile([abs(pair.value) for pair in pairs], 1 - REST)) or 1.0
     with matplotlib.rc_context(layout.style):
         figure = Figure(figsize=(layout.width, height))
         place = (margin / layout.width, margin * 0.8 / height, cell * count / layout.width, cell * count / height)
         axes = figure.add_axes(place)
         values = np.full((count, count), np.nan)
-        at = {step: i for i, step in enumerate(found.steps)}
-        for each in pairs:
-            values[at[each.second] - 1, at[each.first]] = each.value
-        told = {(at[each.second] - 1, at[each.first]) for each in pairs if each.verdict != "within noise"}
-        faint = np.array([[1.0 if (y, x) in told else NOISE for x in range(count)] for y in range(count)])
-        drawn = axes.imshow(
-            np.clip(values, -reach, reach), alpha=faint, cmap=MAP, vmin=-reach, vmax=reach, aspect="equal"
+        index = {step: i for i, step in enumerate(attribution.steps)}
+        for pair in pairs:
+            values[index[pair.second] - 1, index[pair.first]] = pair.value
+        significant = {(index[pair.second] - 1, index[pair.first]) for pair in pairs if pair.verdict != "within noise"}
+        alphas = np.array([[1.0 if (y, x) in significant else NOISE for x in range(count)] for y in range(count)])
+        image = axes.imshow(
+            np.clip(values, -reach, reach), alpha=alphas, cmap=MAP, vmin=-reach, vmax=reach, aspect="equal"
         )
-        for each in pairs:
-            colour = to_hex(colormaps[MAP](0.5 + 0.5 * float(np.clip(each.value / reach, -1, 1))))
-            colour = colour if each.verdict != "within noise" else "white"
-            _write_pair(axes, at[each.first], at[each.second] - 1, each, colour, min(layout.type, 20 * cell))
+        for pair in pairs:
+            colour = to_hex(colormaps[MAP](0.5 + 0.5 * float(np.clip(pair.value / reach, -1, 1))))
+            colour = colour if pair.verdict != "within noise" else "white"
+            _write_pair(axes, index[pair.first], index[pair.second] - 1, pair, colour, min(layout.type, 20 * cell))
         axes.set_xticks(range(count), titles[:-1], rotation=40, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(count), titles[1:])
         axes.tick_params(length=0, labelsize=layout.small)
         axes.spines[:].set_visible(False)
-        scale = figure.add_axes((0.5, 1 - 0.42 / height, 0.46, 0.1 / height))
-        figure.colorbar(ScalarMappable(drawn.norm, MAP), cax=scale, orientation="horizontal", extend="both")
-        scale.tick_params(labelsize=layout.small, length=2)
-        scale.set_title(_meaning(metric, title, len(told), len(pairs)), fontsize=layout.small, loc="right", pad=3)
+        scale_axes = figure.add_axes((0.5, 1 - 0.42 / height, 0.46, 0.1 / height))
+        figure.colorbar(ScalarMappable(image.norm, MAP), cax=scale_axes, orientation="horizontal", extend="both")
+        scale_axes.tick_params(labelsize=layout.small, length=2)
+        meaning = _meaning(metric, title, len(significant), len(pairs))
+        scale_axes.set_title(meaning, fontsize=layout.small, loc="right", pad=3)
         figure.canvas.draw()
     return figure
 
 
-def _meaning(metric: Metric, title: str, told: int, pairs: int) -> str:
+def _meaning(metric: Metric, title: str, significant: int, pairs: int) -> str:
     better = "help" if metric.higher_is_better else "hinder"
-    said = f"together beyond each alone, {metric.title}; above 0 they {better}\n{told} of {pairs} beyond noise: framed"
-    return said + (f"; {title}" if title else "")
+    text = f"together beyond each alone, {metric.title}; above 0 they {better}"
+    text += f"\n{significant} of {pairs} beyond noise: framed"
+    return text + (f"; {title}" if title else "")
 
 
 def _write_pair(axes: Axes, x: int, y: int, pair: Interaction, colour: str, size: float) -> None:
-    told = pair.verdict != "within noise"
-    if size < SMALLEST and not told:
+    is_significant = pair.verdict != "within noise"
+    if size < SMALLEST and not is_significant:
         return
     axes.text(
         x,
@@ -180,8 +194,8 @@ def _write_pair(axes: Axes, x: int, y: int, pair: Interaction, colour: str, size
         va="center",
         fontsize=max(size, SMALLEST),
         color=readable_on(colour),
-        fontweight="bold" if told else "normal",
-        alpha=1.0 if told else 0.75,
+        fontweight="bold" if is_significant else "normal",
+        alpha=1.0 if is_significant else 0.75,
     )
-    if told:
+    if is_significant:
         axes.add_patch(Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, fill=False, edgecolor=DARK, linewidth=0.9))

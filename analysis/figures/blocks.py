@@ -49,37 +49,39 @@ def draw_change(before: tuple[str, Design], after: tuple[str, Design]) -> Figure
     """
     old, new = distinct_blocks(before[1], after[1])
     shared = [name for name in old if name in new]
-    differing = [name for name in shared if column(old[name]) != column(new[name])] or shared[:1]
-    around = [around_blocks(design) for _, design in (before, after)]
-    changed = {key for key in around[0] if around[0][key] != around[1][key]}
+    differing_blocks = [name for name in shared if column(old[name]) != column(new[name])] or shared[:1]
+    surroundings = [around_blocks(design) for _, design in (before, after)]
+    changed = {key for key in surroundings[0] if surroundings[0][key] != surroundings[1][key]}
     columns = []
-    for name in differing:
-        gone, came = changed_boxes(column(old[name]), column(new[name]))
-        columns.append((f"{before[0]}\n{name}", before[1], old[name], gone, changed))
-        columns.append((f"{after[0]}\n{name}", after[1], new[name], came, changed))
+    for name in differing_blocks:
+        removed, added = changed_boxes(column(old[name]), column(new[name]))
+        columns.append((f"{before[0]}\n{name}", before[1], old[name], removed, changed))
+        columns.append((f"{after[0]}\n{name}", after[1], new[name], added, changed))
     return _draw(columns)
 
 
 def changed_boxes(before: Sequence[str], after: Sequence[str]) -> tuple[set[int], set[int]]:
     """Positions in the first that are gone or moved, and in the second that are new."""
-    gone: set[int] = set()
-    came: set[int] = set()
+    removed: set[int] = set()
+    added: set[int] = set()
     for kind, i, j, m, n in SequenceMatcher(a=before, b=after, autojunk=False).get_opcodes():
         if kind != "equal":
-            gone |= set(range(i, j))
-            came |= set(range(m, n))
-    return gone, came
+            removed |= set(range(i, j))
+            added |= set(range(m, n))
+    return removed, added
 
 
 def _draw(columns: Sequence[tuple[str, Design, BlockPlan, set[int], set[str]]]) -> Figure:
     rows = max(len(column(block)) for _, _, block, _, _ in columns) + 4
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH * len(columns), ROW * rows + 0.5), layout="constrained")
-        for i, (axes, each) in enumerate(zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True)):
-            title, design, block, boxes, around = each
+        for i, (axes, column_data) in enumerate(
+            zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True)
+        ):
+            title, design, block, marked_boxes, marked_lines = column_data
             colour = NEW if i % 2 else GONE
-            _draw_block(axes, block, boxes, colour, "-" if i % 2 else "--")
-            _write_around(axes, design, around, colour, rows)
+            _draw_block(axes, block, marked_boxes, colour, "-" if i % 2 else "--")
+            _write_around(axes, design, marked_lines, colour, rows)
             axes.set_title(title, fontsize=9)
             axes.set_xlim(-1.4, 1.4)
             axes.set_ylim(rows - 0.5, -0.7)
@@ -90,11 +92,9 @@ def _draw(columns: Sequence[tuple[str, Design, BlockPlan, set[int], set[str]]]) 
 
 def _write_around(axes: Axes, design: Design, changed: set[str], colour: str, rows: int) -> None:
     for i, (key, text) in enumerate(around_blocks(design).items()):
-        written = axes.text(
-            0, rows - 1.9 + 0.55 * i, f"{key}: {text}", ha="center", va="center", fontsize=5, color=LINE
-        )
+        line = axes.text(0, rows - 1.9 + 0.55 * i, f"{key}: {text}", ha="center", va="center", fontsize=5, color=LINE)
         if key in changed:
-            written.set(color=colour, fontweight="bold")
+            line.set(color=colour, fontweight="bold")
 
 
 def _draw_block(axes: Axes, block: BlockPlan, changed: set[int], colour: str, dash: Dash) -> None:

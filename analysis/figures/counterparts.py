@@ -27,23 +27,32 @@ def draw_counterparts(pairs: Sequence[Pair], title: str = "", columns: int = 2) 
     All panels have one logarithmic scale, so that a distance from 1 is the same in each.
     """
     layout = LAYOUTS[columns]
-    shown = [name for name in QUANTITIES if any(name in pair.ratios for pair in pairs)]
-    across = len(shown) if columns == 2 else -(-len(shown) // 2)
-    down = -(-len(shown) // across)
+    quantities = [name for name in QUANTITIES if any(name in pair.ratios for pair in pairs)]
+    columns_of_panels = len(quantities) if columns == 2 else -(-len(quantities) // 2)
+    rows_of_panels = -(-len(quantities) // columns_of_panels)
     names = [" /\n".join(pair.titles) for pair in pairs]
     handles, labels = _key(pairs, title, columns)
-    left = 0.15 + layout.letter * max(len(title) for pair in pairs for title in pair.titles)
-    above, under, line = 0.055 * layout.type, 0.045 * layout.type, 0.0205 * layout.small
-    tall = 1.9 * layout.row * len(pairs) + 0.1
-    height = down * (above + tall + under) + line * sum(label.count("\n") + 1 for label in labels) + 0.1
+    title_width = 0.15 + layout.letter * max(len(title) for pair in pairs for title in pair.titles)
+    heading_height, axis_height, line_height = 0.055 * layout.type, 0.045 * layout.type, 0.0205 * layout.small
+    panel_height = 1.9 * layout.row * len(pairs) + 0.1
+    height = (
+        rows_of_panels * (heading_height + panel_height + axis_height)
+        + line_height * sum(label.count("\n") + 1 for label in labels)
+        + 0.1
+    )
     with matplotlib.rc_context(layout.style):
         figure = Figure(figsize=(layout.width, height))
-        wide = (layout.width - left - 0.08) / across
+        panel_width = (layout.width - title_width - 0.08) / columns_of_panels
         low, high = _limits(pairs)
-        for i, name in enumerate(shown):
-            row, column = divmod(i, across)
-            bottom = height - (row + 1) * (above + tall) - row * under
-            place = ((left + column * wide) / layout.width, bottom / height, 0.93 * wide / layout.width, tall / height)
+        for i, name in enumerate(quantities):
+            row, column = divmod(i, columns_of_panels)
+            bottom = height - (row + 1) * (heading_height + panel_height) - row * axis_height
+            place = (
+                (title_width + column * panel_width) / layout.width,
+                bottom / height,
+                0.93 * panel_width / layout.width,
+                panel_height / height,
+            )
             axes = figure.add_axes(place)
             axes.set_xscale("log")
             axes.set(xlim=(low, high), ylim=(len(pairs) - 0.5, -0.5))
@@ -56,14 +65,14 @@ def draw_counterparts(pairs: Sequence[Pair], title: str = "", columns: int = 2) 
 
 
 def _limits(pairs: Sequence[Pair]) -> tuple[float, float]:
-    values = [value for pair in pairs for each in pair.ratios.values() for value in (each.low, each.high)]
+    values = [value for pair in pairs for ratio in pair.ratios.values() for value in (ratio.low, ratio.high)]
     values += [value for pair in pairs for value in pair.published.values()]
-    most = max(LEAST, max(values), 1 / min(values)) ** 1.25  # with room for the labels
-    return 1 / most, most
+    upper = max(LEAST, max(values), 1 / min(values)) ** 1.25  # with room for the labels
+    return 1 / upper, upper
 
 
 def _draw_panel(axes: Axes, pairs: Sequence[Pair], name: str, layout: Layout) -> None:
-    what = QUANTITIES[name]
+    quantity = QUANTITIES[name]
     axes.axvline(1, color=FAINT, linewidth=0.8, zorder=1)
     for y, pair in enumerate(pairs):
         if ratio := pair.ratios.get(name):
@@ -71,16 +80,16 @@ def _draw_panel(axes: Axes, pairs: Sequence[Pair], name: str, layout: Layout) ->
             axes.plot(ratio.value, y, "o", color=COLOURS[1], markersize=0.55 * layout.type, zorder=4)
             text: Any = {"ha": "center", "va": "bottom", "fontsize": layout.small, "color": DARK, "zorder": 5}
             text["path_effects"] = [withStroke(linewidth=2, foreground="white")]  # where it stands on the line
-            above = (0, 0.4 * layout.type)
-            axes.annotate(f"{ratio.value:.2f}", (ratio.value, y), above, textcoords="offset points", **text)
+            offset = (0, 0.4 * layout.type)
+            axes.annotate(f"{ratio.value:.2f}", (ratio.value, y), offset, textcoords="offset points", **text)
         if name in pair.published:
             hollow: Any = {"color": COLOURS[3], "markerfacecolor": "none", "markersize": 0.75 * layout.type}
             axes.plot(pair.published[name], y, "D", zorder=3, **hollow)
-    better = BETTER[what.better]
-    axes.set_title(what.title.replace(" in ", "\nin "), fontsize=layout.small, pad=3)
-    axes.set_xlabel(better, fontsize=layout.small, color=FAINT, labelpad=1)
-    far = axes.get_xlim()[1]
-    tick = next((tick for limit, tick in TICKS.items() if far < limit), 10.0)
+    direction = BETTER[quantity.better]
+    axes.set_title(quantity.title.replace(" in ", "\nin "), fontsize=layout.small, pad=3)
+    axes.set_xlabel(direction, fontsize=layout.small, color=FAINT, labelpad=1)
+    upper = axes.get_xlim()[1]
+    tick = next((tick for limit, tick in TICKS.items() if upper < limit), 10.0)
     axes.xaxis.set_major_locator(FixedLocator([1 / tick, 1.0, tick]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.2g}"))
@@ -92,8 +101,8 @@ def _draw_panel(axes: Axes, pairs: Sequence[Pair], name: str, layout: Layout) ->
 def _key(pairs: Sequence[Pair], title: str, columns: int) -> tuple[list[Line2D], list[str]]:
     conditions = "; ".join(dict.fromkeys(str(pair.conditions) for pair in pairs))
     handles = [Line2D([], [], color=COLOURS[1], marker="o", linewidth=1.5, markersize=4)]
-    said = f"the first over the second, median and range of rounds: {title}{', ' if title else ''}{conditions}"
-    labels = [textwrap.fill(said, 62 * columns)]
+    text = f"the first over the second, median and range of rounds: {title}{', ' if title else ''}{conditions}"
+    labels = [textwrap.fill(text, 62 * columns)]
     if any(pair.published for pair in pairs):
         hollow: Any = {"color": COLOURS[3], "markerfacecolor": "none", "linestyle": ""}
         handles.append(Line2D([], [], marker="D", markersize=5, **hollow))

@@ -25,47 +25,47 @@ def draw_curves(curves: Curves, columns: int = 2) -> Figure:
 
     With the loss on the held-out images stands that on the training images, dotted.
     """
-    layout, across = LAYOUTS[columns], min(ACROSS[columns], len(curves.panels))
-    down = math.ceil(len(curves.panels) / across)
+    layout, panels_per_row = LAYOUTS[columns], min(ACROSS[columns], len(curves.panels))
+    panel_rows = math.ceil(len(curves.panels) / panels_per_row)
     colours = colours_of(curves.groups, (panel.group for panel in curves.panels))
     by_rung = {panel.rung: panel for panel in curves.panels}
-    keys, beside = _keys(curves), 6 if columns == 2 else 3
+    keys, keys_per_line = _keys(curves), 6 if columns == 2 else 3
     left, top = layout.type * 0.068, layout.type * 0.012
-    bottom = layout.type * 0.055 + layout.small * 0.02 * -(-len(keys) // beside) + 0.03
-    tall = 1.05 if columns == 2 else 0.85
-    width, height = layout.width, top + bottom + down * tall
+    bottom = layout.type * 0.055 + layout.small * 0.02 * -(-len(keys) // keys_per_line) + 0.03
+    panel_height = 1.05 if columns == 2 else 0.85
+    width, height = layout.width, top + bottom + panel_rows * panel_height
     with matplotlib.rc_context(layout.style | {"axes.titlesize": layout.small, "axes.titlepad": 2}):
         figure = Figure(figsize=(width, height))
-        grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+        grid = figure.subplots(panel_rows, panels_per_row, sharex=True, sharey=True, squeeze=False)
         edges = {"left": left / width, "right": 0.99, "bottom": bottom / height, "top": 1 - (top + 0.1) / height}
         figure.subplots_adjust(**edges, wspace=0.1, hspace=0.28)
         for axes, panel in zip_longest(grid.flat, curves.panels):
             if panel is None:
                 axes.remove()
                 continue
-            before = by_rung.get(panel.parent) if panel.parent else None
-            _draw_panel(axes, panel, before, colours[panel.group], curves)
+            parent = by_rung.get(panel.parent) if panel.parent else None
+            _draw_panel(axes, panel, parent, colours[panel.group], curves)
             axes.tick_params(labelsize=layout.small, length=2)
         _set_limits(grid[0, 0], curves)
-        for axes in list(grid.flat)[len(curves.panels) - across : len(curves.panels)]:
+        for axes in list(grid.flat)[len(curves.panels) - panels_per_row : len(curves.panels)]:
             axes.tick_params(labelbottom=True)
         figure.supylabel(axis_title(curves.metric), x=0.004, fontsize=layout.type)
         middle = (left / width + 0.99) / 2
-        under = (bottom - 0.042 * layout.type) / height
-        figure.supxlabel(f"epoch – {curves.title}", x=middle, y=under, va="center", fontsize=layout.type)
-        _add_legend(figure, keys, beside, layout.small)
+        label_y = (bottom - 0.042 * layout.type) / height
+        figure.supxlabel(f"epoch – {curves.title}", x=middle, y=label_y, va="center", fontsize=layout.type)
+        _add_legend(figure, keys, keys_per_line, layout.small)
         figure.canvas.draw()
     return figure
 
 
-def _draw_panel(axes: Axes, panel: Panel, before: Panel | None, colour: str, curves: Curves) -> None:
+def _draw_panel(axes: Axes, panel: Panel, parent: Panel | None, colour: str, curves: Curves) -> None:
     axes.set_title(panel.title, color=DARK)
     axes.spines[["right", "top"]].set_visible(False)
-    with_train = not curves.metric.higher_is_better
-    if before and before.finished:
-        _draw_mean(axes, [curve.values for curve in before.finished], BEHIND_EDGE, "-", BEHIND)
+    shows_train_loss = not curves.metric.higher_is_better
+    if parent and parent.finished:
+        _draw_mean(axes, [curve.values for curve in parent.finished], BEHIND_EDGE, "-", BEHIND)
     if panel.finished:
-        if with_train:
+        if shows_train_loss:
             _draw_mean(axes, [curve.train_losses for curve in panel.finished], colour, ":")
         _draw_mean(axes, [curve.values for curve in panel.finished], colour, "-", colour)
     for curve in panel.curves:
@@ -77,11 +77,11 @@ def _draw_panel(axes: Axes, panel: Panel, before: Panel | None, colour: str, cur
 
 def _draw_mean(axes: Axes, runs: Sequence[Sequence[float]], colour: str, line: str, band: str | None = None) -> None:
     epochs = [values for values in zip(*runs, strict=False)]
-    at = range(1, len(epochs) + 1)
+    x_values = range(1, len(epochs) + 1)
     if band and len(runs) > 1:
-        axes.fill_between(at, [*map(min, epochs)], [*map(max, epochs)], color=band, alpha=0.35, linewidth=0)
+        axes.fill_between(x_values, [*map(min, epochs)], [*map(max, epochs)], color=band, alpha=0.35, linewidth=0)
     means = [sum(values) / len(values) for values in epochs]
-    axes.plot(at, means, color=colour, linestyle=line, linewidth=1.0)
+    axes.plot(x_values, means, color=colour, linestyle=line, linewidth=1.0)
 
 
 def _draw_unfinished(axes: Axes, curve: Curve, colour: str) -> None:
@@ -106,11 +106,14 @@ def _set_limits(axes: Axes, curves: Curves) -> None:
 
 
 def _keys(curves: Curves) -> list[tuple[Any, str]]:
-    several = any(len(panel.finished) > 1 for panel in curves.panels)
+    has_several_seeds = any(len(panel.finished) > 1 for panel in curves.panels)
     shown = [curve for panel in curves.panels for curve in panel.curves]
-    line, said = Line2D([], [], color=DARK, linewidth=1), "mean of the seeds" if several else "one run"
-    keys: list[tuple[Any, str]] = [(line, said)]
-    if several:
+    line, meaning = (
+        Line2D([], [], color=DARK, linewidth=1),
+        "mean of the seeds" if has_several_seeds else "one run",
+    )
+    keys: list[tuple[Any, str]] = [(line, meaning)]
+    if has_several_seeds:
         keys.append((Patch(facecolor=DARK, alpha=0.3), "lowest to highest"))
     if not curves.metric.higher_is_better:
         keys.append((Line2D([], [], color=DARK, linewidth=1, linestyle=":"), "on the training images"))
@@ -122,7 +125,8 @@ def _keys(curves: Curves) -> list[tuple[Any, str]]:
     return keys
 
 
-def _add_legend(figure: Figure, keys: Sequence[tuple[Any, str]], beside: int, size: float) -> None:
+def _add_legend(figure: Figure, keys: Sequence[tuple[Any, str]], keys_per_line: int, size: float) -> None:
     handles, labels = zip(*keys, strict=True)
-    place: Any = {"loc": "lower center", "ncols": beside, "frameon": False, "fontsize": size, "borderaxespad": 0.1}
+    place: Any = {"loc": "lower center", "ncols": keys_per_line, "frameon": False}
+    place |= {"fontsize": size, "borderaxespad": 0.1}
     figure.legend(handles, labels, handletextpad=0.4, columnspacing=1.2, handlelength=1.4, **place)

@@ -35,51 +35,51 @@ def write_labels(axes: Axes, labels: Sequence[Label], type_size: float) -> None:
     """
     to_points = 72 / axes.figure.dpi
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        across, up = axes.transData.transform((x, y)) * to_points
-        return float(across), float(up)
+    def position(x: float, y: float) -> tuple[float, float]:
+        x_points, y_points = axes.transData.transform((x, y)) * to_points
+        return float(x_points), float(y_points)
 
-    centres = [at(label.x, label.y) for label in labels]
+    centres = [position(label.x, label.y) for label in labels]
     # A label may stand on the rim of a big bubble, never on its middle.
-    taken = [_around(x, y, label.radius * 0.8) for (x, y), label in zip(centres, labels, strict=True)]
+    occupied = [_around(x, y, label.radius * 0.8) for (x, y), label in zip(centres, labels, strict=True)]
     for label in labels:
         if label.std is not None:
-            (x, low), (_, high) = at(label.x, label.y - label.std), at(label.x, label.y + label.std)
-            taken.append((x - 1.5, low, x + 1.5, high))
-    frame = axes.bbox.frozen()
+            (x, low), (_, high) = position(label.x, label.y - label.std), position(label.x, label.y + label.std)
+            occupied.append((x - 1.5, low, x + 1.5, high))
+    axes_box = axes.bbox.frozen()
     written: list[Box] = []
-    inside = (frame.x0 * to_points, frame.y0 * to_points, frame.x1 * to_points, frame.y1 * to_points)
+    inside = (axes_box.x0 * to_points, axes_box.y0 * to_points, axes_box.x1 * to_points, axes_box.y1 * to_points)
     for label, (x, y) in zip(labels, centres, strict=True):
-        (left, bottom, right, top), away = (
-            _free_place(label, x, y, type_size, taken, written, inside)
+        (left, bottom, right, top), distance = (
+            _free_place(label, x, y, type_size, occupied, written, inside)
             or _free_place(label, x, y, type_size, written, (), inside)
             or _free_place(label, x, y, type_size, (), (), inside)
             or ((x, y, x, y), 0.0)
         )
-        taken.append((left, bottom, right, top))
+        occupied.append((left, bottom, right, top))
         written.append((left, bottom, right, top))
         offset = ((left + right) / 2 - x, (bottom + top) / 2 - y)
-        far: Any = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.4, "shrinkA": 1, "shrinkB": label.radius}
+        line: Any = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.4, "shrinkA": 1, "shrinkB": label.radius}
         style: Any = {"fontsize": type_size, "ha": "center", "va": "center", "zorder": 6} | label.style
-        arrow = far if away > AWAY[1] else None
+        arrow = line if distance > AWAY[1] else None
         axes.annotate(label.text, (label.x, label.y), offset, textcoords="offset points", arrowprops=arrow, **style)
 
 
 def _free_place(
-    label: Label, x: float, y: float, type_size: float, taken: Sequence[Box], written: Sequence[Box], inside: Box
+    label: Label, x: float, y: float, type_size: float, occupied: Sequence[Box], written: Sequence[Box], inside: Box
 ) -> tuple[Box, float] | None:
     """With how far it is; its line crosses no other label."""
-    wide, high = LETTER * type_size * (len(label.text) + 0.5) / 2, LINE * type_size / 2
-    for away in AWAY:
+    half_width, half_height = LETTER * type_size * (len(label.text) + 0.5) / 2, LINE * type_size / 2
+    for distance in AWAY:
         for turn in TURNS:
-            reach = label.radius + away
-            to_x = x + math.cos(turn) * (reach + wide)
-            to_y = y + math.sin(turn) * (reach + high)
-            box = (to_x - wide, to_y - high, to_x + wide, to_y + high)
+            offset = label.radius + distance
+            to_x = x + math.cos(turn) * (offset + half_width)
+            to_y = y + math.sin(turn) * (offset + half_height)
+            box = (to_x - half_width, to_y - half_height, to_x + half_width, to_y + half_height)
             within = box[0] >= inside[0] and box[1] >= inside[1] and box[2] <= inside[2] and box[3] <= inside[3]
             crossed = any(_crosses(x, y, to_x, to_y, other) for other in written)
-            if within and not crossed and not any(overlap(box, other) for other in taken):
-                return box, away
+            if within and not crossed and not any(overlap(box, other) for other in occupied):
+                return box, distance
     return None
 
 
@@ -89,10 +89,10 @@ def _around(x: float, y: float, radius: float) -> Box:
 
 def _crosses(x: float, y: float, to_x: float, to_y: float, box: Box) -> bool:
     """Whether the line from one place to another does, looked at in steps."""
-    steps = [step / 16 for step in range(17)]
-    at = [(x + step * (to_x - x), y + step * (to_y - y)) for step in steps]
-    return any(box[0] < across < box[2] and box[1] < up < box[3] for across, up in at)
+    fractions = [fraction / 16 for fraction in range(17)]
+    points = [(x + fraction * (to_x - x), y + fraction * (to_y - y)) for fraction in fractions]
+    return any(box[0] < point_x < box[2] and box[1] < point_y < box[3] for point_x, point_y in points)
 
 
-def overlap(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def overlap(first: Box, second: Box) -> bool:
+    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]

@@ -56,7 +56,7 @@ class Panel:
 
     @property
     def bars(self) -> list[Bar]:
-        return [bar for each in self.series for bar in each.bars]
+        return [bar for series in self.series for bar in series.bars]
 
     @property
     def reach(self) -> list[float]:
@@ -84,53 +84,53 @@ def _draw(panels: Sequence[Panel], columns: int) -> Figure:
         if not 1 <= len(panel.series) <= 2:
             raise ValueError(f"the figure takes one regime or two, not {len(panel.series)}: choose with --regime")
         if not panel.reach and not any(bar.diverged for bar in panel.bars):
-            what = panel.series[0].metric.title
-            raise ValueError(f"no run has finished with a {what}: there is no bar to draw")
-    layout, rows = LAYOUTS[columns], rows_of([each for panel in panels for each in panel.series])
+            title = panel.series[0].metric.title
+            raise ValueError(f"no run has finished with a {title}: there is no bar to draw")
+    layout, rows = LAYOUTS[columns], rows_of([series for panel in panels for series in panel.series])
     colours = colours_of(panels[0].series[0].groups, (bar.group for panel in panels for bar in panel.bars))
     keys = _keys(panels, colours)
-    rooms = [layout.macs + (len(panel.series) - 1) * 0.8 * layout.macs for panel in panels]
-    titles = room_of_titles(rows, layout)
-    rights = [
-        room + RIGHT if any(bar.throughput for bar in panel.bars) else RIGHT
-        for panel, room in zip(panels, rooms, strict=True)
+    macs_widths = [layout.macs + (len(panel.series) - 1) * 0.8 * layout.macs for panel in panels]
+    title_width = room_of_titles(rows, layout)
+    right_margins = [
+        macs_width + RIGHT if any(bar.throughput for bar in panel.bars) else RIGHT
+        for panel, macs_width in zip(panels, macs_widths, strict=True)
     ]
-    wide = max((layout.width - titles - sum(rooms) - sum(rights)) / len(panels), LEAST)
-    width = max(layout.width, titles + sum(rooms) + wide * len(panels) + sum(rights))
-    beside = 2 if len(panels) == 1 or columns == 2 else 1  # keys in a line
+    axes_width = max((layout.width - title_width - sum(macs_widths) - sum(right_margins)) / len(panels), LEAST)
+    width = max(layout.width, title_width + sum(macs_widths) + axes_width * len(panels) + sum(right_margins))
+    keys_per_line = 2 if len(panels) == 1 or columns == 2 else 1  # keys in a line
     headings = [
-        _heading(panel, int((wide + layout.macs) / layout.letter)) if len(panels) > 1 else "" for panel in panels
+        _heading(panel, int((axes_width + layout.macs) / layout.letter)) if len(panels) > 1 else "" for panel in panels
     ]
     top = layout.type * (0.058 + 0.016 * max(heading.count("\n") for heading in headings))
-    tall = layout.row * (places(rows, layout)[-1] + 1)
-    measured_on = dict.fromkeys(each.measured_on for panel in panels for each in panel.series if each.measured_on)
+    axes_height = layout.row * (places(rows, layout)[-1] + 1)
+    measured_on = dict.fromkeys(series.measured_on for panel in panels for series in panel.series if series.measured_on)
     notes = [
         line
-        for where in measured_on
-        for line in textwrap.wrap(f"images/s: inference on {where}", int(width / (0.0085 * layout.small)))
+        for conditions in measured_on
+        for line in textwrap.wrap(f"images/s: inference on {conditions}", int(width / (0.0085 * layout.small)))
     ]
-    bottom = layout.type * 0.021 * -(-len(keys) // beside) + 0.08 + 0.02 * layout.small * len(notes)
-    height = top + tall + bottom
+    bottom = layout.type * 0.021 * -(-len(keys) // keys_per_line) + 0.08 + 0.02 * layout.small * len(notes)
+    height = top + axes_height + bottom
     with matplotlib.rc_context(layout.style):
         figure = Figure(figsize=(width, height))
-        left, at = titles, 0
-        for panel, room, right, heading in zip(panels, rooms, rights, headings, strict=True):
-            left += room
-            axes = figure.add_axes((left / width, bottom / height, wide / width, tall / height))
-            own = [row[at : at + len(panel.series)] for row in rows]
-            axes.set_xlim(*_limits(panels, panel, layout.letter / wide))
+        left, position = title_width, 0
+        for panel, macs_width, right_margin, heading in zip(panels, macs_widths, right_margins, headings, strict=True):
+            left += macs_width
+            axes = figure.add_axes((left / width, bottom / height, axes_width / width, axes_height / height))
+            own_rows = [row[position : position + len(panel.series)] for row in rows]
+            axes.set_xlim(*_limits(panels, panel, layout.letter / axes_width))
             set_rows(axes, rows, layout)
             axes.set_xlabel(heading + axis_title(panel.series[0].metric))
-            _draw_rows(axes, own, places(rows, layout), panel, colours)
-            write_macs(axes, own, layout, places(rows, layout))
-            if right > RIGHT:
-                write_throughput(axes, own, layout, places(rows, layout), right - RIGHT / 2)
-            if at == 0:
-                write_titles(axes, rows, layout, left, room)
-            left, at = left + wide + right, at + len(panel.series)
-        _add_legend(axes, keys, beside, 1 + (rights[-1] - RIGHT) / wide)
-        below: Any = {"ha": "right", "va": "bottom", "fontsize": layout.small, "color": FAINT}
-        figure.text(1 - RIGHT / 2 / width, 0.04 / height, "\n".join(notes), **below)
+            _draw_rows(axes, own_rows, places(rows, layout), panel, colours)
+            write_macs(axes, own_rows, layout, places(rows, layout))
+            if right_margin > RIGHT:
+                write_throughput(axes, own_rows, layout, places(rows, layout), right_margin - RIGHT / 2)
+            if position == 0:
+                write_titles(axes, rows, layout, left, macs_width)
+            left, position = left + axes_width + right_margin, position + len(panel.series)
+        _add_legend(axes, keys, keys_per_line, 1 + (right_margins[-1] - RIGHT) / axes_width)
+        style: Any = {"ha": "right", "va": "bottom", "fontsize": layout.small, "color": FAINT}
+        figure.text(1 - RIGHT / 2 / width, 0.04 / height, "\n".join(notes), **style)
         # Drawn now, while the style holds.
         figure.canvas.draw()
     return figure
@@ -138,7 +138,7 @@ def _draw(panels: Sequence[Panel], columns: int) -> Figure:
 
 def _heading(panel: Panel, letters: int) -> str:
     """What a panel shows, in lines of so many letters."""
-    titles = [panel.series[0].title, *(f"(grey: {each.title})" for each in panel.series[1:])]
+    titles = [panel.series[0].title, *(f"(grey: {series.title})" for series in panel.series[1:])]
     return "".join(f"{textwrap.fill(title, max(letters, 16))}\n" for title in titles)
 
 
@@ -147,21 +147,21 @@ def _keys(panels: Sequence[Panel], colours: Mapping[str, str]) -> list[tuple[Any
     keys: list[tuple[Any, str]] = []
     if len(panels) == 1:
         front, *behind = panels[0].series
-        drawn = dict.fromkeys(colours[bar.group] for bar in front.bars if bar.value is not None or bar.diverged)
-        keys = [(tuple(Patch(facecolor=colour) for colour in list(drawn)[-3:]), front.title)]
-        keys += [(Patch(facecolor=BEHIND, edgecolor=BEHIND_EDGE), each.title) for each in behind]
+        drawn_colours = dict.fromkeys(colours[bar.group] for bar in front.bars if bar.value is not None or bar.diverged)
+        keys = [(tuple(Patch(facecolor=colour) for colour in list(drawn_colours)[-3:]), front.title)]
+        keys += [(Patch(facecolor=BEHIND, edgecolor=BEHIND_EDGE), series.title) for series in behind]
     if not all(bar.adopted for panel in panels for bar in panel.bars):
         keys.append((Patch(facecolor="white", edgecolor="#444444", hatch=HATCH), "not adopted"))
-    spread = spread_key(*(panel.bars for panel in panels), what=panels[0].series[0].spread)
+    spread = spread_key(*(panel.bars for panel in panels), meaning=panels[0].series[0].spread)
     return keys + ([spread] if spread else [])
 
 
-def _add_legend(axes: Axes, keys: Sequence[tuple[Any, str]], beside: int, end: float) -> None:
+def _add_legend(axes: Axes, keys: Sequence[tuple[Any, str]], keys_per_line: int, end: float) -> None:
     """Under the axes, to `end` on the right, in their width."""
     handles, labels = zip(*keys, strict=True) if keys else ((), ())
-    several = {tuple: HandlerTuple(ndivide=None, pad=0)}
-    place: Any = {"loc": "upper right", "bbox_to_anchor": (end, 0), "ncols": beside, "frameon": False}
-    axes.legend(handles, labels, handler_map=several, labelspacing=0.35, borderaxespad=0.2, **place)
+    handlers = {tuple: HandlerTuple(ndivide=None, pad=0)}
+    place: Any = {"loc": "upper right", "bbox_to_anchor": (end, 0), "ncols": keys_per_line, "frameon": False}
+    axes.legend(handles, labels, handler_map=handlers, labelspacing=0.35, borderaxespad=0.2, **place)
 
 
 def _limits(panels: Sequence[Panel], panel: Panel, letter: float) -> tuple[float, float]:
@@ -169,14 +169,14 @@ def _limits(panels: Sequence[Panel], panel: Panel, letter: float) -> tuple[float
 
     The same for panels of the same regimes. `letter` is a letter's share of the width.
     """
-    regimes = [each.regime for each in panel.series]
-    alike = [each for each in panels if [series.regime for series in each.series] == regimes]
-    values = [value for each in alike for value in each.reach] or [0.0, 100.0]
+    regimes = [other.regime for other in panel.series]
+    panels_alike = [other for other in panels if [series.regime for series in other.series] == regimes]
+    values = [value for other in panels_alike for value in other.reach] or [0.0, 100.0]
     low, high = min(values), max(values)
     room = max(high - low, 10.0 ** (1 - panel.series[0].metric.decimals))
     low, high = max(0.0, low - 0.35 * room), high + 0.04 * room
     # What is written behind the bars: that runs diverged, or the grey bars' figures.
-    diverged = any(bar.diverged and bar.value is not None for each in alike for bar in each.bars)
+    diverged = any(bar.diverged and bar.value is not None for other in panels_alike for bar in other.bars)
     letters = 11 if diverged else 5 if len(panel.series) > 1 else 0
     share = min(letters * letter, 0.5)
     if len(panels) == 1 and len(panel.series) > 1:
@@ -189,35 +189,35 @@ def _limits(panels: Sequence[Panel], panel: Panel, letter: float) -> tuple[float
 def _draw_rows(axes: Axes, rows: Sequence[Row], ys: Sequence[float], panel: Panel, colours: Mapping[str, str]) -> None:
     metric = panel.series[0].metric
     for y, (front, *behind) in zip(ys, rows, strict=True):
-        for each in behind:
-            if each and each.value is not None:
-                _draw_bar(axes, y, each, BEHIND, height=0.86)
-                ends = [bar.value + (bar.std or 0) for bar in (front, each) if bar and bar.value is not None]
-                _write_value(axes, y, each, max(ends), metric, ha="left")
-            elif each and each.diverged:
-                _say(axes, 0.99, y, "grey diverged", DIVERGED, transform=axes.get_yaxis_transform(), ha="right")
+        for bar_behind in behind:
+            if bar_behind and bar_behind.value is not None:
+                _draw_bar(axes, y, bar_behind, BEHIND, height=0.86)
+                ends = [bar.value + (bar.std or 0) for bar in (front, bar_behind) if bar and bar.value is not None]
+                _write_value(axes, y, bar_behind, max(ends), metric, ha="left")
+            elif bar_behind and bar_behind.diverged:
+                _write_note(axes, 0.99, y, "grey diverged", DIVERGED, transform=axes.get_yaxis_transform(), ha="right")
         if front and front.value is not None:
             colour = colours[front.group]
             _draw_bar(axes, y, front, colour, height=0.58)
             _write_front_value(axes, y, front, colour, metric)
         else:
-            _say_why_none(axes, y, front, panel.absent)
+            _write_reason(axes, y, front, panel.absent)
         if front and front.value is not None and front.diverged:
-            right = (front.value + (front.std or 0), y)
-            said: Any = {"va": "center", "color": DIVERGED, "style": "italic"}
-            axes.annotate(f"{front.diverged} diverged", right, (4, 0), textcoords="offset points", **said)
+            end = (front.value + (front.std or 0), y)
+            style: Any = {"va": "center", "color": DIVERGED, "style": "italic"}
+            axes.annotate(f"{front.diverged} diverged", end, (4, 0), textcoords="offset points", **style)
 
 
-def _say_why_none(axes: Axes, y: float, bar: Bar | None, absent: str) -> None:
-    said, colour = (absent, FAINT) if bar is None else ("no finished run", FAINT)
+def _write_reason(axes: Axes, y: float, bar: Bar | None, absent: str) -> None:
+    text, colour = (absent, FAINT) if bar is None else ("no finished run", FAINT)
     if bar and bar.diverged:
-        said, colour = "diverged", DIVERGED
-    if said:
-        _say(axes, axes.get_xlim()[0], y, f"  {said}", colour)
+        text, colour = "diverged", DIVERGED
+    if text:
+        _write_note(axes, axes.get_xlim()[0], y, f"  {text}", colour)
 
 
-def _say(axes: Axes, x: float, y: float, said: str, colour: str, **place: Any) -> None:
-    axes.text(x, y, said, va="center", color=colour, style="italic", **place)
+def _write_note(axes: Axes, x: float, y: float, text: str, colour: str, **place: Any) -> None:
+    axes.text(x, y, text, va="center", color=colour, style="italic", **place)
 
 
 def _draw_bar(axes: Axes, y: float, bar: Bar, colour: str, height: float) -> None:
@@ -234,8 +234,8 @@ def _write_front_value(axes: Axes, y: float, bar: Bar, colour: str, metric: Metr
     """On the bar, where it is long enough."""
     assert bar.value is not None
     end, (low, high) = bar.value - (bar.std or 0), axes.get_xlim()
-    letter = 0.012 * rcParams["font.size"]  # inches, with some air
-    fits = (end - low) / (high - low) * axes.get_window_extent().width / axes.figure.dpi > 4 * letter
+    letter_width = 0.012 * rcParams["font.size"]  # inches, with some air
+    fits = (end - low) / (high - low) * axes.get_window_extent().width / axes.figure.dpi > 4 * letter_width
     if not fits:
         _write_value(axes, y, bar, bar.value + (bar.std or 0), metric, ha="left", fontweight="bold")
         return
@@ -247,6 +247,6 @@ def _write_front_value(axes: Axes, y: float, bar: Bar, colour: str, metric: Metr
 
 def _write_value(axes: Axes, y: float, bar: Bar, x: float, metric: Metric, ha: Side, **style: Any) -> None:
     assert bar.value is not None
-    said = number(bar.value, metric) + (", no effect" if bar.no_effect else "")
-    away = (4 if ha == "left" else -4, 0)
-    axes.annotate(said, (x, y), away, textcoords="offset points", ha=ha, va="center", **({"color": DARK} | style))
+    text = number(bar.value, metric) + (", no effect" if bar.no_effect else "")
+    offset = (4 if ha == "left" else -4, 0)
+    axes.annotate(text, (x, y), offset, textcoords="offset points", ha=ha, va="center", **({"color": DARK} | style))

@@ -21,15 +21,15 @@ HEADING = 0.85  # of a group above its rungs, rows
 
 def rows_of(series: Sequence[Series]) -> list[Row]:
     """A row for each rung with every series' bar; starts share a row, and references where no series has several."""
-    lone = all(sum(bar.group == REFERENCE for bar in each.bars) <= 1 for each in series)
-    tables = [{_key(each, bar, lone): bar for bar in each.bars} for each in series]
+    is_single_reference = all(sum(bar.group == REFERENCE for bar in one_series.bars) <= 1 for one_series in series)
+    tables = [{_key(one_series, bar, is_single_reference): bar for bar in one_series.bars} for one_series in series]
     keys = dict.fromkeys(key for table in tables for key in table)
     rows = [[table.get(key) for table in tables] for key in keys]
     return sorted(rows, key=lambda row: first(row).group == REFERENCE)  # which stand last
 
 
-def _key(series: Series, bar: Bar, lone: bool) -> str:
-    if bar.group == REFERENCE and lone:
+def _key(series: Series, bar: Bar, is_single_reference: bool) -> str:
+    if bar.group == REFERENCE and is_single_reference:
         return REFERENCE
     return START if bar.rung == series.regime else bar.rung
 
@@ -40,13 +40,13 @@ def first(row: Row) -> Bar:
 
 def places(rows: Sequence[Row], layout: Layout) -> list[float]:
     """How far down each row is, with the groups' names between where they have no room beside."""
-    found: list[float] = []
+    ys: list[float] = []
     y = 0.0
     for group, members in _grouped(rows):
         y += HEADING if _is_headed(group, layout) else 0
-        found += [y + i for i in range(len(members))]
+        ys += [y + i for i in range(len(members))]
         y += len(members)
-    return found
+    return ys
 
 
 def _grouped(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
@@ -74,21 +74,21 @@ def room_of_titles(rows: Sequence[Row], layout: Layout) -> float:
 
 def write_titles(axes: Axes, rows: Sequence[Row], layout: Layout, left: float, macs: float) -> None:
     """Titles and groups, with lines between these, left of the axes: `left` inches are there, of them `macs` taken."""
-    across = blended_transform_factory(axes.figure.transSubfigure, axes.transData)
-    at = iter(places(rows, layout))
+    transform = blended_transform_factory(axes.figure.transSubfigure, axes.transData)
+    row_places = iter(places(rows, layout))
     for group, members in _grouped(rows):
-        ys = [next(at) for _ in members]
+        ys = [next(row_places) for _ in members]
         for y, row in zip(ys, members, strict=True):
             _write(axes, title(row), y, macs * 72, "right")
-        headed = _is_headed(group, layout)
+        is_headed = _is_headed(group, layout)
         if ys[0] > 0:
-            above = ys[0] - 0.5 - (HEADING if headed else 0)
-            axes.plot([0.01, 0.99], [above] * 2, transform=across, color="#bbbbbb", linewidth=0.6, clip_on=False)
+            line_y = ys[0] - 0.5 - (HEADING if is_headed else 0)
+            axes.plot([0.01, 0.99], [line_y] * 2, transform=transform, color="#bbbbbb", linewidth=0.6, clip_on=False)
         if group and group != REFERENCE:
-            y = ys[0] - 0.4 - HEADING / 2 if headed else (ys[0] + ys[-1]) / 2
-            name = group if headed else group.replace(" ", "\n", 1)
+            y = ys[0] - 0.4 - HEADING / 2 if is_headed else (ys[0] + ys[-1]) / 2
+            name = group if is_headed else group.replace(" ", "\n", 1)
             bold: Any = {"fontweight": "bold", "fontsize": layout.type - 0.5, "linespacing": 0.95}
-            _write(axes, name, y, left * 72 - (2.5 if headed else 8), "left", **bold)
+            _write(axes, name, y, left * 72 - (2.5 if is_headed else 8), "left", **bold)
 
 
 def write_macs(axes: Axes, rows: Sequence[Row], layout: Layout, ys: Sequence[float]) -> None:
@@ -108,8 +108,8 @@ def write_throughput(axes: Axes, rows: Sequence[Row], layout: Layout, ys: Sequen
     for y, row in zip(ys, rows, strict=True):
         speeds = [bar.throughput for bar in row if bar]
         if any(speeds):
-            written = " / ".join(three_digits(speed) if speed else "–" for speed in speeds)
-            _write(axes, written, y, -room * 72, "right", x=1.0, **style)
+            text = " / ".join(three_digits(speed) if speed else "–" for speed in speeds)
+            _write(axes, text, y, -room * 72, "right", x=1.0, **style)
 
 
 def set_rows(axes: Axes, rows: Sequence[Row], layout: Layout) -> None:

@@ -94,11 +94,11 @@ class Spread(Protocol):
     def runs(self) -> int: ...
 
 
-def spread_key(*panels: Iterable[Spread], what: str = SPREAD_OF_RUNS) -> tuple[Line2D, str] | None:
+def spread_key(*panels: Iterable[Spread], meaning: str = SPREAD_OF_RUNS) -> tuple[Line2D, str] | None:
     """What the error bars of each panel are, for a legend; none where there are none."""
-    counts = [sorted({each.runs for each in panel if each.std is not None}) for panel in panels]
-    said = [str(runs[0]) if len(runs) == 1 else f"{runs[0]} to {runs[-1]}" for runs in counts if runs]
-    return (error_mark(), what.format(" and of ".join(dict.fromkeys(said)))) if said else None
+    counts = [sorted({bar.runs for bar in panel if bar.std is not None}) for panel in panels]
+    numbers_of_runs = [str(runs[0]) if len(runs) == 1 else f"{runs[0]} to {runs[-1]}" for runs in counts if runs]
+    return (error_mark(), meaning.format(" and of ".join(dict.fromkeys(numbers_of_runs)))) if numbers_of_runs else None
 
 
 def error_mark() -> Line2D:
@@ -126,9 +126,9 @@ def save_figure(figure: Figure, paths: Sequence[Path]) -> list[Path]:
     """Writes the figure to each path, by its suffix; returns the paths. Raises ValueError for another suffix."""
     prepare_files(paths)
     for path in paths:
-        kind, drawn = path.suffix.lower(), io.BytesIO()
-        metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(kind)
+        suffix, buffer = path.suffix.lower(), io.BytesIO()
+        metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
         with matplotlib.rc_context(STYLE):
-            figure.savefig(drawn, format=kind[1:], dpi=DPI, metadata=metadata)
-        write_atomic(path, drawn.getvalue())
+            figure.savefig(buffer, format=suffix[1:], dpi=DPI, metadata=metadata)
+        write_atomic(path, buffer.getvalue())
     return list(paths)

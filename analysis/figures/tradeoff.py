@@ -39,40 +39,42 @@ def draw_tradeoff(tradeoff: Tradeoff, columns: int = 2) -> Figure:
 
     The first path is in the groups' colours, others in grey; hollow bubbles were not adopted.
     """
-    layout, beside = LAYOUTS[columns], columns == 2
+    layout, is_wide = LAYOUTS[columns], columns == 2
     colours = colours_of(tradeoff.groups, (point.group for path in tradeoff.paths for point in path.points))
     numbers, radii = _numbers(tradeoff), _radii(tradeoff, BIGGEST[columns])
     keys, marks = _key_of_numbers(tradeoff, numbers, colours), _key_of_marks(tradeoff)
-    line = layout.small * 0.0212  # of a legend, inches
-    lines = [0 if beside else -(-len(keys) // 3), -(-len(marks) // (3 if beside else 2))]
-    label = 0.062 * layout.type  # the axis' own
-    bottom, left, tall = label + line * sum(lines) + 0.12, 0.075 * layout.type, 4.2 if beside else 2.7
-    right = 1.45 if beside and keys else 0.1
-    width, height = layout.width, bottom + tall + 0.1
+    line_height = layout.small * 0.0212  # of a legend, inches
+    legend_lines = [0 if is_wide else -(-len(keys) // 3), -(-len(marks) // (3 if is_wide else 2))]
+    axis_height = 0.062 * layout.type  # the axis' own
+    bottom = axis_height + line_height * sum(legend_lines) + 0.12
+    left, axes_height = 0.075 * layout.type, 4.2 if is_wide else 2.7
+    right = 1.45 if is_wide and keys else 0.1
+    width, height = layout.width, bottom + axes_height + 0.1
     with matplotlib.rc_context(layout.style):
         figure = Figure(figsize=(width, height))
-        axes = figure.add_axes((left / width, bottom / height, (width - left - right) / width, tall / height))
+        axes = figure.add_axes((left / width, bottom / height, (width - left - right) / width, axes_height / height))
         _set_scales(axes, tradeoff)
         for family in tradeoff.families:
             _draw_line(axes, family, ["white"] * len(family.points), radii, is_model=True)
         for i, path in reversed(list(enumerate(tradeoff.paths))):
             _draw_line(axes, path, [colours[p.group] if i == 0 else BEHIND for p in path.points], radii)
         write_labels(axes, list(_labels(tradeoff, numbers, radii)), layout.small)
-        aside: Any = {"loc": "upper left", "bbox_to_anchor": (1.02, 1)}
-        under: Any = {"loc": "upper left", "bbox_to_anchor": (-0.08, -label / tall), "ncols": 3}
+        right_of_axes: Any = {"loc": "upper left", "bbox_to_anchor": (1.02, 1)}
+        below_axes: Any = {"loc": "upper left", "bbox_to_anchor": (-0.08, -axis_height / axes_height), "ncols": 3}
         if keys:
-            _add_legend(axes, keys, layout, **(aside if beside else under))
-        below = -(label + line * lines[0]) / tall
-        _add_legend(axes, marks, layout, **(under | {"bbox_to_anchor": (-0.08, below), "ncols": 3 if beside else 2}))
+            _add_legend(axes, keys, layout, **(right_of_axes if is_wide else below_axes))
+        marks_y = -(axis_height + line_height * legend_lines[0]) / axes_height
+        place = below_axes | {"bbox_to_anchor": (-0.08, marks_y), "ncols": 3 if is_wide else 2}
+        _add_legend(axes, marks, layout, **place)
         figure.canvas.draw()
     return figure
 
 
 def _add_legend(axes: Axes, keys: Sequence[tuple[Any, str]], layout: Layout, **place: Any) -> None:
     handles, labels = zip(*keys, strict=True)
-    tight: Any = {"frameon": False, "borderaxespad": 0.0, "handletextpad": 0.6, "columnspacing": 1.0}
-    several: Any = {tuple: HandlerTuple(ndivide=None, pad=0)}
-    axes.add_artist(Legend(axes, handles, labels, fontsize=layout.small, handler_map=several, **tight, **place))
+    spacing: Any = {"frameon": False, "borderaxespad": 0.0, "handletextpad": 0.6, "columnspacing": 1.0}
+    handlers: Any = {tuple: HandlerTuple(ndivide=None, pad=0)}
+    axes.add_artist(Legend(axes, handles, labels, fontsize=layout.small, handler_map=handlers, **spacing, **place))
 
 
 def _points(tradeoff: Tradeoff) -> list[Point]:
@@ -90,8 +92,8 @@ def _title(point: Point) -> str:
 
 
 def _radii(tradeoff: Tradeoff, biggest: float) -> dict[Point, float]:
-    most = max(point.size for point in _points(tradeoff))
-    return {point: max(biggest * (point.size / most) ** 0.5, 1.2) for point in _points(tradeoff)}
+    largest = max(point.size for point in _points(tradeoff))
+    return {point: max(biggest * (point.size / largest) ** 0.5, 1.2) for point in _points(tradeoff)}
 
 
 def _set_scales(axes: Axes, tradeoff: Tradeoff) -> None:
@@ -168,8 +170,8 @@ def _key_of_numbers(tradeoff: Tradeoff, key: Mapping[str, int], colours: Mapping
 
 def _key_of_marks(tradeoff: Tradeoff) -> list[tuple[Any, str]]:
     points = [point for path in tradeoff.paths for point in path.points]
-    several = tuple(_mark(colour, colour) for colour in COLOURS[1:4])
-    keys: list[tuple[Any, str]] = [(several, path.title) for path in tradeoff.paths[:1]]
+    coloured_marks = tuple(_mark(colour, colour) for colour in COLOURS[1:4])
+    keys: list[tuple[Any, str]] = [(coloured_marks, path.title) for path in tradeoff.paths[:1]]
     keys += [(_mark(BEHIND, BEHIND_EDGE), path.title) for path in tradeoff.paths[1:]]
     if not all(point.adopted for point in points):
         keys.append((_mark("white", DARK), "not adopted"))

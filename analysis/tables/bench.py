@@ -58,7 +58,9 @@ def measured_rungs(selection: Selection, rounds: Sequence[Round]) -> list[Measur
     rungs = [(rung, selection.run(rung)) for rung in selection.rungs()]
     measured = [(rung, run, by_workload[key]) for rung, run in rungs if (key := workload_of(run)) in by_workload]
     published = _published(selection, {rung.name: run for rung, run, _ in measured})
-    return [MeasuredRung(rung, run, tuple(its), published.get(rung.name)) for rung, run, its in measured]
+    return [
+        MeasuredRung(rung, run, tuple(rung_rounds), published.get(rung.name)) for rung, run, rung_rounds in measured
+    ]
 
 
 def _published(selection: Selection, runs: Mapping[str, Run]) -> dict[str, float]:
@@ -143,5 +145,5 @@ def pair_table(selection: Selection, rows: Sequence[MeasuredRung]) -> tuple[list
 def rate_series(selection: Selection, rows: Sequence[MeasuredRung], mode: Mode) -> Series:
     """Images/s as the bars of a figure."""
     measured = [(row.rung, row.rounds) for row in rows]
-    where = f"images/s in {mode} on {rows[0].rounds[0].conditions}"
-    return series_of_bench(selection.study, selection.title, measured, mode, where)
+    axis_title = f"images/s in {mode} on {rows[0].rounds[0].conditions}"
+    return series_of_bench(selection.study, selection.title, measured, mode, axis_title)

@@ -64,35 +64,35 @@ def pairs_of(context: StudyContext, networks: Mapping[str, Run], rounds: Sequenc
     `networks` are runs by the name of their rung or reference. A rung that is the ConvNeXt stands for it, as the
     closing one of resnet-50 does.
     """
-    found = []
+    pairs = []
     by_network = {name: networks[key] for key, name in reversed(names_of_networks(context, networks).items())}
     by_network |= networks
-    for name, its in context.study.references.items():
-        one, other = by_network.get(name), networks.get(its.counterpart or "")
-        if its.counterpart and one and other:
-            rounds_of_both = _of_one_command(rounds, workload_of(one), workload_of(other))
+    for name, known_reference in context.study.references.items():
+        run, counterpart_run = by_network.get(name), networks.get(known_reference.counterpart or "")
+        if known_reference.counterpart and run and counterpart_run:
+            rounds_of_both = _of_one_command(rounds, workload_of(run), workload_of(counterpart_run))
             if rounds_of_both:
-                size = one.experiment.recipe.image_size
+                image_size = run.experiment.recipe.image_size
                 published = [
-                    published_model(each, size) if as_published(context.study, context.regime, each) else None
-                    for each in (name, its.counterpart)
+                    published_model(key, image_size) if as_published(context.study, context.regime, key) else None
+                    for key in (name, known_reference.counterpart)
                 ]
-                titles = (its.title, context.study.references[its.counterpart].title)
+                titles = (known_reference.title, context.study.references[known_reference.counterpart].title)
                 conditions = rounds_of_both[0][0].conditions
-                ratios = {each: ratio for each in QUANTITIES if (ratio := _ratio(each, rounds_of_both))}
-                found.append(Pair(name, its.counterpart, titles, conditions, ratios, _published(published)))
-    return found
+                ratios = {key: ratio for key in QUANTITIES if (ratio := _ratio(key, rounds_of_both))}
+                pairs.append(Pair(name, known_reference.counterpart, titles, conditions, ratios, _published(published)))
+    return pairs
 
 
 def names_of_networks(context: StudyContext, networks: Mapping[str, Run]) -> dict[str, str]:
     """By each run's name the study's reference that its network is: resnet-50's closing rung is ConvNeXt-T."""
     designs = {
         name: _plain(reference(context, name).experiment.design)
-        for name, its in context.study.references.items()
-        if its.form_in(context.regime)
+        for name, study_reference in context.study.references.items()
+        if study_reference.form_in(context.regime)
     }
-    plain = {key: _plain(run.experiment.design) for key, run in networks.items()}
-    return {key: name for key, design in plain.items() for name in designs if designs[name] == design}
+    plain_designs = {key: _plain(run.experiment.design) for key, run in networks.items()}
+    return {key: name for key, design in plain_designs.items() for name in designs if designs[name] == design}
 
 
 def _plain(design: Design | NamedModel) -> Design | NamedModel:
@@ -102,12 +102,12 @@ def _plain(design: Design | NamedModel) -> Design | NamedModel:
 def _of_one_command(rounds: Sequence[Round], one: str, other: str) -> list[tuple[Round, Round]]:
     """Of the newest command that measured both, round by round: a machine drifts between commands."""
     by_command: dict[tuple[str, Conditions], tuple[list[Round], list[Round]]] = {}
-    for each in rounds:
-        if each.workload in (one, other):
-            of_it = by_command.setdefault((each.started, each.conditions), ([], []))
-            of_it[each.workload == other].append(each)
-    whole = [both for both in by_command.values() if all(both)]
-    return list(zip(*whole[-1], strict=False)) if whole else []
+    for measured_round in rounds:
+        if measured_round.workload in (one, other):
+            measured = by_command.setdefault((measured_round.started, measured_round.conditions), ([], []))
+            measured[measured_round.workload == other].append(measured_round)
+    complete = [rounds_of_both for rounds_of_both in by_command.values() if all(rounds_of_both)]
+    return list(zip(*complete[-1], strict=False)) if complete else []
 
 
 def _ratio(quantity: str, rounds: Sequence[tuple[Round, Round]]) -> Ratio | None:
@@ -121,9 +121,9 @@ def _published(models: Sequence[Model | None]) -> dict[str, float]:
     one, other = models
     if one is None or other is None:
         return {}
-    found = {}
-    for name, what in QUANTITIES.items():
-        mine, theirs = (getattr(model, what.published, None) for model in (one, other))
-        if mine and theirs:
-            found[name] = mine / theirs
-    return found
+    ratios = {}
+    for name, quantity in QUANTITIES.items():
+        value, other_value = (getattr(model, quantity.published, None) for model in (one, other))
+        if value and other_value:
+            ratios[name] = value / other_value
+    return ratios

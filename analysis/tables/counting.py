@@ -96,10 +96,10 @@ def count_rungs(selection: Selection) -> list[CountedRung]:
     ]
 
 
-def _count_record(counted: CountComparison) -> dict[str, Any]:
-    ours, percent_off = counted.ours, round(counted.off, 3)
+def _count_record(comparison: CountComparison) -> dict[str, Any]:
+    ours, percent_off = comparison.ours, round(comparison.off, 3)
     counts = {"parameters": ours.parameters, "macs": ours.macs, "percent_off": percent_off}
-    return counts | {"published": to_data(counted.published)}
+    return counts | {"published": to_data(comparison.published)}
 
 
 def rung_table(rungs: Sequence[CountedRung], *, published: bool) -> tuple[list[str], list[list[str]]]:
@@ -109,35 +109,36 @@ def rung_table(rungs: Sequence[CountedRung], *, published: bool) -> tuple[list[s
     return header, [_rung_cells(row, published) for row in rungs]
 
 
-def _rung_cells(counted: CountedRung, published: bool) -> list[str]:
-    rung, row = counted.rung, counted.published
+def _rung_cells(counted_rung: CountedRung, published: bool) -> list[str]:
+    rung, row = counted_rung.rung, counted_rung.published
     name = (rung.name if rung.adopted else f"({rung.name})") + (": no effect" if rung.no_effect else "")
-    cells = [name, rung.group, f"{counted.cost.parameters / 1e6:.2f} M", count(counted.cost.macs)]
+    cells = [name, rung.group, f"{counted_rung.cost.parameters / 1e6:.2f} M", count(counted_rung.cost.macs)]
     if not published:
         return cells
     if row is None:
         return [*cells, "", ""]
     spread = "" if row.top1_std is None else f" ±{row.top1_std:.2f}"
-    return [*cells, f"{row.top1_mean:.2f}{spread}", f"{row.gmacs:.2f}" + (" *" if counted.misprinted else "")]
+    mark = " *" if counted_rung.misprinted else ""
+    return [*cells, f"{row.top1_mean:.2f}{spread}", f"{row.gmacs:.2f}{mark}"]
 
 
 def published_count_table(counts: Sequence[CountComparison]) -> tuple[list[str], list[list[str]]]:
     """The header, and a line of text for each reference and image size."""
     header = ["reference", "pixels", "parameters", "published", "GMACs", "published", "difference"]
     header += ["published top-1 %", "images/s of a V100"]
-    return header, [_published_cells(counted) for counted in counts]
+    return header, [_published_cells(comparison) for comparison in counts]
 
 
-def _published_cells(counted: CountComparison) -> list[str]:
-    ours, theirs = counted.ours, counted.published
+def _published_cells(comparison: CountComparison) -> list[str]:
+    ours, published = comparison.ours, comparison.published
     return [
-        counted.name,
-        str(theirs.image_size),
+        comparison.name,
+        str(published.image_size),
         f"{ours.parameters / 1e6:.2f} M",
-        f"{theirs.parameters / 1e6:.{0 if theirs.parameters > 1e7 else 1}f} M",
+        f"{published.parameters / 1e6:.{0 if published.parameters > 1e7 else 1}f} M",
         f"{ours.macs / 1e9:.2f}",
-        f"{theirs.gmacs:.{1 if theirs.gmacs >= 1 else 2}f}",
-        f"{counted.off:+.1f} %",
-        f"{theirs.top1:.1f}" + (" *" if theirs.pretraining else " †" if theirs.stated_by else ""),
-        "" if theirs.throughput is None else f"{theirs.throughput:.1f}",
+        f"{published.gmacs:.{1 if published.gmacs >= 1 else 2}f}",
+        f"{comparison.off:+.1f} %",
+        f"{published.top1:.1f}" + (" *" if published.pretraining else " †" if published.stated_by else ""),
+        "" if published.throughput is None else f"{published.throughput:.1f}",
     ]

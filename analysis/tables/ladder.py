@@ -33,12 +33,12 @@ def study_table(study: Study, results: Sequence[Result], metric: Metric = TOP1) 
     """
     judged = judge_results(results, metric)
     published = published_rows_of(study, results) if metric.published else {}
-    rows = [_row(each, judged[each.rung.name], published.get(each.rung.name), metric) for each in results]
+    rows = [_row(result, judged[result.rung.name], published.get(result.rung.name), metric) for result in results]
     return pd.DataFrame(rows)
 
 
 def _row(result: Result, judged: Judgement, published: Published | None, metric: Metric) -> dict[str, Any]:
-    rung, held = result.rung, _against(published, result.values(metric))
+    rung, agreement = result.rung, _against(published, result.values(metric))
     return {
         "metric": metric.name,
         "rung": rung.name,
@@ -48,9 +48,9 @@ def _row(result: Result, judged: Judgement, published: Published | None, metric:
         "published": published.top1_mean if published else None,
         "published_std": published.top1_std if published else None,
         **_measured(judged),
-        "difference": held.change.difference if held.change else None,
-        "difference_p": held.p,
-        "agreement": _AGREEMENT.get(str(held.verdict), held.verdict),
+        "difference": agreement.change.difference if agreement.change else None,
+        "difference_p": agreement.p,
+        "agreement": _AGREEMENT.get(str(agreement.verdict), agreement.verdict),
         **_changed(judged),
         "ema": sample.mean if (sample := result.sample(averaged(TOP1))) else None,
         "no_effect": rung.no_effect,
@@ -64,8 +64,8 @@ def _row(result: Result, judged: Judgement, published: Published | None, metric:
 def _measured(judged: Judgement) -> dict[str, Any]:
     sample = judged.sample
     low, high = (sample and sample.interval) or (None, None)
-    found = (sample.n, sample.mean, sample.std) if sample else (0, None, None)
-    return dict(zip(("n", "mean", "std", "low", "high"), (*found, low, high), strict=True))
+    values = (sample.n, sample.mean, sample.std) if sample else (0, None, None)
+    return dict(zip(("n", "mean", "std", "low", "high"), (*values, low, high), strict=True))
 
 
 def _changed(judged: Judgement) -> dict[str, Any]:
@@ -96,16 +96,16 @@ def _against(published: Published | None, values: Mapping[int, float]) -> Judgem
 
 def published_judged(study: Study, regime: str) -> pd.DataFrame:
     """The paper's own table, judged by its printed deviations. Raises ValueError for a regime that it lacks."""
-    rows, judged, found = published_table(study, regime), judge_published(study, regime), []
+    rows, judged, table_rows = published_table(study, regime), judge_published(study, regime), []
     for rung in ladder(regime, study=study):
         if row := rows.get(rung.name):
-            counted = cost(rung.experiment.design)
-            named: dict[str, Any] = {"metric": TOP1.name, "rung": rung.name, "title": rung.title, "group": row.group}
-            named |= {"adopted": row.adopted}
+            model_cost = cost(rung.experiment.design)
+            labels: dict[str, Any] = {"metric": TOP1.name, "rung": rung.name, "title": rung.title, "group": row.group}
+            labels |= {"adopted": row.adopted}
             measured = _measured(judged[rung.name])
-            counts = {"parameters": counted.parameters, "macs": counted.macs}
-            found.append(named | measured | _changed(judged[rung.name]) | counts)
-    return pd.DataFrame(found)
+            counts = {"parameters": model_cost.parameters, "macs": model_cost.macs}
+            table_rows.append(labels | measured | _changed(judged[rung.name]) | counts)
+    return pd.DataFrame(table_rows)
 
 
 def rendered(table: pd.DataFrame, metric: Metric = TOP1) -> pd.DataFrame:
@@ -150,10 +150,10 @@ def spread(mean: Any, std: Any, digits: int) -> str:
 
 
 def _accuracy(row: dict[Any, Any], digits: int) -> str:
-    told = [spread(row["mean"], row["std"], digits)] if row["n"] else []
+    parts = [spread(row["mean"], row["std"], digits)] if row["n"] else []
     if row.get("diverged"):
-        told.append(f"{row['diverged']} diverged" if row["n"] else "diverged")
-    return ", ".join(told) or "-"
+        parts.append(f"{row['diverged']} diverged" if row["n"] else "diverged")
+    return ", ".join(parts) or "-"
 
 
 def signed(value: Any, digits: int) -> str:
@@ -191,12 +191,12 @@ def written(table: pd.DataFrame, form: str, render: Callable[[pd.DataFrame], pd.
 
 def remarks(table: pd.DataFrame) -> list[str]:
     """What a reader of a table should know, in sentences."""
-    said = []
+    sentences = []
     if not table["n"].any():
         return ["No finished run has this metric."]
     if (table["n"] <= 1).all():
         published = "published" not in table
-        said.append(
+        sentences.append(
             "No deviation is printed, so that no change can be told from noise."
             if published
             else "One seed can't tell a change from noise; --seeds 3 shows the spread."
@@ -209,7 +209,7 @@ def remarks(table: pd.DataFrame) -> list[str]:
         if row["within_spread"] is True and {row["rung"], row["parent"]} <= spread
     ]
     if within:
-        said.append(
+        sentences.append(
             "No larger than the spread of either rung's runs (one standard deviation): "
             + "; ".join(
                 f"{row['rung']} {row['change']:+.{digits}f}, spread {_spreads(table, row, digits)}"
@@ -218,7 +218,7 @@ def remarks(table: pd.DataFrame) -> list[str]:
             )
             + "."
         )
-    return said
+    return sentences
 
 
 def _spreads(table: pd.DataFrame, row: dict[Any, Any], digits: int) -> str:

@@ -21,14 +21,14 @@ from roadmap.serialization import to_data
 COLUMNS = {"imagenet-c": "C (mCE)", "imagenet-a": "A", "imagenet-r": "R", "imagenet-sketch": "Sketch"}
 
 
-def errors_by_corruption(found: Iterable[Evaluation]) -> dict[str, dict[str, float]]:
+def errors_by_corruption(evaluations: Iterable[Evaluation]) -> dict[str, dict[str, float]]:
     """Top-1 errors in percent, by corruption and severity, in order."""
-    by_part = {each.part: 100 - each.top1 for each in found}
+    by_part = {evaluation.part: 100 - evaluation.top1 for evaluation in evaluations}
     errors = {
         name: {severity: by_part[part] for severity in SEVERITIES if (part := f"{name}/{severity}") in by_part}
         for name in (*CORRUPTIONS, *EXTRA)
     }
-    return {name: each for name, each in errors.items() if each}
+    return {name: by_severity for name, by_severity in errors.items() if by_severity}
 
 
 def corruption_error(name: str, errors: Mapping[str, float]) -> float | None:
@@ -44,8 +44,8 @@ def corruption_error(name: str, errors: Mapping[str, float]) -> float | None:
 
 def mean_corruption_error(errors: Mapping[str, Mapping[str, float]]) -> float | None:
     """mCE, percent: the mean CE of the fifteen corruptions; None where it is not whole."""
-    each = [corruption_error(name, errors.get(name, {})) for name in CORRUPTIONS]
-    return None if None in each else statistics.fmean(value for value in each if value is not None)
+    ratios = [corruption_error(name, errors.get(name, {})) for name in CORRUPTIONS]
+    return None if None in ratios else statistics.fmean(ratio for ratio in ratios if ratio is not None)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,11 @@ def incomplete_corruptions(evaluations: Iterable[Evaluation]) -> list[str]:
 
 def evaluation_record(run: str, shifted: Shifted, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """What one network is worth on shifted images, as plain data, with the rows of the paper's Table 8."""
-    record: dict[str, Any] = {"run": run, "data": shifted.name, "parts": [to_data(each) for each in evaluations]}
+    record: dict[str, Any] = {
+        "run": run,
+        "data": shifted.name,
+        "parts": [to_data(evaluation) for evaluation in evaluations],
+    }
     if shifted.shift and shifted.shift.corrupted:
         record["corruption_errors"] = {row.corruption: row.ce for row in corruption_rows(evaluations)}
         record["mce"] = mean_corruption_error(errors_by_corruption(evaluations))
@@ -121,22 +125,27 @@ def evaluation_record(run: str, shifted: Shifted, evaluations: Sequence[Evaluati
 
 def evaluation_rows(run: str, shifted: Shifted, evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """A row for each part, of ImageNet-C with the mean corruption error of the whole."""
-    whole = {}
+    mean_error = {}
     if shifted.shift and shifted.shift.corrupted:
-        whole = {"mce": mean_corruption_error(errors_by_corruption(evaluations))}
+        mean_error = {"mce": mean_corruption_error(errors_by_corruption(evaluations))}
     names = ("data", "part", "classes", "images", "top1", "top5")
     return [
-        {"run": run, **{name: getattr(row, name) for name in names}, "skipped_images": row.skipped, **whole}
-        for row in evaluations
+        {
+            "run": run,
+            **{name: getattr(evaluation, name) for name in names},
+            "skipped_images": evaluation.skipped,
+            **mean_error,
+        }
+        for evaluation in evaluations
     ]
 
 
-def score_of(found: Sequence[Evaluation], data: str) -> float | None:
+def score_of(evaluations: Sequence[Evaluation], data: str) -> float | None:
     """A network's figure for a set, percent: mCE of ImageNet-C, else top-1; None where it was not measured whole."""
-    of_it = [each for each in found if each.data == data]
-    if not of_it:
+    of_data = [evaluation for evaluation in evaluations if evaluation.data == data]
+    if not of_data:
         return None
-    return mean_corruption_error(errors_by_corruption(of_it)) if SHIFTS[data].corrupted else of_it[-1].top1
+    return mean_corruption_error(errors_by_corruption(of_data)) if SHIFTS[data].corrupted else of_data[-1].top1
 
 
 def best_evaluations(folder: Path, epochs: int) -> list[Evaluation]:
@@ -145,16 +154,17 @@ def best_evaluations(folder: Path, epochs: int) -> list[Evaluation]:
     Parts of several wholes, such as folders of which one is incomplete, are not mixed; of equals the newest counts.
     """
     wholes: dict[str, dict[str, dict[str, Evaluation]]] = {}
-    for each in read_evaluations(folder):
-        if each.data in SHIFTS and each.weights == "raw" and each.trained[0] >= epochs:
-            of_set = wholes.setdefault(each.data, {})
-            of_set[each.whole] = {**of_set.pop(each.whole, {}), each.part: each}  # last what was measured last
-    most = [max(reversed(of_set.values()), key=_images) for of_set in wholes.values()]
-    return [each for parts in most for each in parts.values()]
+    for evaluation in read_evaluations(folder):
+        if evaluation.data in SHIFTS and evaluation.weights == "raw" and evaluation.trained[0] >= epochs:
+            of_set = wholes.setdefault(evaluation.data, {})
+            parts = of_set.pop(evaluation.whole, {})
+            of_set[evaluation.whole] = {**parts, evaluation.part: evaluation}  # the latest measurement stands last
+    largest = [max(reversed(of_set.values()), key=_images) for of_set in wholes.values()]
+    return [evaluation for parts in largest for evaluation in parts.values()]
 
 
 def _images(parts: Mapping[str, Evaluation]) -> int:
-    return sum(each.images - each.skipped for each in parts.values())
+    return sum(part.images - part.skipped for part in parts.values())
 
 
 def robustness_table(results: Sequence[Result], out: Path) -> pd.DataFrame:
@@ -163,33 +173,36 @@ def robustness_table(results: Sequence[Result], out: Path) -> pd.DataFrame:
     Percent, means over the seeds: top-1 accuracies, and of ImageNet-C the mean corruption error.
     """
     rows = [row for result in results if (row := _row(result, out))]
-    return pd.DataFrame(rows + [_published_row(each) for each in published_robustness()])
+    return pd.DataFrame(rows + [_published_row(published_row) for published_row in published_robustness()])
 
 
 def _row(result: Result, out: Path) -> dict[str, object] | None:
     epochs = result.run.experiment.recipe.epochs
     runs = {seed: best_evaluations(out / row["folder"], epochs) for seed, row in result.seeds.items()}
-    runs = {seed: found for seed, found in runs.items() if found}
+    runs = {seed: evaluations for seed, evaluations in runs.items() if evaluations}
     if not runs:
         return None
     row: dict[str, object] = {"model": result.rung.name, "trained": result.run.data, "runs": len(runs)}
     row |= _sampled("clean", [float(result.seeds[seed][TOP1.key]) for seed in runs])
     for data in COLUMNS:
-        values = [value for found in runs.values() if (value := score_of(found, data)) is not None]
+        values = [value for evaluations in runs.values() if (value := score_of(evaluations, data)) is not None]
         row |= _sampled(data, values)
-        images = [_images({each.part: each for each in found if each.data == data}) for found in runs.values()]
+        images = [
+            _images({evaluation.part: evaluation for evaluation in evaluations if evaluation.data == data})
+            for evaluations in runs.values()
+        ]
         row[f"{data}_images"] = max(images) if values else None
     return row
 
 
 def remarks(table: pd.DataFrame) -> list[str]:
     """How many images stand behind one's own figures."""
-    said = []
+    sentences = []
     for row in table[table["runs"] > 0].to_dict("records"):
         images = {SHIFTS[data].title: row[f"{data}_images"] for data in COLUMNS}
         counts = [f"{int(count):,} of {title}" for title, count in images.items() if count > 0]
-        said += [f"{row['model']}: on {', '.join(counts)}."] if counts else []
-    return said
+        sentences += [f"{row['model']}: on {', '.join(counts)}."] if counts else []
+    return sentences
 
 
 def _sampled(name: str, values: Sequence[float]) -> dict[str, object]:
@@ -197,9 +210,9 @@ def _sampled(name: str, values: Sequence[float]) -> dict[str, object]:
     return {name: sample.mean if sample else None, f"{name}_std": sample.std if sample else None}
 
 
-def _published_row(each: Robustness) -> dict[str, object]:
-    trained = f"{each.pretraining or 'imagenet'}, {each.image_size} pixels"
-    return {"model": each.model, "trained": f"{trained}, as published", "runs": 0, **each.scores}
+def _published_row(row: Robustness) -> dict[str, object]:
+    trained = f"{row.pretraining or 'imagenet'}, {row.image_size} pixels"
+    return {"model": row.model, "trained": f"{trained}, as published", "runs": 0, **row.scores}
 
 
 def rendered(table: pd.DataFrame) -> pd.DataFrame:
