@@ -75,9 +75,8 @@ def _draw(columns: Sequence[tuple[str, Design, BlockPlan, set[int], set[str]]]) 
     rows = max(len(column(block)) for _, _, block, _, _ in columns) + 4
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH * len(columns), ROW * rows + 0.5), layout="constrained")
-        for i, (axes, column_data) in enumerate(
-            zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True)
-        ):
+        all_axes = figure.subplots(1, len(columns), squeeze=False)[0]
+        for i, (axes, column_data) in enumerate(zip(all_axes, columns, strict=True)):
             title, design, block, marked_boxes, marked_lines = column_data
             colour = NEW if i % 2 else GONE
             _draw_block(axes, block, marked_boxes, colour, "-" if i % 2 else "--")

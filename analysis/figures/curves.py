@@ -108,11 +108,8 @@ def _set_limits(axes: Axes, curves: Curves) -> None:
 def _keys(curves: Curves) -> list[tuple[Any, str]]:
     has_several_seeds = any(len(panel.finished) > 1 for panel in curves.panels)
     shown = [curve for panel in curves.panels for curve in panel.curves]
-    line, meaning = (
-        Line2D([], [], color=DARK, linewidth=1),
-        "mean of the seeds" if has_several_seeds else "one run",
-    )
-    keys: list[tuple[Any, str]] = [(line, meaning)]
+    meaning = "mean of the seeds" if has_several_seeds else "one run"
+    keys: list[tuple[Any, str]] = [(Line2D([], [], color=DARK, linewidth=1), meaning)]
     if has_several_seeds:
         keys.append((Patch(facecolor=DARK, alpha=0.3), "lowest to highest"))
     if not curves.metric.higher_is_better:

@@ -29,7 +29,7 @@ class Row:
     colour: int
     facts: Facts
     starts_group: bool
-    said: str  # behind the bar
+    text: str  # right of the bar
     width: float | None  # of the bar; none where there is none
     spread: tuple[float, float] | None  # from and to
 
@@ -52,27 +52,27 @@ def figure_of(series: Series, facts: Mapping[str, Facts]) -> Figure:
     """`facts` are of each rung, by name."""
     ends = [bar.value + sign * (bar.std or 0) for bar in series.bars if bar.value is not None for sign in (-1, 1)]
     low, high = _limits(ends or [0.0, 100.0])
-    colours, rows, before = group_colours(series), [], None
+    colours, rows, previous_group = group_colours(series), [], None
     for bar in series.bars:
         width = spread = None
         if bar.value is not None:
             width = _place(bar.value, low, high)
             spread = _spread(bar.value, bar.std, low, high)
-        told = facts.get(bar.rung) or {"published": _said(bar, series.metric)}
-        said = _said(bar, series.metric)
-        rows.append(Row(bar, colours[bar.group], told, bar.group != before, said, width, spread))
-        before = bar.group
+        row_facts = facts.get(bar.rung) or {"published": _value_text(bar, series.metric)}
+        text = _value_text(bar, series.metric)
+        rows.append(Row(bar, colours[bar.group], row_facts, bar.group != previous_group, text, width, spread))
+        previous_group = bar.group
     unit = "GMACs" if max(bar.macs for bar in series.bars) >= 1e8 else "MMACs"
     ticks = tuple((_place(tick, low, high), f"{tick:g}") for tick in _ticks(low, high))
     return Figure(series.metric.title, unit, tuple(rows), ticks)
 
 
-def _said(bar: Bar, metric: Metric) -> str:
+def _value_text(bar: Bar, metric: Metric) -> str:
     if bar.value is None:
         return "diverged" if bar.diverged else "no finished run"
-    said = f"{bar.value:.{metric.decimals + 1}f}" + ("" if bar.std is None else f" ±{bar.std:.{metric.decimals + 1}f}")
-    said += f", {bar.diverged} diverged" if bar.diverged else ""
-    return said + (", no effect" if bar.no_effect else "")
+    text = f"{bar.value:.{metric.decimals + 1}f}" + ("" if bar.std is None else f" ±{bar.std:.{metric.decimals + 1}f}")
+    text += f", {bar.diverged} diverged" if bar.diverged else ""
+    return text + (", no effect" if bar.no_effect else "")
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
@@ -110,8 +110,8 @@ def curves_of(series: Series, results: Sequence[Result], out: Path) -> dict[str,
         group = result.rung.group
         if runs:
             mean = _mean(runs, list(columns))
-            named = {"name": result.rung.name, "colour": colours[group], "dash": in_group[group], "runs": len(runs)}
-            rungs.append(named | mean)
+            labels = {"name": result.rung.name, "colour": colours[group], "dash": in_group[group], "runs": len(runs)}
+            rungs.append(labels | mean)
         in_group[group] += 1
     shown = {
         column: title

@@ -132,7 +132,7 @@ def _asset(name: str) -> str:
 def _policy(style: str, script: str, *, served: bool) -> str:
     """Nothing is loaded, and no script or style but the page's own counts."""
     hashes = {kind: _hash(text) for kind, text in (("style", style), ("script", script))}
-    rules = ["default-src 'none'", *(f"{kind}-src 'sha256-{found}'" for kind, found in hashes.items())]
+    rules = ["default-src 'none'", *(f"{kind}-src 'sha256-{digest}'" for kind, digest in hashes.items())]
     rules += ["img-src data:", "base-uri 'none'", "form-action 'none'", *(["connect-src 'self'"] if served else [])]
     return "; ".join(rules)
 
@@ -220,16 +220,18 @@ def _designs(part: Part) -> list[dict[str, Any]]:
 
 def _design(regime: str, result: Result, experiments: Mapping[str, Experiment]) -> dict[str, Any]:
     rung = result.rung
-    before, after = experiments.get(rung.parent or ""), rung.experiment
-    found = changes(before, after) if before else []
+    parent_experiment, experiment = experiments.get(rung.parent or ""), rung.experiment
+    design_changes = changes(parent_experiment, experiment) if parent_experiment else []
     return {
         "place": f"{regime}-{rung.name}",
         "rung": rung,
-        "network": draw_network(after.design),
-        "block": draw_block(after.design),
-        "parent": rung.parent if before else None,
-        "changes": [str(each) for each in found],
-        "marked": mark_changes(before.design, after.design) if before and before.design != after.design else "",
+        "network": draw_network(experiment.design),
+        "block": draw_block(experiment.design),
+        "parent": rung.parent if parent_experiment else None,
+        "changes": [str(design_change) for design_change in design_changes],
+        "marked": mark_changes(parent_experiment.design, experiment.design)
+        if parent_experiment and parent_experiment.design != experiment.design
+        else "",
     }
 
 
@@ -291,15 +293,15 @@ def _with_modified(table: pd.DataFrame) -> pd.DataFrame:
 
 def _mixed(table: pd.DataFrame) -> list[str]:
     """Rungs whose seeds differ in more than the seed. Several hosts alone are no matter."""
-    found: dict[str, list[str]] = {}
-    done = _with_modified(table[table["state"] == "finished"])
-    for _, runs in done.groupby("experiment", sort=False):
+    rungs_by_difference: dict[str, list[str]] = {}
+    finished = _with_modified(table[table["state"] == "finished"])
+    for _, runs in finished.groupby("experiment", sort=False):
         for column in ("torch", "device", "commit"):
             values = sorted(runs[column].dropna().unique())
             if len(values) > 1:
                 rung = f"{runs['regime'].iloc[0]}/{runs['rung'].iloc[0]}"
-                found.setdefault(f"{ENVIRONMENT[column]}: {' and '.join(values)}", []).append(rung)
-    return [f"{what}, in {', '.join(rungs)}" for what, rungs in found.items()]
+                rungs_by_difference.setdefault(f"{ENVIRONMENT[column]}: {' and '.join(values)}", []).append(rung)
+    return [f"{difference}, in {', '.join(rungs)}" for difference, rungs in rungs_by_difference.items()]
 
 
 def _unfinished(parts: Sequence[Part], table: pd.DataFrame) -> Grid:
@@ -314,8 +316,8 @@ def _unfinished(parts: Sequence[Part], table: pd.DataFrame) -> Grid:
     rows = sorted(table[table["state"] != "finished"].to_dict("records"), key=lambda row: order[row["state"]])
     lines = []
     for row in rows:
-        of, done = epochs.get(row["folder"]), _number(row["epochs"])
-        share = done / of if row["state"] == "begun" and of and done is not None else None
+        total, done_epochs = epochs.get(row["folder"]), _number(row["epochs"])
+        share = done_epochs / total if row["state"] == "begun" and total and done_epochs is not None else None
         bar = None if share is None else (0.0, 100 * share, False)
         cells = (Cell(row["state"], row["state"]), Cell(row["folder"], row["folder"]))
         lines.append(Line((*cells, Cell(row["why"], row["why"], bar=bar))))
@@ -323,19 +325,19 @@ def _unfinished(parts: Sequence[Part], table: pd.DataFrame) -> Grid:
 
 
 def _attribution(part: Part, metric: Metric) -> dict[str, Any]:
-    found, digits = part.attribution, metric.decimals + 1
-    assert found is not None
-    largest = max((abs(effect.shapley or 0) for effect in found.effects), default=0) or 1.0
+    attribution, digits = part.attribution, metric.decimals + 1
+    assert attribution is not None
+    largest = max((abs(effect.shapley or 0) for effect in attribution.effects), default=0) or 1.0
     columns = ("step", "Shapley value", "95 % interval", "orders", "in the paper's order", "alone", "taken out")
-    lines = tuple(Line(_effect(i, effect, largest, metric)) for i, effect in enumerate(found.effects))
+    lines = tuple(Line(_effect(i, effect, largest, metric)) for i, effect in enumerate(attribution.effects))
     caption = f"What each step is worth, in {metric.title}"
     return {
-        "total": f"{found.total:+.{digits}f}",
-        "missing": found.missing,
-        "diverged": found.diverged,
+        "total": f"{attribution.total:+.{digits}f}",
+        "missing": attribution.missing,
+        "diverged": attribution.diverged,
         "effects": Grid(f"{part.regime}-effects", caption, columns, lines),
-        "has_intervals": any(effect.interval for effect in found.effects),
-        "pairs": _pairs_of(found, metric) if found.interactions else None,
+        "has_intervals": any(effect.interval for effect in attribution.effects),
+        "pairs": _pairs_of(attribution, metric) if attribution.interactions else None,
     }
 
 
@@ -344,40 +346,42 @@ def _effect(i: int, effect: StepEffect, largest: float, metric: Metric) -> tuple
     half = 50 * abs(value) / largest
     bar = (50 - half if value < 0 else 50.0, half, (value < 0) == metric.higher_is_better)
     low, _ = effect.interval or (None, None)
-    others = [Cell(_words(each, f"+.{digits}f"), each) for each in (effect.on_path, effect.alone, effect.left_out)]
+    other_cells = [
+        Cell(_words(single, f"+.{digits}f"), single) for single in (effect.on_path, effect.alone, effect.left_out)
+    ]
     return (
         Cell(effect.title, i),
         Cell(_words(effect.shapley, f"+.{digits}f"), effect.shapley, bar=bar),
         Cell(interval(effect.interval, digits), low),
         Cell(str(effect.orders), effect.orders),
-        *others,
+        *other_cells,
     )
 
 
-def _pairs_of(found: Attribution, metric: Metric) -> list[dict[str, Any]]:
+def _pairs_of(attribution: Attribution, metric: Metric) -> list[dict[str, Any]]:
     """The lower half of the map, a row a step."""
-    known = {frozenset((each.first, each.second)): each for each in found.interactions}
-    largest = max(abs(each.value) for each in found.interactions) or 1.0
+    by_steps = {frozenset((pair.first, pair.second)): pair for pair in attribution.interactions}
+    largest = max(abs(pair.value) for pair in attribution.interactions) or 1.0
     rows = []
-    for i, step in enumerate(found.steps):
-        pairs = [known.get(frozenset((step, other))) for other in found.steps[:i]]
-        cells = [_pair(each, found.titles, largest, metric) if each else None for each in pairs]
-        rows.append({"title": found.titles[step], "number": i + 1, "cells": cells})
+    for i, step in enumerate(attribution.steps):
+        pairs = [by_steps.get(frozenset((step, other))) for other in attribution.steps[:i]]
+        cells = [_pair(pair, attribution.titles, largest, metric) if pair else None for pair in pairs]
+        rows.append({"title": attribution.titles[step], "number": i + 1, "cells": cells})
     return rows
 
 
-def _pair(each: Interaction, titles: Mapping[str, str], largest: float, metric: Metric) -> dict[str, Any]:
+def _pair(pair: Interaction, titles: Mapping[str, str], largest: float, metric: Metric) -> dict[str, Any]:
     digits, sign = metric.decimals + 1, 1 if metric.higher_is_better else -1
     facts = {
-        "together beyond each alone": f"{each.value:+.{digits}f}",
-        "95 % interval": interval(each.interval, digits),
-        "p, corrected": f"{each.p:.3f}",
-        "verdict": each.verdict,
+        "together beyond each alone": f"{pair.value:+.{digits}f}",
+        "95 % interval": interval(pair.interval, digits),
+        "p, corrected": f"{pair.p:.3f}",
+        "verdict": pair.verdict,
     }
     return {
-        "title": f"{titles[each.first]} and {titles[each.second]}",
-        "text": f"{each.value:+.{digits}f}",
-        "level": round(sign * LEVELS * each.value / largest),
-        "is_significant": each.verdict != "within noise",
+        "title": f"{titles[pair.first]} and {titles[pair.second]}",
+        "text": f"{pair.value:+.{digits}f}",
+        "level": round(sign * LEVELS * pair.value / largest),
+        "is_significant": pair.verdict != "within noise",
         "facts": facts,
     }

@@ -60,13 +60,13 @@ def make_server(look: Callable[[], State], port: int) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             answers = {"/": (page.text, "text/html"), "/version": (page.version, "text/plain")}
-            found = answers.get(self.path.partition("?")[0])
-            if not found:
+            answer = answers.get(self.path.partition("?")[0])
+            if not answer:
                 self.send_error(HTTPStatus.NOT_FOUND)
                 return
-            body = found[0]().encode()
+            body = answer[0]().encode()
             self.send_response(HTTPStatus.OK)
-            self.send_header("Content-Type", f"{found[1]}; charset=utf-8")
+            self.send_header("Content-Type", f"{answer[1]}; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Cache-Control", "no-store")
             self.send_header("X-Content-Type-Options", "nosniff")
@@ -81,8 +81,8 @@ def make_server(look: Callable[[], State], port: int) -> ThreadingHTTPServer:
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise
-        why = "in use" if error.errno == errno.EADDRINUSE else "not for everyone to use"
-        raise ValueError(f"port {port} is {why}: --serve takes another, or 0 for any that is free") from None
+        reason = "in use" if error.errno == errno.EADDRINUSE else "not for everyone to use"
+        raise ValueError(f"port {port} is {reason}: --serve takes another, or 0 for any that is free") from None
 
 
 class _Server(ThreadingHTTPServer):

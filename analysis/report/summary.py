@@ -50,8 +50,8 @@ def summarize(selection: Selection, out: Path) -> Summary:
     if selection.steps != "all":
         with contextlib.suppress(ValueError):  # settings may fit the chosen rungs alone
             names = {rung.name for rung in chosen}
-            whole = _results(selection, (*replace(selection, steps="all").rungs(), *chosen), runs)
-            drawn = [result for result in whole if result.seeds or result.rung.name in names]
+            all_results = _results(selection, (*replace(selection, steps="all").rungs(), *chosen), runs)
+            drawn = [result for result in all_results if result.seeds or result.rung.name in names]
     figure = None
     if any(result.seeds or result.diverged_seeds for result in drawn):
         figure = draw_roadmap([series_of_runs(selection.study, drawn, ", ".join(selection.differences))])

@@ -166,8 +166,8 @@ def test_bars_hatch_what_was_not_adopted_and_name_what_diverged(browser, page):
     for rung in ("kernel-size-9", "kernel-size-11"):
         assert "tried" in find(browser, f".bar[data-rung={rung}]").get_attribute("class")
     assert len(browser.find_elements("css selector", ".bar.tried")) == 2
-    assert find(browser, ".bar[data-rung=depthwise] .said").text == "diverged"
-    assert find(browser, ".bar[data-rung=width] .said").text == "no finished run"
+    assert find(browser, ".bar[data-rung=depthwise] .text").text == "diverged"
+    assert find(browser, ".bar[data-rung=width] .text").text == "no finished run"
     assert len(browser.find_elements("css selector", ".bar rect.value")) == len(VALUES)
 
 
@@ -458,7 +458,7 @@ def test_a_folder_of_failures_alone_has_a_report(browser, tmp_path):
     (tmp_path / "pico" / "notes").mkdir()
     assert main(["report", "--out", str(tmp_path), "-o", str(tmp_path / "deep" / "page.html")]) == 0
     browser.get((tmp_path / "deep" / "page.html").as_uri())
-    assert find(browser, ".bar[data-rung=gelu] .said").text == "diverged"
+    assert find(browser, ".bar[data-rung=gelu] .text").text == "diverged"
     assert "No finished run yet." in find(browser, "main").text
     assert len(texts(browser, "#unfinished tbody tr")) == 2
 
@@ -554,7 +554,7 @@ def test_a_served_page_takes_in_a_new_run_and_keeps_the_readers_place(browser, s
     finish(of["gelu"][0], out, 90.0)
     served = serve(out, "0")
     browser.get(served.url)
-    assert find(browser, ".bar[data-rung=gelu] .said").text == "90.00"
+    assert find(browser, ".bar[data-rung=gelu] .text").text == "90.00"
     find(browser, "#pico-table-text").send_keys("gelu")
     browser.execute_script("document.querySelector('#pico-gelu').open = true; scrollTo(0, 700)")
     for button in browser.find_elements("css selector", "#pico-costs .sort")[1:2]:
@@ -564,7 +564,7 @@ def test_a_served_page_takes_in_a_new_run_and_keeps_the_readers_place(browser, s
     finish(of["gelu"][2], out, 91.0)
 
     def said():
-        return browser.execute_script("return document.querySelector('.bar[data-rung=gelu] .said')?.textContent")
+        return browser.execute_script("return document.querySelector('.bar[data-rung=gelu] .text')?.textContent")
 
     assert eventually(lambda: said() == "90.50 ±0.71")
     assert find(browser, "#pico-table-text").get_attribute("value") == "gelu"
