@@ -1,4 +1,4 @@
-"""What came out of the runs: collected, judged, compared; shown by `tables`, `figures` and `report`.
+"""Collects, judges and compares the results of runs, and shows them: `tables`, `figures` and `report`.
 
-May import `roadmap`. It reads run folders and the paper's published tables; `runner` it does not know, nor torch.
+May import `roadmap`, but neither `runner` nor torch. It reads run folders and the paper's published tables.
 """

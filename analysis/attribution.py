@@ -1,4 +1,4 @@
-"""What each step is worth beyond the paper's one path, and which steps help or hinder each other."""
+"""Effects of the steps in other orders than the paper's, and the pairs that help or hinder each other."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from analysis.statistics import CONFIDENCE, SIGNIFICANCE, Change, Sample, change
 from roadmap.options import Selection, reject_unused
 from roadmap.record.metrics import TOP1, Metric
 
-LEAST = 1e-9  # below which a number is nothing but rounding
+LEAST = 1e-9  # smaller numbers are rounding errors
 FEWEST_ORDERS = 2
-SPARE = 10  # measured sets of steps beyond the unknowns of the pairs, before these are believed
+SPARE = 10  # degrees of freedom that the fit of the pairs needs at least
 
 
 @dataclass(frozen=True)
 class StepEffect:
-    """A step's share in what all steps came to, in the metric's unit."""
+    """The effect of one step, in the metric's unit."""
 
     step: str
     title: str
-    shapley: float | None  # the mean change over all orders of the steps; none of fewer than two random orders
-    interval: tuple[float, float] | None  # at 95 %; none of too few orders
-    orders: int  # random orders that it was measured in
+    shapley: float | None  # the mean change over all orders of the steps; None for fewer than two random orders
+    interval: tuple[float, float] | None  # at 95 %; None for too few orders
+    orders: int  # number of random orders in which it was measured
     on_path: float | None = None  # the change in the paper's order
-    alone: float | None = None  # the change against the start (add-one)
-    left_out: float | None = None  # the change that is lost where all others stay (leave-one-out)
+    alone: float | None = None  # the change from the start (add-one)
+    left_out: float | None = None  # the change that is lost when only this step is left out (leave-one-out)
 
 
 @dataclass(frozen=True)
 class Interaction:
-    """What two steps are worth together beyond what each is worth without the other."""
+    """The effect of two steps together beyond the sum of their separate effects."""
 
     first: str  # step
     second: str
@@ -55,24 +55,24 @@ class Attribution:
     steps: tuple[str, ...]  # in the study's order
     titles: dict[str, str]
     effects: tuple[StepEffect, ...]
-    interactions: tuple[Interaction, ...]  # none where there are too few runs to tell pairs apart
-    total: float  # what all steps together changed
-    missing: int = 0  # rungs of the random orders that have no finished run
-    diverged: int = 0  # of them, those whose runs diverged
+    interactions: tuple[Interaction, ...]  # empty if there are too few runs to separate the pairs
+    total: float  # the change by all steps together
+    missing: int = 0  # rungs of the random orders without a finished run
+    diverged: int = 0  # the missing rungs whose runs diverged
 
 
 @dataclass(frozen=True)
 class OrderedChange:
-    """A step as it was taken in a random order."""
+    """The change by a step in one random order."""
 
-    place: int  # from 1
+    place: int  # in the order, from 1
     change: Change
-    networks: str  # the identities of the experiments before and after it
+    networks: str  # the identities of the experiments before and after the step
 
 
 @dataclass(frozen=True)
 class StepEvidence:
-    """All that was measured of a step."""
+    """All measured changes of one step."""
 
     step: str
     path: Change | None
@@ -83,7 +83,7 @@ class StepEvidence:
 
 @dataclass(frozen=True)
 class Ablations:
-    """The results of the four ways to take the same steps apart; empty where one was not run."""
+    """The results of the four kinds of ablation of the same steps; empty for a kind that was not run."""
 
     path: Sequence[Result]  # cumulative
     alone: Sequence[Result]  # add-one
@@ -96,16 +96,16 @@ class Ablations:
 
 
 def attribution_of_runs(options: RunsOptions) -> Attribution:
-    """Of all ablations of the selected steps that were run; raises ValueError as `attribution_of`."""
-    reject_unused(["ablation"], "does not apply: all ablations that were run are taken together", options.study)
+    """Uses all ablations of the selected steps that were run. Raises ValueError as `attribution_of` does."""
+    reject_unused(["ablation"], "does not apply: attribution uses all ablations that were run", options.study)
     metric, selection = options.find_metric(), Selection.of(options.study)
     return attribution_of(selection, collect(options.folder()), metric)
 
 
 def attribution_of(selection: Selection, runs: pd.DataFrame, metric: Metric = TOP1) -> Attribution:
-    """Of all ablations of the selected steps that were run, by `runs` (of `collect`).
+    """Uses all ablations of the selected steps in `runs`, the table of `collect`.
 
-    Raises ValueError where no run of the start, or of all steps, has finished.
+    Raises ValueError if no run of the start, or no run with all steps, has finished.
     """
 
     def results(ablation: str) -> list[Result]:
@@ -122,12 +122,13 @@ def attribution_of(selection: Selection, runs: pd.DataFrame, metric: Metric = TO
 
 
 def attribute(steps: Mapping[str, str], ablations: Ablations, metric: Metric = TOP1) -> Attribution:
-    """What runs tell of the worth of steps, which are given by name with their titles.
+    """The effects and interactions of `steps`, a mapping from names to titles.
 
-    The Shapley value is the mean, over all orders of the steps, of what a step changes where it is taken. What it
-    changes in the first place and in the last is known from add-one and leave-one-out, and the random orders are a
-    sample of those between: so the three are weighed by 1, 1 and n-2 parts of n. Without add-one or leave-one-out the
-    orders alone count. Raises ValueError where no run of the start, or of all steps, has finished.
+    The Shapley value of a step is its mean change over all orders of the n steps. Add-one measures its change in the
+    first place, and leave-one-out in the last. The random orders are a sample of the n-2 places between. So the three
+    have the weights 1/n, 1/n and (n-2)/n. Without add-one or leave-one-out only the random orders are used.
+
+    Raises ValueError if no run of the start, or no run with all steps, has finished.
     """
     pooled = pooled_std(_samples(ablations.all, metric).values())
     total = _total(steps, ablations, metric)
@@ -152,12 +153,12 @@ def attribute(steps: Mapping[str, str], ablations: Ablations, metric: Metric = T
 
 
 def _samples(results: Iterable[Result], metric: Metric) -> dict[str, Sample]:
-    """Of each experiment once, by its identity, however many rungs are that."""
+    """By identity: rungs that are the same experiment share one sample."""
     return {result.run.identity: sample for result in results if (sample := result.sample(metric))}
 
 
 def _total(steps: Mapping[str, str], ablations: Ablations, metric: Metric) -> float:
-    """What all steps together changed: in the study's order, where that was run."""
+    """The change by all steps together, from the ladders if they were run, else from the random orders."""
     sides: list[float] = []
     for wanted_steps, description in ((set(), "of the start"), (set(steps), "with all of these steps")):
         ladders = ((*ablations.left_out, *ablations.path, *ablations.alone), ablations.orders)
@@ -175,7 +176,7 @@ def _total(steps: Mapping[str, str], ablations: Ablations, metric: Metric) -> fl
 
 
 def _changes(results: Sequence[Result], steps: Mapping[str, str], metric: Metric) -> dict[str, Change]:
-    """By step, what it changed from the rung without it to the rung with it."""
+    """The change by each step, from the rung without it to the rung with it."""
     by_name = {result.rung.name: result for result in results}
     changes = {}
     for result in results:
@@ -189,7 +190,7 @@ def _changes(results: Sequence[Result], steps: Mapping[str, str], metric: Metric
 
 
 def _changes_in_orders(results: Sequence[Result], metric: Metric) -> dict[str, list[OrderedChange]]:
-    """By step, what it changed in each order."""
+    """The change by each step in each random order."""
     by_name = {result.rung.name: result for result in results}
     changes: dict[str, list[OrderedChange]] = {}
     for result in results:
@@ -202,13 +203,13 @@ def _changes_in_orders(results: Sequence[Result], metric: Metric) -> dict[str, l
 
 
 def _effect(title: str, evidence: StepEvidence, count: int, pooled: tuple[float, int] | None) -> StepEffect | None:
-    """None of a step of which nothing is known beyond the path."""
+    """None if the step was measured in the paper's order only."""
     inner_changes = [ordered for ordered in evidence.orders if 1 < ordered.place < count]
     end_changes = [step_change for step_change in (evidence.alone, evidence.left_out) if step_change]
     if len(evidence.orders) < FEWEST_ORDERS:
         parts, sampled = [], []
     elif len(end_changes) == 2 and (inner_changes or count == 2):
-        # Each part with its share: the ends are one place of `count` each.
+        # Each part with its weight: each end is one of `count` places.
         parts = [(1 / count, [end]) for end in end_changes]
         parts += [((count - 2) / count, [ordered.change for ordered in inner_changes])] if inner_changes else []
         sampled = inner_changes
@@ -233,11 +234,11 @@ def _interval(
     sampled: Sequence[OrderedChange],
     pooled: tuple[float, int] | None,
 ) -> tuple[float, float] | None:
-    """Of the orders that were drawn, and of the runs' noise. None where neither can be told.
+    """The interval from the choice of orders and from the noise of the runs. None if neither can be estimated.
 
-    Orders come by the same two networks again and again, most of all where there are few steps: such a change is one
-    measurement, however often it counts. `pooled` is the deviation of a run, and its degrees of freedom; where it is
-    not known, all that the orders differ by is taken for noise.
+    Several orders can contain the same change between the same two networks, above all with few steps. Such a change
+    is one measurement, with a larger weight. `pooled` is the standard deviation of a run and its degrees of freedom.
+    Without it, all differences between the orders count as noise.
     """
     groups: dict[str, list[OrderedChange]] = {}
     for ordered in sampled:
@@ -247,7 +248,7 @@ def _interval(
     spread = Sample.of([step_change.difference for step_change in changes]).std if len(changes) > 1 else None
     if pooled is None and spread is None:
         return None
-    # The noise of one change between runs, squared; twice that of a run.
+    # The variance of one change between two runs: twice the variance of a run.
     noise = 2 * pooled[0] ** 2 if pooled else (spread or 0.0) ** 2
     share = parts[-1][0] if sampled else 0.0
     end_variance = sum(
@@ -270,11 +271,11 @@ def _interval(
 
 
 def _interactions(steps: tuple[str, ...], ablations: Ablations, metric: Metric) -> tuple[Interaction, ...]:
-    """Of all pairs, by least squares over every measured set of steps.
+    """The interactions of all pairs, by least squares over every measured set of steps.
 
-    Each set's value is taken as a constant, what each of its steps adds, and what each pair of them adds beyond; what
-    three steps and more do together counts as noise. That is not alike for all sets: errors are White's (HC3), and more
-    seeds of a set give it no more weight.
+    The model of a set's value is a constant plus a term for each step and a term for each pair. Interactions of three
+    or more steps count as noise. This noise differs between the sets, so the standard errors are White's (HC3), and
+    more seeds of a set do not increase its weight.
     """
     measured = {
         (result.run.identity, frozenset(result.rung.steps)): sample.mean
@@ -288,7 +289,7 @@ def _interactions(steps: tuple[str, ...], ablations: Ablations, metric: Metric) 
     rows = [[1, *(step in taken for step in steps), *({*pair} <= taken for pair in pairs)] for _, taken in measured]
     design, target = np.array(rows, dtype=float), np.array(list(measured.values()))
     coefficients, _, rank, _ = np.linalg.lstsq(design, target)
-    if rank < design.shape[1]:  # some pair was never told apart
+    if rank < design.shape[1]:  # the sets do not separate some pair from the others
         return ()
     inverse = np.linalg.inv(design.T @ design)
     leverage = np.einsum("ij,jk,ik->i", design, inverse, design)

@@ -1,7 +1,7 @@
-"""Run folders as one tidy table: a row a run.
+"""Run folders as one tidy table: one row for each run.
 
-What is read of a folder is kept in `.collected.jsonl` beside the regimes' folders, a line a run, so that another
-collection reads only what is new. The file may be removed at any time: the run folders are the truth.
+The rows of finished runs are cached in `.collected.jsonl` next to the regimes' folders, one line for each run, so that
+the next collection reads only new runs. The file may be removed at any time.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ CACHE, HEAD = ".collected.jsonl", {"format": 2, "runs": FORMAT}
 SLACK = 1000  # lines
 STATES = ("finished", "begun", "diverged", "foreign")
 
-# The columns, with their meaning; those of the metrics stand before `train_loss` (see `columns`). Numbers are of
-# finished runs alone, but for `epochs`.
+# The columns and their meaning. The metrics' columns stand before `train_loss` (see `columns`). Numbers are of
+# finished runs only, except `epochs`.
 COLUMNS = {
     "regime": "of the study",
-    "rung": "that it was trained as",
+    "rung": "as which it was trained",
     "seed": "",
-    "state": "finished, begun, diverged, or foreign: no run of this version",
-    "why": "it is not finished",
+    "state": "finished, begun, diverged, or foreign: not a run of this version",
+    "why": "the reason if it is not finished",
     "train_loss": "cross entropy over the last epoch, augmented",
     "parameters": "",
     "macs": "multiply-adds of one image",
-    "epochs": "that are done",
-    "seconds": "of training, evaluation included",
+    "epochs": "finished epochs",
+    "seconds": "of training, including evaluation",
     "device_hours": "hours of a GPU, or of a core of a CPU",
     "images_per_second": "in training, over all devices; median of the epochs",
     "peak_memory_bytes": "of the device, or of the process on a CPU",
-    "skipped_images": "that could not be read",
+    "skipped_images": "number of images that could not be read",
     "restarts": "after the first start",
-    "lost_steps": "that were trained twice",
+    "lost_steps": "steps that were trained twice",
     "data": "the data set",
     "fidelity": "",
-    "device": "its kind",
+    "device": "its model",
     "devices": "GPUs, or cores of a CPU",
-    "host": "that began it",
-    "torch": "its version",
+    "host": "where it began",
+    "torch": "version",
     "commit": "of the code",
-    "modified": "whether the code was other than the commit's",
+    "modified": "whether the code differed from the commit",
     "started": "UTC",
     "finished": "UTC",
     "experiment": "the identity of the run with seed 0: the same for all seeds",
     "identity": "",
-    "folder": "below the folder of runs",
+    "folder": "relative to the folder of runs",
 }
 RESULT_COLUMNS = (
     *("train_loss", "parameters", "macs", "epochs", "seconds", "images_per_second", "peak_memory_bytes"),
@@ -81,14 +81,14 @@ Row = dict[str, Any]
 
 
 def collect(out: Path) -> pd.DataFrame:
-    """Every folder below `out` that is a run's, or stands where one would: a row each, with COLUMNS.
+    """A row with COLUMNS for every folder below `out` in the place of a run folder.
 
-    Those that are not finished say why; nothing is dropped. Raises ValueError where there is no such folder.
+    Rows that are not finished have the reason in `why`; no folder is dropped. Raises ValueError if `out` is no folder.
     """
     if not out.is_dir():
         if out.exists():
-            raise ValueError(f"{out}: no finished run, since it is no folder")
-        raise ValueError(f"{out}: no finished run, since there is no such folder (`roadmap run` makes it)")
+            raise ValueError(f"{out}: not a folder")
+        raise ValueError(f"{out}: no such folder (`roadmap run` creates it)")
     cached, lines = _read_cache(out)
     rows, new_entries = [], []
     for folder in _folders(out):
@@ -98,7 +98,7 @@ def collect(out: Path) -> pd.DataFrame:
             if row["state"] == "finished":
                 new_entries.append([stamp, row])
         rows.append(row)
-    if lines > 2 * len(rows) + SLACK:  # runs that are gone, or that several read at once
+    if lines > 2 * len(rows) + SLACK:  # of removed runs, or added by several collections at once
         new_entries = [[_stamp(out / row["folder"]), row] for row in rows if row["state"] == "finished"]
         _write_cache(out, new_entries)
     elif new_entries:
@@ -107,7 +107,7 @@ def collect(out: Path) -> pd.DataFrame:
 
 
 def _folders(out: Path) -> Iterator[Path]:
-    """All folders below those of the regimes, in order. Hidden ones are others' business."""
+    """All folders in the regimes' folders, in order, without hidden ones."""
     for regime in _names(out):
         yield from (out / regime / name for name in _names(out / regime))
 
@@ -120,12 +120,12 @@ def _names(folder: Path) -> list[str]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself
+    except OSError:  # a link to itself
         return False
 
 
 def _stamp(folder: Path) -> list[int] | None:
-    """That changes where a finished run's files do; none of a run that is not finished."""
+    """Times and sizes of a finished run's files, which change with the files; None if it is not finished."""
     try:
         files = [os.stat(folder / "result.json"), os.stat(folder / "manifest.json")]
     except OSError:
@@ -134,7 +134,7 @@ def _stamp(folder: Path) -> list[int] | None:
 
 
 def _read_cache(out: Path) -> tuple[dict[str, tuple[list[int], Row]], int]:
-    """By folder, and how many lines there are. Later ones count; what is none of this version is passed over."""
+    """The cached rows by folder, and the number of lines. Later lines replace earlier ones; others are ignored."""
     try:
         lines = read_json_lines(out / CACHE)
     except OSError:
@@ -149,7 +149,7 @@ def _read_cache(out: Path) -> tuple[dict[str, tuple[list[int], Row]], int]:
 
 
 def _add_to_cache(out: Path, entries: list[list[Any]]) -> None:
-    """A folder that can't be written is read anew each time."""
+    """Without write access nothing is cached, so each collection reads all runs."""
     if not _is_whole(out / CACHE):
         _write_cache(out, entries)
         return
@@ -163,7 +163,7 @@ def _write_cache(out: Path, entries: list[list[Any]]) -> None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether there is a file of this version, whole to its last line."""
+    """Whether the file exists, is of this version, and has a complete last line."""
     with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
         head = json.loads(file.readline())
         file.seek(-1, os.SEEK_END)
@@ -193,7 +193,7 @@ def _row(folder: Path, out: Path) -> Row:
 
 
 def _checked_run(manifest: dict[str, Any], folder: Path) -> Run:
-    """The run of a manifest. Raises InvalidFile where manifest, folder and run are not of one identity."""
+    """The run of a manifest. Raises InvalidFile if manifest, folder and run differ in their identity."""
     run = read_run(manifest, folder)
     for source, identity in (("name", folder.name.rpartition("-")[2]), ("manifest.json", manifest.get("identity"))):
         if identity != run.identity:
@@ -202,13 +202,13 @@ def _checked_run(manifest: dict[str, Any], folder: Path) -> Run:
 
 
 def _checked(row: Row, folder: Path) -> Row:
-    """Raises InvalidFile where a value is not of its column's kind: one folder does not spoil the table."""
+    """The row. Raises InvalidFile for a value of a wrong type, so that one folder can not spoil the table."""
     for key, value in row.items():
         kind = str if key in TEXTS else bool if key == "modified" else int if key in WHOLE else int | float
         is_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        is_small = not isinstance(value, int | float) or not abs(value) >= MAX_NUMBER  # which NaN isn't either
+        is_small = not isinstance(value, int | float) or not abs(value) >= MAX_NUMBER  # False for NaN too
         if value is not None and not (is_kind and is_small):
-            raise InvalidFile(f"{folder}: {key} is {value!r}, which is no such value")
+            raise InvalidFile(f"{folder}: {key} is not valid (got {value!r})")
     return row
 
 
@@ -238,7 +238,7 @@ def _of_manifest(run: Run, manifest: Mapping[str, Any], folder: Path) -> Row:
 
 
 def _of_result(folder: Path, result: RunResult, devices: int | None) -> Row:
-    if result.images_per_second is None:  # written before results had it
+    if result.images_per_second is None:  # an older result without it
         result = result.completed(read_metrics(folder))
     numbers = {key: scalar(value) for key, value in result.values.items()}
     numbers |= {key: getattr(result, key) for key in RESULT_COLUMNS}
@@ -247,7 +247,7 @@ def _of_result(folder: Path, result: RunResult, devices: int | None) -> Row:
 
 
 def columns(rows: Iterable[Row] = ()) -> list[str]:
-    """Of a table with these rows, in order: those of all known metrics, and what runs have of others."""
+    """The columns of a table with these rows, in order, with those of all known metrics and of others in the rows."""
     metrics = METRICS.values()
     known = [metric.key for metric in (*metrics, *map(averaged, metrics))]
     unknown = sorted({key for row in rows for key in row} - {*COLUMNS, *known})
@@ -257,7 +257,7 @@ def columns(rows: Iterable[Row] = ()) -> list[str]:
 
 
 def empty_table() -> pd.DataFrame:
-    """That of a folder without runs."""
+    """The table of a folder without runs."""
     return _table([])
 
 
@@ -270,7 +270,7 @@ def _table(rows: list[Row]) -> pd.DataFrame:
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """As .csv or .parquet, by the suffix. Raises ValueError for another, or where Parquet's library is missing."""
+    """Writes .csv or .parquet, by the suffix. Raises ValueError for another suffix, or without Parquet's library."""
     suffix, buffer = path.suffix.lower(), io.BytesIO()
     if suffix == ".csv":
         table.to_csv(buffer, index=False)
@@ -280,6 +280,6 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         except ImportError:
             raise ValueError(f"{path}: Parquet needs pyarrow: pip install 'roadmap-convnext[parquet]'") from None
     else:
-        raise ValueError(f"{path}: a table ends in .csv or .parquet")
+        raise ValueError(f"{path}: a table must end in .csv or .parquet")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, buffer.getvalue())

@@ -1,4 +1,4 @@
-"""A study's own runs held against the paper's tables, rung by rung."""
+"""Compares a study's runs with the paper's tables, rung by rung."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from roadmap.study.schema import Study
 from roadmap.study.selection import ladder
 
 NOT_IN_PAPER = "not in the paper"
-FALLBACK = "resnet-50"  # whose table stands in for a regime that the paper does not have
+FALLBACK = "resnet-50"  # its table is used for regimes that the paper does not have
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A rung's own figure less the published one."""
+    """A rung's measured value minus the published one."""
 
-    bar: Bar  # its own
-    change: Change | None  # percentage points; none where either side has no figure
-    why: str = ""  # there is none
+    bar: Bar  # of the runs
+    change: Change | None  # percentage points; None if either side has no value
+    why: str = ""  # the reason if there is no value
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of accuracies where the runs are of a regime of the paper on its data; else of the changes from rung to rung."""
+    """Compares accuracies if regime and data are the paper's, else the changes from rung to rung."""
 
     title: str
     of_changes: bool
@@ -35,7 +35,7 @@ class Comparison:
 
 
 def table_against(study: Study, result: Result, against: str | None) -> str:
-    """The regime whose published table a study is held against. Raises ValueError for one that is not in the paper."""
+    """The regime whose published table a study is compared with. Raises ValueError if the paper does not have it."""
     own = result.run.regime
     regime = against or (own if study.regime(own).published else FALLBACK)
     published_table(study, regime)
@@ -43,9 +43,9 @@ def table_against(study: Study, result: Result, against: str | None) -> str:
 
 
 def published_series_for(study: Study, own: Series, regime: str) -> Series:
-    """The paper's bars of the rungs that a study has, and the reference.
+    """The paper's bars of the study's rungs, and its reference.
 
-    Raises ValueError for a metric that the paper's tables lack, or where they have none of the rungs.
+    Raises ValueError for a metric that the paper's tables lack, or if they have none of the rungs.
     """
     _check(own.metric)
     published = published_series(study, regime)
@@ -57,9 +57,9 @@ def published_series_for(study: Study, own: Series, regime: str) -> Series:
 
 
 def compare(study: Study, results: Sequence[Result], against: str | None = None, metric: Metric = TOP1) -> Comparison:
-    """Each rung's own figure less the published one.
+    """Each rung's measured value minus the published one.
 
-    Raises ValueError for a metric or a regime that the paper's tables lack, or where no rung is in both.
+    Raises ValueError for a metric or a regime that the paper's tables lack, or if no rung is in both.
     """
     _check(metric)
     first = results[0].run
@@ -74,7 +74,7 @@ def compare(study: Study, results: Sequence[Result], against: str | None = None,
 
 def _check(metric: Metric) -> None:
     if not metric.published:
-        raise ValueError(f"the paper's tables have no {metric.title}: they are compared by --metric {TOP1.name}")
+        raise ValueError(f"the paper's tables have no {metric.title}; use --metric {TOP1.name}")
 
 
 def _accuracies(study: Study, results: Sequence[Result], regime: str) -> list[Difference]:
@@ -87,7 +87,7 @@ def _accuracies(study: Study, results: Sequence[Result], regime: str) -> list[Di
 
 
 def _changes(study: Study, results: Sequence[Result], regime: str) -> list[Difference]:
-    """Of the steps alone: a start is no change."""
+    """Of the steps only: the start is not a change."""
     published, by_name = _published_changes(study, regime), {result.rung.name: result for result in results}
     differences = []
     for result in results:
@@ -104,7 +104,7 @@ def _changes(study: Study, results: Sequence[Result], regime: str) -> list[Diffe
 
 
 def _published_changes(study: Study, regime: str) -> dict[tuple[str, str], Change]:
-    """By rung and the one before."""
+    """By the names of the rung and of the rung before."""
     rows, changes_by_rung = published_table(study, regime), {}
     for rung in ladder(regime, study=study):
         if rung.name in rows and rung.parent in rows:

@@ -1,4 +1,4 @@
-"""The epochs of a rung's runs, as they were recorded."""
+"""The recorded epochs of each rung's runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRAIN_LOSS = "train_loss"
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric by epoch, from the first on, of one run."""
+    """A metric of one run by epoch, from the first epoch on."""
 
     seed: int
     values: tuple[float, ...]
@@ -33,7 +33,7 @@ class Panel:
     rung: str
     title: str
     group: str
-    parent: str | None  # the rung that it is held against
+    parent: str | None  # the rung that it is compared with
     curves: tuple[Curve, ...]
 
     @property
@@ -50,13 +50,13 @@ class Curves:
 
 
 def curves_of_runs(study: Study, title: str, results: Sequence[Result], out: Path, metric: Metric = TOP1) -> Curves:
-    """Of finished runs, and of others as far as they are; `out` is the folder of runs.
+    """Curves of finished and unfinished runs; `out` is the folder of runs.
 
-    Raises ValueError where no run has recorded the metric in any epoch.
+    Raises ValueError if no run has recorded the metric in any epoch.
     """
     panels = tuple(_panel(result, out, metric) for result in results)
     if not any(curve.values for panel in panels for curve in panel.curves):
-        raise ValueError(f"{out}: no run of these rungs has an epoch with a {metric.title}: there is no curve to draw")
+        raise ValueError(f"{out}: no run of these rungs has recorded a {metric.title}: there is no curve to draw")
     return Curves(title, metric, study.groups, panels)
 
 

@@ -1,6 +1,6 @@
-"""What is asked of tables, figures and the report, as it is written on the command line or in a call.
+"""The options of tables, figures and the report, for the command line and for Python.
 
-Imports nothing large, so that the command line lists the kinds of figures without drawing any.
+Imports nothing large, so that the command line can list the kinds of figures quickly.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Comparison = Literal["side-by-side", "difference"]
 TradeoffAxis = Literal["macs", "parameters", "throughput", "memory"]
 FigureKind = Literal["roadmap", "tradeoff", "curves", "attribution", "interactions", "counterparts"]
 
-# By kind what --help says of it, and which it takes of the options that some kinds leave unused.
+# By kind: its text in --help, and the options that it uses, of those that only some kinds use.
 FIGURE_KINDS: dict[FigureKind, tuple[str, frozenset[str]]] = {
     "roadmap": ("default", frozenset({"published", "compare", "throughput", "metric", "ablation"})),
     "tradeoff": ("the metric against a cost", frozenset({"published", "x", "metric", "ablation"})),
@@ -36,18 +36,18 @@ class RunsWarning(UserWarning):
 
 @dataclass(frozen=True)
 class RunsOptions:
-    """Which runs, and the metric that they are compared by."""
+    """The runs, and the metric by which they are compared."""
 
     study: StudyOptions = field(default_factory=StudyOptions)
     out: Path | None = None  # folder of the runs; None: the study's
-    metric: str = TOP1.name  # as --metric names it
+    metric: str = TOP1.name  # a name that --metric takes
 
     def find_metric(self) -> Metric:
-        """Also of the plugins. Raises ValueError for an unknown one."""
+        """The metric, built in or of a plug-in. Raises ValueError for an unknown name."""
         return self.study.metric(self.metric)
 
     def folder(self) -> Path:
-        """Of the runs. Raises ValueError for a file in its place."""
+        """The folder of the runs. Raises ValueError if it is a file."""
         return self.study.out(self.out)
 
 
@@ -58,8 +58,8 @@ class FigureOptions(RunsOptions):
     compare: Comparison | None = None  # with the paper's roadmap
     against: str | None = None  # the regime whose published table `compare` takes
     x: TradeoffAxis | None = None  # of a tradeoff; None: macs
-    throughput: bool = False  # images/s beside each bar
-    columns: Literal[1, 2] = 2  # of a page that the figure is as wide as
+    throughput: bool = False  # images/s at each bar
+    columns: Literal[1, 2] = 2  # width of the figure, in columns of a page
 
     def check(self) -> None:
         """Raises ValueError for an option that this figure leaves unused."""
@@ -76,14 +76,14 @@ class FigureOptions(RunsOptions):
             reject_unused(["throughput"], "does not apply to --compare", self)
         if self.published:
             reject_unused(["compare"], "does not apply to --published", self)
-            # Beside the paper's bars stands what was measured here, in the folder of runs.
+            # --throughput reads the folder of runs, with --published too.
             reject_unused_by_published(self, *([] if self.throughput else ["out"]))
 
 
 @dataclass(frozen=True)
 class TableOptions(RunsOptions):
     published: bool = False  # the paper's own table, without any run
-    robustness: bool = False  # instead: accuracies on ImageNet-C, -A, -R and -Sketch
+    robustness: bool = False  # accuracies on ImageNet-C, -A, -R and -Sketch instead
 
     def check(self) -> None:
         """Raises ValueError for an option that this table leaves unused."""
@@ -94,6 +94,6 @@ class TableOptions(RunsOptions):
 
 
 def reject_unused_by_published(options: RunsOptions, *more: str) -> None:
-    """What is published is neither trained nor set."""
+    """Raises ValueError for options of runs, which published results leave unused."""
     names = ["steps", "ablation", "fidelity", "data", "settings", "plugins", "base", "metric", *more]
     reject_unused(names, "does not apply to --published", options.study, options)

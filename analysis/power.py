@@ -1,4 +1,4 @@
-"""How many seeds a study needs to see a difference, by the noise of its runs."""
+"""The number of seeds that a study needs to detect a difference, given the noise of its runs."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of the metric
 
 @dataclass(frozen=True)
 class SeedsNeeded:
-    """To see a difference with two-sided t tests at 5 %, four times in five."""
+    """Seeds that detect a difference with a two-sided t test at 5 % and a power of 80 %."""
 
     difference: float  # points of the metric
-    one_step: int | None  # seeds of each rung; none: more than anyone trains
-    all_steps: int | None  # seeds where all steps share the 5 %
-    device_hours: float | None  # of so many seeds of every rung
+    one_step: int | None  # seeds of each rung; None: more than MOST_SEEDS
+    all_steps: int | None  # seeds if all steps share the 5 %
+    device_hours: float | None  # for `all_steps` seeds of every rung
 
 
 @dataclass(frozen=True)
 class Power:
-    """What a study of these rungs can see."""
+    """The differences that a study of these rungs can detect."""
 
     noise: Noise
     source: str  # of the noise
-    steps: int  # that are judged
+    steps: int  # number of steps that are judged
     needed: tuple[SeedsNeeded, ...]
     hours_source: str  # what the device-hours are estimated from
-    seeds: int = 0  # that each rung has been trained with, at least
-    detectable_one: float | None = None  # points that so many seeds show, of one step; none of a single seed
-    detectable_all: float | None = None  # where all steps share the 5 %
+    seeds: int = 0  # the smallest number of seeds of a rung
+    detectable_one: float | None = None  # points that so many seeds detect for one step; None for one seed
+    detectable_all: float | None = None  # points if all steps share the 5 %
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class _KnownNoise:
 def power_of_study(
     options: RunsOptions, differences: Sequence[float] = DIFFERENCES, noise: float | None = None
 ) -> Power:
-    """By the given noise, one standard deviation in points; else by that of the runs, else by what the paper prints.
+    """`noise` is one standard deviation in points; None: that of the runs, else that of the paper's table.
 
-    Raises ValueError for a difference of 0, for a negative noise, and where nothing shows what the noise is.
+    Raises ValueError for a difference of 0, for a negative noise, and if the noise is not known.
     """
     metric, selection = options.find_metric(), Selection.of(options.study)
     for difference in differences:
@@ -73,7 +73,7 @@ def power_of_study(
 
 
 def _needed(difference: float, noise: Noise, steps: int, hours: float) -> SeedsNeeded:
-    """`hours` are those of one seed of every rung."""
+    """`hours` are device-hours for one seed of every rung."""
     one, all_steps = (_seeds(difference, noise, SIGNIFICANCE / count) for count in (1, steps))
     return SeedsNeeded(difference, one, all_steps, None if all_steps is None else all_steps * hours)
 
@@ -91,7 +91,7 @@ def _given(noise: float) -> _KnownNoise:
 
 
 def _of_runs(options: RunsOptions, selection: Selection, metric: Metric) -> _KnownNoise | None:
-    """None where no rung has two finished runs."""
+    """None if no rung has two finished runs."""
     try:
         (runs,) = selected_runs(replace(options, study=replace(options.study, regime=selection.regime)))
     except ValueError:
@@ -113,5 +113,5 @@ def _of_paper(selection: Selection, metric: Metric) -> _KnownNoise:
         return _KnownNoise(Noise(*pooled), f"the deviations that the paper prints, {pooled[1]} degrees of freedom")
     raise ValueError(
         f"the noise of {selection.regime} is not known: no rung has two finished runs, and the paper prints none; "
-        "give --noise, or train some with --seeds 3"
+        "give --noise, or train rungs with --seeds 3"
     )

@@ -1,4 +1,4 @@
-"""Whether a cheap study orders the steps as another does."""
+"""Compares the order of the steps in a cheap study with their order in another study."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from roadmap.record.metrics import TOP1, Metric, find_metric
 from roadmap.study.schema import Study
 
 FEWEST_STEPS = 4
-COLUMNS = {"rung", "change", "adopted", "metric"}  # that a file of another study must have
+COLUMNS = {"rung", "change", "adopted", "metric"}  # which a file of another study must have
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """The steps that two studies have in common, and how alike the two order them."""
+    """The steps that two studies share, and how well their orders agree."""
 
-    steps: pd.DataFrame  # rung, change_here, change_there (above 0: for the better), rank_here, rank_there
+    steps: pd.DataFrame  # rung, change_here, change_there (above 0: better), rank_here, rank_there
     correlation: RankCorrelation
-    metric: Metric  # here
-    other_metric: Metric
+    metric: Metric  # of this study
+    other_metric: Metric  # of the other study
 
 
 def proxy_of(options: RunsOptions, against: str) -> Proxy:
-    """`against` is a regime, of whose published table it is, or a CSV file that `roadmap table` wrote.
+    """Compares the selected study with `against`: a regime with a published table, or a CSV file of `roadmap table`.
 
-    Raises ValueError where no run has finished, for a file that is no such table, and for fewer than four steps.
+    Raises ValueError if no run has finished, if the file is not such a table, and for fewer than four shared steps.
     """
     metric = options.find_metric()
     regime = options.study.regime or options.study.study().defaults.regime
@@ -56,9 +56,9 @@ def proxy_of(options: RunsOptions, against: str) -> Proxy:
 
 
 def _changes(table: pd.DataFrame, metric: Metric) -> dict[str, float]:
-    """By rung, for the better above 0: of the adopted ones, where both it and the rung before have finished.
+    """The change of each adopted rung, above 0 where it is better.
 
-    Variants that were tried beside an adopted one are no steps of their own.
+    Rungs are left out if they or their parent have no finished run. Variants that were not adopted are not steps.
     """
     known = table.dropna(subset=["change"])
     known = known[known["adopted"].astype(bool)]
@@ -67,21 +67,23 @@ def _changes(table: pd.DataFrame, metric: Metric) -> dict[str, float]:
 
 
 def _other_study(study: Study, against: str) -> tuple[pd.DataFrame, Metric]:
-    """Its table, with its metric."""
+    """The table of the other study, and its metric."""
     if not re.search(r"\.csv$", against, re.IGNORECASE):
         return published_judged(study, against), TOP1
     try:
         table = pd.read_csv(against)
     except (OSError, ValueError) as error:
         raise ValueError(f"--against {against}: {error}") from None
-    if missing := COLUMNS - set(table.columns) or ({"a row"} if table.empty else set()):
-        raise ValueError(f"--against {against}: no {sorted(missing)[0]!r} in it; `roadmap table -o FILE.csv` has it")
+    missing = sorted(COLUMNS - set(table.columns))
+    if missing or table.empty:
+        lack = f"no column {missing[0]!r}" if missing else "no rows"
+        raise ValueError(f"--against {against}: {lack}; write the file with `roadmap table -o FILE.csv`")
     if not pd.api.types.is_numeric_dtype(table["change"]):
         raise ValueError(f"--against {against}: 'change' must be numbers")
     return table, find_metric(str(table["metric"].iloc[0]))
 
 
 def _ranks(values: Sequence[float]) -> list[int]:
-    """1 for the largest."""
+    """Rank 1 is the largest value."""
     order = sorted(values, reverse=True)
     return [order.index(value) + 1 for value in values]

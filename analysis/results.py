@@ -1,4 +1,4 @@
-"""What became of each rung: its runs, and the published figures beside them."""
+"""The results of each rung: of its runs, and as published."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from roadmap.study.rungs import Rung, StudyContext
 from roadmap.study.schema import Study
 from roadmap.study.selection import ladder
 
-PUBLISHED_SEEDS = 3  # of each row of the paper's Tables 10 and 11 that has a deviation
+PUBLISHED_SEEDS = 3  # of each row with a deviation in the paper's Tables 10 and 11
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a rung's runs."""
+    """The results of a rung's runs."""
 
     rung: Rung
-    run: Run  # of any seed
+    run: Run  # with any seed
     cost: Cost
-    seeds: dict[int, dict[str, Any]] = field(default_factory=dict)  # of each finished run, its row of the collection
-    diverged_seeds: tuple[int, ...] = ()  # those that ended in a loss that was no finite number
-    unfinished: dict[int, dict[str, Any]] = field(default_factory=dict)  # of each other run, diverged ones among them
+    seeds: dict[int, dict[str, Any]] = field(default_factory=dict)  # finished runs: rows of the collection by seed
+    diverged_seeds: tuple[int, ...] = ()  # those that ended in a loss that is not finite
+    unfinished: dict[int, dict[str, Any]] = field(default_factory=dict)  # the other runs, with diverged ones
 
     def values(self, metric: Metric = TOP1) -> dict[int, float]:
-        """By seed, of the runs that have it."""
+        """By seed, of the finished runs that have the metric."""
         values = {seed: row.get(metric.key) for seed, row in self.seeds.items()}
         return {seed: float(value) for seed, value in values.items() if value is not None and pd.notna(value)}
 
@@ -48,13 +48,13 @@ class Result:
         return float(sum(row[column] for row in self.seeds.values() if pd.notna(row[column])))
 
     def median(self, column: str) -> float | None:
-        """The median over the seeds of a column of the collection; none where no run has it."""
+        """The median over the seeds of a column of the collection; None if no run has it."""
         median = pd.Series([row[column] for row in self.seeds.values()], dtype=float).median()
         return None if pd.isna(median) else float(median)
 
 
 def results_of(rungs: Sequence[tuple[Rung, Run]], table: pd.DataFrame) -> list[Result]:
-    """For each rung and a run of it, what `table` (of `collect`) has of runs that are the same but for the seed."""
+    """The results in `table` (of `collect`) for each pair of a rung and a run of it. The run's seed does not matter."""
     readable_runs = table[table["state"].isin(["finished", "diverged", "begun"])]
     runs: dict[str, list[dict[str, Any]]] = {}
     for row in readable_runs.to_dict("records"):
@@ -71,12 +71,12 @@ def results_of(rungs: Sequence[tuple[Rung, Run]], table: pd.DataFrame) -> list[R
 
 
 def judge_results(results: Sequence[Result], metric: Metric = TOP1) -> dict[str, Judgement]:
-    """Each rung against the one before, corrected for their number."""
+    """Judges each rung against the rung before, with Holm's correction."""
     return judge(named_values(results, metric), higher_is_better=metric.higher_is_better)
 
 
 def named_values(results: Sequence[Result], metric: Metric = TOP1) -> list[tuple[str, str | None, Values]]:
-    """Each rung's name, its parent's, and its values by seed. A step without effect is nothing to judge: no parent."""
+    """Each rung's name, its parent's name, and its values by seed. A step without effect is not judged: no parent."""
     return [
         (result.rung.name, None if result.rung.no_effect else result.rung.parent, result.values(metric))
         for result in results
@@ -84,12 +84,12 @@ def named_values(results: Sequence[Result], metric: Metric = TOP1) -> list[tuple
 
 
 def published_sample(row: Published) -> Sample:
-    """A row of the paper's tables; of unknown number where no deviation is printed."""
+    """A row of the paper's tables. Without a printed deviation the number of seeds is unknown, and taken as 1."""
     return Sample(PUBLISHED_SEEDS if row.top1_std is not None else 1, row.top1_mean, row.top1_std)
 
 
 def judge_published(study: Study, regime: str) -> dict[str, Judgement]:
-    """The paper's own table, judged by its printed means and deviations."""
+    """Judges the paper's own table by its printed means and deviations."""
     rows = published_table(study, regime)
     named_samples: list[tuple[str, str | None, Values]] = [
         (rung.name, rung.parent, published_sample(rows[rung.name]))
@@ -109,7 +109,7 @@ def published_table(study: Study, regime: str) -> dict[str, Published]:
 
 
 def published_rows_of(study: Study, results: Sequence[Result]) -> dict[str, Published]:
-    """The paper's rows, by rung, of those whose runs are of its network on its data, whatever their recipe."""
+    """The paper's rows by rung, for rungs with the paper's network and data. The recipe may differ."""
     first = results[0].run
     regime = study.regime(first.regime)
     if not regime.published or first.data != regime.data:
@@ -133,13 +133,13 @@ class Bar:
     title: str
     group: str
     adopted: bool
-    value: float | None  # in the metric's unit; none where no run has finished
+    value: float | None  # in the metric's unit; None if no run has finished
     std: float | None
     macs: float
-    no_effect: bool = False  # its step changes nothing where it stands
-    diverged: int = 0  # runs that ended in a loss that was no finite number
-    runs: int = 1  # that the value is the mean of
-    throughput: float | None = None  # measured images/s in inference, where they are to be shown
+    no_effect: bool = False  # whether its step changes nothing in this place
+    diverged: int = 0  # number of runs that ended in a loss that is not finite
+    runs: int = 1  # the value is the mean of so many runs
+    throughput: float | None = None  # measured images/s in inference, if they are shown
 
 
 SPREAD_OF_RUNS = "one standard deviation of {} runs"
@@ -154,15 +154,15 @@ class Series:
     bars: tuple[Bar, ...]
     groups: tuple[str, ...]  # of the study, in order
     metric: Metric = TOP1
-    measured_on: str = ""  # and how, what throughput the bars have
-    spread: str = SPREAD_OF_RUNS  # what the error bars are, of how many
+    measured_on: str = ""  # the conditions of the bars' throughput
+    spread: str = SPREAD_OF_RUNS  # meaning of the error bars, with the number of runs
 
 
-START = "(start)"  # the row of the regimes' first rungs, which are named after them
+START = "(start)"  # the row of first rungs, which are named after their regimes
 
 
 def title_of_runs(study: Study, results: Sequence[Result], label: str = "") -> str:
-    """`label` says what differs from the regime as it stands in the study."""
+    """`label` has the differences to the regime's definition in the study."""
     run = results[0].run
     return f"{study.regime(run.regime).title} on {run.data}" + (f", {label}" if label else "")
 
@@ -175,20 +175,20 @@ def bar_of(result: Result, metric: Metric = TOP1) -> Bar:
 
 
 def series_of_runs(study: Study, results: Sequence[Result], label: str = "", metric: Metric = TOP1) -> Series:
-    """The bars of a study's own runs; on the regime's own data the published references last.
+    """The bars of a study's runs. On the regime's own data the published references stand last.
 
-    `label` says what differs from the regime as it stands in the study.
+    `label` has the differences to the regime's definition in the study.
     """
     first = results[0].run
     regime = study.regime(first.regime)
     bars = [bar_of(result, metric) for result in results]
     published = _references(study, first.regime) if metric == TOP1 and first.data == regime.data else []
-    published = [bar for bar in published if bar.rung not in [own.rung for own in bars]]  # those trained here
+    published = [bar for bar in published if bar.rung not in [own.rung for own in bars]]
     return Series(first.regime, title_of_runs(study, results, label), (*bars, *published), study.groups, metric)
 
 
 def with_throughput(series: Series, workloads: Mapping[str, str], measured: Measured) -> Series:
-    """The bars with what was measured of each rung's network. `workloads` are the rungs' own."""
+    """The bars with the throughput of each rung's network. `workloads` are by rung."""
     speeds = {rung: measured.values.get(workload) for rung, workload in workloads.items()}
     bars = tuple(replace(bar, throughput=speeds.get(bar.rung)) for bar in series.bars)
     return replace(series, bars=bars, measured_on=str(measured.conditions))
@@ -197,7 +197,7 @@ def with_throughput(series: Series, workloads: Mapping[str, str], measured: Meas
 def series_of_bench(
     study: Study, title: str, measured: Sequence[tuple[Rung, Sequence[Round]]], mode: Mode, axis_title: str
 ) -> Series:
-    """Bars of what was measured in place of accuracies, with the spread of the rounds; `where` names it."""
+    """Bars of measured images/s instead of accuracies, with the spread of the rounds."""
     bars = []
     for rung, rounds in measured:
         if rates := rates_of(rounds, mode):
@@ -226,7 +226,7 @@ def _published_bar(row: Published, name: str, title: str, group: str, macs: floa
 
 
 def _published(rows: Mapping[str, Published], name: str) -> bool:
-    """Raises ValueError for a reference that the table lacks."""
+    """Whether the regime has a table. Raises ValueError for a reference that the table lacks."""
     if rows and name not in rows:
         raise ValueError(f"references.{name}: the published table has no such row; {suggest(rows, name)}")
     return bool(rows)
@@ -235,7 +235,7 @@ def _published(rows: Mapping[str, Published], name: str) -> bool:
 def published_series(study: Study, regime: str) -> Series:
     """The bars of the paper's table, the reference last. Raises ValueError for a regime that is not in the paper.
 
-    Multiply-adds are the networks' own, as in the paper's Figure 2: its Table 10 misprints two.
+    Multiply-adds are computed, as in the paper's Figure 2: two are misprinted in its Table 10.
     """
     rows = published_table(study, regime)
     bars = []

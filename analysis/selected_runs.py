@@ -1,4 +1,4 @@
-"""The runs that options select, a regime at a time: what tables, figures and the report show."""
+"""Selects the runs that tables, figures and the report show, by regime."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SelectedRuns:
 
     @property
     def label(self) -> str:
-        """What differs from the regime as it stands in the study, but for the data."""
+        """The differences to the regime's definition in the study, except the data."""
         return ", ".join(self.selection.differences)
 
     def series(self, metric: Metric) -> Series:
@@ -43,9 +43,9 @@ class SelectedRuns:
 
 
 def selected_runs(options: RunsOptions) -> list[SelectedRuns]:
-    """Of the given regime, else of each that has finished or diverged runs, in the study's order.
+    """The runs of the given regime, else of each regime with finished or diverged runs, in the study's order.
 
-    Warns of folders that are not counted. Raises ValueError where no run has finished.
+    Warns of folders that are not counted. Raises ValueError if there are no such runs.
     """
     out = options.folder()
     table = collect(out)
@@ -54,7 +54,7 @@ def selected_runs(options: RunsOptions) -> list[SelectedRuns]:
     if not selected:
         wanted = options.study.regime or "any regime"
         hint = f"; not counted: {foreign[0]}" if foreign else ""
-        raise ValueError(f"{out}: no finished run of {wanted} as set here (`roadmap run` makes some){hint}")
+        raise ValueError(f"{out}: no finished run of {wanted} with these settings (`roadmap run` trains them){hint}")
     if foreign:
         count = many(len(foreign), "folder")
         warnings.warn(f"not counted: {count} (`roadmap collect` lists them)", RunsWarning, stacklevel=2)
@@ -64,8 +64,8 @@ def selected_runs(options: RunsOptions) -> list[SelectedRuns]:
 def regimes_with_runs(
     options: StudyOptions, table: pd.DataFrame, out: Path, *, begun: bool = False
 ) -> list[SelectedRuns]:
-    """Those regimes that have finished or diverged runs in `table` (of `collect`), or, if wanted, begun ones."""
-    # Settings may fit one regime alone, so that those without any run are not even composed.
+    """The regimes with finished or diverged runs in `table` (of `collect`); with `begun`, also with begun runs."""
+    # Settings may be valid for one regime only, so regimes without runs are not composed.
     study, selected = options.study(), []
     for regime in [options.regime] if options.regime else [name for name in study.regimes if (out / name).is_dir()]:
         selection = Selection.of(replace(options, regime=regime))
@@ -76,7 +76,7 @@ def regimes_with_runs(
 
 
 def only_regime(selected: Sequence[SelectedRuns], option: str) -> SelectedRuns:
-    """Raises ValueError where there are several."""
+    """The only regime. Raises ValueError for several."""
     if len(selected) > 1:
-        raise ValueError(f"{option} takes one regime (got {len(selected)}); choose it by --regime")
+        raise ValueError(f"{option} takes one regime (got {len(selected)}); choose one with --regime")
     return selected[0]

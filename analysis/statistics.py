@@ -1,6 +1,6 @@
-"""What seeds can tell: means with intervals, changes with p values, and how many seeds a difference needs.
+"""Statistics over seeds: means with intervals, changes with p values, and the seeds that a difference needs.
 
-Welch's test and the t intervals are SciPy's; Holm's correction is his of 1979.
+Welch's test and the t intervals are from SciPy; the correction for multiple tests is Holm's (1979).
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import numpy as np
 from scipy import optimize, stats
 
 CONFIDENCE, SIGNIFICANCE, POWER = 0.95, 0.05, 0.8
-FEWEST = 3  # seeds on either side from which a verdict is given
+FEWEST = 3  # seeds that each side needs for a verdict
 MOST_SEEDS = 10_000
 RESAMPLES, ENOUGH_STEPS = 2000, 8  # of the bootstrap
-ROUNDING = 1e-9  # of differences between figures with two decimals
+ROUNDING = 1e-9  # of differences between values with two decimals
 
 Verdict = Literal["better", "worse", "within noise", "too few seeds to tell"]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What runs of one rung came to, percent."""
+    """The values of one rung's runs, percent."""
 
     n: int
     mean: float
-    std: float | None  # of one run; none of a single one
+    std: float | None  # of one run; None for a single run
 
     @staticmethod
     def of(values: Sequence[float]) -> Sample:
@@ -42,25 +42,25 @@ class Sample:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """That the mean lies in, at 95 %; none of a single run."""
+        """The interval of the mean, at 95 %; None for a single run."""
         if self.std is None:
             return None
         half = stats.t.ppf((1 + CONFIDENCE) / 2, self.n - 1) * self.std / math.sqrt(self.n)
         return self.mean - half, self.mean + half
 
 
-Values = Mapping[int, float] | Sample  # of a rung: by seed, or what is published of them
+Values = Mapping[int, float] | Sample  # of a rung: by seed, or as published
 
 
 @dataclass(frozen=True)
 class Change:
-    """From one rung to another."""
+    """The change from one rung to another."""
 
     difference: float  # percentage points
     interval: tuple[float, float] | None = None  # at 95 %
-    p: float | None = None  # that chance alone makes it so large
-    method: Literal["paired", "Welch"] | None = None  # none: too few runs
-    n: int = 1  # runs of the side that has fewer, or pairs
+    p: float | None = None  # the probability of so large a change by chance alone
+    method: Literal["paired", "Welch"] | None = None  # None: too few runs
+    n: int = 1  # runs of the smaller side, or pairs
 
 
 def sample_of(values: Values) -> Sample:
@@ -68,7 +68,7 @@ def sample_of(values: Values) -> Sample:
 
 
 def change(before: Values, after: Values) -> Change:
-    """Paired where all seeds of the side that has fewer, and at least two, are shared, else Welch's."""
+    """A paired test if the other side has all seeds of the smaller side, and at least two; else Welch's test."""
     if not isinstance(before, Sample) and not isinstance(after, Sample):
         shared = sorted(before.keys() & after.keys())
         if len(shared) >= 2 and len(shared) == min(len(before), len(after)):
@@ -79,10 +79,10 @@ def change(before: Values, after: Values) -> Change:
 
 
 def _tested(difference: float, error: float, freedom: float, method: Literal["paired", "Welch"], n: int) -> Change:
-    """By the t distribution.
+    """A change with its interval and p value, by the t distribution.
 
-    Differences that are all alike tell nothing of the noise: accuracies come in steps of one image, so that a few runs
-    fall on the same one by chance.
+    Equal differences do not show the noise: accuracies come in steps of one image, so a few runs can have the same
+    accuracy by chance.
     """
     if error <= ROUNDING:
         return Change(difference, None, 1.0 if abs(difference) <= ROUNDING else None, method, n)
@@ -92,7 +92,7 @@ def _tested(difference: float, error: float, freedom: float, method: Literal["pa
 
 
 def welch(before: Sample, after: Sample) -> Change:
-    """From means and deviations alone, as they are published."""
+    """The change by Welch's test, which needs only means and deviations, as they are published."""
     difference, n = after.mean - before.mean, min(before.n, after.n)
     if before.std is None or after.std is None:
         return Change(difference, n=n)
@@ -107,7 +107,7 @@ def welch(before: Sample, after: Sample) -> Change:
 
 
 def subtract(change: Change, other: Change) -> Change:
-    """The difference between two independent changes; its interval is of the two in quadrature."""
+    """The difference between two independent changes; their intervals are added in quadrature."""
     difference, n = change.difference - other.difference, min(change.n, other.n)
     if change.interval is None or other.interval is None:
         return Change(difference, n=n)
@@ -116,7 +116,7 @@ def subtract(change: Change, other: Change) -> Change:
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Corrected for their number, step by step down from the smallest; what has no p is not counted."""
+    """P values corrected for their number by Holm's step-down method. None stays None and is not counted."""
     order = sorted((p, i) for i, p in enumerate(ps) if p is not None)
     corrected: list[float | None] = [None] * len(ps)
     largest = 0.0
@@ -128,18 +128,18 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A rung, and what its step changed."""
+    """A rung, and the change by its step."""
 
-    sample: Sample | None = None  # none where no run has finished
-    parent: str | None = None  # the rung that it is held against
-    change: Change | None = None  # against it; none where there is none, or no run of it has finished
+    sample: Sample | None = None  # None if no run has finished
+    parent: str | None = None  # the rung that it is compared with
+    change: Change | None = None  # from the parent; None without a parent, or without finished runs of both
     p: float | None = None  # corrected for the number of rungs judged
-    verdict: Verdict | None = None  # none without a change
+    verdict: Verdict | None = None  # None without a change
     within_spread: bool | None = None  # whether the change is no larger than either rung's deviation
 
 
 def judge(rungs: Sequence[tuple[str, str | None, Values]], *, higher_is_better: bool = True) -> dict[str, Judgement]:
-    """Each rung's (name, parent, values) against its parent's, by name, corrected for their number after Holm."""
+    """Judges each rung (name, parent, values) against its parent, with Holm's correction. Returns them by name."""
     values = {name: rung_values for name, _, rung_values in rungs if isinstance(rung_values, Sample) or rung_values}
     changes = {
         name: change(values[parent], values[name])
@@ -169,7 +169,7 @@ def verdict(step_change: Change, corrected_p: float | None, higher_is_better: bo
 
 
 def pooled_std(samples: Iterable[Sample]) -> tuple[float, int] | None:
-    """The deviation of one run that all rungs share, and its degrees of freedom; none where none has two runs."""
+    """The pooled deviation of one run, and its degrees of freedom. None if no rung has two runs."""
     spread = [(sample.std**2, sample.n - 1) for sample in samples if sample.std is not None]
     freedom = sum(weight for _, weight in spread)
     return (math.sqrt(sum(variance * weight for variance, weight in spread) / freedom), freedom) if freedom else None
@@ -177,15 +177,15 @@ def pooled_std(samples: Iterable[Sample]) -> tuple[float, int] | None:
 
 @dataclass(frozen=True)
 class Noise:
-    """What runs that differ in their seed alone differ by, and how it was seen."""
+    """The noise between runs that differ only in their seed, and how it was estimated."""
 
     std: float  # of one run; where `paired`, of the change between two runs of one seed
-    freedom: float  # degrees of freedom that it was estimated with; 0: given
+    freedom: float  # degrees of freedom of the estimate; 0: given by the user
     paired: bool = False
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """That the deviation lies in, at 95 %; none where it was given."""
+        """The interval of the deviation, at 95 %; None if it was given by the user."""
         if not self.freedom:
             return None
         ends = stats.chi2.ppf([(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2], self.freedom)
@@ -194,9 +194,9 @@ class Noise:
 
 
 def noise_of(rungs: Sequence[tuple[str, str | None, Values]]) -> Noise | None:
-    """Of rungs as `judge` takes them: of the changes where seeds are shared, as they are judged by, else of runs.
+    """The noise of rungs, given as for `judge`: of the changes if rungs share seeds, else of the runs.
 
-    None where no rung has two runs.
+    None if no rung has two runs.
     """
     values = {name: rung_values for name, _, rung_values in rungs if isinstance(rung_values, Sample) or rung_values}
     pairs = [
@@ -206,19 +206,19 @@ def noise_of(rungs: Sequence[tuple[str, str | None, Values]]) -> Noise | None:
         if before.keys() & after.keys()
     ]
     if pooled := pooled_std(pairs):
-        # Changes of two neighbours share a rung, so that they are correlated by -1/2 and tell less than as many others.
+        # Neighbouring changes share a rung, so they are correlated by -1/2: fewer degrees of freedom.
         return Noise(pooled[0], pooled[1] / 1.5, paired=True)
     pooled = pooled_std(map(sample_of, values.values()))
     return Noise(*pooled) if pooled else None
 
 
 def seeds_needed(difference: float, noise: Noise, significance: float = SIGNIFICANCE, power: float = POWER) -> int:
-    """Runs of each of two rungs for a two-sided t test to see a difference with that power.
+    """The runs of each of two rungs with which a two-sided t test detects a difference with this power.
 
-    Raises ValueError for a difference of nothing, or one that no number of seeds that anyone trains shows.
+    Raises ValueError for a difference of 0, or one that needs more than MOST_SEEDS seeds.
     """
     if not math.isfinite(difference) or difference == 0:
-        raise ValueError(f"a difference of {difference:g} is not valid: a number other than 0 is")
+        raise ValueError(f"difference must be a number other than 0 (got {difference:g})")
     high = 2
     while power_of(difference, noise, high, significance) < power:
         high *= 2
@@ -231,17 +231,17 @@ def seeds_needed(difference: float, noise: Noise, significance: float = SIGNIFIC
 
 
 def power_of(difference: float, noise: Noise, n: int, significance: float = SIGNIFICANCE) -> float:
-    """Of the two-sided t test with n runs on each side, or n pairs."""
+    """The power of the two-sided t test with n runs on each side, or n pairs."""
     if noise.std == 0:
         return 1.0
     freedom, variance = (n - 1, noise.std**2 / n) if noise.paired else (2 * n - 2, 2 * noise.std**2 / n)
     off, bound = abs(difference) / math.sqrt(variance), stats.t.ppf(1 - significance / 2, freedom)
-    other_tail = np.nan_to_num(stats.nct.cdf(-bound, freedom, off))  # far out SciPy has no number for next to nothing
+    other_tail = np.nan_to_num(stats.nct.cdf(-bound, freedom, off))  # SciPy returns NaN far out, where it is almost 0
     return float(stats.nct.sf(bound, freedom, off) + other_tail)
 
 
 def detectable(n: int, noise: Noise, significance: float = SIGNIFICANCE, power: float = POWER) -> float:
-    """The smallest difference that n runs of each of two rungs show with that power; infinite of a single run."""
+    """The smallest difference that n runs of each of two rungs detect with this power; infinite for one run."""
     if n < 2:
         return math.inf
     if noise.std == 0:
@@ -255,27 +255,30 @@ def detectable(n: int, noise: Noise, significance: float = SIGNIFICANCE, power: 
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """How alike two studies order the same steps."""
+    """How well two studies agree on the order of the same steps."""
 
     tau: float  # Kendall's tau-b
-    interval: tuple[float, float] | None  # at 95 %, over the choice of steps (bootstrap, percentiles); none of few
-    p: float  # that unrelated orders agree so much
-    n: int  # steps
+    interval: tuple[float, float] | None  # at 95 %, over the choice of steps (bootstrap, percentiles); None for few
+    p: float  # the probability of such agreement between unrelated orders
+    n: int  # number of steps
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> RankCorrelation:
-    """Of values of the same steps in two studies. Raises ValueError for fewer than four, or where all are alike."""
+    """Kendall's tau of the values of the same steps in two studies.
+
+    Raises ValueError for fewer than four steps, or if all values of a study are equal.
+    """
     if len(first) < 4:
-        raise ValueError(f"{len(first)} steps are too few to correlate: 4 or more are needed")
-    # So that 80.57 - 79.92 and 0.65 are a tie.
+        raise ValueError(f"a rank correlation needs at least 4 steps (got {len(first)})")
+    # Rounded, so that 80.57 - 79.92 and 0.65 are a tie.
     first, second = (np.round(values, 9).tolist() for values in (first, second))
     correlation = stats.kendalltau(first, second)
     if math.isnan(correlation.statistic):
-        raise ValueError("all steps changed alike: there is no order to correlate")
+        raise ValueError("all steps have the same change: there is no order to correlate")
 
     def tau(one: Sequence[float], other: Sequence[float]) -> float:
         statistic = float(stats.kendalltau(one, other).statistic)
-        return 0.0 if math.isnan(statistic) else statistic  # one step drawn again and again has no order
+        return 0.0 if math.isnan(statistic) else statistic  # a sample of one repeated step has no order
 
     bounds = stats.bootstrap(
         (first, second),

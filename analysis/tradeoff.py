@@ -1,4 +1,4 @@
-"""What a rung reaches beside what it costs: of one's own runs, or of the paper's tables."""
+"""The metric of each rung against its cost: for runs, or for the paper's tables."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Point:
     y: float  # in the metric's unit
     std: float | None
     size: float  # multiply-adds; parameters where x is multiply-adds
-    runs: int = 1  # that y is the mean of
+    runs: int = 1  # y is the mean of so many runs
 
 
 @dataclass(frozen=True)
 class Line:
-    """Points that belong together, in order."""
+    """Points that a line connects, in order."""
 
     title: str
     points: tuple[Point, ...]
@@ -56,7 +56,7 @@ class Tradeoff:
     metric: Metric
     groups: tuple[str, ...]  # of the study, in order
     paths: tuple[Line, ...]  # the rungs of each regime, in the roadmap's order
-    families: tuple[Line, ...] = ()  # models that the rungs are held against
+    families: tuple[Line, ...] = ()  # models that the rungs are compared with
     families_title: str = "references, trained alike"
 
 
@@ -67,10 +67,10 @@ def tradeoff_of_runs(
     metric: Metric = TOP1,
     benchmarked: Measured | None = None,
 ) -> Tradeoff:
-    """A path for each title and results; of the finished rungs.
+    """A path of the finished rungs for each pair of a title and results.
 
-    Throughput and memory are those of `benchmarked`, where it is given, else as the runs had them. Raises ValueError
-    where no run has finished, or none has the measurement.
+    Throughput and memory are from `benchmarked` if it is given, else from the runs. Raises ValueError if no run has
+    finished, or none has the measurement.
     """
     paths = [Line(title, tuple(_points(_rungs(results), x, metric, benchmarked))) for title, results in titled_results]
     references = [[result for result in results if result.rung.group == REFERENCE] for _, results in titled_results]
@@ -89,12 +89,12 @@ def tradeoff_of_runs(
 
 
 def _rungs(results: Sequence[Result]) -> list[Result]:
-    """Without the references, which are on no path."""
+    """The results without the references, which are on no path."""
     return [result for result in results if result.rung.group != REFERENCE]
 
 
 def _reference_lines(study: Study, points: Sequence[Point]) -> tuple[Line, ...]:
-    """The study's references of one family together, each other alone."""
+    """A line for each family of the study's references, and for each other reference."""
     families: dict[str, list[Point]] = {}
     for point in points:
         family = family_of(point.name) if point.name in study.references else point.name
@@ -103,7 +103,7 @@ def _reference_lines(study: Study, points: Sequence[Point]) -> tuple[Line, ...]:
 
 
 def family_of(name: str) -> str:
-    """What stands before the size: convnext-iso of convnext-iso-s, vit of vit-s-16."""
+    """The name without its size: convnext-iso for convnext-iso-s, vit for vit-s-16."""
     without_patch_size = re.sub(r"-\d+$", "", name)
     return without_patch_size.rpartition("-")[0] or without_patch_size
 
@@ -130,10 +130,10 @@ def _x_of(result: Result, x: str, benchmarked: Measured | None) -> float | None:
 def published_tradeoff(study: Study, regimes: Sequence[str], x: str) -> Tradeoff:
     """The rungs of the paper's Tables 10 and 11, and the models of its Table 1.
 
-    Raises ValueError for what the paper does not have: it measured models alone, their inference, and no memory.
+    Raises ValueError for memory, which the paper does not have. Throughput is of the models only, in inference.
     """
     if x == "memory":
-        raise ValueError("the paper has no measured memory: --x memory is for one's own runs")
+        raise ValueError("--x memory does not apply to --published: the paper has no measured memory")
     paths = [] if x in MEASURED else [_published_path(study, regime, x) for regime in regimes]
     condition = " in inference on one V100, as the paper measured" if x == "throughput" else ""
     return Tradeoff(
@@ -153,7 +153,7 @@ def _published_path(study: Study, regime: str, x: str) -> Line:
 
 
 def _families(x: str) -> tuple[Line, ...]:
-    """Those of one family and image size together."""
+    """The models of Table 1, a line for each family and image size."""
     shown = [model for model in published_models() if x != "throughput" or model.throughput]
     models = sorted(shown, key=lambda model: (model.family, model.image_size))
     return tuple(

@@ -1,4 +1,4 @@
-"""The paper's tables, as the CSV files beside this module hold them; README.md has their source."""
+"""The paper's tables, read from the CSV files in this folder; README.md has their sources."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Published:
 
 
 def published_rungs(file: str | None) -> dict[str, Published]:
-    """The rows of a table by rung or reference; none where a regime has no table.
+    """The rows of a table by rung or reference; empty if `file` is None, for a regime without a table.
 
-    Raises ValueError where the file is no such table.
+    Raises ValueError for a file that is not such a table.
     """
     if file is None:
         return {}
     tables = sorted(path.name for path in FOLDER.glob("modernize_*.csv"))
     if file not in tables:
-        raise ValueError(f"published: {file!r} is no table of rungs; {suggest(tables, file)}")
+        raise ValueError(f"published: {file!r} is not a table of rungs; {suggest(tables, file)}")
     with (FOLDER / file).open(encoding="utf-8", newline="") as table:
         return {
             row["rung"]: Published(
@@ -48,7 +48,7 @@ def published_rungs(file: str | None) -> dict[str, Published]:
 
 @dataclass(frozen=True)
 class Model:
-    """A row of the paper's Tables 1 and 2, or another's statement."""
+    """A row of the paper's Tables 1 and 2, or of another source."""
 
     name: str
     image_size: int
@@ -56,9 +56,9 @@ class Model:
     gmacs: float
     throughput: float | None  # images/s of inference on one V100
     top1: float  # percent
-    pretraining: str = ""  # on what else than ImageNet-1K
+    pretraining: str = ""  # data set besides ImageNet-1K
     training_memory: float | None = None  # GB, of 32 images on a V100
-    stated_by: str = ""  # whom, where it is not the paper
+    stated_by: str = ""  # the source if it is not the paper
 
     @property
     def family(self) -> str:
@@ -66,22 +66,22 @@ class Model:
 
 
 def published_models(*, pretrained: bool = False) -> list[Model]:
-    """Those of Table 1 that were trained on ImageNet-1K alone, or `pretrained` on more too, which stand last."""
+    """The models of Table 1 trained on ImageNet-1K only; with `pretrained` also those trained on more data, last."""
     return [model for model in _models("imagenet_models.csv") if pretrained or not model.pretraining]
 
 
 def isotropic_models() -> list[Model]:
-    """Those of Table 2."""
+    """The models of Table 2."""
     return _models("isotropic_models.csv")
 
 
 def models_of_torchvision() -> list[Model]:
-    """What torchvision states of models that the paper does not have."""
+    """Models that the paper does not have, with the values of torchvision."""
     return [replace(model, stated_by="torchvision") for model in _models("torchvision_models.csv")]
 
 
 def published_model(name: str, image_size: int) -> Model | None:
-    """The network of a name, however it was trained; None where the paper has it not at that size."""
+    """The model of a name, whatever its training data; None if the paper does not have it at that size."""
     known = [*published_models(pretrained=True), *isotropic_models()]
     return next((model for model in known if (model.name, model.image_size) == (name, image_size)), None)
 
@@ -110,8 +110,8 @@ class Robustness:
 
     model: str
     image_size: int
-    pretraining: str  # on what else than ImageNet-1K
-    # Percent: clean and by the names of roadmap/data/robustness.py, top-1; imagenet-c mCE.
+    pretraining: str  # data set besides ImageNet-1K
+    # Percent, for "clean" and the names of roadmap/data/robustness.py: top-1 accuracy, but mCE for imagenet-c.
     scores: dict[str, float | None]
 
 
@@ -131,6 +131,6 @@ def published_robustness() -> list[Robustness]:
 
 @cache
 def alexnet_errors() -> dict[str, float]:
-    """AlexNet's error on each corruption of ImageNet-C, the mean over the severities, 0 to 1."""
+    """AlexNet's error on each corruption of ImageNet-C, mean over the severities, 0 to 1."""
     with (FOLDER / "alexnet_imagenet_c.csv").open(encoding="utf-8", newline="") as table:
         return {row["corruption"]: float(row["error"]) for row in csv.DictReader(table)}

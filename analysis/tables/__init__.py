@@ -1,4 +1,4 @@
-"""Tables of what came out: the study's own, counts, robustness, and the paper's pairs of systems.
+"""Tables of results: of the study, of counts, of robustness, and of the paper's pairs of systems.
 
-May import `roadmap`, `analysis.published` and the modules beside this package. Printing is the command line's.
+May import `roadmap`, `analysis.published` and the modules next to this package. The command line prints them.
 """

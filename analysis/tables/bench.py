@@ -1,4 +1,4 @@
-"""What `roadmap bench` measured, by rung: rates, memory, and the published images/s beside them."""
+"""Measurements of `roadmap bench` by rung: rates, memory, and the published images/s."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MODES: tuple[Mode, ...] = ("training", "inference")
 
 @dataclass(frozen=True)
 class MeasuredRung:
-    """A rung and the measurements of its network, one or more."""
+    """A rung and one or more measurements of its network."""
 
     rung: Rung
     run: Run
     rounds: tuple[Round, ...]
-    published: float | None  # the paper's images/s of inference on one V100, at the same image size
+    published: float | None  # the paper's images/s in inference on one V100, at the same image size
 
     @property
     def rates(self) -> dict[Mode, Rates | None]:
@@ -36,7 +36,7 @@ class MeasuredRung:
 
     @property
     def record(self) -> dict[str, Any]:
-        """As plain data."""
+        """The measurements as plain data."""
         first = self.rounds[0]
         names = ("regime", "workload", "image_size", "parameters", "macs", "started")
         return {
@@ -51,7 +51,7 @@ class MeasuredRung:
 
 
 def measured_rungs(selection: Selection, rounds: Sequence[Round]) -> list[MeasuredRung]:
-    """The selected rungs that were measured, with their rounds: those of the same network share them."""
+    """The selected rungs with measurements. Rungs with the same network share them."""
     by_workload: dict[str, list[Round]] = {}
     for result in rounds:
         by_workload.setdefault(result.workload, []).append(result)
@@ -64,7 +64,7 @@ def measured_rungs(selection: Selection, rounds: Sequence[Round]) -> list[Measur
 
 
 def _published(selection: Selection, runs: Mapping[str, Run]) -> dict[str, float]:
-    """By rung the images/s that the paper has of its network, at the same image size."""
+    """The paper's images/s by rung, for the same network and image size."""
     names, published = names_of_networks(selection.context, runs), {}
     for rung, run in runs.items():
         name = names.get(rung, rung)
@@ -114,7 +114,7 @@ def _cells(rates: Rates) -> list[str]:
 
 
 def conditions_of(rows: Sequence[MeasuredRung]) -> list[str]:
-    """What the networks were measured under, and the rate of matrix products there: a line for each."""
+    """A line for each set of conditions, with the rate of matrix products under them."""
     products: dict[Conditions, list[float]] = {}
     for row in rows:
         for result in row.rounds:
@@ -126,7 +126,7 @@ def conditions_of(rows: Sequence[MeasuredRung]) -> list[str]:
 
 
 def pair_table(selection: Selection, rows: Sequence[MeasuredRung]) -> tuple[list[str], list[list[str]]] | None:
-    """Each ConvNeXt over the system of its size: the header, and a line of text for each pair; None where none is."""
+    """Ratios of each ConvNeXt to the system of its size: the header, and a line for each pair. None without pairs."""
     runs = {row.rung.name: row.run for row in rows}
     pairs = pairs_of(selection.context, runs, [result for row in rows for result in row.rounds])
     if not pairs:
@@ -143,7 +143,7 @@ def pair_table(selection: Selection, rows: Sequence[MeasuredRung]) -> tuple[list
 
 
 def rate_series(selection: Selection, rows: Sequence[MeasuredRung], mode: Mode) -> Series:
-    """Images/s as the bars of a figure."""
+    """The bars of a figure of images/s."""
     measured = [(row.rung, row.rounds) for row in rows]
     axis_title = f"images/s in {mode} on {rows[0].rounds[0].conditions}"
     return series_of_bench(selection.study, selection.title, measured, mode, axis_title)

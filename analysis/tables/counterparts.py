@@ -1,6 +1,7 @@
-"""Each ConvNeXt beside the system of its size: the claim that they match, as ratios that were measured here.
+"""Measured ratios of each ConvNeXt to the system of its size, which test the paper's claim that they match.
 
-"A ConvNet for the 2020s" claims it of Swin, in parameters, FLOPs, throughput and memory, and of ViT for isotropic ones.
+"A ConvNet for the 2020s" claims it for Swin, in parameters, FLOPs, throughput and memory. For isotropic ConvNeXts it
+compares with ViT.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from roadmap.study.rungs import StudyContext
 
 @dataclass(frozen=True)
 class Quantity:
-    """A quantity that both have."""
+    """A quantity that both systems of a pair have."""
 
     title: str
     better: Literal["higher", "lower", "neither"]
@@ -39,11 +40,11 @@ QUANTITIES: dict[str, Quantity] = {
 
 @dataclass(frozen=True)
 class Ratio:
-    """Of one's quantity over the other's."""
+    """The quantity of the ConvNeXt divided by that of the other system."""
 
     value: float  # the median of the rounds
-    low: float  # the least and the most of them
-    high: float
+    low: float  # smallest of the rounds
+    high: float  # largest of the rounds
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,16 @@ class Pair:
     one: str
     other: str
     titles: tuple[str, str]
-    conditions: Conditions  # that both were measured under
+    conditions: Conditions  # of both measurements
     ratios: dict[str, Ratio]  # by the names of QUANTITIES
     published: dict[str, float]
 
 
 def pairs_of(context: StudyContext, networks: Mapping[str, Run], rounds: Sequence[Round]) -> list[Pair]:
-    """Of the references that have a counterpart in the study, those where both were measured by one command.
+    """The pairs of a reference and its counterpart in the study that one command has measured together.
 
-    `networks` are runs by the name of their rung or reference. A rung that is the ConvNeXt stands for it, as the
-    closing one of resnet-50 does.
+    `networks` are runs by the name of their rung or reference. A rung with the network of a ConvNeXt is used for it,
+    such as the last rung of resnet-50.
     """
     pairs = []
     by_network = {name: networks[key] for key, name in reversed(names_of_networks(context, networks).items())}
@@ -85,22 +86,22 @@ def pairs_of(context: StudyContext, networks: Mapping[str, Run], rounds: Sequenc
 
 
 def names_of_networks(context: StudyContext, networks: Mapping[str, Run]) -> dict[str, str]:
-    """By each run's name the study's reference that its network is: resnet-50's closing rung is ConvNeXt-T."""
+    """The study's reference with the same network, by the run's name: the last rung of resnet-50 is ConvNeXt-T."""
     designs = {
-        name: _plain(reference(context, name).experiment.design)
-        for name, study_reference in context.study.references.items()
-        if study_reference.form_in(context.regime)
+        name: _simplified(reference(context, name).experiment.design)
+        for name, known_reference in context.study.references.items()
+        if known_reference.form_in(context.regime)
     }
-    plain_designs = {key: _plain(run.experiment.design) for key, run in networks.items()}
-    return {key: name for key, design in plain_designs.items() for name in designs if designs[name] == design}
+    run_designs = {key: _simplified(run.experiment.design) for key, run in networks.items()}
+    return {key: name for key, design in run_designs.items() for name in designs if designs[name] == design}
 
 
-def _plain(design: Design | NamedModel) -> Design | NamedModel:
+def _simplified(design: Design | NamedModel) -> Design | NamedModel:
     return simplest(design) if isinstance(design, Design) else design
 
 
 def _of_one_command(rounds: Sequence[Round], one: str, other: str) -> list[tuple[Round, Round]]:
-    """Of the newest command that measured both, round by round: a machine drifts between commands."""
+    """The rounds of the newest command that measured both. The speed of a machine drifts between commands."""
     by_command: dict[tuple[str, Conditions], tuple[list[Round], list[Round]]] = {}
     for measured_round in rounds:
         if measured_round.workload in (one, other):
@@ -111,7 +112,7 @@ def _of_one_command(rounds: Sequence[Round], one: str, other: str) -> list[tuple
 
 
 def _ratio(quantity: str, rounds: Sequence[tuple[Round, Round]]) -> Ratio | None:
-    """None where it was not measured."""
+    """None if the quantity was not measured."""
     values = [(getattr(one, quantity), getattr(other, quantity)) for one, other in rounds]
     ratios = [one / other for one, other in values if one and other]
     return Ratio(statistics.median(ratios), min(ratios), max(ratios)) if ratios else None

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds, counted here, beside what was published of them: of rungs and of references."""
+"""Parameters and multiply-adds of rungs and references, as counted here and as published."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from roadmap.study.references import REFERENCE, as_published
 from roadmap.study.rungs import Rung
 from roadmap.text import count
 
-ROUNDING = 0.0101  # GMACs: by so much a figure of two decimals may differ
+ROUNDING = 0.0101  # GMACs: the largest rounding difference of a number with two decimals
 
 
 @dataclass(frozen=True)
 class CountComparison:
-    """A model at an image size that is published."""
+    """A reference's counts, and the published ones at the same image size."""
 
     name: str
     ours: Cost
@@ -34,12 +34,12 @@ class CountComparison:
 
     @property
     def off(self) -> float:
-        """Percent of the published multiply-adds."""
+        """The difference in percent of the published multiply-adds."""
         return 100 * (self.ours.macs / 1e9 / self.published.gmacs - 1)
 
 
 def compare_counts(rungs: Sequence[Rung]) -> list[CountComparison]:
-    """A row for each image size that the tables have of each reference, as networks of ImageNet's 1,000 classes."""
+    """A row for each reference and each of its published image sizes. Networks have ImageNet's 1,000 classes."""
     models = [*models_of_torchvision(), *published_models(pretrained=True), *isotropic_models()]
     rows = {(model.name, model.image_size): model for model in reversed(models)}
     return [
@@ -52,21 +52,21 @@ def compare_counts(rungs: Sequence[Rung]) -> list[CountComparison]:
 
 @dataclass(frozen=True)
 class CountedRung:
-    """A rung or a reference, with what was published of it."""
+    """A rung or a reference with its cost and its published values."""
 
     rung: Rung
     cost: Cost  # at the recipe's image size, for the classes of the selected data
     published: Published | None
-    as_published: tuple[CountComparison, ...] = ()  # of a reference: as it was published, for each image size
+    as_published: tuple[CountComparison, ...] = ()  # of a reference, for each published image size
 
     @property
     def misprinted(self) -> bool:
-        """Whether the paper prints other multiply-adds than its network has (roadmap/published/README.md)."""
+        """Whether the paper's multiply-adds differ from the network's (analysis/published/README.md)."""
         return self.published is not None and abs(self.published.gmacs - self.cost.macs / 1e9) > ROUNDING
 
     @property
     def record(self) -> dict[str, Any]:
-        """As plain data."""
+        """The counts as plain data."""
         rung, counts = self.rung, self.as_published
         return {
             "name": rung.name,
@@ -83,7 +83,7 @@ class CountedRung:
 
 
 def count_rungs(selection: Selection) -> list[CountedRung]:
-    """The selected rungs, then the references. Raises ValueError for a name or a setting that the study has not."""
+    """The selected rungs, then the references. Raises ValueError for an unknown name or setting."""
     published = published_rungs(selection.study.regime(selection.regime).published)
     return [
         CountedRung(
@@ -103,7 +103,7 @@ def _count_record(comparison: CountComparison) -> dict[str, Any]:
 
 
 def rung_table(rungs: Sequence[CountedRung], *, published: bool) -> tuple[list[str], list[list[str]]]:
-    """The header, and a line of text for each rung; with the paper's columns where it has the regime."""
+    """The header, and a line of text for each rung; with the paper's columns if `published`."""
     header = ["rung", "group", "parameters", "MACs"]
     header += ["published top-1 %", "published GFLOPs"] if published else []
     return header, [_rung_cells(row, published) for row in rungs]

@@ -1,4 +1,4 @@
-"""The paper's table beside the reproduced one: as numbers, and as a person reads it."""
+"""The table of a study, with the paper's values: as numbers, and as text."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ FORMATS = ("markdown", "csv", "latex")
 
 
 def study_table(study: Study, results: Sequence[Result], metric: Metric = TOP1) -> pd.DataFrame:
-    """A row a rung, in full precision: accuracies in percent, differences in points, counts one by one.
+    """A row for each rung, in full precision: accuracies in percent, differences in points, unscaled counts.
 
-    `difference` is to the published figure, `change` to the rung before.
+    `difference` is the difference to the published value, `change` that to the rung before.
     """
     judged = judge_results(results, metric)
     published = published_rows_of(study, results) if metric.published else {}
@@ -88,7 +88,10 @@ _AGREEMENT = {"better": "higher", "worse": "lower"}
 
 
 def _against(published: Published | None, values: Mapping[int, float]) -> Judgement:
-    """A rung's own runs against the published ones, each for itself: corrected, agreement would be easier to claim."""
+    """Judges a rung's runs against the published value.
+
+    Without Holm's correction, which would make agreement easier to claim.
+    """
     if published is None:
         return Judgement()
     return judge([("published", None, published_sample(published)), ("own", "published", values)])["own"]
@@ -109,7 +112,7 @@ def published_judged(study: Study, regime: str) -> pd.DataFrame:
 
 
 def rendered(table: pd.DataFrame, metric: Metric = TOP1) -> pd.DataFrame:
-    """The table in words and rounded numbers; columns that would be empty are left out."""
+    """The table as text with rounded numbers, without empty columns."""
     digits = metric.decimals + 1
     columns: dict[str, list[str]] = {"rung": list(table["rung"])}
     rows = table.to_dict("records")
@@ -141,7 +144,7 @@ def _text(value: Any, form: str = "") -> str:
 
 
 def hours(value: Any) -> str:
-    """To three digits or so."""
+    """About three digits."""
     return _text(value, ".3g" if pd.isna(value) or value < 999.5 else ",.0f")
 
 

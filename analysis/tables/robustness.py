@@ -1,4 +1,4 @@
-"""What networks are worth under other distributions: corruption errors, and the paper's Table 8 beside them."""
+"""Robustness of networks: corruption errors, accuracies on other distributions, and the paper's Table 8."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def errors_by_corruption(evaluations: Iterable[Evaluation]) -> dict[str, dict[st
 def corruption_error(name: str, errors: Mapping[str, float]) -> float | None:
     """CE, percent: the mean error over AlexNet's, as Hendrycks and Dietterich (2019) define it.
 
-    None where one of the five severities is missing, or AlexNet's error is not published (of the extra corruptions).
+    None if one of the five severities is missing, or AlexNet's error is not published (extra corruptions).
     """
     alexnet = alexnet_errors().get(name)
     if alexnet is None or set(errors) != set(SEVERITIES):
@@ -43,7 +43,7 @@ def corruption_error(name: str, errors: Mapping[str, float]) -> float | None:
 
 
 def mean_corruption_error(errors: Mapping[str, Mapping[str, float]]) -> float | None:
-    """mCE, percent: the mean CE of the fifteen corruptions; None where it is not whole."""
+    """mCE, percent: the mean CE of the fifteen corruptions; None if one is missing."""
     ratios = [corruption_error(name, errors.get(name, {})) for name in CORRUPTIONS]
     return None if None in ratios else statistics.fmean(ratio for ratio in ratios if ratio is not None)
 
@@ -53,7 +53,7 @@ class CorruptionRow:
     """Top-1 errors on one corruption, percent."""
 
     corruption: str
-    errors: Mapping[str, float]  # by severity, of those that were measured
+    errors: Mapping[str, float]  # by severity, measured ones only
     mean: float
     alexnet: float | None  # AlexNet's mean; None where it is not published
     ce: float | None
@@ -88,24 +88,24 @@ def corruption_table(evaluations: Iterable[Evaluation]) -> tuple[list[str], list
 
 
 def published_table(name: str, shift: Shift) -> tuple[list[str], list[list[str]]]:
-    """The paper's Table 8, of one set: the header, and a line of text for each model that has a figure."""
+    """The paper's Table 8 for one data set: the header, and a line of text for each model with a value."""
     lines = [
         [row.model, row.pretraining or "-", str(row.image_size), f"{row.scores['clean']:.1f}", f"{score:.1f}"]
         for row in published_robustness()
         if (score := row.scores[name]) is not None
     ]
     unit = "mCE" if shift.corrupted else "top-1"
-    return ["model", "trained on, beside ImageNet", "pixels", "clean top-1", f"{shift.title} {unit}"], lines
+    return ["model", "pretrained on", "pixels", "clean top-1", f"{shift.title} {unit}"], lines
 
 
 def incomplete_corruptions(evaluations: Iterable[Evaluation]) -> list[str]:
-    """Those of the fifteen that lack a severity; with any there is no mCE."""
+    """Those of the fifteen corruptions that lack a severity. With any of them there is no mCE."""
     errors = errors_by_corruption(evaluations)
     return [name for name in CORRUPTIONS if set(errors.get(name, ())) != set(SEVERITIES)]
 
 
 def evaluation_record(run: str, shifted: Shifted, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """What one network is worth on shifted images, as plain data, with the rows of the paper's Table 8."""
+    """One network's results on shifted images as plain data, with the rows of the paper's Table 8."""
     record: dict[str, Any] = {
         "run": run,
         "data": shifted.name,
@@ -124,7 +124,7 @@ def evaluation_record(run: str, shifted: Shifted, evaluations: Sequence[Evaluati
 
 
 def evaluation_rows(run: str, shifted: Shifted, evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """A row for each part, of ImageNet-C with the mean corruption error of the whole."""
+    """A row for each part; for ImageNet-C with the mean corruption error of all parts."""
     mean_error = {}
     if shifted.shift and shifted.shift.corrupted:
         mean_error = {"mce": mean_corruption_error(errors_by_corruption(evaluations))}
@@ -141,7 +141,7 @@ def evaluation_rows(run: str, shifted: Shifted, evaluations: Sequence[Evaluation
 
 
 def score_of(evaluations: Sequence[Evaluation], data: str) -> float | None:
-    """A network's figure for a set, percent: mCE of ImageNet-C, else top-1; None where it was not measured whole."""
+    """A network's score on a data set, percent: mCE for ImageNet-C, else top-1. None if it is incomplete."""
     of_data = [evaluation for evaluation in evaluations if evaluation.data == data]
     if not of_data:
         return None
@@ -149,9 +149,9 @@ def score_of(evaluations: Sequence[Evaluation], data: str) -> float | None:
 
 
 def best_evaluations(folder: Path, epochs: int) -> list[Evaluation]:
-    """What was measured of a run's raw weights, trained to the end: of each published set the whole with most images.
+    """The evaluations of a finished run's raw weights: for each published set the evaluation of the most images.
 
-    Parts of several wholes, such as folders of which one is incomplete, are not mixed; of equals the newest counts.
+    Parts of several evaluations are not mixed, for example of two folders. Of equal ones the newest is returned.
     """
     wholes: dict[str, dict[str, dict[str, Evaluation]]] = {}
     for evaluation in read_evaluations(folder):
@@ -168,9 +168,9 @@ def _images(parts: Mapping[str, Evaluation]) -> int:
 
 
 def robustness_table(results: Sequence[Result], out: Path) -> pd.DataFrame:
-    """A row for each rung with runs below `out` that were evaluated, then the rows of the paper's Table 8.
+    """A row for each rung with evaluated runs below `out`, then the rows of the paper's Table 8.
 
-    Percent, means over the seeds: top-1 accuracies, and of ImageNet-C the mean corruption error.
+    Percent, means over the seeds: top-1 accuracies, and the mean corruption error for ImageNet-C.
     """
     rows = [row for result in results if (row := _row(result, out))]
     return pd.DataFrame(rows + [_published_row(published_row) for published_row in published_robustness()])
@@ -196,7 +196,7 @@ def _row(result: Result, out: Path) -> dict[str, object] | None:
 
 
 def remarks(table: pd.DataFrame) -> list[str]:
-    """How many images stand behind one's own figures."""
+    """The number of images that each rung was evaluated on."""
     sentences = []
     for row in table[table["runs"] > 0].to_dict("records"):
         images = {SHIFTS[data].title: row[f"{data}_images"] for data in COLUMNS}
@@ -216,7 +216,7 @@ def _published_row(row: Robustness) -> dict[str, object]:
 
 
 def rendered(table: pd.DataFrame) -> pd.DataFrame:
-    """The table in rounded numbers, - where nothing was measured."""
+    """The table as text with rounded numbers; - for missing values."""
     columns: dict[str, list[str]] = {"model": list(table["model"]), "trained on": list(table["trained"])}
     columns["runs"] = [str(runs) if runs else "" for runs in table["runs"]]
     rows = table.to_dict("records")

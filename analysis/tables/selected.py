@@ -1,4 +1,4 @@
-"""The tables that options ask for, one a regime: of runs, of the paper, or of other distributions of images."""
+"""The tables that options select, one for each regime: of runs, of the paper, or of robustness."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from analysis.tables import ladder, robustness
 class TitledTable:
     title: str
     data: pd.DataFrame  # in full precision
-    render: Callable[[pd.DataFrame], pd.DataFrame]  # to words and rounded numbers
-    remarks: Sequence[str]  # what a reader should know, in sentences
+    render: Callable[[pd.DataFrame], pd.DataFrame]  # to text with rounded numbers
+    remarks: Sequence[str]  # notes for the reader, in sentences
 
     def written(self, form: str) -> str:
-        """As analysis.tables.ladder.written."""
+        """The text in a format; see analysis.tables.ladder.written."""
         return ladder.written(self.data, form, self.render, self.title)
 
 
 def tables_of(options: TableOptions) -> list[TitledTable]:
-    """Raises ValueError for an option that the table leaves unused, and where there is nothing to show."""
+    """The tables. Raises ValueError for an option that they leave unused, and if there is nothing to show."""
     metric = options.find_metric()
     options.check()
     if options.robustness:
@@ -60,7 +60,7 @@ def as_one(tables: Sequence[TitledTable]) -> pd.DataFrame:
 
 
 def written(tables: Sequence[TitledTable], form: str) -> str:
-    """One below the other, each as `TitledTable.written`. Raises ValueError for several in a CSV file."""
+    """All tables as one text. Raises ValueError for several tables as CSV."""
     if form == "csv" and len(tables) > 1:
-        raise ValueError("a CSV file holds one regime: choose with --regime")
+        raise ValueError(f"a CSV file takes one regime (got {len(tables)}); choose one with --regime")
     return "\n".join(table.written(form) for table in tables)

@@ -155,7 +155,7 @@ def test_one_harmed_folder_does_not_spoil_the_others(make_run, tmp_path, harm):
     finish(make_run("gelu"), tmp_path)
     folder = finish(make_run("recipe"), tmp_path)
     in_manifest = harm.keys() & {*ENVIRONMENT, "machine"}
-    name, message = ("manifest.json", "no such value") if in_manifest else ("result.json", ", not a ")
+    name, message = ("manifest.json", "is not valid") if in_manifest else ("result.json", ", not a ")
     write_json(folder / name, json.loads((folder / name).read_text()) | harm)
     table = collect(tmp_path).set_index("folder")
     assert list(table["state"]) == ["finished", "foreign"]

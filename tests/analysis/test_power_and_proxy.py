@@ -70,7 +70,7 @@ def test_power_of_a_given_noise(out, capsys):
         (["table", "--published", "--format", "csv"], "choose with --regime"),
         (["table", "--published", "-o", "table.doc"], "table.doc: a table ends in .md, .csv, .tex"),
         (["table", "--published", "--regime", "pico"], "the paper has no table of regime 'pico'"),
-        (["collect"], "no finished run, since there is no such folder"),
+        (["collect"], "no such folder"),
     ],
 )
 def test_what_cannot_be_told_is_said_in_a_sentence(out, capsys, arguments, sentence):
@@ -104,7 +104,7 @@ def test_a_study_that_orders_steps_as_the_paper_is_told_from_one_that_does_not(o
     capsys.readouterr()
     assert "Kendall's tau +1.00" in told(capsys, "proxy", "--against", "study.csv")
     assert "Kendall's tau" in told(capsys, "proxy", "--against", "resnet-200")
-    assert "no 'adopted' in it" in told(capsys, "proxy", "--against", str(_written(out, "a,b\n1,2\n")), status=2)
+    assert "no column 'adopted'" in told(capsys, "proxy", "--against", str(_written(out, "a,b\n1,2\n")), status=2)
     assert "No such file" in told(capsys, "proxy", "--against", "nothing.csv", status=2)
     assert "unknown regime 'resnet-5'" in told(capsys, "proxy", "--against", "resnet-5", status=2)
     assert "4 or more" in told(capsys, "proxy", "--steps", "pico..stage-ratio", status=2)
@@ -151,7 +151,7 @@ def test_collect_lists_what_is_not_finished(out, capsys):
     said = told(capsys, "collect", "-o", "all.csv", "-o", "all.parquet")
     assert "runs: 2 folders, 1 finished, 1 foreign" in said and "foreign: pico/notes: no manifest.json" in said
     assert (out.parent / "all.csv").exists() and (out.parent / "all.parquet").exists()
-    assert "a table ends in .csv or .parquet" in told(capsys, "collect", "-o", "all.xls", status=2)
+    assert "a table must end in .csv or .parquet" in told(capsys, "collect", "-o", "all.xls", status=2)
 
 
 def test_a_network_of_another_base_is_not_held_against_the_papers(out, capsys):

@@ -424,7 +424,7 @@ def test_curves_are_the_epochs_that_were_recorded(own, recorded):
     assert mean.get_ydata()[-1] == pytest.approx((97.6 + 97.9 + 97.8) / 3 - 80 * math.exp(-5) - 1)
     assert recipe.lines[0].get_ydata()[-1] == mean.get_ydata()[-1]  # the rung before, behind
     assert "×" in texts(titled["width ↑"])
-    with pytest.raises(ValueError, match="no run of these rungs has an epoch with a top-5 accuracy"):
+    with pytest.raises(ValueError, match="no run of these rungs has recorded a top-5 accuracy"):
         curves_of_runs(STUDY, "pico", own, recorded, find_metric("top5"))
 
 
