@@ -522,9 +522,9 @@ def table(
     above the paper's Table 8. Raises ValueError where no run has finished, and for an option that is left unused.
     """
     from analysis.options import TableOptions
-    from analysis.tables.selected import as_one, tables_of
+    from analysis.tables.selected import combined, tables_of
 
-    return as_one(tables_of(TableOptions(StudyOptions.of(study), _path(out), metric, published, robustness)))
+    return combined(tables_of(TableOptions(StudyOptions.of(study), _path(out), metric, published, robustness)))
 
 
 def report(
@@ -575,7 +575,7 @@ def power(
 
 
 def attribution(out: PathLike | None = None, *, metric: str = "top1", **study: Unpack[StudyKeywords]) -> Attribution:
-    """What each step is worth in other orders than the paper's, by all ablations below the folder `out`.
+    """The effect of each step in orders other than the paper's, by all ablations below the folder `out`.
 
     Raises ValueError where no run of the start, or of all steps, has finished, and for the keyword `ablation`.
     """

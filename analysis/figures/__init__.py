@@ -1,4 +1,4 @@
-"""The figures: each file draws one kind, from data that the modules beside this folder make."""
+"""The figures: each module draws one kind, from data of the modules next to this package."""
 
 from analysis.figures.attribution import draw_effects, draw_interactions
 from analysis.figures.counterparts import draw_counterparts

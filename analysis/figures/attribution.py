@@ -1,4 +1,4 @@
-"""What steps are worth in all orders, and the pairs that help or hinder each other."""
+"""Draws the effects of steps over all orders, and the pairs that help or hinder each other."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from analysis.attribution import Attribution, Interaction, StepEffect
 from analysis.figures.style import COLOURS, DARK, FAINT, LAYOUTS, Layout, readable_on
 from roadmap.record.metrics import Metric
 
-# Where a step stands, with the mark of what it changes there: (field of StepEffect, meaning, marker).
+# The single changes of a step, with their markers: (field of StepEffect, meaning, marker).
 MARKS = (
     ("alone", "alone on the start", ">"),
     ("on_path", "in the paper's order", "D"),
     ("left_out", "taken out of all", "<"),
 )
 MAP = "PuOr_r"  # from purple to orange, which the colour-blind tell apart; dark at both ends, light in the middle
-REST = 0.1  # of the pairs, whose values the colours need not tell apart
-FENCE = 3.0  # interquartile ranges beyond the quartiles, where outliers begin
+REST = 0.1  # share of the largest pairs, which have the same colour
+FENCE = 3.0  # outliers are so many interquartile ranges beyond the quartiles
 LARGEST_CELL = 0.5  # inches
-NOISE = 0.35  # how strongly the colours of pairs within the noise are drawn
-SMALLEST = 5.0  # points of type; where there is no room for it, the numbers that are noise are left out
+NOISE = 0.35  # opacity of pairs within the noise
+SMALLEST = 5.0  # points of type; with less room, numbers within the noise are left out
 
 
 def draw_effects(attribution: Attribution, metric: Metric, title: str = "", columns: int = 2) -> Figure:
-    """Each step's Shapley value with its interval, and what it changes alone, in the paper's order, and at the end.
+    """Each step's Shapley value with its interval, and its change alone, in the paper's order, and at the end.
 
-    A change that is far beyond all others is an arrow at the edge, with its number.
+    A change far beyond all others is an arrow at the edge, with its number.
     """
     layout, effects = LAYOUTS[columns], attribution.effects
     title_width = 0.25 + layout.letter * max(len(effect.title) for effect in effects)
@@ -62,7 +62,7 @@ def draw_effects(attribution: Attribution, metric: Metric, title: str = "", colu
 
 
 def _limits(effects: Sequence[StepEffect]) -> tuple[float, float]:
-    """Around all that is no outlier: a few changes may be a hundred times the others."""
+    """Limits around all values except outliers: a few changes may be a hundred times the others."""
     values = [value for effect in effects for value in (effect.shapley, *(effect.interval or ())) if value is not None]
     values += [value for effect in effects for name, _, _ in MARKS if (value := getattr(effect, name)) is not None]
     low, high = np.quantile(values, [0.25, 0.75])
@@ -76,7 +76,7 @@ def _draw_effect(axes: Axes, y: int, effect: StepEffect, low: float, high: float
     first = y == 0
     if effect.interval:
         axes.plot(np.clip(effect.interval, low, high), [y, y], color=COLOURS[1], linewidth=2.2, solid_capstyle="butt")
-        for end, arrow in zip(effect.interval, "<>", strict=True):  # that it goes on beyond the figure
+        for end, arrow in zip(effect.interval, "<>", strict=True):  # the interval ends outside the figure
             if not low <= end <= high:
                 axes.plot(np.clip(end, low, high), y, arrow, color=COLOURS[1], markersize=layout.small, clip_on=False)
     if effect.shapley is not None:
@@ -110,7 +110,7 @@ def _mark(
     marker: str,
     color: str,
     label: str | None,
-    face: str | None = None,  # the colour's where none is given
+    face: str | None = None,  # None: as `color`
 ) -> None:
     size = 0.55 * layout.type
     clipped = float(np.clip(value, *limits))
@@ -131,16 +131,16 @@ def _mark(
 
 
 def draw_interactions(attribution: Attribution, metric: Metric, title: str = "", columns: int = 2) -> Figure:
-    """A heat map of the pairs: what two steps are worth together beyond what each is worth without the other.
+    """A heat map of the pairs: the effect of two steps together beyond the sum of their separate effects.
 
-    Numbers in bold are more than noise. The colours reach as far as all but the largest pairs need. Raises ValueError
-    where pairs were not told apart.
+    Bold numbers are beyond noise. The colour scale ends below the largest pairs. Raises ValueError if the runs do not
+    separate the pairs.
     """
     if not attribution.interactions:
-        raise ValueError("the runs do not tell pairs of steps apart: `roadmap run --ablation orders:N` adds some")
+        raise ValueError("the runs are too few to separate pairs of steps: `roadmap run --ablation orders:N` adds more")
     layout, pairs = LAYOUTS[columns], attribution.interactions
     titles = [attribution.titles[step] for step in attribution.steps]
-    # A pair stands once, so that the first step has no row and the last no column.
+    # Each pair is shown once, so the first step has no row and the last has no column.
     count, margin = len(attribution.steps) - 1, 0.15 + layout.letter * max(map(len, titles))
     cell = min((layout.width - margin - 0.15) / count, LARGEST_CELL)
     height = cell * count + margin * 0.8 + 0.75

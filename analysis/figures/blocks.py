@@ -1,4 +1,4 @@
-"""Blocks as figures, in the manner of the paper's Figures 3 and 4."""
+"""Draws blocks, in the style of the paper's Figures 3 and 4."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ Dash = Literal["-", "--"]
 LINE, NEW, GONE = "#555555", "#D55E00", "#0072B2"
 CONVOLUTION, SPATIAL, SMALL = "#dbe9f6", "#fde3c0", "#eeeeee"
 WIDTH, ROW = 2.9, 0.42  # of a column and of a box, inches
-SIDE = 1.02  # where the shortcut runs, in the axes' units
+SIDE = 1.02  # x of the shortcut, in the axes' units
 
 
 def draw_rungs(*rungs: Rung) -> Figure:
-    """One rung's block, or what changes from one rung to another. Raises ValueError for another library's model."""
+    """One rung's block, or the change from one rung to another. Raises ValueError for another library's model."""
     designs = []
     for rung in rungs:
         design = rung.experiment.design
         if not isinstance(design, Design):
-            raise ValueError(f"-o draws the blocks of designs: {rung.name} is {design}, which has none here")
+            raise ValueError(f"-o requires a rung with blocks: {rung.name} is {design}, a model of another library")
         designs.append((rung.name, design))
     return draw_block(rungs[0].title, designs[0][1]) if len(rungs) == 1 else draw_change(designs[0], designs[1])
 
 
 def draw_block(title: str, design: Design) -> Figure:
-    """The design's block, or the blocks of its stages where they differ."""
+    """The design's block, or the blocks of its stages if they differ."""
     (blocks,) = distinct_blocks(design)
     return _draw([(f"{title}\n{name}", design, block, set(), set()) for name, block in blocks.items()])
 
 
 def draw_change(before: tuple[str, Design], after: tuple[str, Design]) -> Figure:
-    """Two designs side by side: the blocks that differ, or the first where none does.
+    """Two designs side by side: the blocks that differ, or the first block if none does.
 
-    What only the left one has is edged dashed and in blue, what only the right one has is edged in orange; so are the
-    lines below, on what is around the blocks.
+    Boxes of the left one only have a dashed blue edge; boxes of the right one only have an orange edge. The lines
+    below, about the layers around the blocks, have the same colours.
     """
     old, new = distinct_blocks(before[1], after[1])
     shared = [name for name in old if name in new]
@@ -61,7 +61,7 @@ def draw_change(before: tuple[str, Design], after: tuple[str, Design]) -> Figure
 
 
 def changed_boxes(before: Sequence[str], after: Sequence[str]) -> tuple[set[int], set[int]]:
-    """Positions in the first that are gone or moved, and in the second that are new."""
+    """Positions of removed or moved boxes in the first, and of new boxes in the second."""
     removed: set[int] = set()
     added: set[int] = set()
     for kind, i, j, m, n in SequenceMatcher(a=before, b=after, autojunk=False).get_opcodes():

@@ -1,4 +1,4 @@
-"""Each ConvNeXt over the system of its size, quantity by quantity: what was measured, and what the paper has."""
+"""Draws the ratios of each ConvNeXt to the system of its size: measured ones, and the paper's."""
 
 from __future__ import annotations
 
@@ -16,15 +16,20 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from analysis.figures.style import COLOURS, DARK, FAINT, LAYOUTS, Layout
 from analysis.tables.counterparts import QUANTITIES, Pair
 
-LEAST = 1.3  # times and a time of one that the axes show at least
-TICKS = {1.6: 1.25, 2.2: 1.5, 5.5: 2.0, 11.0: 5.0}  # by how far the axes go: what is marked beside one, and one over it
+LEAST = 1.3  # the axes reach at least from 1 / LEAST to LEAST
+TICKS = {
+    1.6: 1.25,
+    2.2: 1.5,
+    5.5: 2.0,
+    11.0: 5.0,
+}  # by the end of the axes: the tick; its inverse is one too
 BETTER = {"higher": "more is better", "lower": "less is better", "neither": ""}
 
 
 def draw_counterparts(pairs: Sequence[Pair], title: str = "", columns: int = 2) -> Figure:
-    """A panel for each quantity, a row for each pair: one's ratio as a dot with its rounds' range, the paper's hollow.
+    """A panel for each quantity, a row for each pair: a dot with the range of its rounds; the paper's ratio hollow.
 
-    All panels have one logarithmic scale, so that a distance from 1 is the same in each.
+    All panels share one logarithmic scale, so that distances from 1 can be compared.
     """
     layout = LAYOUTS[columns]
     quantities = [name for name in QUANTITIES if any(name in pair.ratios for pair in pairs)]
@@ -79,7 +84,7 @@ def _draw_panel(axes: Axes, pairs: Sequence[Pair], name: str, layout: Layout) ->
             axes.plot([ratio.low, ratio.high], [y, y], color=COLOURS[1], linewidth=1.5, zorder=2)
             axes.plot(ratio.value, y, "o", color=COLOURS[1], markersize=0.55 * layout.type, zorder=4)
             text: Any = {"ha": "center", "va": "bottom", "fontsize": layout.small, "color": DARK, "zorder": 5}
-            text["path_effects"] = [withStroke(linewidth=2, foreground="white")]  # where it stands on the line
+            text["path_effects"] = [withStroke(linewidth=2, foreground="white")]  # readable on the line
             offset = (0, 0.4 * layout.type)
             axes.annotate(f"{ratio.value:.2f}", (ratio.value, y), offset, textcoords="offset points", **text)
         if name in pair.published:

@@ -1,4 +1,4 @@
-"""Training curves: a panel a rung, the rung before it in grey."""
+"""Draws training curves: a panel for each rung, with the rung before it in grey."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from analysis.curves import Curve, Curves, Panel
 from analysis.figures.style import BEHIND, BEHIND_EDGE, DARK, DIVERGED, FAINT, LAYOUTS, axis_title, colours_of
 
 ACROSS = {1: 3, 2: 6}  # panels in a row
-SETTLED = 0.25  # of the epochs, after which all values are within the axis
+SETTLED = 0.25  # share of the epochs; later values are all within the axis
 
 
 def draw_curves(curves: Curves, columns: int = 2) -> Figure:
     """Means over the seeds with a band from the lowest to the highest, and each unfinished run as a dashed line.
 
-    With the loss on the held-out images stands that on the training images, dotted.
+    For a loss on held-out images, the loss on the training images is added as a dotted line.
     """
     layout, panels_per_row = LAYOUTS[columns], min(ACROSS[columns], len(curves.panels))
     panel_rows = math.ceil(len(curves.panels) / panels_per_row)
@@ -93,7 +93,7 @@ def _draw_unfinished(axes: Axes, curve: Curve, colour: str) -> None:
 
 
 def _set_limits(axes: Axes, curves: Curves) -> None:
-    """All that comes after the first epochs, in which every run rises from chance."""
+    """Limits around all values after the first epochs, in which every run rises from chance."""
     settled: list[float] = []
     for panel in curves.panels:
         for curve in panel.curves:

@@ -1,4 +1,4 @@
-"""One's own study less the paper's, as bars around zero."""
+"""Draws the differences between a study and the paper, as bars around zero."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from analysis.figures.style import DARK, DIVERGED, FAINT, HATCH, LAYOUTS, colour
 from roadmap.record.metrics import TOP1
 
 MARGIN = 0.12  # inches
-TEXT_SHARE = 0.36  # of the axis, right of the bars, for the figures
+TEXT_SHARE = 0.36  # of the axis, right of the bars, for the numbers
 
 
 def draw_difference(comparison: Comparison, columns: int = 2) -> Figure:
-    """A bar a rung, own less published in percentage points, with its 95 % interval; the figures stand at the right.
+    """A bar for each rung: measured minus published in percentage points, with its 95 % interval and its number.
 
-    Raises ValueError where no rung has a figure on both sides.
+    Raises ValueError if no rung has both values.
     """
     shown = [difference for difference in comparison.differences if difference.change]
     if not shown:
-        raise ValueError("no rung has a finished run and a published figure: there is no difference to draw")
+        raise ValueError("no rung has a finished run and a published value: there is no difference to draw")
     layout, rows = LAYOUTS[columns], [[difference.bar] for difference in comparison.differences]
     colours = colours_of(comparison.groups, (difference.bar.group for difference in comparison.differences))
     ys, left = places(rows, layout), room_of_titles(rows, layout) + MARGIN
@@ -61,8 +61,8 @@ def _axis_title(comparison: Comparison, columns: int) -> str:
 
 
 def _limits(shown: list[Difference]) -> tuple[float, float]:
-    """Of the intervals, zero among them, with room for the figures at the right."""
-    changes = [each.change for each in shown if each.change]
+    """Limits around the intervals and zero, with room for the numbers at the right."""
+    changes = [difference.change for difference in shown if difference.change]
     ends = [0.0, *(end for change in changes for end in (change.interval or (change.difference,)))]
     reach = max(max(ends) - min(ends), 0.1)
     low, high = min(ends) - 0.04 * reach, max(ends) + 0.04 * reach

@@ -1,4 +1,4 @@
-"""Each kind of figure: from options to the data that it shows, drawn. FIGURE_KINDS in analysis.options lists them."""
+"""Draws each kind of figure from its options. FIGURE_KINDS in analysis.options lists the kinds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from roadmap.record.run import Run
 
 
 def draw(options: FigureOptions) -> Figure:
-    """Raises ValueError for an option that the figure leaves unused, and where there is nothing to draw."""
+    """Draws the figure. Raises ValueError for an option that it leaves unused, and if there is nothing to draw."""
     options.find_metric()
     options.check()
     return DRAW[options.kind](options)
@@ -75,12 +75,12 @@ def _runs_by_rung(selection: Selection) -> dict[str, Run]:
 def _with_throughput(
     series: Sequence[Series], networks: Sequence[Mapping[str, Run]], options: FigureOptions
 ) -> list[Series]:
-    """With what `roadmap bench` measured of each rung's network. Raises ValueError where that is nothing."""
+    """The bars with throughputs measured by `roadmap bench`. Raises ValueError if there are none."""
     workloads = [{name: workload_of(run) for name, run in runs.items()} for runs in networks]
     all_workloads = {workload for by_rung in workloads for workload in by_rung.values()}
     speeds = _benchmarked("inference_images_per_second", all_workloads, options)
     if speeds is None:
-        raise ValueError("no throughput of these networks has been measured: `roadmap bench` does that")
+        raise ValueError("no throughput of these networks has been measured; `roadmap bench` measures it")
     return [with_throughput(bars, by_rung, speeds) for bars, by_rung in zip(series, workloads, strict=True)]
 
 
@@ -125,7 +125,7 @@ def _counterparts(options: FigureOptions) -> Figure:
     pairs = pairs_of(selection.context, _runs_by_rung(selection), read_rounds(options.folder()))
     if not pairs:
         command = f"roadmap bench --regime {selection.regime} --references convnext-t,swin-t"
-        raise ValueError(f"no ConvNeXt was measured with its counterpart by one command: {command}")
+        raise ValueError(f"no command measured a ConvNeXt and its counterpart together; run `{command}`")
     return draw_counterparts(pairs, selection.title, options.columns)
 
 

@@ -1,4 +1,4 @@
-"""Labels beside points, without overlaps."""
+"""Places labels next to points, without overlaps."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 
 from analysis.figures.style import FAINT
 
-LETTER, LINE = 0.62, 1.15  # width and height of a letter, of the type's size
+LETTER, LINE = 0.62, 1.15  # width and height of a letter, relative to the type size
 AWAY = (2.0, 5.0, 9.0, 14.0, 20.0, 27.0, 35.0, 45.0, 58.0, 74.0)  # from a point's edge, points
-TURNS = [math.pi * turn / 8 for turn in (0, 4, 12, 8, 2, 14, 6, 10, 1, 15, 3, 13, 5, 11, 7, 9)]  # the sides first
+TURNS = [math.pi * turn / 8 for turn in (0, 4, 12, 8, 2, 14, 6, 10, 1, 15, 3, 13, 5, 11, 7, 9)]  # main directions first
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top; points
 
@@ -29,9 +29,9 @@ class Label:
 
 
 def write_labels(axes: Axes, labels: Sequence[Label], type_size: float) -> None:
-    """Each at the first place around its point that is free, with a line to it where it is far.
+    """Writes each label at the first free place around its point, with a line to the point if it is far away.
 
-    Where there is no such place, on a bubble; at worst on another label. Limits and scales are to be set before.
+    Without a free place a label is written on a bubble, at worst on another label. Set limits and scales before.
     """
     to_points = 72 / axes.figure.dpi
 
@@ -40,7 +40,7 @@ def write_labels(axes: Axes, labels: Sequence[Label], type_size: float) -> None:
         return float(x_points), float(y_points)
 
     centres = [position(label.x, label.y) for label in labels]
-    # A label may stand on the rim of a big bubble, never on its middle.
+    # A label may cover the rim of a big bubble, but not its middle.
     occupied = [_around(x, y, label.radius * 0.8) for (x, y), label in zip(centres, labels, strict=True)]
     for label in labels:
         if label.std is not None:
@@ -68,7 +68,7 @@ def write_labels(axes: Axes, labels: Sequence[Label], type_size: float) -> None:
 def _free_place(
     label: Label, x: float, y: float, type_size: float, occupied: Sequence[Box], written: Sequence[Box], inside: Box
 ) -> tuple[Box, float] | None:
-    """With how far it is; its line crosses no other label."""
+    """The first free box and its distance; the line to it crosses no other label. None if there is none."""
     half_width, half_height = LETTER * type_size * (len(label.text) + 0.5) / 2, LINE * type_size / 2
     for distance in AWAY:
         for turn in TURNS:
@@ -88,7 +88,7 @@ def _around(x: float, y: float, radius: float) -> Box:
 
 
 def _crosses(x: float, y: float, to_x: float, to_y: float, box: Box) -> bool:
-    """Whether the line from one place to another does, looked at in steps."""
+    """Whether the line between two places crosses the box, checked at 17 points."""
     fractions = [fraction / 16 for fraction in range(17)]
     points = [(x + fraction * (to_x - x), y + fraction * (to_y - y)) for fraction in fractions]
     return any(box[0] < point_x < box[2] and box[1] < point_y < box[3] for point_x, point_y in points)

@@ -1,4 +1,4 @@
-"""The roadmap figure, in the manner of the paper's Figure 2."""
+"""Draws the roadmap figure, in the style of the paper's Figure 2."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ from roadmap.record.metrics import Metric
 Side = Literal["left", "right"]
 
 RIGHT = 0.1  # inches
-LEAST = 0.8  # of a panel's width, inches, whatever room the titles take
+LEAST = 0.8  # smallest width of a panel, inches
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One series, or two of which the second stands in grey behind the first."""
+    """One series, or two: the second in grey behind the first."""
 
     series: Sequence[Series]
-    absent: str = ""  # said where a row has no bar of its own here
+    absent: str = ""  # the text in rows without a bar
 
     @property
     def bars(self) -> list[Bar]:
@@ -60,16 +60,16 @@ class Panel:
 
     @property
     def reach(self) -> list[float]:
-        """The ends of its error bars."""
+        """The ends of the error bars."""
         return [bar.value + sign * (bar.std or 0) for bar in self.bars if bar.value is not None for sign in (-1, 1)]
 
 
 def draw_roadmap(series: Sequence[Series], columns: int = 2) -> Figure:
     """Horizontal bars in roadmap order: the first regime in colour, the second in grey behind it.
 
-    Groups stand on the left, multiply-adds beside the titles, accuracies on the bars; hatched bars were tried and
-    not adopted. For one column of a page, or two. Takes one series or two; raises ValueError for more, or for none that
-    has a bar to draw.
+    Groups are on the left, multiply-adds next to the titles, accuracies on the bars; hatched bars were tried and not
+    adopted. `columns` is the width in columns of a page. Raises ValueError for more than two series, and if there is
+    no bar to draw.
     """
     return _draw([Panel(series)], columns)
 
@@ -82,10 +82,10 @@ def draw_side_by_side(own: Sequence[Series], published: Sequence[Series], column
 def _draw(panels: Sequence[Panel], columns: int) -> Figure:
     for panel in panels:
         if not 1 <= len(panel.series) <= 2:
-            raise ValueError(f"the figure takes one regime or two, not {len(panel.series)}: choose with --regime")
+            raise ValueError(f"the figure takes one or two regimes (got {len(panel.series)}); choose one with --regime")
         if not panel.reach and not any(bar.diverged for bar in panel.bars):
             title = panel.series[0].metric.title
-            raise ValueError(f"no run has finished with a {title}: there is no bar to draw")
+            raise ValueError(f"no finished run has a {title}: there is no bar to draw")
     layout, rows = LAYOUTS[columns], rows_of([series for panel in panels for series in panel.series])
     colours = colours_of(panels[0].series[0].groups, (bar.group for panel in panels for bar in panel.bars))
     keys = _keys(panels, colours)
@@ -131,19 +131,19 @@ def _draw(panels: Sequence[Panel], columns: int) -> Figure:
         _add_legend(axes, keys, keys_per_line, 1 + (right_margins[-1] - RIGHT) / axes_width)
         style: Any = {"ha": "right", "va": "bottom", "fontsize": layout.small, "color": FAINT}
         figure.text(1 - RIGHT / 2 / width, 0.04 / height, "\n".join(notes), **style)
-        # Drawn now, while the style holds.
+        # Drawn here, within the style's context.
         figure.canvas.draw()
     return figure
 
 
 def _heading(panel: Panel, letters: int) -> str:
-    """What a panel shows, in lines of so many letters."""
+    """The title of a panel, in lines of so many letters."""
     titles = [panel.series[0].title, *(f"(grey: {series.title})" for series in panel.series[1:])]
     return "".join(f"{textwrap.fill(title, max(letters, 16))}\n" for title in titles)
 
 
 def _keys(panels: Sequence[Panel], colours: Mapping[str, str]) -> list[tuple[Any, str]]:
-    """Of several panels, what they share: their headings name the series."""
+    """The legend. Several panels have headings, which name the series, so the legend has only what they share."""
     keys: list[tuple[Any, str]] = []
     if len(panels) == 1:
         front, *behind = panels[0].series
@@ -157,7 +157,7 @@ def _keys(panels: Sequence[Panel], colours: Mapping[str, str]) -> list[tuple[Any
 
 
 def _add_legend(axes: Axes, keys: Sequence[tuple[Any, str]], keys_per_line: int, end: float) -> None:
-    """Under the axes, to `end` on the right, in their width."""
+    """Below the axes, right-aligned at `end`, relative to the width of the axes."""
     handles, labels = zip(*keys, strict=True) if keys else ((), ())
     handlers = {tuple: HandlerTuple(ndivide=None, pad=0)}
     place: Any = {"loc": "upper right", "bbox_to_anchor": (end, 0), "ncols": keys_per_line, "frameon": False}
@@ -167,7 +167,7 @@ def _add_legend(axes: Axes, keys: Sequence[tuple[Any, str]], keys_per_line: int,
 def _limits(panels: Sequence[Panel], panel: Panel, letter: float) -> tuple[float, float]:
     """From a little below the lowest bar, so that small differences show, to a little above the highest.
 
-    The same for panels of the same regimes. `letter` is a letter's share of the width.
+    Panels of the same regimes have the same limits. `letter` is a letter's share of the width.
     """
     regimes = [other.regime for other in panel.series]
     panels_alike = [other for other in panels if [series.regime for series in other.series] == regimes]
@@ -175,12 +175,12 @@ def _limits(panels: Sequence[Panel], panel: Panel, letter: float) -> tuple[float
     low, high = min(values), max(values)
     room = max(high - low, 10.0 ** (1 - panel.series[0].metric.decimals))
     low, high = max(0.0, low - 0.35 * room), high + 0.04 * room
-    # What is written behind the bars: that runs diverged, or the grey bars' figures.
+    # Room for the text right of the bars: the number of diverged runs, or the grey bars' values.
     diverged = any(bar.diverged and bar.value is not None for other in panels_alike for bar in other.bars)
     letters = 11 if diverged else 5 if len(panel.series) > 1 else 0
     share = min(letters * letter, 0.5)
     if len(panels) == 1 and len(panel.series) > 1:
-        # Every bar holds its number, which stood in the grey bar's way otherwise.
+        # Each front bar is long enough for its number, which would cover the grey bar's number otherwise.
         least = min((1 - share) / 2, 6.5 * letter)
         low = max(0.0, min(low, min(values) - least / (1 - share - least) * (high - min(values))))
     return low, high + share / (1 - share) * (high - low)
@@ -231,7 +231,7 @@ def _draw_bar(axes: Axes, y: float, bar: Bar, colour: str, height: float) -> Non
 
 
 def _write_front_value(axes: Axes, y: float, bar: Bar, colour: str, metric: Metric) -> None:
-    """On the bar, where it is long enough."""
+    """On the bar if it is long enough, else next to it."""
     assert bar.value is not None
     end, (low, high) = bar.value - (bar.std or 0), axes.get_xlim()
     letter_width = 0.012 * rcParams["font.size"]  # inches, with some air

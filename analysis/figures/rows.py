@@ -1,4 +1,4 @@
-"""The rows that bars stand in: which bars share one, where it is, and what is written beside it."""
+"""The rows of bars: which bars share a row, its place, and the text next to it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def rows_of(series: Sequence[Series]) -> list[Row]:
     tables = [{_key(one_series, bar, is_single_reference): bar for bar in one_series.bars} for one_series in series]
     keys = dict.fromkeys(key for table in tables for key in table)
     rows = [[table.get(key) for table in tables] for key in keys]
-    return sorted(rows, key=lambda row: first(row).group == REFERENCE)  # which stand last
+    return sorted(rows, key=lambda row: first(row).group == REFERENCE)  # references last
 
 
 def _key(series: Series, bar: Bar, is_single_reference: bool) -> str:
@@ -39,7 +39,7 @@ def first(row: Row) -> Bar:
 
 
 def places(rows: Sequence[Row], layout: Layout) -> list[float]:
-    """How far down each row is, with the groups' names between where they have no room beside."""
+    """The y of each row, with room for the groups' names if these stand above their rungs."""
     ys: list[float] = []
     y = 0.0
     for group, members in _grouped(rows):
@@ -68,12 +68,12 @@ def title(row: Row) -> str:
 
 
 def room_of_titles(rows: Sequence[Row], layout: Layout) -> float:
-    """Left of the bars, for groups and titles; inches."""
+    """The width of groups and titles left of the bars, inches."""
     return layout.group + layout.letter * max(len(title(row)) for row in rows) + 0.1
 
 
 def write_titles(axes: Axes, rows: Sequence[Row], layout: Layout, left: float, macs: float) -> None:
-    """Titles and groups, with lines between these, left of the axes: `left` inches are there, of them `macs` taken."""
+    """Titles, groups and lines between groups, in the `left` inches left of the axes; `macs` of them are in use."""
     transform = blended_transform_factory(axes.figure.transSubfigure, axes.transData)
     row_places = iter(places(rows, layout))
     for group, members in _grouped(rows):
@@ -92,7 +92,7 @@ def write_titles(axes: Axes, rows: Sequence[Row], layout: Layout, left: float, m
 
 
 def write_macs(axes: Axes, rows: Sequence[Row], layout: Layout, ys: Sequence[float]) -> None:
-    """Multiply-adds, left of the axes, in the unit that suits them."""
+    """Multiply-adds left of the axes, in GFLOPs or MFLOPs."""
     biggest = max(bar.macs for row in rows for bar in row if bar)
     unit, name = (1e9, "GFLOPs") if biggest >= 1e8 else (1e6, "MFLOPs")
     _write(axes, name, -0.58, 4, "right", fontsize=layout.small, color=FAINT, va="bottom")
@@ -102,7 +102,7 @@ def write_macs(axes: Axes, rows: Sequence[Row], layout: Layout, ys: Sequence[flo
 
 
 def write_throughput(axes: Axes, rows: Sequence[Row], layout: Layout, ys: Sequence[float], room: float) -> None:
-    """Measured images/s, right of the axes, in a column of so many inches."""
+    """Measured images/s right of the axes, in a column of `room` inches."""
     style: Any = {"fontsize": layout.small, "color": FAINT}
     _write(axes, "images/s", -0.58, -room * 72, "right", x=1.0, va="bottom", **style)
     for y, row in zip(ys, rows, strict=True):
@@ -113,7 +113,7 @@ def write_throughput(axes: Axes, rows: Sequence[Row], layout: Layout, ys: Sequen
 
 
 def set_rows(axes: Axes, rows: Sequence[Row], layout: Layout) -> None:
-    """Room for them, the value's axis above."""
+    """Sets the limits for the rows, with the value's axis at the top."""
     axes.set_yticks([])
     axes.set_ylim(places(rows, layout)[-1] + 0.5, -0.5)
     axes.xaxis.tick_top()

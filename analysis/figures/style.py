@@ -1,4 +1,4 @@
-"""What all figures share: measures, type, colours, and how they are written."""
+"""Shared by all figures: layouts, type, colours, and writing to files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from roadmap.study.references import REFERENCE
 FORMATS = (".png", ".svg", ".pdf")
 DPI = 300
 
-# Okabe and Ito's colours, which the colour-blind tell apart; one a group, in the study's order, dark and light in turn,
-# so that neighbours differ in grey too. The start and references are grey.
+# Okabe and Ito's colours, which the colour-blind tell apart; one for each group, in the study's order.
+# Dark and light ones alternate, so neighbours differ in grey too. The start and references are grey.
 COLOURS = ("#999999", "#0072B2", "#E69F00", "#D55E00", "#56B4E9", "#009E73", "#CC79A7")
 BEHIND, BEHIND_EDGE = "#d5d5d5", "#aaaaaa"  # the second regime's
 HATCH = "/////"
@@ -39,13 +39,13 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class Layout:
-    """The measures of a figure: inches, and points of type."""
+    """The measures of a figure: inches, but points for type."""
 
     width: float
     row: float  # height of a bar's row
-    group: float  # room of the groups' names beside the titles; 0: they stand above their rungs
-    letter: float  # of a title
-    macs: float  # room of the multiply-adds of one regime
+    group: float  # width of the groups' names left of the titles; 0: they stand above their rungs
+    letter: float  # width of a title's letter
+    macs: float  # width of one regime's multiply-adds
     type: float
     small: float
 
@@ -62,7 +62,7 @@ LAYOUTS = {
 
 
 def colours_of(groups: Sequence[str], others: Iterable[str] = ()) -> dict[str, str]:
-    """Of the study's groups, whichever of them are drawn, and of others after them."""
+    """Colours of all groups of the study, drawn or not, then of `others`."""
     named = list(dict.fromkeys(["", *groups, *others]))
     coloured = {group: COLOURS[i % len(COLOURS)] for i, group in enumerate(named)}
     return coloured | {"": COLOURS[0], REFERENCE: COLOURS[0]}
@@ -74,12 +74,12 @@ def luminance(colour: str) -> float:
 
 
 def readable_on(colour: str) -> str:
-    """Dark or white, whichever stands out more."""
+    """Dark or white, whichever has more contrast."""
     return DARK if luminance(colour) > 0.5 else "white"
 
 
 def number(value: float, metric: Metric, sign: str = "") -> str:
-    """Halves up, as the paper rounds: 80.35, which no float holds exactly, is 80.4."""
+    """Rounds halves up, as the paper does: 80.35, which is not exact as a float, becomes 80.4."""
     return f"{value + 1e-9:{sign}.{metric.decimals}f}"
 
 
@@ -95,7 +95,7 @@ class Spread(Protocol):
 
 
 def spread_key(*panels: Iterable[Spread], meaning: str = SPREAD_OF_RUNS) -> tuple[Line2D, str] | None:
-    """What the error bars of each panel are, for a legend; none where there are none."""
+    """The legend of the panels' error bars; None if there are none."""
     counts = [sorted({bar.runs for bar in panel if bar.std is not None}) for panel in panels]
     numbers_of_runs = [str(runs[0]) if len(runs) == 1 else f"{runs[0]} to {runs[-1]}" for runs in counts if runs]
     return (error_mark(), meaning.format(" and of ".join(dict.fromkeys(numbers_of_runs)))) if numbers_of_runs else None
@@ -106,7 +106,7 @@ def error_mark() -> Line2D:
 
 
 def prepare_files(paths: Iterable[Path]) -> None:
-    """Makes the folders of figures that are drawn later. Raises ValueError or OSError for what can't be written."""
+    """Creates the folders of figures that are drawn later. Raises ValueError or OSError for unusable paths."""
     paths = list(paths)
     check_suffixes(paths)
     for path in paths:
@@ -114,16 +114,16 @@ def prepare_files(paths: Iterable[Path]) -> None:
 
 
 def check_suffixes(paths: Iterable[Path]) -> None:
-    """Raises ValueError for one that no figure is written as."""
+    """Raises ValueError for a folder, or a suffix that is not in FORMATS."""
     for path in paths:
         if path.is_dir():
             raise ValueError(f"{path} is a folder; a file is expected")
         if path.suffix.lower() not in FORMATS:
-            raise ValueError(f"{path}: a figure ends in {', '.join(FORMATS)}")
+            raise ValueError(f"{path}: a figure must end in {', '.join(FORMATS)}")
 
 
 def save_figure(figure: Figure, paths: Sequence[Path]) -> list[Path]:
-    """Writes the figure to each path, by its suffix; returns the paths. Raises ValueError for another suffix."""
+    """Writes the figure to each path, in the format of its suffix; returns the paths. Raises ValueError for others."""
     prepare_files(paths)
     for path in paths:
         suffix, buffer = path.suffix.lower(), io.BytesIO()

@@ -1,4 +1,4 @@
-"""What the rungs reach against what they cost, as bubbles, in the manner of the paper's Figure 1."""
+"""Draws the rungs' metric against their cost, as bubbles, in the style of the paper's Figure 1."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from analysis.figures.style import (
 )
 from analysis.tradeoff import Line, Point, Tradeoff
 
-WIDE_RANGE = 6.0  # between the ends of x from which its scale is logarithmic
-BIGGEST = {1: 5.0, 2: 8.0}  # bubble's radius, points
+WIDE_RANGE = 6.0  # the x axis is logarithmic from this ratio of its ends on
+BIGGEST = {1: 5.0, 2: 8.0}  # largest radius of a bubble, by columns, points
 OTHERS = "#bdbdbd"  # the lines of the models' families
 UNITS = {1e9: "G", 1e6: "M", 1e3: "k"}
 
 
 def draw_tradeoff(tradeoff: Tradeoff, columns: int = 2) -> Figure:
-    """Bubbles with an area by multiply-adds, or parameters where x is multiply-adds; numbers name the rungs.
+    """Numbered bubbles. Their area is proportional to multiply-adds, or to parameters if x is multiply-adds.
 
-    The first path is in the groups' colours, others in grey; hollow bubbles were not adopted.
+    The first path has the groups' colours, others are grey; hollow bubbles were not adopted.
     """
     layout, is_wide = LAYOUTS[columns], columns == 2
     colours = colours_of(tradeoff.groups, (point.group for path in tradeoff.paths for point in path.points))
@@ -45,7 +45,7 @@ def draw_tradeoff(tradeoff: Tradeoff, columns: int = 2) -> Figure:
     keys, marks = _key_of_numbers(tradeoff, numbers, colours), _key_of_marks(tradeoff)
     line_height = layout.small * 0.0212  # of a legend, inches
     legend_lines = [0 if is_wide else -(-len(keys) // 3), -(-len(marks) // (3 if is_wide else 2))]
-    axis_height = 0.062 * layout.type  # the axis' own
+    axis_height = 0.062 * layout.type  # of the x axis
     bottom = axis_height + line_height * sum(legend_lines) + 0.12
     left, axes_height = 0.075 * layout.type, 4.2 if is_wide else 2.7
     right = 1.45 if is_wide and keys else 0.1
@@ -82,7 +82,7 @@ def _points(tradeoff: Tradeoff) -> list[Point]:
 
 
 def _numbers(tradeoff: Tradeoff) -> dict[str, int]:
-    """By a rung's title, as they come; starts share one."""
+    """The number of each rung, by its title; all starts share one number."""
     titles = dict.fromkeys(_title(point) for path in tradeoff.paths for point in path.points)
     return {title: number for number, title in enumerate(titles, start=1)}
 
@@ -142,7 +142,7 @@ def _draw_line(
 
 
 def _labels(tradeoff: Tradeoff, key: Mapping[str, int], radii: Mapping[Point, float]) -> Iterator[Label]:
-    """Those that come first find the best places."""
+    """The labels. Earlier ones get better places."""
     bold: Any = {"fontweight": "bold", "color": DARK}
     for path in tradeoff.paths[:1]:
         for point in path.points:

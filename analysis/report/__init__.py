@@ -1,1 +1,1 @@
-"""The report: one HTML page that needs no network, no other file, and for reading no script."""
+"""The report: one HTML page that needs no network and no other file, and can be read without its script."""

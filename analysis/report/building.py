@@ -1,4 +1,4 @@
-"""The report of the runs that options select: made once, or again and again while they train."""
+"""Builds the report of the selected runs: written once, or served and updated during training."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from roadmap.record.metrics import Metric
 
 
 def write_report(options: RunsOptions, output: Path | None = None) -> Path:
-    """Writes the page to `output`, else to report.html among the runs; returns its path.
+    """Writes the page to `output`, by default report.html in the folder of runs; returns its path.
 
-    Raises ValueError for another suffix than .html, and where there is no folder of runs.
+    Raises ValueError for a suffix other than .html, and if there is no folder of runs.
     """
     report = _Report(options, options.folder(), options.find_metric())
     path = output or report.out / "report.html"
     if path.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"{path}: a report ends in .html")
+        raise ValueError(f"{path}: a report must end in .html")
     page = report.page(collect(report.out))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, page.encode())
@@ -37,12 +37,12 @@ def write_report(options: RunsOptions, output: Path | None = None) -> Path:
 
 
 def report_server(options: RunsOptions, port: int = 0) -> ThreadingHTTPServer:
-    """Serves the page on this machine, made again when runs have changed; at any free port for 0.
+    """A server of the page for this machine only, which updates it when runs change. Port 0 is any free port.
 
-    Raises ValueError as `write_report` does, and for a port that can't be had.
+    Raises ValueError as `write_report` does, and for a port that is not available.
     """
     report = _Report(options, options.folder(), options.find_metric())
-    report.look().make()  # so that wrong options are an error here, and not a notice on the page
+    report.look().make()  # raises for wrong options, which are a notice on the page later
     return make_server(report.look_or_notice, port)
 
 
@@ -53,7 +53,7 @@ class _Report:
     metric: Metric
 
     def page(self, table: pd.DataFrame, version: str | None = None) -> str:
-        """Of the runs of `table` (of `collect`)."""
+        """The page of the runs in `table` (of `collect`)."""
         selected = regimes_with_runs(self.options.study, table, self.out, begun=True)
         parts = [_part(runs, table, self.metric) for runs in selected]
         return render(parts, table, self.out, self.metric, version=version)
@@ -64,7 +64,7 @@ class _Report:
         return State(version, partial(self.page, table, version))
 
     def look_or_notice(self) -> State:
-        """What can't be read at this moment is a notice on the page, which asks again."""
+        """The state; errors in reading become a notice on the page, which keeps polling."""
         try:
             state = self.look()
         except (ValueError, OSError) as error:
@@ -87,14 +87,14 @@ def _part(runs: SelectedRuns, table: pd.DataFrame, metric: Metric) -> Part:
 
 
 def _parents(runs: SelectedRuns) -> dict[str, Experiment]:
-    """The experiments of rungs that others are compared with without being shown themselves."""
+    """The experiments of rungs that others are compared with, but that are not on the page."""
     shown = {result.rung.name for result in runs.results}
     missing = {result.rung.parent for result in runs.results if result.rung.parent} - shown
     return {name: runs.selection.rung(name).experiment for name in sorted(missing)}
 
 
 def _attribution(runs: SelectedRuns, table: pd.DataFrame, metric: Metric) -> Attribution | None:
-    """None where there are no runs beyond the study's own order."""
+    """None without runs beyond the study's own order."""
     try:
         attribution = attribution_of(runs.selection, table, metric)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The page's pictures as numbers: where bars, ticks and curves go."""
+"""The page's charts as numbers: the positions of bars, ticks and curves."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from roadmap.record.metrics import METRICS, Metric
 from roadmap.record.results import EpochMetrics
 from roadmap.study.references import REFERENCE
 
-MOST_POINTS = 120  # of a curve: more than that no screen shows apart
-COLOURS = 7  # of groups, in the style sheet
+MOST_POINTS = 120  # of a curve; more are not visible on a screen
+COLOURS = 7  # number of groups' colours in the style sheet
 
-Facts = dict[str, str]  # what is shown of a bar or a cell when it is pointed at
+Facts = dict[str, str]  # shown for a bar or a cell under the pointer
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the figure. Places are percent of the picture's width."""
+    """A row of the figure. Positions are in percent of the chart's width."""
 
     bar: Bar
     colour: int
     facts: Facts
     starts_group: bool
     text: str  # right of the bar
-    width: float | None  # of the bar; none where there is none
-    spread: tuple[float, float] | None  # from and to
+    width: float | None  # of the bar; None without a bar
+    spread: tuple[float, float] | None  # ends of the error bar
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class Figure:
     axis: str
     unit: str  # of multiply-adds
     rows: tuple[Row, ...]
-    ticks: tuple[tuple[float, str], ...]  # places and labels
+    ticks: tuple[tuple[float, str], ...]  # positions and labels
 
 
 def group_colours(series: Series) -> dict[str, int]:
-    """By the study's groups, as in the drawn figure; the start and the references are grey."""
+    """The index of each group's colour, as in the drawn figure; the start and the references are grey."""
     groups = dict.fromkeys(["", *series.groups, *(bar.group for bar in series.bars)])
     return {group: i % COLOURS for i, group in enumerate(groups)} | {"": 0, REFERENCE: 0}
 
 
 def figure_of(series: Series, facts: Mapping[str, Facts]) -> Figure:
-    """`facts` are of each rung, by name."""
+    """The chart of a series. `facts` are by the name of the rung."""
     ends = [bar.value + sign * (bar.std or 0) for bar in series.bars if bar.value is not None for sign in (-1, 1)]
     low, high = _limits(ends or [0.0, 100.0])
     colours, rows, previous_group = group_colours(series), [], None
@@ -76,7 +76,7 @@ def _value_text(bar: Bar, metric: Metric) -> str:
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
-    """From a little below the lowest bar, so that small differences show."""
+    """Limits from a little below the lowest bar, so that small differences are visible."""
     low, high = min(values), max(values)
     room = (high - low) or abs(high) / 10 or 1.0
     return max(0.0, low - 0.35 * room), high + 0.03 * room
@@ -91,7 +91,7 @@ def _spread(value: float, std: float | None, low: float, high: float) -> tuple[f
 
 
 def _ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers between."""
+    """Round numbers between the limits."""
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
@@ -99,7 +99,7 @@ def _ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def curves_of(series: Series, results: Sequence[Result], out: Path) -> dict[str, Any]:
-    """Plain data for the script: of each rung, by metric, the mean over its runs at some epochs."""
+    """Plain data for the script: for each rung and metric, the mean over its runs at up to MOST_POINTS epochs."""
     metric, colours = series.metric, group_colours(series)
     loss = METRICS["loss"]
     columns = {metric.key: metric.title, "train_loss": "loss in training", loss.key: loss.title}
@@ -124,7 +124,7 @@ def curves_of(series: Series, results: Sequence[Result], out: Path) -> dict[str,
 
 
 def _folders(result: Result) -> list[str]:
-    """Of the finished runs; of a rung that has none, of those that got somewhere."""
+    """The folders of the finished runs; without any, of the unfinished ones."""
     return [row["folder"] for row in (result.seeds or result.unfinished).values()]
 
 
@@ -132,11 +132,11 @@ def _metrics(folder: Path) -> list[EpochMetrics]:
     try:
         return read_metrics(folder)
     except (InvalidFile, OSError):
-        return []  # the run's own place among those that are not finished says what is wrong with it
+        return []  # the table of unfinished runs has the reason
 
 
 def _mean(runs: Sequence[Sequence[EpochMetrics]], columns: Iterable[str]) -> dict[str, Any]:
-    """Over the runs, as far as all of them go."""
+    """The mean over the runs, for the epochs that all of them have."""
     length = min(map(len, runs))
     points = min(length, MOST_POINTS)
     epochs = [round((i + 1) * length / points) for i in range(points)]
@@ -148,7 +148,7 @@ def _mean(runs: Sequence[Sequence[EpochMetrics]], columns: Iterable[str]) -> dic
 
 
 def _mean_of(values: Sequence[Any]) -> float | None:
-    """None where a value is missing or no finite number."""
+    """None if a value is missing or not finite."""
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
         return None
     return float(f"{math.fsum(values) / len(values):.5g}")

@@ -1,4 +1,4 @@
-"""Runs, tables and designs as one HTML page."""
+"""Renders runs, tables and designs as one HTML page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from roadmap.record.metrics import TOP1, Metric, averaged
 from roadmap.study.schema import Study
 
 HERE = Path(__file__).parent
-LEVELS = 4  # shades of help, and of hindrance, in the map of pairs
+LEVELS = 4  # shades for each sign in the map of pairs
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Part:
 
     study: Study
     results: list[Result]
-    label: str = ""  # what differs from the regime as it stands in the study
-    parents: Mapping[str, Experiment] = field(default_factory=dict)  # of rungs whose own parent is not among them
+    label: str = ""  # the differences to the regime's definition in the study
+    parents: Mapping[str, Experiment] = field(default_factory=dict)  # parents that are not on the page, by name
     attribution: Attribution | None = None
 
     @property
@@ -46,9 +46,9 @@ class Part:
 @dataclass(frozen=True)
 class Cell:
     text: str
-    value: float | str | None = None  # what it is sorted by; none is last
-    link: str = ""  # the place on the page
-    bar: tuple[float, float, bool] | None = None  # from, width in percent, and whether it is for the worse
+    value: float | str | None = None  # the sort key; None is last
+    link: str = ""  # an anchor on the page
+    bar: tuple[float, float, bool] | None = None  # start and width in percent, and whether it is a change for the worse
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table on the page, which can be sorted; of rungs, filtered too."""
+    """A table on the page, which can be sorted. Tables of rungs can be filtered too."""
 
     name: str
     caption: str
     columns: tuple[str, ...]
     lines: tuple[Line, ...]
-    noun: str = ""  # of what is filtered
+    noun: str = ""  # what the rows are, for the filter's count
 
     def is_number(self, column: int) -> bool:
         return column > 0 and any(isinstance(line.cells[column].value, int | float) for line in self.lines)
@@ -91,9 +91,9 @@ def render(
     version: str | None = None,
     notice: str = "",
 ) -> str:
-    """The page of these regimes and of all runs of `table` (of `collect`) below `out`.
+    """The page of these regimes and of all runs in `table` (of `collect`) below `out`.
 
-    `version` is of a page that is served, and asks for its next one; `notice` what went wrong.
+    A served page has a `version`, and polls for the next one. `notice` is an error message.
     """
     style, script = (_asset(name) for name in ("style.css", "script.js"))
     published = list(dict.fromkeys(name for part in parts for name in _published_regimes(part.study, part.regime)))
@@ -117,7 +117,7 @@ def render(
 
 @cache
 def _template() -> Template:
-    # Escapes everything: what run folders hold is whatever someone wrote there.
+    # Escapes everything: run folders may contain any text.
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -130,7 +130,7 @@ def _asset(name: str) -> str:
 
 
 def _policy(style: str, script: str, *, served: bool) -> str:
-    """Nothing is loaded, and no script or style but the page's own counts."""
+    """A content security policy: nothing is loaded, and only the page's own script and style are allowed."""
     hashes = {kind: _hash(text) for kind, text in (("style", style), ("script", script))}
     rules = ["default-src 'none'", *(f"{kind}-src 'sha256-{digest}'" for kind, digest in hashes.items())]
     rules += ["img-src data:", "base-uri 'none'", "form-action 'none'", *(["connect-src 'self'"] if served else [])]
@@ -168,16 +168,16 @@ def _part(part: Part, out: Path, metric: Metric) -> dict[str, Any]:
 
 
 def _pairs(table: pd.DataFrame, words: pd.DataFrame) -> list[tuple[dict[Any, Any], dict[Any, Any]]]:
-    """Each row in numbers and in words."""
+    """Each row as numbers, and as text."""
     return list(zip(table.to_dict("records"), words.to_dict("records"), strict=True))
 
 
 def _facts(row: Mapping[Any, Any], shown: Mapping[Any, Any]) -> Facts:
-    said = {"change": f"change from {row['parent']}", "to published": "difference to published"}
-    return {said.get(name, name): cell for name, cell in shown.items() if cell and name != "rung"}
+    long_names = {"change": f"change from {row['parent']}", "to published": "difference to published"}
+    return {long_names.get(name, name): cell for name, cell in shown.items() if cell and name != "rung"}
 
 
-# The numbers behind the columns in words; the others are sorted as text.
+# The numbers by which columns of text are sorted; other columns are sorted as text.
 _NUMBERS = {
     "published": "published",
     "runs": "n",
@@ -194,7 +194,7 @@ _NUMBERS = {
 
 
 def _table(name: str, caption: str, table: pd.DataFrame, words: pd.DataFrame, metric: Metric, linked: str = "") -> Grid:
-    """`linked` is the regime whose designs the rungs lead to."""
+    """A grid of rungs. `linked` is the regime with the designs that the rungs link to."""
     numbers = _NUMBERS | {metric.title: "mean"}
     lines = []
     for i, (row, shown) in enumerate(_pairs(table, words)):
@@ -222,6 +222,9 @@ def _design(regime: str, result: Result, experiments: Mapping[str, Experiment]) 
     rung = result.rung
     parent_experiment, experiment = experiments.get(rung.parent or ""), rung.experiment
     design_changes = changes(parent_experiment, experiment) if parent_experiment else []
+    marked = ""
+    if parent_experiment and parent_experiment.design != experiment.design:
+        marked = mark_changes(parent_experiment.design, experiment.design)
     return {
         "place": f"{regime}-{rung.name}",
         "rung": rung,
@@ -229,14 +232,12 @@ def _design(regime: str, result: Result, experiments: Mapping[str, Experiment]) 
         "block": draw_block(experiment.design),
         "parent": rung.parent if parent_experiment else None,
         "changes": [str(design_change) for design_change in design_changes],
-        "marked": mark_changes(parent_experiment.design, experiment.design)
-        if parent_experiment and parent_experiment.design != experiment.design
-        else "",
+        "marked": marked,
     }
 
 
 def _costs(part: Part) -> Grid:
-    """What runs took, and how fast they were."""
+    """The cost and the speed of the finished runs."""
     lines = []
     for i, result in enumerate(part.results):
         pace, memory = result.median("images_per_second"), result.median("peak_memory_bytes")
@@ -252,7 +253,7 @@ def _costs(part: Part) -> Grid:
         )
         lines.append(Line(cells))
     columns = ("rung", "runs", "device-hours", "seconds a run", "images/s", "memory, MiB")
-    return Grid(f"{part.regime}-costs", "What the finished runs took; medians over the seeds", columns, tuple(lines))
+    return Grid(f"{part.regime}-costs", "Costs of the finished runs; medians over the seeds", columns, tuple(lines))
 
 
 def _words(value: float | None, form: str) -> str:
@@ -260,7 +261,7 @@ def _words(value: float | None, form: str) -> str:
 
 
 def _published_regimes(study: Study, regime: str) -> list[str]:
-    """The one that most of the paper is about, and the page's own."""
+    """The paper's main regime, and the regime of the page."""
     known = study.published_regimes()
     return list(dict.fromkeys([*known[:1], *([regime] if regime in known else [])]))
 
@@ -277,22 +278,22 @@ ENVIRONMENT = {"torch": "PyTorch", "host": "host", "device": "device", "commit":
 
 
 def _environment(table: pd.DataFrame) -> Grid:
-    """What runs were made with, and how many each."""
+    """The software and hardware of the runs, with the number of runs."""
     lines = []
     for column, title in ENVIRONMENT.items():
         for value, count in _with_modified(table)[column].value_counts().items():
             lines.append(Line((Cell(title), Cell(str(value), str(value)), Cell(str(count), int(count)))))
-    return Grid("environment-table", "Begun and finished runs", ("what", "which", "runs"), tuple(lines))
+    return Grid("environment-table", "Begun and finished runs", ("kind", "value", "runs"), tuple(lines))
 
 
 def _with_modified(table: pd.DataFrame) -> pd.DataFrame:
-    """Commits that the code differed from are told apart from the commits themselves."""
+    """Commits with modified code are marked as such."""
     differed = table["modified"].fillna(False).astype(bool)
     return table.assign(commit=table["commit"].where(~differed, table["commit"] + ", modified"))
 
 
 def _mixed(table: pd.DataFrame) -> list[str]:
-    """Rungs whose seeds differ in more than the seed. Several hosts alone are no matter."""
+    """Rungs whose runs differ in more than the seed. Several hosts are allowed."""
     rungs_by_difference: dict[str, list[str]] = {}
     finished = _with_modified(table[table["state"] == "finished"])
     for _, runs in finished.groupby("experiment", sort=False):
@@ -305,7 +306,7 @@ def _mixed(table: pd.DataFrame) -> list[str]:
 
 
 def _unfinished(parts: Sequence[Part], table: pd.DataFrame) -> Grid:
-    """Every run that is not finished, failures first, with its reason; of begun ones how far they are."""
+    """Every run that is not finished, failures first, with the reason, or the progress of begun runs."""
     epochs = {
         row["folder"]: result.run.experiment.recipe.epochs
         for part in parts
@@ -321,7 +322,7 @@ def _unfinished(parts: Sequence[Part], table: pd.DataFrame) -> Grid:
         bar = None if share is None else (0.0, 100 * share, False)
         cells = (Cell(row["state"], row["state"]), Cell(row["folder"], row["folder"]))
         lines.append(Line((*cells, Cell(row["why"], row["why"], bar=bar))))
-    return Grid("unfinished-table", "Runs that are not finished", ("state", "folder", "why"), tuple(lines))
+    return Grid("unfinished-table", "Runs that are not finished", ("state", "folder", "reason"), tuple(lines))
 
 
 def _attribution(part: Part, metric: Metric) -> dict[str, Any]:
@@ -330,7 +331,7 @@ def _attribution(part: Part, metric: Metric) -> dict[str, Any]:
     largest = max((abs(effect.shapley or 0) for effect in attribution.effects), default=0) or 1.0
     columns = ("step", "Shapley value", "95 % interval", "orders", "in the paper's order", "alone", "taken out")
     lines = tuple(Line(_effect(i, effect, largest, metric)) for i, effect in enumerate(attribution.effects))
-    caption = f"What each step is worth, in {metric.title}"
+    caption = f"Effect of each step, in {metric.title}"
     return {
         "total": f"{attribution.total:+.{digits}f}",
         "missing": attribution.missing,
@@ -359,7 +360,7 @@ def _effect(i: int, effect: StepEffect, largest: float, metric: Metric) -> tuple
 
 
 def _pairs_of(attribution: Attribution, metric: Metric) -> list[dict[str, Any]]:
-    """The lower half of the map, a row a step."""
+    """The lower half of the map, one row for each step."""
     by_steps = {frozenset((pair.first, pair.second)): pair for pair in attribution.interactions}
     largest = max(abs(pair.value) for pair in attribution.interactions) or 1.0
     rows = []

@@ -3,13 +3,13 @@
 
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
-// Storage may be refused, as for pages that are opened from a file.
-function kept(storage, key, value) {
+// The browser may refuse storage, for example to pages opened from a file.
+function storageItem(storage, key, value) {
   try {
     if (value === undefined) return window[storage].getItem(key);
     if (value === null) window[storage].removeItem(key);
     else window[storage].setItem(key, value);
-  } catch { /* then nothing is kept */ }
+  } catch { /* nothing is stored */ }
   return null;
 }
 
@@ -20,7 +20,7 @@ function chooseTheme() {
     else delete document.documentElement.dataset.theme;
     button.querySelector("span").textContent = names[theme];
   };
-  const stored = kept("localStorage", "roadmap-theme");
+  const stored = storageItem("localStorage", "roadmap-theme");
   let theme = stored in names ? stored : "";
   show(theme);
   button.hidden = false;
@@ -28,11 +28,11 @@ function chooseTheme() {
     const order = Object.keys(names);
     theme = order[(order.indexOf(theme) + 1) % order.length];
     show(theme);
-    kept("localStorage", "roadmap-theme", theme);
+    storageItem("localStorage", "roadmap-theme", theme);
   });
 }
 
-// Numbers by size, else as text; what is empty comes last either way.
+// Sorts numbers by size, other columns as text; empty cells come last.
 function sortTable(table, column, direction) {
   const body = table.tBodies[0], rows = [...body.rows], heads = table.tHead.rows[0].cells;
   const values = new Map(rows.map(row => [row, row.cells[column].dataset.value]));
@@ -74,7 +74,7 @@ function makeFilter(filters) {
   kind.addEventListener("change", apply);
 }
 
-// What is pointed at, or has the focus, shows its facts; Escape puts them away.
+// Shows the facts of the element under the pointer or with the focus; Escape hides them.
 function showFacts() {
   const tip = document.getElementById("tip");
   let shown = null;
@@ -85,7 +85,7 @@ function showFacts() {
   const show = target => {
     hide();
     shown = target;
-    Object.assign(tip.style, { left: 0, top: 0 }); // where it has all the room it wants
+    Object.assign(tip.style, { left: 0, top: 0 }); // where its size is not limited
     tip.replaceChildren(...target.querySelector(".facts").cloneNode(true).childNodes);
     tip.hidden = false;
     const place = target.getBoundingClientRect(), size = tip.getBoundingClientRect();
@@ -109,7 +109,7 @@ function showFacts() {
   addEventListener("resize", () => { if (shown) show(shown); });
 }
 
-// The map of pairs is one stop of the Tab key; arrows walk in it.
+// The map of pairs is one stop of the Tab key; arrow keys move within it.
 function walkPairs(table) {
   const cells = all(".pair > span", table);
   cells.forEach((cell, i) => { cell.tabIndex = i ? -1 : 0; });
@@ -121,7 +121,7 @@ function walkPairs(table) {
     const next = row?.cells[cell.cellIndex + moves[1]]?.querySelector("span[role=img]");
     event.preventDefault();
     if (!next) return;
-    cells.forEach(each => { each.tabIndex = each === next ? 0 : -1; });
+    cells.forEach(other => { other.tabIndex = other === next ? 0 : -1; });
     next.focus();
   });
 }
@@ -135,10 +135,10 @@ function svg(name, attributes, text = "") {
 
 function ticks(low, high, most) {
   const rough = (high - low) / most, power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map(factor => factor * power).find(each => each >= rough);
-  const found = [];
-  for (let i = Math.ceil(low / step); i * step <= high; i++) found.push(Number((i * step).toPrecision(12)));
-  return found;
+  const step = [1, 2, 5, 10].map(factor => factor * power).find(candidate => candidate >= rough);
+  const values = [];
+  for (let i = Math.ceil(low / step); i * step <= high; i++) values.push(Number((i * step).toPrecision(12)));
+  return values;
 }
 
 const MARGINS = { left: 46, right: 18, top: 10, bottom: 34 }; // of the curves, pixels
@@ -166,16 +166,16 @@ function makeCurves(box) {
     check.addEventListener("blur", stress(false));
     return { label, check, value };
   });
-  box.querySelector(".names").append(...labels.map(each => each.label));
+  box.querySelector(".names").append(...labels.map(entry => entry.label));
   let x = null, first = 1;
 
   function readOff() {
     const at = Number(epoch.value);
     read.textContent = at;
     data.rungs.forEach((rung, i) => {
-      const found = rung.epochs.findIndex(each => each >= at), place = found < 0 ? rung.epochs.length - 1 : found;
+      const index = rung.epochs.findIndex(epoch => epoch >= at), place = index < 0 ? rung.epochs.length - 1 : index;
       const value = rung.values[metric.value][place], shown = value?.toFixed(metric.value.includes("loss") ? 3 : 2) ?? "–";
-      labels[i].value.textContent = found < 0 ? `${shown} at ${rung.epochs[place]}` : shown;
+      labels[i].value.textContent = index < 0 ? `${shown} at ${rung.epochs[place]}` : shown;
     });
     const cursor = plot.querySelector(".cursor");
     if (cursor) for (const end of ["x1", "x2"]) cursor.setAttribute(end, x(at));
@@ -203,7 +203,7 @@ function makeCurves(box) {
       plot.append(svg("line", { class: "frame", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }));
       plot.append(svg("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, String(tick)));
     }
-    for (const tick of ticks(first, first + span, Math.max(2, width / 90)).filter(each => Number.isInteger(each) && each <= last)) {
+    for (const tick of ticks(first, first + span, Math.max(2, width / 90)).filter(value => Number.isInteger(value) && value <= last)) {
       plot.append(svg("text", { x: x(tick), y: height - 18, "text-anchor": "middle" }, String(tick)));
     }
     plot.append(svg("text", { x: (left + width) / 2, y: height - 2, "text-anchor": "middle" }, "epoch"));
@@ -245,18 +245,18 @@ function openTarget() {
 
 const PLACE = `roadmap-place-${location.pathname}`;
 
-// Where the reader was, over a reload.
+// Saves the reader's position and choices before a reload; takePlace restores them.
 function keepPlace() {
-  const fields = all("input[id], select[id]").map(each => [each.id, each.type === "checkbox" ? each.checked : each.value]);
+  const fields = all("input[id], select[id]").map(field => [field.id, field.type === "checkbox" ? field.checked : field.value]);
   const sorted = all("th[aria-sort]").map(head => [head.closest("table").id, head.cellIndex, head.getAttribute("aria-sort")]);
-  const open = all("details[open]").map(each => each.id);
-  kept("sessionStorage", PLACE, JSON.stringify({ fields, sorted, open, focus: document.activeElement?.id, scroll: scrollY }));
+  const open = all("details[open]").map(details => details.id);
+  storageItem("sessionStorage", PLACE, JSON.stringify({ fields, sorted, open, focus: document.activeElement?.id, scroll: scrollY }));
 }
 
 function takePlace() {
-  const stored = kept("sessionStorage", PLACE);
+  const stored = storageItem("sessionStorage", PLACE);
   if (!stored) return;
-  kept("sessionStorage", PLACE, null);
+  storageItem("sessionStorage", PLACE, null);
   const { fields, sorted, open, focus, scroll } = JSON.parse(stored);
   for (const [id, value] of fields) {
     const field = document.getElementById(id);
@@ -275,12 +275,12 @@ function takePlace() {
   scrollTo({ top: scroll, behavior: "instant" });
 }
 
-// A page that is served asks whether there is a newer one.
+// A served page polls for a newer version.
 function stayLive() {
   const version = document.documentElement.dataset.version, live = document.getElementById("live");
   if (!version || !location.protocol.startsWith("http")) return;
   live.hidden = false;
-  live.textContent = "Refreshes while runs go on.";
+  live.textContent = "Refreshes while runs continue.";
   const ask = async () => {
     try {
       const answer = await fetch("/version", { cache: "no-store" });
@@ -290,9 +290,9 @@ function stayLive() {
         location.reload();
         return;
       }
-      if (live.textContent.startsWith("No")) live.textContent = "Refreshes while runs go on.";
+      if (live.textContent.startsWith("No")) live.textContent = "Refreshes while runs continue.";
     } catch {
-      live.textContent = "No longer served: this is how things stood.";
+      live.textContent = "No longer served: this is the last version.";
     }
     setTimeout(ask, 2000);
   };

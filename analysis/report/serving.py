@@ -1,4 +1,4 @@
-"""The page while a study runs: made anew when something has changed, and asked for again by the page itself."""
+"""Serves the page of a running study. The page polls for a new version, which is made when runs have changed."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-HOST = "127.0.0.1"  # of this machine alone: nobody else is asked who they are
-FRESH = 1.0  # seconds in which the folder is not looked at again
+HOST = "127.0.0.1"  # this machine only, since there is no authentication
+FRESH = 1.0  # seconds for which a look at the folder is valid
 
 
 @dataclass(frozen=True)
 class State:
-    """What there is to show, and how to make the page of it."""
+    """The version of the runs, and a function that makes their page."""
 
     version: str
     make: Callable[[], str]
 
 
 class Page:
-    """The last one made, for many readers at once."""
+    """The latest page, shared by many readers."""
 
     def __init__(self, look: Callable[[], State]) -> None:
         self._look, self._lock = look, threading.Lock()
@@ -51,9 +51,9 @@ class Page:
 
 
 def make_server(look: Callable[[], State], port: int) -> ThreadingHTTPServer:
-    """Listens on this machine, on a port up to 65535, or any free one for 0.
+    """A server on this machine, at a port up to 65535; 0 is any free port.
 
-    Raises ValueError for a port that can't be had.
+    Raises ValueError for a port that is not available.
     """
     page = Page(look)
 
@@ -81,14 +81,14 @@ def make_server(look: Callable[[], State], port: int) -> ThreadingHTTPServer:
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise
-        reason = "in use" if error.errno == errno.EADDRINUSE else "not for everyone to use"
-        raise ValueError(f"port {port} is {reason}: --serve takes another, or 0 for any that is free") from None
+        reason = "in use" if error.errno == errno.EADDRINUSE else "reserved"
+        raise ValueError(f"--serve {port}: the port is {reason}; choose another, or 0 for any free one") from None
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A reader that went away is no matter of ours."""
+        """Ignores readers that have disconnected."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)

@@ -1,4 +1,4 @@
-"""What a study has come to: the table of the selected rungs, and the roadmap figure."""
+"""Summarizes a study: the table of the selected rungs, and the roadmap figure."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Summary:
     """The results of the selected rungs."""
 
     selection: Selection
-    table: pd.DataFrame  # a row a rung, as `analysis.tables.ladder.study_table` has it
-    figure: Figure | None  # None where no run has finished
+    table: pd.DataFrame  # a row for each rung, of `analysis.tables.ladder.study_table`
+    figure: Figure | None  # None if no run has finished
 
     def __str__(self) -> str:
         shown = rendered(self.table)
@@ -48,7 +48,7 @@ def summarize(selection: Selection, out: Path) -> Summary:
     shown = _results(selection, chosen, runs)
     drawn = shown
     if selection.steps != "all":
-        with contextlib.suppress(ValueError):  # settings may fit the chosen rungs alone
+        with contextlib.suppress(ValueError):  # settings may be valid for the chosen rungs only
             names = {rung.name for rung in chosen}
             all_results = _results(selection, (*replace(selection, steps="all").rungs(), *chosen), runs)
             drawn = [result for result in all_results if result.seeds or result.rung.name in names]
@@ -59,7 +59,7 @@ def summarize(selection: Selection, out: Path) -> Summary:
 
 
 def _results(selection: Selection, rungs: Sequence[Rung], runs: pd.DataFrame) -> list[Result]:
-    """Of each rung once, by its name."""
+    """The results of each rung, once for each name."""
     unique = {rung.name: rung for rung in rungs}.values()
     pairs: list[tuple[Rung, Run]] = [(rung, selection.run(rung)) for rung in unique]
     return results_of(pairs, runs)

@@ -123,7 +123,7 @@ def rendered(table: pd.DataFrame, metric: Metric = TOP1) -> pd.DataFrame:
         columns["runs"] = [str(row["n"]) for row in rows]
     if "difference" in table:
         columns["to published"] = [signed(row["difference"], digits) for row in rows]
-        columns["that is"] = [_text(row["agreement"]) for row in rows]
+        columns["agreement"] = [_text(row["agreement"]) for row in rows]
     columns["change"] = ["no effect" if row.get("no_effect") else signed(row["change"], digits) for row in rows]
     columns["95 % interval"] = [interval((row["change_low"], row["change_high"]), digits) for row in rows]
     columns["p, corrected"] = [p_text(row["p_corrected"]) for row in rows]
@@ -172,7 +172,7 @@ def p_text(value: Any) -> str:
 
 
 def written(table: pd.DataFrame, form: str, render: Callable[[pd.DataFrame], pd.DataFrame], title: str = "") -> str:
-    """As Markdown, LaTeX (booktabs) or text for a terminal, rendered; as CSV, in full precision, without the title.
+    """The table as Markdown, LaTeX (booktabs) or text for a terminal; as CSV in full precision, without the title.
 
     Raises ValueError for another format.
     """
@@ -193,16 +193,16 @@ def written(table: pd.DataFrame, form: str, render: Callable[[pd.DataFrame], pd.
 
 
 def remarks(table: pd.DataFrame) -> list[str]:
-    """What a reader of a table should know, in sentences."""
+    """Notes for the reader of a table, in sentences."""
     sentences = []
     if not table["n"].any():
         return ["No finished run has this metric."]
     if (table["n"] <= 1).all():
         published = "published" not in table
         sentences.append(
-            "No deviation is printed, so that no change can be told from noise."
+            "No deviation is printed, so no change can be distinguished from noise."
             if published
-            else "One seed can't tell a change from noise; --seeds 3 shows the spread."
+            else "One seed does not distinguish a change from noise; --seeds 3 shows the spread."
         )
     digits = find_metric(str(table["metric"].iloc[0])).decimals + 1
     spread = set(table.loc[table["std"].notna(), "rung"])
@@ -213,7 +213,7 @@ def remarks(table: pd.DataFrame) -> list[str]:
     ]
     if within:
         sentences.append(
-            "No larger than the spread of either rung's runs (one standard deviation): "
+            "Changes within the spread of either rung's runs (one standard deviation): "
             + "; ".join(
                 f"{row['rung']} {row['change']:+.{digits}f}, spread {_spreads(table, row, digits)}"
                 for row in table.to_dict("records")
@@ -225,6 +225,6 @@ def remarks(table: pd.DataFrame) -> list[str]:
 
 
 def _spreads(table: pd.DataFrame, row: dict[Any, Any], digits: int) -> str:
-    """Before and after the step."""
+    """The deviations before and after the step."""
     before = table.loc[table["rung"] == row["parent"], "std"]
     return " and ".join(f"{std:.{digits}f}" for std in (*before, row["std"]))

@@ -53,8 +53,8 @@ def _robustness(options: TableOptions) -> list[TitledTable]:
     ]
 
 
-def as_one(tables: Sequence[TitledTable]) -> pd.DataFrame:
-    """All rows, with the title of their table as the column `study`."""
+def combined(tables: Sequence[TitledTable]) -> pd.DataFrame:
+    """All rows in one table, with the title of their table in the column `study`."""
     rows = [{"study": table.title, **row} for table in tables for row in table.data.to_dict("records")]
     return pd.DataFrame(rows)
 

@@ -32,7 +32,7 @@ def add_verbs(verbs: Any) -> None:
     add_run_options(parser)
     parser.set_defaults(function=show_power)
 
-    parser = verbs.add_parser("attribution", help="what each step is worth in other orders than the paper's")
+    parser = verbs.add_parser("attribution", help="effect of each step in orders other than the paper's")
     add_run_options(parser)
     parser.set_defaults(function=show_attribution)
 

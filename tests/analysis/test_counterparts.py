@@ -91,7 +91,7 @@ def test_the_command_draws_what_was_measured(networks, tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     command = ["figure", "--kind", "counterparts", "--regime", "resnet-50", "--references", "convnext-t,swin-t"]
     assert main([*command, "-o", "pairs.svg"]) == 2
-    assert "no ConvNeXt was measured with its counterpart by one command" in capsys.readouterr().err
+    assert "no command measured a ConvNeXt and its counterpart together" in capsys.readouterr().err
     for name in ("convnext-t", "swin-t"):
         append_round(tmp_path / "runs", measured(networks[name], "1", 10.0))
     assert main([*command, "-o", "pairs.svg"]) == 0 and (tmp_path / "pairs.svg").exists()

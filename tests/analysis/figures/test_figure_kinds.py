@@ -464,7 +464,7 @@ def test_the_command_draws_every_kind_of_ones_own_runs(tmp_path, monkeypatch, ca
             append_row(folder, {key: value for key, value in epoch_row(1).items() if key != "top5"})
             finish(study_run(rung, seed), tmp_path / "runs", 90.0 + seed)
     assert main(["figure", "--columns", "1", "--metric", "top5"]) == 2
-    assert "no run has finished with a top-5 accuracy" in capsys.readouterr().err
+    assert "no finished run has a top-5 accuracy" in capsys.readouterr().err
     for options, name in (
         ([], "roadmap"),
         (["--compare", "side-by-side"], "roadmap-side-by-side"),

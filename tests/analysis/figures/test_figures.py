@@ -85,7 +85,7 @@ def test_files_are_written_in_every_format(published, tmp_path):
     assert starts[0].startswith(b"\x89PNG") and starts[1].startswith(b"<?xml") and starts[2].startswith(b"%PDF")
     again = save_figure(draw_roadmap(published), [tmp_path / "again.svg"])[0]
     assert again.read_bytes() == paths[1].read_bytes()
-    with pytest.raises(ValueError, match=r"a figure ends in \.png, \.svg, \.pdf"):
+    with pytest.raises(ValueError, match=r"a figure must end in \.png, \.svg, \.pdf"):
         save_figure(figure, [tmp_path / "figure.jpg"])
 
 

@@ -205,7 +205,7 @@ def test_a_rung_leads_to_its_design_and_what_changed(browser, page):
     assert design.get_attribute("open") is None
     find(browser, "#pico-table a[href='#pico-gelu']").click()
     assert eventually(lambda: design.get_attribute("open"))
-    assert "design.block.act: relu -> gelu" in design.text and "Against kernel-size-7" in design.text
+    assert "design.block.act: relu -> gelu" in design.text and "Changes from kernel-size-7" in design.text
     assert "├" in design.text and "stage 1" in design.text
     browser.execute_script("arguments[0].open = true", find(browser, "#pico-recipe"))
     assert "recipe.optimizer: sgd -> adamw" in find(browser, "#pico-recipe").text
@@ -424,7 +424,7 @@ def test_attribution_is_a_table_and_a_map_that_arrows_walk_in(browser, attribute
     from selenium.webdriver.common.keys import Keys
 
     browser.get(attributed.as_uri())
-    assert "All steps together changed it by +1.10" in find(browser, "#pico-section-attribution").text
+    assert "All steps together: +1.10" in find(browser, "#pico-section-attribution").text
     rows = [row.replace("\n", " ") for row in texts(browser, "#pico-effects tbody tr")]
     assert rows[0] == "training recipe +1.50 +1.00 to +2.00 20 +1.40 +1.20 +1.60"
     assert rows[2] == "BN → LN +0.10 1"
@@ -448,7 +448,7 @@ def test_runs_of_other_orders_are_attributed(browser, tmp_path):
     assert main(["report", "--out", str(tmp_path), "--ablation", "add-one", "--steps", "gelu"]) == 0
     browser.get((tmp_path / "report.html").as_uri())
     told = find(browser, "#pico-section-attribution").text
-    assert "All steps together changed it by +1.00" in told
+    assert "All steps together: +1.00" in told
     assert "ReLU → GELU" in told and "roadmap run --ablation orders:20" in told
 
 
@@ -474,7 +474,7 @@ def test_a_folder_of_nothing_that_is_known_has_one_too(tmp_path):
     ("arguments", "said"),
     [
         (["--out", "nowhere"], "no such folder"),
-        (["-o", "page.pdf"], "a report ends in .html"),
+        (["-o", "page.pdf"], "a report must end in .html"),
         (["--metric", "top2"], "unknown metric 'top2'"),
         (["--regime", "picco"], "did you mean 'pico'?"),
         (["--serve", "0", "-o", "page.html"], "-o does not apply to --serve"),
@@ -495,7 +495,7 @@ def test_other_metrics_and_ladders_have_reports(runs, tmp_path):
     assert "loss on the held-out images" in path.read_text(encoding="utf-8").lower()
     assert main(["report", "--out", str(runs), "--steps", "gelu,layer-norm", "-o", str(path)]) == 0
     text = path.read_text(encoding="utf-8")
-    assert "Against kernel-size-7" in text and "2 of 2 rungs" in text  # though that one is not shown
+    assert "Changes from kernel-size-7" in text and "2 of 2 rungs" in text  # though that one is not shown
 
 
 def test_a_page_of_a_whole_study_is_small(browser, tmp_path):

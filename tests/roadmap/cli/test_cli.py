@@ -127,7 +127,7 @@ def test_cost_is_macs_times_images_over_speed(capsys):
         (["run", "--regime", "resnet-50"], "imagenet: no such folder; one with train/CLASS/IMAGE"),
         (["run", "--set", "recipe.batch_size=2000"], "more than the 1343 training images"),
         (["figure"], "no finished run"),
-        (["figure", "--published", "-o", "x.bmp"], "a figure ends in .png, .svg, .pdf"),
+        (["figure", "--published", "-o", "x.bmp"], "a figure must end in .png, .svg, .pdf"),
         (["figure", "--published", "--regime", "pico"], "the paper has no table of regime 'pico'"),
         (["figure", "--published", "--data", "digits"], "--data does not apply to --published"),
         (["figure", "--published", "--compare", "difference"], "--compare does not apply to --published"),
