@@ -1,4 +1,4 @@
-"""Each ConvNeXt over the system of its size: from measurements that are made up, and from a bench that is quick."""
+"""Ratios of each ConvNeXt to the system of its size: from made-up measurements, and from a quick bench."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def measured(run, started, speed, memory=2**30, conditions=CONDITIONS):
 
 
 def test_ratios_are_of_one_commands_rounds(networks):
-    """Of the newest command that measured both, round by round; another that measured one alone says nothing."""
+    """The newest command that measured both is used; a later one that measured only one is not."""
     one, other = networks["convnext-t"], networks["swin-t"]
     rounds = [measured(one, "1", 1.0), measured(other, "1", 1.0)]
-    for mine, theirs in ((50, 40), (30, 40), (60, 40)):
-        rounds += [measured(one, "2", mine), measured(other, "2", theirs)]
+    for speed, other_speed in ((50, 40), (30, 40), (60, 40)):
+        rounds += [measured(one, "2", speed), measured(other, "2", other_speed)]
     rounds.append(measured(one, "3", 500.0))
     (pair,) = pairs_of(StudyContext.of("resnet-50"), networks, rounds)
     assert (pair.one, pair.other, pair.titles) == ("convnext-t", "swin-t", ("ConvNeXt-T", "Swin-T"))
-    speed = pair.ratios["inference_images_per_second"]
-    assert (speed.value, speed.low, speed.high) == (1.25, 0.75, 1.5)
+    ratio = pair.ratios["inference_images_per_second"]
+    assert (ratio.value, ratio.low, ratio.high) == (1.25, 0.75, 1.5)
     assert pair.ratios["parameters"].value == pytest.approx(28_589_128 / 28_288_354)
     assert pair.ratios["training_peak_bytes"].value == 1
     assert pair.published["inference_images_per_second"] == pytest.approx(774.7 / 757.9)
@@ -61,8 +61,8 @@ def test_other_conditions_are_another_measurement(networks):
     assert pairs_of(StudyContext.of("resnet-50"), networks, rounds) == []
 
 
-def test_the_closing_rung_stands_for_the_convnext(networks):
-    """Which it is; and the paper's second table tells of memory too."""
+def test_the_last_rung_is_used_for_the_convnext(networks):
+    """The last rung is the ConvNeXt. Isotropic pairs have the paper's memory too."""
     chosen = {name: networks[name] for name in ("layer-scale", "swin-t", "convnext-iso-s", "vit-s-16")}
     rounds = [measured(run, "1", 10.0 * i, 2**30 * i) for i, run in enumerate(chosen.values(), start=1)]
     first, second = pairs_of(StudyContext.of("resnet-50"), chosen, rounds)
@@ -77,8 +77,8 @@ def test_the_figure_has_a_panel_for_each_quantity(networks, columns):
     rounds = [measured(run, "1", 10.0 * i, 2**30 * i) for i, run in enumerate(chosen.values(), start=1)]
     figure = draw_counterparts(pairs_of(StudyContext.of("resnet-50"), chosen, rounds), "title", columns)
     titles = [axes.get_title().replace("\n", " ") for axes in figure.axes]
-    assert titles == [what.title for what in QUANTITIES.values()]
-    assert len({axes.get_xlim() for axes in figure.axes}) == 1  # the same distance from one in all
+    assert titles == [quantity.title for quantity in QUANTITIES.values()]
+    assert len({axes.get_xlim() for axes in figure.axes}) == 1  # distances from 1 are the same in all
     low, high = figure.axes[0].get_xlim()
     assert low * high == pytest.approx(1)
     dots = [line.get_xdata()[0] for line in figure.axes[2].lines if line.get_marker() == "o"]
@@ -100,19 +100,23 @@ def test_the_command_draws_what_was_measured(networks, tmp_path, monkeypatch, ca
 
 @pytest.mark.parametrize("regime", ["pico", "resnet-50"])
 def test_counterparts_are_of_one_size(regime):
-    """In parameters and multiply-adds, in their narrow forms too: else there is nothing to match."""
+    """They match in parameters and multiply-adds, in their narrow forms too."""
     context, size = StudyContext.of(regime), 32 if regime == "pico" else 224
-    named = {name: its.counterpart for name, its in context.study.references.items() if its.counterpart}
-    assert len(named) == 6
-    for name, counterpart in named.items():
-        one, other = (roadmap.cost(reference(context, each).experiment.design, size) for each in (name, counterpart))
+    counterparts = {
+        name: known_reference.counterpart
+        for name, known_reference in context.study.references.items()
+        if known_reference.counterpart
+    }
+    assert len(counterparts) == 6
+    for name, counterpart in counterparts.items():
+        one, other = (roadmap.cost(reference(context, key).experiment.design, size) for key in (name, counterpart))
         assert one.parameters / other.parameters == pytest.approx(1, abs=0.1), name
         assert one.macs / other.macs == pytest.approx(1, abs=0.1), name
 
 
 @pytest.mark.slow
 def test_bench_prints_the_pairs_and_the_published_speeds(tmp_path, monkeypatch, capsys):
-    """In pico no speed is published: the networks are others."""
+    """For pico no speed is published, since its networks are not the paper's."""
     monkeypatch.chdir(tmp_path)
     quick = ["--rounds", "1", "--warm-up", "0", "--seconds", "0.001", "--batch", "4", "--steps", "layer-scale"]
     assert main(["bench", *quick, "--references", "swin-t"]) == 0
@@ -127,4 +131,4 @@ def test_bench_prints_the_pairs_and_the_published_speeds(tmp_path, monkeypatch, 
     assert re.search(r"ConvNeXt-T / Swin-T +1\.01 \(1\.04\) +0\.99 \(1\.00\) +\d\.\d\d \(1\.02\)", out)
     assert main(["bench", *large, "--json"]) == 0
     records = json.loads(capsys.readouterr().out)
-    assert [each["published_v100_images_per_second"] for each in records] == [774.7, 757.9]
+    assert [record["published_v100_images_per_second"] for record in records] == [774.7, 757.9]

@@ -1,4 +1,4 @@
-"""power, attribution, proxy, collect and table, as a user has them."""
+"""The commands power, attribution, proxy, collect and table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.helpers.records import finish, study_run
 
 
 def finish_all(out, steps="all", ablation="cumulative", seeds=1, regime="pico", value=lambda rung, seed: 90.0):
-    """Every run of a study."""
+    """Finishes every run of a study."""
     for seed in range(seeds):
         for rung in roadmap.ladder(regime, steps, ablation=ablation):
             finish(study_run(rung, seed, regime), out, value(rung, seed), manifest=ON_ONE_CORE, seconds=36.0)
@@ -28,28 +28,28 @@ def out(tmp_path, monkeypatch):
     return tmp_path / "runs"
 
 
-def told(capsys, *arguments, status=0):
+def output_of(capsys, *arguments, status=0):
     assert main(arguments) == status
     captured = capsys.readouterr()
     return captured.out if status == 0 else captured.err
 
 
-def test_power_before_a_study_is_by_the_papers_noise(out, capsys):
-    said = told(capsys, "power", "--regime", "resnet-50", "--difference", "0.1")
-    assert "noise: 0.0939" in said and "the deviations that the paper prints, 32 degrees of freedom" in said
-    row = next(line.split() for line in said.splitlines() if line.strip().startswith("0.1 "))
+def test_power_before_a_study_uses_the_papers_noise(out, capsys):
+    output = output_of(capsys, "power", "--regime", "resnet-50", "--difference", "0.1")
+    assert "noise: 0.0939" in output and "the deviations that the paper prints, 32 degrees of freedom" in output
+    row = next(line.split() for line in output.splitlines() if line.strip().startswith("0.1 "))
     assert row[1:3] == ["15", "28"]
 
 
-def test_power_after_a_study_is_by_its_own_noise(out, capsys):
+def test_power_after_a_study_uses_its_noise(out, capsys):
     finish_all(out, "recipe,gelu", seeds=4, value=lambda rung, seed: 90 + seed * (1 + (rung.name == "gelu")))
-    said = told(capsys, "power", "--steps", "pico,recipe,gelu", "--difference", "2")
-    assert "8 runs of pico" in said and "With 4 seeds the smallest differences seen are" in said
+    output = output_of(capsys, "power", "--steps", "pico,recipe,gelu", "--difference", "2")
+    assert "8 runs of pico" in output and "With 4 seeds the smallest differences seen are" in output
 
 
 def test_power_of_a_given_noise(out, capsys):
-    said = told(capsys, "power", "--noise", "1", "--difference", "0.5", "--difference", "1e-6")
-    rows = [line.split()[:2] for line in said.splitlines()[4:]]
+    output = output_of(capsys, "power", "--noise", "1", "--difference", "0.5", "--difference", "1e-6")
+    rows = [line.split()[:2] for line in output.splitlines()[4:]]
     assert ["0.5", "64"] in rows and ["1e-06", "over"] in rows
 
 
@@ -73,12 +73,12 @@ def test_power_of_a_given_noise(out, capsys):
         (["collect"], "no such folder"),
     ],
 )
-def test_what_cannot_be_told_is_said_in_a_sentence(out, capsys, arguments, sentence):
-    said = told(capsys, *arguments, status=2)
-    assert sentence in said and len(said.strip().splitlines()) == 1
+def test_an_impossible_request_is_one_sentence(out, capsys, arguments, sentence):
+    output = output_of(capsys, *arguments, status=2)
+    assert sentence in output and len(output.strip().splitlines()) == 1
 
 
-def test_attribution_takes_all_that_was_run(out, capsys):
+def test_attribution_uses_all_ablations(out, capsys):
     steps = "recipe,gelu,layer-norm"
 
     def value(rung, seed):
@@ -86,28 +86,28 @@ def test_attribution_takes_all_that_was_run(out, capsys):
 
     for ablation in ("add-one", "leave-one-out", "orders:30"):
         finish_all(out, steps, ablation, value=value)
-    said = told(capsys, "attribution", "--steps", steps)
-    rows = {line.split()[0]: line.split() for line in said.splitlines() if line}
+    output = output_of(capsys, "attribution", "--steps", steps)
+    rows = {line.split()[0]: line.split() for line in output.splitlines() if line}
     assert rows["recipe"][1] == "+0.00" and rows["gelu"][-2:] == ["+2.00", "+5.00"]
-    assert "All steps together: +5.00. The Shapley values sum to" in said
-    assert "Pairs can't be told apart: more than 7 sets of steps are needed" in said
+    assert "All steps together: +5.00. The Shapley values sum to" in output
+    assert "Pairs can't be told apart: more than 7 sets of steps are needed" in output
 
 
-def test_a_study_that_orders_steps_as_the_paper_is_told_from_one_that_does_not(out, capsys):
+def test_proxy_compares_the_order_of_the_steps(out, capsys):
     from analysis.published import published_rungs
 
     published = published_rungs("modernize_resnet50.csv")
     finish_all(out, value=lambda rung, seed: published[rung.name].top1_mean if rung.name in published else 76.13)
-    said = told(capsys, "proxy")
-    assert "Kendall's tau +1.00" in said and "of 14 steps" in said and "more alike than chance would" in said
+    output = output_of(capsys, "proxy")
+    assert "Kendall's tau +1.00" in output and "of 14 steps" in output and "more alike than chance would" in output
     assert main(["table", "-o", "study.csv"]) == 0
     capsys.readouterr()
-    assert "Kendall's tau +1.00" in told(capsys, "proxy", "--against", "study.csv")
-    assert "Kendall's tau" in told(capsys, "proxy", "--against", "resnet-200")
-    assert "no column 'adopted'" in told(capsys, "proxy", "--against", str(_written(out, "a,b\n1,2\n")), status=2)
-    assert "No such file" in told(capsys, "proxy", "--against", "nothing.csv", status=2)
-    assert "unknown regime 'resnet-5'" in told(capsys, "proxy", "--against", "resnet-5", status=2)
-    assert "4 or more" in told(capsys, "proxy", "--steps", "pico..stage-ratio", status=2)
+    assert "Kendall's tau +1.00" in output_of(capsys, "proxy", "--against", "study.csv")
+    assert "Kendall's tau" in output_of(capsys, "proxy", "--against", "resnet-200")
+    assert "no column 'adopted'" in output_of(capsys, "proxy", "--against", str(_written(out, "a,b\n1,2\n")), status=2)
+    assert "No such file" in output_of(capsys, "proxy", "--against", "nothing.csv", status=2)
+    assert "unknown regime 'resnet-5'" in output_of(capsys, "proxy", "--against", "resnet-5", status=2)
+    assert "4 or more" in output_of(capsys, "proxy", "--steps", "pico..stage-ratio", status=2)
 
 
 def _written(out, text):
@@ -116,7 +116,7 @@ def _written(out, text):
     return path
 
 
-def test_the_table_stands_beside_the_papers(out, capsys):
+def test_the_table_has_the_papers_values(out, capsys):
     spread = {0: -0.1, 1: 0.0, 2: 0.1}
     means = {"recipe": 78.82, "stage-ratio": 70.0}
 
@@ -124,7 +124,7 @@ def test_the_table_stands_beside_the_papers(out, capsys):
         return means[rung.name] + spread[seed] * (1 + (rung.name == "stage-ratio"))
 
     finish_all(out, "recipe,stage-ratio", seeds=3, regime="resnet-50", value=value)
-    markdown = told(capsys, "table", "--regime", "resnet-50", "--format", "markdown").splitlines()
+    markdown = output_of(capsys, "table", "--regime", "resnet-50", "--format", "markdown").splitlines()
     assert markdown[0] == "**ResNet-50 on imagenet**"
     rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[1:-1]] for line in markdown[2:]}
     head = rows["rung"]
@@ -133,35 +133,35 @@ def test_the_table_stands_beside_the_papers(out, capsys):
     assert (recipe["to published"], recipe["agreement"]) == ("+0.00", "within noise")
     assert (ratio["to published"], ratio["agreement"], ratio["verdict"]) == ("-9.36", "lower", "worse")
     assert ratio["device-hours"] == "0.03" and ratio["MACs"] == "4.53 G" and ratio["parameters"] == "28.63 M"
-    latex = told(capsys, "table", "--regime", "resnet-50", "--format", "latex")
+    latex = output_of(capsys, "table", "--regime", "resnet-50", "--format", "latex")
     assert all(word in latex for word in ("\\toprule", "\\midrule", "\\bottomrule", "top-1 accuracy (\\%)"))
     assert main(["table", "--regime", "resnet-50", "-o", "deep/table.csv"]) == 0
     assert (out.parent / "deep" / "table.csv").read_text().startswith("metric,rung,title,group,adopted,published")
 
 
-def test_the_papers_table_is_judged_with_its_figures(out, capsys):
-    said = told(capsys, "table", "--published", "--regime", "resnet-50")
-    assert "patchify-stem +0.15, spread 0.07 and 0.18; gelu +0.05, spread 0.14 and 0.14; layer-norm +0.06" in said
-    assert said.count("within noise") == 4  # and fewer-norms, whose change is beyond the spread but not proven
+def test_the_papers_table_is_judged_by_its_deviations(out, capsys):
+    output = output_of(capsys, "table", "--published", "--regime", "resnet-50")
+    assert "patchify-stem +0.15, spread 0.07 and 0.18; gelu +0.05, spread 0.14 and 0.14; layer-norm +0.06" in output
+    assert output.count("within noise") == 4  # also fewer-norms, whose change is beyond the spread but not significant
 
 
 def test_collect_lists_what_is_not_finished(out, capsys):
     finish_all(out, "recipe")
     (out / "pico" / "notes").mkdir()
-    said = told(capsys, "collect", "-o", "all.csv", "-o", "all.parquet")
-    assert "runs: 2 folders, 1 finished, 1 foreign" in said and "foreign: pico/notes: no manifest.json" in said
+    output = output_of(capsys, "collect", "-o", "all.csv", "-o", "all.parquet")
+    assert "runs: 2 folders, 1 finished, 1 foreign" in output and "foreign: pico/notes: no manifest.json" in output
     assert (out.parent / "all.csv").exists() and (out.parent / "all.parquet").exists()
-    assert "a table must end in .csv or .parquet" in told(capsys, "collect", "-o", "all.xls", status=2)
+    assert "a table must end in .csv or .parquet" in output_of(capsys, "collect", "-o", "all.xls", status=2)
 
 
-def test_a_network_of_another_base_is_not_held_against_the_papers(out, capsys):
+def test_a_network_of_another_base_is_not_compared_with_the_papers(out, capsys):
     for rung in roadmap.ladder("resnet-50", "recipe", base=["layer-norm"]):
         finish(study_run(rung, regime="resnet-50"), out, 70.0)
-    said = told(capsys, "table", "--regime", "resnet-50", "--steps", "recipe", "--base", "layer-norm")
-    assert "to published" not in said and said.startswith("ResNet-50 on imagenet, on layer-norm")
+    output = output_of(capsys, "table", "--regime", "resnet-50", "--steps", "recipe", "--base", "layer-norm")
+    assert "to published" not in output and output.startswith("ResNet-50 on imagenet, on layer-norm")
 
 
-def test_a_loss_is_held_against_accuracies_the_right_way_round(out, capsys):
+def test_a_loss_is_compared_with_accuracies_in_the_right_direction(out, capsys):
     from analysis.published import published_rungs
 
     published = published_rungs("modernize_resnet50.csv")
@@ -173,11 +173,11 @@ def test_a_loss_is_held_against_accuracies_the_right_way_round(out, capsys):
     for path in out.glob("pico/*/result.json"):
         result = json.loads(path.read_text())
         write_json(path, result | {"test_loss": 3 - result["top1"] / 50})
-    assert "Kendall's tau +1.00" in told(capsys, "proxy", "--metric", "loss")
+    assert "Kendall's tau +1.00" in output_of(capsys, "proxy", "--metric", "loss")
     assert main(["table", "-o", "loss.csv", "--metric", "loss"]) == 0
     capsys.readouterr()
-    assert "Kendall's tau +1.00" in told(capsys, "proxy", "--against", "loss.csv")
+    assert "Kendall's tau +1.00" in output_of(capsys, "proxy", "--against", "loss.csv")
     for path in out.glob("pico/*/result.json"):
         result = json.loads(path.read_text())
         write_json(path, result | {"top1": 150 - result["top1"]})
-    assert "more unlike than chance" in told(capsys, "proxy")
+    assert "more unlike than chance" in output_of(capsys, "proxy")

@@ -1,4 +1,4 @@
-"""What seeds can tell, against SciPy's own tests and figures of textbooks."""
+"""Statistics over seeds, compared with SciPy's tests and with values from textbooks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VALUES = st.lists(st.floats(50, 100), min_size=2, max_size=9).filter(lambda valu
 
 
 @given(VALUES)
-def test_a_sample_is_as_scipy_has_it(values):
+def test_a_sample_agrees_with_scipy(values):
     sample = Sample.of(values)
     low, high = stats.t.interval(0.95, len(values) - 1, loc=stats.tmean(values), scale=stats.sem(values))
     assert sample.interval == pytest.approx((low, high))
@@ -41,18 +41,20 @@ def test_a_sample_is_as_scipy_has_it(values):
 
 
 @given(VALUES, VALUES)
-def test_welch_is_scipys(before, after):
-    found = welch(Sample.of(before), Sample.of(after))
-    theirs = stats.ttest_ind(after, before, equal_var=False)
-    assert found.p == pytest.approx(theirs.pvalue, abs=1e-12)
-    assert found.interval == pytest.approx(tuple(theirs.confidence_interval(0.95)), rel=1e-6, abs=1e-9)
+def test_welch_agrees_with_scipy(before, after):
+    change_found = welch(Sample.of(before), Sample.of(after))
+    scipy_result = stats.ttest_ind(after, before, equal_var=False)
+    assert change_found.p == pytest.approx(scipy_result.pvalue, abs=1e-12)
+    assert change_found.interval == pytest.approx(tuple(scipy_result.confidence_interval(0.95)), rel=1e-6, abs=1e-9)
 
 
-def test_differences_all_alike_prove_nothing():
-    """Accuracies come in steps of one image: three runs fall on the same step by chance."""
+def test_equal_differences_have_no_verdict():
+    """Accuracies come in steps of one image, so three runs can have the same accuracy by chance."""
     before, after = {0: 97.0, 1: 97.2, 2: 96.8}, {0: 97.22, 1: 97.42, 2: 97.02}
-    found = change(before, after)
-    assert (found.p, found.interval) == (None, None) and verdict(found, None) == "too few seeds to tell"
+    equal_change = change(before, after)
+    assert (equal_change.p, equal_change.interval) == (None, None) and verdict(
+        equal_change, None
+    ) == "too few seeds to tell"
     assert change(before, before).p == 1.0
     assert welch(Sample.of([97.0] * 3), Sample.of([97.22] * 3)).p is None
 
@@ -63,8 +65,8 @@ def test_steps_of_one_image_make_no_more_false_verdicts_than_promised():
     for _ in range(studies):
         values = np.round(draw.normal(97, 0.35, (18, 3)) * 4.54) / 4.54
         rungs = [(str(i), str(i - 1) if i else None, dict(enumerate(row))) for i, row in enumerate(values)]
-        wrong += any(each.verdict in ("better", "worse") for each in judge(rungs).values())
-    assert wrong / studies < 0.12  # 0.05, and what 150 studies may be off
+        wrong += any(judgement.verdict in ("better", "worse") for judgement in judge(rungs).values())
+    assert wrong / studies < 0.12  # 0.05, plus the sampling error of 150 studies
 
 
 def test_seeds_are_paired_only_where_one_side_shares_all_its_own():
@@ -73,9 +75,9 @@ def test_seeds_are_paired_only_where_one_side_shares_all_its_own():
     assert change(many, {8: 81.0, 9: 81.2, 10: 81.1, 11: 81.3}).method == "Welch"
 
 
-def test_less_is_the_difference_of_two_changes():
-    found = subtract(Change(1.0, (0.6, 1.4)), Change(0.2, (-0.1, 0.5)))
-    assert found.difference == pytest.approx(0.8) and found.interval == pytest.approx((0.3, 1.3))
+def test_subtract_is_the_difference_of_two_changes():
+    difference = subtract(Change(1.0, (0.6, 1.4)), Change(0.2, (-0.1, 0.5)))
+    assert difference.difference == pytest.approx(0.8) and difference.interval == pytest.approx((0.3, 1.3))
     assert subtract(Change(1.0), Change(0.2, (0.1, 0.3))).interval is None
 
 
@@ -83,17 +85,19 @@ def test_less_is_the_difference_of_two_changes():
 def test_shared_seeds_are_paired(values):
     before = dict(enumerate(values))
     after = {seed: value + 0.1 + 0.01 * (seed % 2) for seed, value in before.items()}
-    found = change(before, after)
-    theirs = stats.ttest_rel([after[s] for s in before], [before[s] for s in before])
-    assert found.method == "paired" and found.p == pytest.approx(theirs.pvalue, rel=1e-6, abs=1e-12)
+    paired_change = change(before, after)
+    scipy_result = stats.ttest_rel([after[s] for s in before], [before[s] for s in before])
+    assert paired_change.method == "paired" and paired_change.p == pytest.approx(
+        scipy_result.pvalue, rel=1e-6, abs=1e-12
+    )
 
 
-def test_a_single_seed_says_nothing():
-    found = change({0: 80.0}, {0: 81.0})
-    assert found == Change(1.0) and verdict(found, None) == "too few seeds to tell"
+def test_a_single_seed_has_no_verdict():
+    single_change = change({0: 80.0}, {0: 81.0})
+    assert single_change == Change(1.0) and verdict(single_change, None) == "too few seeds to tell"
 
 
-def test_holm_is_as_in_his_example():
+def test_holm_agrees_with_its_textbook_example():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([None, 0.5, None]) == [None, 0.5, None] and holm([]) == []
 
@@ -114,8 +118,8 @@ def test_seeds_needed_are_cohens(effect, n):
 
 
 @pytest.mark.parametrize("paired", [False, True])
-def test_power_is_how_often_the_test_sees_it(paired):
-    """By drawing studies, judged by SciPy's tests."""
+def test_power_is_the_rate_of_detection(paired):
+    """Simulates studies and judges them by SciPy's tests."""
     draw = np.random.default_rng(7)
     n, difference, studies = 6, 1.2, 4000
     before, after = draw.normal(0, 1, (n, studies)), draw.normal(difference, 1, (n, studies))
@@ -127,7 +131,7 @@ def test_power_is_how_often_the_test_sees_it(paired):
 
 
 @given(st.integers(2, 40), st.floats(0.01, 3), st.booleans())
-def test_what_n_runs_can_show_needs_n_runs(n, std, paired):
+def test_what_n_runs_can_detect_needs_n_runs(n, std, paired):
     noise = Noise(std, 0, paired)
     smallest = detectable(n, noise)
     assert seeds_needed(smallest * 1.001, noise) <= n
@@ -136,21 +140,25 @@ def test_what_n_runs_can_show_needs_n_runs(n, std, paired):
 
 def test_noise_is_of_pairs_where_seeds_are_shared():
     start, step = {0: 80.0, 1: 82.0, 2: 84.0}, {0: 81.0, 1: 83.1, 2: 84.9}
-    found = noise_of([("start", None, start), ("step", "start", step)])
+    paired_noise = noise_of([("start", None, start), ("step", "start", step)])
     assert (
-        found.paired
-        and found.freedom == pytest.approx(2 / 1.5)
-        and found.std == pytest.approx(stats.tstd([1.0, 1.1, 0.9]))
+        paired_noise.paired
+        and paired_noise.freedom == pytest.approx(2 / 1.5)
+        and paired_noise.std == pytest.approx(stats.tstd([1.0, 1.1, 0.9]))
     )
-    apart = noise_of([("start", None, start), ("step", "start", {7: 81.0, 8: 83.0})])
-    assert not apart.paired and apart.freedom == 3 and apart.std == pytest.approx(math.sqrt((8 + 2) / 3))
-    low, high = apart.interval
-    assert low < apart.std < high
+    unpaired_noise = noise_of([("start", None, start), ("step", "start", {7: 81.0, 8: 83.0})])
+    assert (
+        not unpaired_noise.paired
+        and unpaired_noise.freedom == 3
+        and unpaired_noise.std == pytest.approx(math.sqrt((8 + 2) / 3))
+    )
+    low, high = unpaired_noise.interval
+    assert low < unpaired_noise.std < high
     assert noise_of([("start", None, {0: 80.0}), ("step", "start", {0: 81.0})]) is None
     assert Noise(0.1, 0).interval is None
 
 
-def test_what_cannot_be_asked_is_refused():
+def test_invalid_arguments_are_refused():
     for wrong in (0, math.nan, math.inf):
         with pytest.raises(ValueError, match="other than 0"):
             seeds_needed(wrong, Noise(1, 0))
@@ -168,7 +176,7 @@ RUNGS += [("after", "none", {0: 1.0, 1: 2.0, 2: 3.0})]
 
 def test_each_rung_is_judged_against_the_one_before():
     judged = judge(RUNGS)
-    verdicts = {name: each.verdict for name, each in judged.items()}
+    verdicts = {name: judgement.verdict for name, judgement in judged.items()}
     assert verdicts == {
         "start": None,
         "big": "better",
@@ -184,30 +192,34 @@ def test_each_rung_is_judged_against_the_one_before():
     assert worse["big"].verdict == "worse" and worse["small"].verdict == "within noise"
 
 
-def test_the_papers_own_table_is_judged():
-    """Patchify, GELU and layer norm lie within its printed spread, and no other step does."""
+def test_the_papers_table_is_judged():
+    """Patchify, GELU and layer norm are within the printed spread; no other step is."""
     judged = judge_published(load_study(), "resnet-50")
-    assert [name for name, each in judged.items() if each.within_spread] == ["patchify-stem", "gelu", "layer-norm"]
+    assert [name for name, judgement in judged.items() if judgement.within_spread] == [
+        "patchify-stem",
+        "gelu",
+        "layer-norm",
+    ]
     changes = [round(judged[name].change.difference, 2) for name in ("patchify-stem", "gelu", "layer-norm")]
     assert changes == [0.15, 0.05, 0.06]
     assert all(judged[name].verdict == "within noise" for name in ("patchify-stem", "gelu", "layer-norm"))
     assert judged["recipe"].verdict == "too few seeds to tell"  # the start has no deviation printed
     assert judged["depthwise"].verdict == "worse" and judged["width"].verdict == "better"
-    theirs = stats.ttest_ind_from_stats(79.36, 0.07, 3, 78.82, 0.07, 3, equal_var=False)
-    assert judged["stage-ratio"].change.p == pytest.approx(theirs.pvalue)
+    scipy_result = stats.ttest_ind_from_stats(79.36, 0.07, 3, 78.82, 0.07, 3, equal_var=False)
+    assert judged["stage-ratio"].change.p == pytest.approx(scipy_result.pvalue)
     without = judge_published(load_study(), "resnet-200")
-    assert {each.verdict for each in without.values()} == {None, "too few seeds to tell"}
+    assert {judgement.verdict for judgement in without.values()} == {None, "too few seeds to tell"}
 
 
-def test_ranks_are_correlated_as_scipy_does():
+def test_rank_correlation_agrees_with_scipy():
     first = [0.5, 0.1, -1.2, 2.2, 0.1, -0.7, 0.4, 0.0]
     second = [0.3, 0.2, -1.0, 1.0, 0.0, 0.1, 0.9, -0.2]
-    found = rank_correlation(first, second)
-    assert found.tau == pytest.approx(stats.kendalltau(first, second).statistic) and found.n == 8
-    low, high = found.interval
-    assert low < found.tau < high and found == rank_correlation(first, second)
+    correlation = rank_correlation(first, second)
+    assert correlation.tau == pytest.approx(stats.kendalltau(first, second).statistic) and correlation.n == 8
+    low, high = correlation.interval
+    assert low < correlation.tau < high and correlation == rank_correlation(first, second)
     alike = rank_correlation(first, first)
     assert alike.tau == pytest.approx(1) and alike.p < 0.01
-    for wrong, said in (([1.0, 2.0, 3.0], "too few"), ([1.0] * 5, "no order")):
-        with pytest.raises(ValueError, match=said):
+    for wrong, message in (([1.0, 2.0, 3.0], "at least 4"), ([1.0] * 5, "no order")):
+        with pytest.raises(ValueError, match=message):
             rank_correlation(wrong, wrong)

@@ -1,6 +1,6 @@
-"""Every kind of figure as a picture, against tests/analysis/figures/baseline/, and its data as data.
+"""Every kind of figure: its picture compared with tests/analysis/figures/baseline/, and its data.
 
-After a change that is meant, look at what this writes:
+After an intended change, look at the pictures that this writes:
 `pytest tests/analysis/figures/test_figure_kinds.py --mpl-generate-path=tests/analysis/figures/baseline`
 """
 
@@ -82,15 +82,15 @@ DIVERGED = {"width": (0, 1), "inverted-bottleneck": (1,)}
 
 def result(rung, values, regime="pico", diverged=()):
     run = study_run(rung, regime=regime)
-    counted = cost(rung.experiment.design, rung.experiment.recipe.image_size, run.dataset.classes)
+    model_cost = cost(rung.experiment.design, rung.experiment.recipe.image_size, run.dataset.classes)
     rows = {
         seed: {
             "seed": seed,
             "state": "finished",
             "top1": value,
             "test_loss": (100 - value) / 10,
-            "images_per_second": 2e9 / counted.macs + 10 * seed,
-            "peak_memory_bytes": 2**29 + counted.parameters * 16,
+            "images_per_second": 2e9 / model_cost.macs + 10 * seed,
+            "peak_memory_bytes": 2**29 + model_cost.parameters * 16,
             "folder": f"{regime}/{rung.name}-s{seed}-made",
         }
         for seed, value in values.items()
@@ -98,7 +98,7 @@ def result(rung, values, regime="pico", diverged=()):
     folders = {
         seed: {"seed": seed, "state": "diverged", "folder": f"{regime}/{rung.name}-s{seed}-made"} for seed in diverged
     }
-    return Result(rung, run, counted, rows, tuple(diverged), folders)
+    return Result(rung, run, model_cost, rows, tuple(diverged), folders)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def own():
 
 @pytest.fixture(scope="module")
 def reproduced():
-    """The paper's table itself, each rung half a point better, over three seeds."""
+    """The paper's table, each rung half a point better, with three seeds."""
     rows = published_series(STUDY, "resnet-50").bars
     rungs = {rung.name: rung for rung in roadmap.ladder("resnet-50")}
     return [
@@ -127,8 +127,8 @@ def published():
 @pytest.fixture
 def recorded(own, tmp_path):
     """The folder of the made-up study's epochs."""
-    for each in own:
-        for seed, row in (each.seeds | each.unfinished).items():
+    for rung_result in own:
+        for seed, row in (rung_result.seeds | rung_result.unfinished).items():
             folder = tmp_path / row["folder"]
             folder.mkdir(parents=True)
             last = row.get("top1", 60.0)
@@ -146,15 +146,15 @@ def texts(axes):
 
 
 def lengths(axes):
-    """Of each bar, from where it begins to where it ends, from top to bottom."""
+    """The length of each bar, from top to bottom."""
     patches = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
     return [round(patch.get_width(), 3) for patch in sorted(patches, key=lambda patch: patch.get_y())]
 
 
 def side_by_side(results, columns=2):
     series = series_of_runs(STUDY, results)
-    beside = published_series_for(STUDY, series, table_against(STUDY, results[0], None))
-    return draw_side_by_side([series], [beside], columns)
+    published_bars = published_series_for(STUDY, series, table_against(STUDY, results[0], None))
+    return draw_side_by_side([series], [published_bars], columns)
 
 
 # As pictures.
@@ -162,14 +162,14 @@ def side_by_side(results, columns=2):
 
 @pytest.fixture(scope="module")
 def benchmarked(published):
-    """The published bars with images/s that fall with the multiply-adds; of one rung there is none."""
+    """The published bars with images/s that fall with the multiply-adds; one rung has none."""
     conditions = Conditions("cpu", "a processor", "bf16", 2, 16, True, None, False, "2.14.1")
-    found = []
+    measured_series = []
     for series in published:
         rungs = {bar.rung: bar.rung for bar in series.bars if bar.group != "Reference"}
         speeds = {bar.rung: 5e10 / bar.macs for bar in series.bars if bar.rung != "gelu"}
-        found.append(with_throughput(series, rungs, Measured(conditions, speeds)))
-    return found
+        measured_series.append(with_throughput(series, rungs, Measured(conditions, speeds)))
+    return measured_series
 
 
 def effect(step, shapley, half, *, alone=None, path=None, left_out=None):
@@ -194,13 +194,13 @@ ATTRIBUTION = Attribution(
 )
 
 
-# By the names of their files, and of their fixtures.
+# By the names of their files. The names of the parameters are fixtures.
 PICTURES = {
     "published_in_two_columns": lambda published: draw_roadmap(published),
     "published_in_one_column": lambda published: draw_roadmap(published, columns=1),
     "own_study_with_missing_and_diverged_rungs": lambda own: draw_roadmap([series_of_runs(STUDY, own)]),
     "loss_in_one_column": lambda own: draw_roadmap([series_of_runs(STUDY, own, metric=find_metric("loss"))], columns=1),
-    "throughput_beside_the_bars": lambda benchmarked: draw_roadmap(benchmarked[:1]),
+    "throughput_right_of_the_bars": lambda benchmarked: draw_roadmap(benchmarked[:1]),
     "throughput_of_two_regimes_in_one_column": lambda benchmarked: draw_roadmap(benchmarked, columns=1),
     "side_by_side": lambda own: side_by_side(own),
     "side_by_side_in_one_column": lambda own: side_by_side(own, columns=1),
@@ -234,8 +234,8 @@ def test_picture(name, request):
 
 
 @pytest.mark.parametrize("change", ["value", "std", "adopted", "group", "missing", "macs"])
-def test_one_changed_bar_is_another_picture(published, tmp_path, change):
-    """By more than the tolerance of the pictures above."""
+def test_a_changed_bar_changes_the_picture(published, tmp_path, change):
+    """A change exceeds the tolerance of the pictures above."""
     series = published[0]
     bars = list(series.bars)
     changes = {
@@ -250,8 +250,8 @@ def test_one_changed_bar_is_another_picture(published, tmp_path, change):
     changed = draw_roadmap([replace(series, bars=tuple(bars)), published[1]])
     bare(changed).savefig(tmp_path / "changed.png", dpi=DPI)
     baseline = ROOT / "tests/analysis/figures/baseline/test_picture_published_in_two_columns.png"
-    found = compare_images(str(baseline), str(tmp_path / "changed.png"), TOLERANCE)
-    assert (found is None) == (change == "macs"), found  # four small digits, which the tests of data hold
+    difference = compare_images(str(baseline), str(tmp_path / "changed.png"), TOLERANCE)
+    assert (difference is None) == (change == "macs"), difference  # four small digits, which the tests of data check
 
 
 # As data.
@@ -273,16 +273,16 @@ def test_figures_are_as_wide_as_their_columns(own, recorded, published, reproduc
         assert min(text.get_fontsize() for text in written) >= 5.5 if written else True
 
 
-def test_throughput_stands_beside_the_multiply_adds(benchmarked, published):
+def test_throughput_is_written_right_of_the_bars(benchmarked, published):
     figure = draw_roadmap(benchmarked)
     (axes,) = figure.axes
     assert {"images/s", "12.2 / 3.33", "2.35 / 7.23"} <= set(texts(axes))
-    assert len([text for text in texts(axes) if " / " in text]) == 18 + 16  # none beside GELU and the references
+    assert len([text for text in texts(axes) if " / " in text]) == 18 + 16  # none for GELU and the references
     (note,) = [text.get_text() for text in figure.texts]
     assert note == "images/s: inference on a processor, bf16, batch 16, 2 threads"
     (plain,) = draw_roadmap(published).axes
     assert "images/s" not in texts(plain)
-    # What is written beside the bars is within the page, and so are the legend and the bars' own numbers.
+    # All text is within the page: next to the bars, on the bars, and in the legend.
     narrow = draw_roadmap(benchmarked, columns=1)
     renderer = FigureCanvasAgg(narrow).get_renderer()
     for artist in [*narrow.findobj(Text), *narrow.findobj(Legend)]:
@@ -292,7 +292,7 @@ def test_throughput_stands_beside_the_multiply_adds(benchmarked, published):
 
 
 def test_measured_throughput_and_memory_are_preferred_to_the_runs_own(own):
-    values = {workload_of(each.run): 1000.0 + i for i, each in enumerate(own)}
+    values = {workload_of(rung_result.run): 1000.0 + i for i, rung_result in enumerate(own)}
     conditions = Conditions("cpu", "a processor", "fp32", 2, 64, True, None, False, "2.14.1")
     of_bench = tradeoff_of_runs(STUDY, [("own", own)], "throughput", benchmarked=Measured(conditions, values))
     assert [point.x for point in of_bench.paths[0].points][:4] == [1000, 1001, 1002, 1003]
@@ -303,7 +303,7 @@ def test_measured_throughput_and_memory_are_preferred_to_the_runs_own(own):
     assert in_memory.x_title.startswith("peak memory (MiB) of training on a processor")
 
 
-def test_own_bars_stand_beside_the_papers_of_the_same_rungs(own):
+def test_side_by_side_shows_the_papers_bars_of_the_same_rungs(own):
     left, right = side_by_side(own).axes
     assert len(lengths(left)) == 9 and len(lengths(right)) == 10  # nine rungs of the paper, and Swin-T
     ends = [round(patch.get_x() + patch.get_width(), 2) for patch in right.patches]
@@ -318,23 +318,23 @@ def test_panels_of_one_regime_have_one_scale(reproduced):
     assert left.get_xlim() == right.get_xlim()
 
 
-def test_a_difference_is_of_accuracies_where_the_paper_has_the_regime(reproduced):
-    found = compare(STUDY, reproduced)
-    assert not found.of_changes and len(found.differences) == 17
-    assert [each.change.difference for each in found.differences] == pytest.approx([0.5] * 17)
-    assert found.differences[0].change.interval is None  # the paper prints no deviation of its start
-    low, high = found.differences[1].change.interval
+def test_a_difference_is_of_accuracies_if_the_paper_has_the_regime(reproduced):
+    comparison = compare(STUDY, reproduced)
+    assert not comparison.of_changes and len(comparison.differences) == 17
+    assert [difference.change.difference for difference in comparison.differences] == pytest.approx([0.5] * 17)
+    assert comparison.differences[0].change.interval is None  # the paper prints no deviation of its start
+    low, high = comparison.differences[1].change.interval
     assert low < 0.5 < high and (low + high) / 2 == pytest.approx(0.5)
-    (axes,) = draw_difference(found).axes
+    (axes,) = draw_difference(comparison).axes
     assert lengths(axes) == [0.5] * 17 and axes.get_xlabel() == "own − published top-1 accuracy (points)"
     assert texts(axes).count("+0.5") == 1 and len([text for text in texts(axes) if text.startswith("+0.5 ± ")]) == 16
 
 
 def test_a_difference_is_of_changes_elsewhere(own):
-    found = compare(STUDY, own)
-    assert found.of_changes and found.title == "ResNet-pico on digits − the paper's ResNet-50"
-    by_rung = {each.bar.rung: each for each in found.differences}
-    assert "pico" not in by_rung  # a start is no change
+    comparison = compare(STUDY, own)
+    assert comparison.of_changes and comparison.title == "ResNet-pico on digits − the paper's ResNet-50"
+    by_rung = {difference.bar.rung: difference for difference in comparison.differences}
+    assert "pico" not in by_rung  # the start is not a change
     stage_ratio = by_rung["stage-ratio"].change
     own_change = (97.0 + 97.3 + 96.9 - 97.1 - 97.4 - 97.3) / 3
     assert stage_ratio.difference == pytest.approx(own_change - (79.36 - 78.82))
@@ -344,14 +344,14 @@ def test_a_difference_is_of_changes_elsewhere(own):
     assert (by_rung["width"].change, by_rung["width"].why) == (None, "diverged")
     assert by_rung["inverted-bottleneck"].why == "no finished run of the rung before"
     assert by_rung["layer-scale"].why == "not in the paper"
-    (axes,) = draw_difference(found).axes
+    (axes,) = draw_difference(comparison).axes
     assert "against the rung before (points)" in axes.get_xlabel()
     assert {"diverged", "not in the paper"} <= set(texts(axes))
     other = compare(STUDY, own, against="resnet-200")
     assert other.of_changes and other.title.endswith("ResNet-200")
 
 
-def test_comparisons_that_can_not_be_are_refused(own, reproduced):
+def test_impossible_comparisons_are_refused(own, reproduced):
     with pytest.raises(ValueError, match="the paper's tables have no loss"):
         compare(STUDY, own, metric=find_metric("loss"))
     with pytest.raises(ValueError, match="the paper has no table of regime 'pico'"):
@@ -365,9 +365,9 @@ def test_comparisons_that_can_not_be_are_refused(own, reproduced):
         draw_difference(compare(STUDY, own[4:6]))
 
 
-def test_points_are_what_was_counted_measured_and_published(own):
+def test_points_have_counted_measured_and_published_values(own):
     of_runs = {x: tradeoff_of_runs(STUDY, [("own", own)], x).paths[0].points for x in ("macs", "throughput", "memory")}
-    assert [point.name for point in of_runs["macs"]] == [name for name, found in ACCURACIES.items() if found]
+    assert [point.name for point in of_runs["macs"]] == [name for name, accuracies in ACCURACIES.items() if accuracies]
     first = own[0].cost
     assert (of_runs["macs"][0].x, of_runs["macs"][0].size) == (first.macs, first.parameters)
     assert of_runs["throughput"][0].x == pytest.approx(2e9 / first.macs + 10)  # the median of the seeds
@@ -376,7 +376,7 @@ def test_points_are_what_was_counted_measured_and_published(own):
     assert [len(path.points) for path in paper.paths] == [17, 17]
     assert (paper.paths[0].points[0].x, paper.paths[0].points[0].y) == (25557032, 76.13)
     assert sum(len(family.points) for family in paper.families) == len(published_models()) == 15
-    (family,) = [each for each in paper.families if [point.title for point in each.points][:1] == ["ConvNeXt-T"]]
+    (family,) = [family for family in paper.families if [point.title for point in family.points][:1] == ["ConvNeXt-T"]]
     assert [point.title[-1] for point in family.points] == ["T", "S", "B", "L"]
     fast = published_tradeoff(STUDY, ["resnet-50"], "throughput")
     assert fast.paths == () and max(point.x for family in fast.families for point in family.points) == 978.5
@@ -398,10 +398,10 @@ def test_a_tradeoff_names_each_point_once_and_apart(own):
         assert not [1 for i, one in enumerate(boxes) for other in boxes[:i] if overlap(one, other)]
 
 
-def test_tradeoffs_that_can_not_be_are_refused(own):
+def test_impossible_tradeoffs_are_refused(own):
     unmeasured = [
-        replace(each, seeds={seed: row | {"peak_memory_bytes": None} for seed, row in each.seeds.items()})
-        for each in own
+        replace(rung_result, seeds={seed: row | {"peak_memory_bytes": None} for seed, row in rung_result.seeds.items()})
+        for rung_result in own
     ]
     with pytest.raises(ValueError, match="no finished run has measured its peak memory: --x macs needs none"):
         tradeoff_of_runs(STUDY, [("own", unmeasured)], "memory")
@@ -411,7 +411,7 @@ def test_tradeoffs_that_can_not_be_are_refused(own):
         published_tradeoff(STUDY, ["resnet-50"], "memory")
 
 
-def test_curves_are_the_epochs_that_were_recorded(own, recorded):
+def test_curves_are_the_recorded_epochs(own, recorded):
     curves = curves_of_runs(STUDY, "pico", own, recorded)
     panels = {panel.rung: panel for panel in curves.panels}
     assert [len(curve.values) for curve in panels["pico"].curves] == [10, 10, 10]
@@ -428,7 +428,7 @@ def test_curves_are_the_epochs_that_were_recorded(own, recorded):
         curves_of_runs(STUDY, "pico", own, recorded, find_metric("top5"))
 
 
-def test_files_embed_their_type(published, tmp_path):
+def test_files_embed_their_fonts(published, tmp_path):
     """PDF: TrueType, whole enough to be copied from; SVG: outlines."""
     pdf, svg = save_figure(draw_roadmap(published), [tmp_path / "a.pdf", tmp_path / "a.svg"])
     content = pdf.read_bytes()
@@ -437,7 +437,7 @@ def test_files_embed_their_type(published, tmp_path):
     assert b"<text" not in svg.read_bytes()
 
 
-# Machado, Oliveira and Fernandes (2009): what is left of linear red, green and blue, at full severity.
+# Machado, Oliveira and Fernandes (2009): colours seen, from linear red, green and blue, at full severity.
 DEUTERANOPIA = [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]
 PROTANOPIA = [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]
 
@@ -456,7 +456,7 @@ def test_neighbouring_groups_stay_apart_in_grey_and_for_the_colour_blind():
         assert min(apart) > 0.2
 
 
-def test_the_command_draws_every_kind_of_ones_own_runs(tmp_path, monkeypatch, capsys):
+def test_the_command_draws_every_kind_from_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for rung in roadmap.ladder("pico", "pico..recipe"):
         for seed in (0, 1):
@@ -485,16 +485,16 @@ def test_effects_are_drawn_with_their_values():
     assert [x for marker, (x, *_) in drawn if marker == "D"] == [0.5, -0.4, 0.1]
     assert [round(x, 2) for marker, (x, *_) in drawn if marker == "<"] == [0.7, 0.2]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["GELU", "FEWER-NORMS", "LAYER-NORM"]
-    # What is far beyond all others does not press them together: it is an arrow with its number.
+    # An outlier does not compress the others: it is an arrow with its number.
     assert "← -86.0" in [text.get_text() for text in axes.texts] and axes.get_xlim()[0] > -86
     assert len(axes.get_legend().get_texts()) == 4
 
 
-def test_interactions_say_what_was_found():
+def test_interactions_are_drawn_with_their_values():
     axes = draw_interactions(ATTRIBUTION, find_metric("top1")).axes[0]
     values = axes.images[0].get_array()
-    assert values.count() == 3  # a half of the square: a pair stands once
-    told = {text.get_text(): text.get_fontweight() for text in axes.texts}
-    assert told == {"+0.8": "bold", "-0.3": "normal", "-1.4": "bold"}
-    with pytest.raises(ValueError, match="do not tell pairs of steps apart"):
+    assert values.count() == 3  # half of the square: each pair is shown once
+    weights = {text.get_text(): text.get_fontweight() for text in axes.texts}
+    assert weights == {"+0.8": "bold", "-0.3": "normal", "-1.4": "bold"}
+    with pytest.raises(ValueError, match="too few to separate pairs of steps"):
         draw_interactions(replace(ATTRIBUTION, interactions=()), find_metric("top1"))

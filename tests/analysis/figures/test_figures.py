@@ -1,4 +1,4 @@
-"""The roadmap figure says what the tables and the runs say."""
+"""The roadmap figure shows the values of the tables and of the runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def texts(figure):
 def bars(figure):
     """Every bar as (row, right end, hatched), from top to bottom."""
     (axes,) = figure.axes
-    found = [
+    rows = [
         (
             round(patch.get_y() + patch.get_height() / 2),
             round(patch.get_x() + patch.get_width(), 2),
@@ -40,18 +40,18 @@ def bars(figure):
         for patch in axes.patches
         if isinstance(patch, Rectangle)
     ]
-    return sorted(found)
+    return sorted(rows)
 
 
 def test_the_published_figure_has_the_papers_bars(published):
-    found = bars(draw_roadmap(published))
-    assert len(found) == 36  # 17 rungs and the reference, in both regimes
-    assert [end for row, end, _ in found if row == 0] == [76.13, 78.2]
-    assert [end for row, end, _ in found if row == 17] == [81.3, 83.5]
-    assert {row for row, _, hatched in found if hatched} == {10, 11}  # kernel sizes 9 and 11
+    rows_of_bars = bars(draw_roadmap(published))
+    assert len(rows_of_bars) == 36  # 17 rungs and the reference, in both regimes
+    assert [end for row, end, _ in rows_of_bars if row == 0] == [76.13, 78.2]
+    assert [end for row, end, _ in rows_of_bars if row == 17] == [81.3, 83.5]
+    assert {row for row, _, hatched in rows_of_bars if hatched} == {10, 11}  # kernel sizes 9 and 11
 
 
-def test_the_published_figure_names_what_it_shows(published):
+def test_the_published_figure_is_labelled(published):
     figure = draw_roadmap(published)
     shown = texts(figure)
     for group in ("Macro\nDesign", "ResNeXt", "Inverted\nBottleneck", "Large\nKernel", "Micro\nDesign"):
@@ -61,7 +61,7 @@ def test_the_published_figure_names_what_it_shows(published):
     titles += ["kernel sz. → 11", "ReLU → GELU", "fewer activations", "fewer norms", "BN → LN", "sep. d.s. conv"]
     titles += ["Swin-T/B"]
     assert [text for text in shown if text in titles] == titles
-    assert {"76.1", "80.4", "81.9", "82.0", "83.6", "81.3"} <= set(shown)  # halves up, as the paper prints them
+    assert {"76.1", "80.4", "81.9", "82.0", "83.6", "81.3"} <= set(shown)  # rounded half up, as the paper prints them
     assert "4.15 / 14.81" in shown and "4.46 / 15.35" in shown and "4.50 / 15.43" in shown
     (legend,) = [axes.get_legend() for axes in figure.axes]
     assert [text.get_text() for text in legend.get_texts()] == [
@@ -72,7 +72,7 @@ def test_the_published_figure_names_what_it_shows(published):
     ]
 
 
-def test_spread_is_drawn_where_there_is_any(published):
+def test_printed_deviations_are_drawn(published):
     (axes,) = draw_roadmap(published).axes
     assert len(axes.containers) - len([c for c in axes.containers if type(c).__name__ == "BarContainer"]) == 16
 
@@ -94,10 +94,10 @@ def make_rung(run):
     return roadmap.Rung(run.rung, title, "Micro Design", True, run.experiment, None)
 
 
-def test_runs_are_collected_by_what_they_are(make_run, tmp_path):
+def test_runs_are_collected_by_their_identity(make_run, tmp_path):
     for seed, top1 in ((0, 90.0), (1, 92.0), (2, 94.0)):
         finish(make_run("gelu", seed=seed), tmp_path, top1)
-    finish(make_run("gelu", epochs=5), tmp_path, 50.0)  # the same rung, set otherwise
+    finish(make_run("gelu", epochs=5), tmp_path, 50.0)  # the same rung with other settings
     begin(make_run("recipe"), tmp_path)  # begun alone
     (tmp_path / "pico" / "foreign").mkdir()
     (tmp_path / "pico" / "foreign" / "manifest.json").write_text("[]")
@@ -107,7 +107,7 @@ def test_runs_are_collected_by_what_they_are(make_run, tmp_path):
     assert recipe.sample() is None and recipe.seeds == {}
 
 
-def test_the_figure_of_runs_shows_spread_and_what_is_missing(make_run, tmp_path):
+def test_the_figure_of_runs_shows_spread_and_missing_rungs(make_run, tmp_path):
     for seed, top1 in ((0, 90.0), (1, 92.0)):
         finish(make_run("gelu", seed=seed), tmp_path, top1)
     runs = [make_run("recipe"), make_run("gelu")]
@@ -146,15 +146,15 @@ def test_published_references_stand_at_the_end_of_a_papers_regime(make_run, tmp_
     assert [bar.title for bar in series.bars] == ["ReLU → GELU"]
 
 
-def test_figures_that_can_not_be_are_refused(published):
-    with pytest.raises(ValueError, match="one regime or two, not 3"):
+def test_impossible_figures_are_refused(published):
+    with pytest.raises(ValueError, match="one or two regimes"):
         draw_roadmap([*published, published[0]])
-    with pytest.raises(ValueError, match="no run has finished"):
+    with pytest.raises(ValueError, match="no finished run"):
         draw_roadmap([Series("pico", "pico", (Bar("gelu", "GELU", "Micro Design", True, None, None, 1e6),), ())])
 
 
 def test_diverged_runs_are_shown_as_such(make_run, tmp_path):
-    """A rung whose only run diverged, and one of which one of two seeds did."""
+    """A rung whose only run diverged, and one with a diverged and a finished run."""
     rungs = roadmap.ladder("pico", "pico..recipe")
     for rung, seed, diverged in ((rungs[0], 0, True), (rungs[1], 0, False), (rungs[1], 1, True)):
         run = replace(make_run(rung.name, seed=seed), experiment=rung.experiment)
@@ -171,6 +171,6 @@ def test_diverged_runs_are_shown_as_such(make_run, tmp_path):
     assert len(bars(figure)) == 1
 
 
-def test_a_study_of_which_every_run_diverged_has_a_figure():
+def test_a_study_with_only_diverged_runs_has_a_figure():
     bar = Bar("pico", "ResNet", "", True, None, None, 3e6, diverged=2)
     assert "  diverged" in texts(draw_roadmap([Series("pico", "ResNet", (bar,), ())]))

@@ -1,4 +1,4 @@
-"""The report in a real browser: what it shows, by mouse and by keyboard, and that it lets nothing in."""
+"""The report in a real browser: its content, its use by mouse and keyboard, and its safety."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.helpers.browser import as_opened, chromium, eventually, find, open_pa
 from tests.helpers.command import start_apart
 from tests.helpers.records import begin, finish, study_run
 
-# On one worker, which has the browser.
+# On one worker, since all tests share one browser.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
 HOSTILE = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\"></script>{{7*7}}'\"&"
@@ -37,19 +37,19 @@ VALUES = {"pico": (90.0, 90.4, 90.2), "recipe": (91.0, 91.5, 91.1), "gelu": (89.
 
 
 def study_runs(seeds=3):
-    """By rung."""
+    """The runs of each rung, by its name."""
     return {rung.name: [study_run(rung, seed) for seed in range(seeds)] for rung in ladder("pico")}
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     out = tmp_path_factory.mktemp("report") / "runs"
-    of = study_runs()
+    runs_by_rung = study_runs()
     for rung, values in VALUES.items():
-        for run, value in zip(of[rung], values, strict=True):
+        for run, value in zip(runs_by_rung[rung], values, strict=True):
             finish(run, out, value, epochs=4)
-    begin(of["width"][0], out, 2)
-    diverged = begin(of["depthwise"][0], out, 1)
+    begin(runs_by_rung["width"][0], out, 2)
+    diverged = begin(runs_by_rung["depthwise"][0], out, 1)
     write_divergences(diverged, [Divergence(2, 3, 0.004, "nan", "stages.1")])
     return out
 
@@ -77,11 +77,13 @@ def shown_rungs(browser, table="pico-table"):
     return texts(browser, f"#{table} tbody tr:not([hidden]) > th")
 
 
-def test_it_opens_from_a_file_and_asks_nobody(browser, page):
+def test_it_opens_from_a_file_without_the_network(browser, page):
     browser.get(page.as_uri())
     assert texts(browser, "h2")[0] == "ResNet-pico on digits"
-    asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    urls = [each["params"]["request"]["url"] for each in asked if each["method"] == "Network.requestWillBeSent"]
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [
+        message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"
+    ]
     assert {url for url in urls if not url.startswith("data:")} == {page.as_uri()}
     assert "connect-src" not in page.read_text(encoding="utf-8").partition("<style>")[0]
 
@@ -93,7 +95,7 @@ def test_a_script_that_is_not_the_pages_own_does_not_run(browser, page):
     assert "Content Security Policy" in browser.get_log("browser")[0]["message"]
 
 
-def test_the_table_sorts_by_mouse_and_keyboard_and_says_so(browser, page):
+def test_the_table_sorts_by_mouse_and_keyboard(browser, page):
     from selenium.webdriver.common.keys import Keys
 
     browser.get(page.as_uri())
@@ -101,7 +103,7 @@ def test_the_table_sorts_by_mouse_and_keyboard_and_says_so(browser, page):
     heads = browser.find_elements("css selector", "#pico-table thead th")
     accuracy = next(head for head in heads if head.text.startswith("top-1"))
     accuracy.find_element("css selector", "button").click()
-    assert shown_rungs(browser)[:3] == ["gelu", "pico", "recipe"]  # what has no number is last
+    assert shown_rungs(browser)[:3] == ["gelu", "pico", "recipe"]  # rows without a number are last
     assert accuracy.get_attribute("aria-sort") == "ascending"
     press(browser, Keys.ENTER)
     assert shown_rungs(browser)[:3] == ["recipe", "pico", "gelu"]
@@ -113,8 +115,8 @@ def test_the_table_sorts_by_mouse_and_keyboard_and_says_so(browser, page):
     parameters = next(head for head in heads if head.text.startswith("parameters"))
     parameters.find_element("css selector", "button").click()
     cells = [row.find_elements("css selector", "td") for row in browser.find_elements("css selector", "#pico-table tr")]
-    at = [head.text for head in heads].index(parameters.text) - 1
-    counts = [int(float(row[at].get_attribute("data-value"))) for row in cells if row]
+    column = [head.text for head in heads].index(parameters.text) - 1
+    counts = [int(float(row[column].get_attribute("data-value"))) for row in cells if row]
     assert counts == sorted(counts) and len(set(counts)) > 5
 
 
@@ -123,19 +125,19 @@ def test_the_table_filters(browser, page):
     from selenium.webdriver.support.select import Select
 
     browser.get(page.as_uri())
-    said = find(browser, "[data-table=pico-table] output")
-    assert said.text == "18 of 18 rungs"
+    count = find(browser, "[data-table=pico-table] output")
+    assert count.text == "18 of 18 rungs"
     find(browser, "#pico-table-text").send_keys("Norm")
-    assert shown_rungs(browser) == ["fewer-norms", "layer-norm"] and said.text == "2 of 18 rungs"
+    assert shown_rungs(browser) == ["fewer-norms", "layer-norm"] and count.text == "2 of 18 rungs"
     press(browser, *[Keys.BACKSPACE] * 4)
     kind = Select(find(browser, "#pico-table-kind"))
     kind.select_by_visible_text("Macro Design")
     assert shown_rungs(browser) == ["stage-ratio", "patchify-stem"]
     kind.select_by_visible_text("better")
-    assert shown_rungs(browser) == ["recipe"] and said.text == "1 of 18 rungs"
+    assert shown_rungs(browser) == ["recipe"] and count.text == "1 of 18 rungs"
 
 
-def test_a_bar_tells_its_figures_when_it_is_pointed_at_or_walked_to(browser, page):
+def test_a_bar_shows_its_values_by_mouse_and_keyboard(browser, page):
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.keys import Keys
 
@@ -144,9 +146,9 @@ def test_a_bar_tells_its_figures_when_it_is_pointed_at_or_walked_to(browser, pag
     assert not tip.is_displayed()
     ActionChains(browser).move_to_element(bar).perform()
     assert tip.is_displayed()
-    told = tip.text.split("\n")
-    facts = dict(zip(told[1::2], told[2::2], strict=True))
-    assert told[0] == "training recipe"
+    lines = tip.text.split("\n")
+    facts = dict(zip(lines[1::2], lines[2::2], strict=True))
+    assert lines[0] == "training recipe"
     assert facts["top-1 accuracy (%)"] == "91.20 ±0.26" and facts["runs"] == "3"
     assert facts["change from pico"] == "+1.00" and facts["verdict"] == "better"
     assert {"95 % interval", "p, corrected", "parameters", "MACs", "device-hours"} <= facts.keys()
@@ -161,7 +163,7 @@ def test_a_bar_tells_its_figures_when_it_is_pointed_at_or_walked_to(browser, pag
     assert not tip.is_displayed()
 
 
-def test_bars_hatch_what_was_not_adopted_and_name_what_diverged(browser, page):
+def test_bars_mark_rungs_not_adopted_and_diverged(browser, page):
     browser.get(page.as_uri())
     for rung in ("kernel-size-9", "kernel-size-11"):
         assert "tried" in find(browser, f".bar[data-rung={rung}]").get_attribute("class")
@@ -186,7 +188,7 @@ def test_curves_are_read_off_by_slider_and_shown_by_choice(browser, page):
     slider = find(browser, "#pico-curves-epoch")
     read = find(browser, "label[class=wide] output")
     assert (read.text, names[1]) == ("4", "recipe\n84.00")
-    assert names[3] == "width\n82.00 at 2"  # of a rung without a finished run, as far as it got
+    assert names[3] == "width\n82.00 at 2"  # an unfinished run, at its last epoch
     slider.send_keys(Keys.ARROW_LEFT)
     assert read.text == "3" and texts(browser, ".names label")[1] == "recipe\n83.00"
     Select(find(browser, "#pico-curves-metric")).select_by_value("test_loss")
@@ -199,7 +201,7 @@ def test_curves_are_read_off_by_slider_and_shown_by_choice(browser, page):
     assert curves() == 5
 
 
-def test_a_rung_leads_to_its_design_and_what_changed(browser, page):
+def test_a_rung_links_to_its_design_and_changes(browser, page):
     browser.get(page.as_uri())
     design = find(browser, "#pico-gelu")
     assert design.get_attribute("open") is None
@@ -217,7 +219,7 @@ def luminance(colour):
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-# Of every element with text of its own, its colour and the ground that it stands on.
+# The colour and the background of every element with text of its own.
 GROUNDS = """
 const ground = element => {
   for (; element; element = element.parentElement) {
@@ -232,21 +234,21 @@ return [...document.querySelectorAll("body *")]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_in_either_scheme(browser, attributed, scheme):
+def test_text_is_readable_in_either_scheme(browser, attributed, scheme):
     prefer_colours(browser, scheme)
     browser.get(attributed.as_uri())
-    for each in browser.find_elements("css selector", "details"):
-        browser.execute_script("arguments[0].open = true", each)
-    found = {(text, ground) for text, ground in browser.execute_script(GROUNDS)}
-    assert len(found) >= 8
-    for text, ground in found:
+    for details in browser.find_elements("css selector", "details"):
+        browser.execute_script("arguments[0].open = true", details)
+    colours = {(text, ground) for text, ground in browser.execute_script(GROUNDS)}
+    assert len(colours) >= 8
+    for text, ground in colours:
         high, low = sorted((luminance(text), luminance(ground)), reverse=True)
         assert (high + 0.05) / (low + 0.05) >= 4.5, f"{text} on {ground}"
     body = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (luminance(body) > 0.5) == (scheme == "light")
 
 
-def test_colours_can_be_chosen_and_are_kept(browser, page):
+def test_chosen_colours_are_kept(browser, page):
     def is_light():
         return luminance(browser.execute_script("return getComputedStyle(document.body).backgroundColor")) > 0.5
 
@@ -264,7 +266,7 @@ def test_colours_can_be_chosen_and_are_kept(browser, page):
     browser.execute_script("localStorage.clear()")
 
 
-def test_it_works_where_nothing_may_be_stored(browser, page):
+def test_it_works_without_storage(browser, page):
     refuse = "for (const s of ['localStorage', 'sessionStorage']) Object.defineProperty(window, s, {get() {throw new "
     script = {"source": refuse + "DOMException('refused')}})"}
     added = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", script)
@@ -279,11 +281,11 @@ def test_no_width_scrolls_sideways(browser, attributed, width):
     size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 400}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.get(attributed.as_uri())
-    for each in browser.find_elements("css selector", "details"):
-        browser.execute_script("arguments[0].open = true", each)
+    for details in browser.find_elements("css selector", "details"):
+        browser.execute_script("arguments[0].open = true", details)
     browser.execute_script("document.querySelector('.bar').focus()")
-    whole = find(browser, "html")
-    assert whole.get_property("scrollWidth") <= whole.get_property("clientWidth") <= width
+    root = find(browser, "html")
+    assert root.get_property("scrollWidth") <= root.get_property("clientWidth") <= width
     box = browser.execute_script("return arguments[0].getBoundingClientRect()", find(browser, "#tip"))
     assert box["width"] > 100 and box["left"] >= 0 and box["right"] <= width
 
@@ -307,7 +309,7 @@ def test_the_keyboard_reaches_everything_with_a_visible_focus(browser, page):
     wanted = {"theme", "bar", "bar tried", "sort", "pico-table-text", "pico-table-kind", "pico-curves-epoch"}
     assert wanted | {"pico-curve-gelu", "SUMMARY", "all"} <= seen
     press(browser, Keys.HOME)
-    levels = [int(each.tag_name[1]) for each in browser.find_elements("css selector", "h1, h2, h3, h4")]
+    levels = [int(heading.tag_name[1]) for heading in browser.find_elements("css selector", "h1, h2, h3, h4")]
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
     for landmark in ("header", "nav", "main"):
@@ -320,11 +322,11 @@ def test_the_keyboard_reaches_everything_with_a_visible_focus(browser, page):
         assert target in ids
 
 
-def test_the_paper_is_judged_and_costs_environment_and_failures_are_told(browser, page):
+def test_the_papers_table_costs_environment_and_failures_are_shown(browser, page):
     browser.get(page.as_uri())
-    said = find(browser, "#published").text
-    assert "patchify-stem, gelu, layer-norm lie within the printed spread" in said
-    assert "patchify-stem +0.15, spread 0.07 and 0.18; gelu +0.05, spread 0.14 and 0.14" in said
+    published = find(browser, "#published").text
+    assert "patchify-stem, gelu, layer-norm lie within the printed spread" in published
+    assert "patchify-stem +0.15, spread 0.07 and 0.18; gelu +0.05, spread 0.14 and 0.14" in published
     assert "0.9 device-hours in all, for 9 finished runs" in find(browser, "#pico-section-cost").text
     row = texts(browser, "#pico-costs tbody tr")[1]
     assert row == "recipe 3 0.3 60.0 5 1"
@@ -336,7 +338,7 @@ def test_the_paper_is_judged_and_costs_environment_and_failures_are_told(browser
     assert "roadmap run --ablation orders:20" in find(browser, "#pico-section-attribution").text
 
 
-def test_runs_of_one_rung_that_mix_versions_are_warned_of(tmp_path):
+def test_mixed_versions_of_one_rung_are_a_warning(tmp_path):
     first, second = study_runs(2)["gelu"]
     finish(first, tmp_path, 90.0)
     other = {"versions": {"torch": "2.15.0"}, "code": {"commit": "abc", "modified": True}}
@@ -347,7 +349,7 @@ def test_runs_of_one_rung_that_mix_versions_are_warned_of(tmp_path):
     assert "commit: abc and abc, modified, in pico/gelu" in text
 
 
-def test_what_run_folders_hold_is_text_and_nothing_else(browser, tmp_path):
+def test_content_of_run_folders_is_shown_as_text(browser, tmp_path):
     (run, other) = study_runs(2)["gelu"]
     hostile = {
         "machine": {"host": HOSTILE, "gpu": HOSTILE},
@@ -374,7 +376,7 @@ def test_what_run_folders_hold_is_text_and_nothing_else(browser, tmp_path):
     assert "49" not in environment
 
 
-def test_a_name_of_data_is_text_in_title_and_curves(browser, tmp_path):
+def test_names_are_shown_as_text_in_title_and_curves(browser, tmp_path):
     name = "</script><script>document.title='hacked'</script>{{7*7}}".replace("/", "|")
     study = load_study()
     study = replace(study, data={**study.data, name: study.dataset("digits")})
@@ -420,7 +422,7 @@ def attributed(runs):
     return path
 
 
-def test_attribution_is_a_table_and_a_map_that_arrows_walk_in(browser, attributed):
+def test_attribution_is_a_table_and_a_map_for_arrow_keys(browser, attributed):
     from selenium.webdriver.common.keys import Keys
 
     browser.get(attributed.as_uri())
@@ -447,12 +449,12 @@ def test_runs_of_other_orders_are_attributed(browser, tmp_path):
             finish(run, tmp_path, 90.0 + len(rung.steps))
     assert main(["report", "--out", str(tmp_path), "--ablation", "add-one", "--steps", "gelu"]) == 0
     browser.get((tmp_path / "report.html").as_uri())
-    told = find(browser, "#pico-section-attribution").text
-    assert "All steps together: +1.00" in told
-    assert "ReLU → GELU" in told and "roadmap run --ablation orders:20" in told
+    text = find(browser, "#pico-section-attribution").text
+    assert "All steps together: +1.00" in text
+    assert "ReLU → GELU" in text and "roadmap run --ablation orders:20" in text
 
 
-def test_a_folder_of_failures_alone_has_a_report(browser, tmp_path):
+def test_a_folder_with_only_failures_has_a_report(browser, tmp_path):
     diverged = begin(study_runs(1)["gelu"][0], tmp_path)
     write_divergences(diverged, [Divergence(2, 3, 0.004, "nan", "stages.1")])
     (tmp_path / "pico" / "notes").mkdir()
@@ -463,7 +465,7 @@ def test_a_folder_of_failures_alone_has_a_report(browser, tmp_path):
     assert len(texts(browser, "#unfinished tbody tr")) == 2
 
 
-def test_a_folder_of_nothing_that_is_known_has_one_too(tmp_path):
+def test_a_folder_of_unknown_content_has_a_report(tmp_path):
     (tmp_path / "pico" / "notes").mkdir(parents=True)
     assert main(["report", "--out", str(tmp_path)]) == 0
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -471,7 +473,7 @@ def test_a_folder_of_nothing_that_is_known_has_one_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--out", "nowhere"], "no such folder"),
         (["-o", "page.pdf"], "a report must end in .html"),
@@ -481,12 +483,12 @@ def test_a_folder_of_nothing_that_is_known_has_one_too(tmp_path):
         (["--serve", "70000"], "--serve must be between 0 and 65535 (got 70000)"),
     ],
 )
-def test_bad_usage_is_one_sentence(tmp_path, monkeypatch, capsys, arguments, said):
+def test_bad_usage_is_one_sentence(tmp_path, monkeypatch, capsys, arguments, message):
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
     assert main(["report", *arguments]) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
 
 
 def test_other_metrics_and_ladders_have_reports(runs, tmp_path):
@@ -495,7 +497,7 @@ def test_other_metrics_and_ladders_have_reports(runs, tmp_path):
     assert "loss on the held-out images" in path.read_text(encoding="utf-8").lower()
     assert main(["report", "--out", str(runs), "--steps", "gelu,layer-norm", "-o", str(path)]) == 0
     text = path.read_text(encoding="utf-8")
-    assert "Changes from kernel-size-7" in text and "2 of 2 rungs" in text  # though that one is not shown
+    assert "Changes from kernel-size-7" in text and "2 of 2 rungs" in text  # although that rung is not shown
 
 
 def test_a_page_of_a_whole_study_is_small(browser, tmp_path):
@@ -548,10 +550,10 @@ def serve():
             served.process.communicate()
 
 
-def test_a_served_page_takes_in_a_new_run_and_keeps_the_readers_place(browser, serve, tmp_path):
-    of = study_runs()
+def test_a_served_page_updates_and_keeps_the_readers_place(browser, serve, tmp_path):
+    runs_by_rung = study_runs()
     out = tmp_path / "runs"
-    finish(of["gelu"][0], out, 90.0)
+    finish(runs_by_rung["gelu"][0], out, 90.0)
     served = serve(out, "0")
     browser.get(served.url)
     assert find(browser, ".bar[data-rung=gelu] .text").text == "90.00"
@@ -559,14 +561,14 @@ def test_a_served_page_takes_in_a_new_run_and_keeps_the_readers_place(browser, s
     browser.execute_script("document.querySelector('#pico-gelu').open = true; scrollTo(0, 700)")
     for button in browser.find_elements("css selector", "#pico-costs .sort")[1:2]:
         browser.execute_script("arguments[0].click()", button)
-    folder = begin(of["gelu"][1], out, 1)  # half written
+    folder = begin(runs_by_rung["gelu"][1], out, 1)  # half written
     (folder / "result.json").write_text("{")
-    finish(of["gelu"][2], out, 91.0)
+    finish(runs_by_rung["gelu"][2], out, 91.0)
 
-    def said():
+    def bar_text():
         return browser.execute_script("return document.querySelector('.bar[data-rung=gelu] .text')?.textContent")
 
-    assert eventually(lambda: said() == "90.50 ±0.71")
+    assert eventually(lambda: bar_text() == "90.50 ±0.71")
     assert find(browser, "#pico-table-text").get_attribute("value") == "gelu"
     assert shown_rungs(browser) == ["gelu"]
     assert find(browser, "#pico-gelu").get_attribute("open")
@@ -576,7 +578,7 @@ def test_a_served_page_takes_in_a_new_run_and_keeps_the_readers_place(browser, s
     status, text, error = served.stop()
     assert (status, text, error) == (130, "stopped\n", "")
     assert eventually(lambda: "No longer served" in find(browser, "#live").text)
-    assert eventually(lambda: browser.get_log("browser"))  # that nobody answered
+    assert eventually(lambda: browser.get_log("browser"))  # the request that failed
 
 
 def test_a_study_without_a_finished_run_is_served(serve, tmp_path):
@@ -584,17 +586,17 @@ def test_a_study_without_a_finished_run_is_served(serve, tmp_path):
     begin(study_runs()["gelu"][0], out, 2)
     served = serve(out, "0")
 
-    def got(path=""):
+    def read(path=""):
         with urlopen(served.url + path) as answer:
             return answer.read().decode()
 
-    assert "No finished run yet." in got() and "epoch 2 of" in got()
-    before = got("version")
+    assert "No finished run yet." in read() and "epoch 2 of" in read()
+    before = read("version")
     shutil.rmtree(out)
-    assert eventually(lambda: got("version") != before)
-    assert "no such folder" in got()
+    assert eventually(lambda: read("version") != before)
+    assert "no such folder" in read()
     finish(study_runs()["gelu"][0], out, 77.25)
-    assert eventually(lambda: "77.25" in got())
+    assert eventually(lambda: "77.25" in read())
     assert served.stop()[0] == 130
 
 
@@ -604,4 +606,4 @@ def test_a_port_in_use_is_one_sentence(tmp_path, capsys):
         other.listen()
         port = other.getsockname()[1]
         assert main(["report", "--out", str(tmp_path), "--serve", str(port)]) == 2
-    assert capsys.readouterr().err.startswith(f"roadmap report: port {port} is in use")
+    assert capsys.readouterr().err.startswith(f"roadmap report: --serve {port}: the port is in use")
