@@ -17,7 +17,7 @@ from scipy import optimize, stats
 CONFIDENCE, SIGNIFICANCE, POWER = 0.95, 0.05, 0.8
 FEWEST = 3  # seeds that each side needs for a verdict
 MOST_SEEDS = 10_000
-RESAMPLES, ENOUGH_STEPS = 2000, 8  # of the bootstrap
+RESAMPLES = 2000  # of the bootstrap
 ROUNDING = 1e-9  # of differences between values with two decimals
 
 Verdict = Literal["better", "worse", "within noise", "too few seeds to tell"]
@@ -258,7 +258,7 @@ class RankCorrelation:
     """How well two studies agree on the order of the same steps."""
 
     tau: float  # Kendall's tau-b
-    interval: tuple[float, float] | None  # at 95 %, over the choice of steps (bootstrap, percentiles); None for few
+    interval: tuple[float, float] | None  # at 95 %, over the choice of steps (bootstrap percentiles)
     p: float  # the probability of such agreement between unrelated orders
     n: int  # number of steps
 

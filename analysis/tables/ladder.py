@@ -171,7 +171,7 @@ def p_text(value: Any) -> str:
     return "" if pd.isna(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def written(table: pd.DataFrame, form: str, render: Callable[[pd.DataFrame], pd.DataFrame], title: str = "") -> str:
+def table_text(table: pd.DataFrame, form: str, render: Callable[[pd.DataFrame], pd.DataFrame], title: str = "") -> str:
     """The table as Markdown, LaTeX (booktabs) or text for a terminal; as CSV in full precision, without the title.
 
     Raises ValueError for another format.

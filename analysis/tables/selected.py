@@ -20,9 +20,9 @@ class TitledTable:
     render: Callable[[pd.DataFrame], pd.DataFrame]  # to text with rounded numbers
     remarks: Sequence[str]  # notes for the reader, in sentences
 
-    def written(self, form: str) -> str:
-        """The text in a format; see analysis.tables.ladder.written."""
-        return ladder.written(self.data, form, self.render, self.title)
+    def text(self, form: str) -> str:
+        """The text in a format; see analysis.tables.ladder.table_text."""
+        return ladder.table_text(self.data, form, self.render, self.title)
 
 
 def tables_of(options: TableOptions) -> list[TitledTable]:
@@ -59,8 +59,8 @@ def combined(tables: Sequence[TitledTable]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def written(tables: Sequence[TitledTable], form: str) -> str:
+def tables_text(tables: Sequence[TitledTable], form: str) -> str:
     """All tables as one text. Raises ValueError for several tables as CSV."""
     if form == "csv" and len(tables) > 1:
         raise ValueError(f"a CSV file takes one regime (got {len(tables)}); choose one with --regime")
-    return "\n".join(table.written(form) for table in tables)
+    return "\n".join(table.text(form) for table in tables)

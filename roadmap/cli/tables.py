@@ -52,14 +52,14 @@ def collect_runs(options: argparse.Namespace) -> int:
 
 def show_table(options: argparse.Namespace) -> int:
     from analysis.options import TableOptions
-    from analysis.tables.selected import tables_of, written
+    from analysis.tables.selected import tables_of, tables_text
     from roadmap.files import write_atomic
 
     asked = TableOptions(study_options(options), options.out, options.metric, options.published, options.robustness)
     with warnings_as_lines():
         tables = tables_of(asked)
     form = _form(options)
-    text = written(tables, form)
+    text = tables_text(tables, form)
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(options.output, text.encode())
