@@ -88,7 +88,7 @@ def collect(out: Path) -> pd.DataFrame:
     if not out.is_dir():
         if out.exists():
             raise ValueError(f"{out}: no finished run: not a folder")
-        raise ValueError(f"{out}: no finished run: no such folder (`roadmap run` creates it)")
+        raise ValueError(f"{out}: no finished run: there is no such folder (`roadmap run` creates it)")
     cached, lines = _read_cache(out)
     rows, new_entries = [], []
     for folder in _folders(out):
