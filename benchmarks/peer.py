@@ -80,7 +80,7 @@ class Transformed(Dataset):
         return len(self.split)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.transform(self.split.photo(index).rgb()), int(self.split.labels[index])
+        return self.transform(self.split.image(index).rgb()), int(self.split.labels[index])
 
 
 class Loop:

@@ -117,7 +117,7 @@ def measure(connection: Any, folder: Path, seed: int, decode: bool, one_of: int)
     before, began = bytes_from_disk(), time.perf_counter()
     for index in order:
         if decode:
-            split.photo(index).pixels()
+            split.image(index).pixels()
         else:
             sum(bytes(split.encoded(index)[::4096]))  # a byte of each page: a map alone reads nothing
     connection.send((len(order) / (time.perf_counter() - began), bytes_from_disk() - before))

@@ -88,9 +88,9 @@ class PerImage:
         for candidate in range(index, index + 1 + self.substitutes):
             its = candidate % len(self.split)
             try:
-                photo = self.split.photo(its)
+                image = self.split.image(its)
                 seed_globally(seed_for(self.seed, "augment", epoch, its))
-                return self.transform(photo), its
+                return self.transform(image), its
             except BadImage as error:
                 bad.append(str(error))
         return None

@@ -21,7 +21,7 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
-    def photo(self, index: int) -> EncodedImage:
+    def image(self, index: int) -> EncodedImage:
         """Raises BadImage with the file; OSError where the system does not give it."""
 
 
@@ -39,7 +39,7 @@ class InMemoryImages:
     def is_square(self) -> bool:
         return self.images.shape[2] == self.images.shape[3]
 
-    def photo(self, index: int) -> EncodedImage:
+    def image(self, index: int) -> EncodedImage:
         from PIL import Image
 
         pixels = self.images[index].permute(1, 2, 0).numpy()
@@ -62,7 +62,7 @@ class Encoded:
         """The image's file, for messages."""
         raise NotImplementedError
 
-    def photo(self, index: int) -> EncodedImage:
+    def image(self, index: int) -> EncodedImage:
         return EncodedImage(self.encoded(index), lambda: self.where(index))
 
 

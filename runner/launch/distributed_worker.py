@@ -31,8 +31,8 @@ def world_of_environment(environment: Mapping[str, str] = os.environ) -> World |
         rank, size, local = (int(environment[name]) for name in names)
         job, step = int(environment["SLURM_JOB_ID"]), int(environment["SLURM_STEP_ID"])
         port = PORTS[(job * 101 + step) % len(PORTS)]  # jobs that share a machine have neighbouring numbers
-        meeting = f"tcp://{_first_host(environment['SLURM_STEP_NODELIST'])}:{port}"
-        return World(rank, size, local, meeting, int(environment.get("SLURM_CPUS_PER_TASK", "1")))
+        init_method = f"tcp://{_first_host(environment['SLURM_STEP_NODELIST'])}:{port}"
+        return World(rank, size, local, init_method, int(environment.get("SLURM_CPUS_PER_TASK", "1")))
     return None
 
 
@@ -43,7 +43,7 @@ def _first_host(nodes: str) -> str:
     return "".join(part or "" for part in parts.groups())
 
 
-def run_as_member(
+def run_as_worker(
     tasks: Sequence[tuple[Run, Path]],
     execution: Execution,
     world: World,

@@ -128,8 +128,8 @@ class _Worker:
         self, context: BaseContext, run: Run, folder: Path, execution: Execution, processes: int, threads: int
     ) -> None:
         self.run, self.folder = run, folder
-        self.meeting = tempfile.TemporaryDirectory(prefix="roadmap-") if processes > 1 else None
-        where = f"file://{self.meeting.name}/meeting" if self.meeting else ""
+        self.rendezvous = tempfile.TemporaryDirectory(prefix="roadmap-") if processes > 1 else None
+        where = f"file://{self.rendezvous.name}/rendezvous" if self.rendezvous else ""
         self.connections: list[Connection] = []
         self.processes: list[BaseProcess] = []
         for rank in range(processes):
@@ -167,8 +167,8 @@ class _Worker:
                 process.kill()
             process.join()
             connection.close()
-        if self.meeting:
-            self.meeting.cleanup()
+        if self.rendezvous:
+            self.rendezvous.cleanup()
 
 
 def _stop(workers: list[_Worker], patient: bool) -> None:

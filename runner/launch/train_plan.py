@@ -9,7 +9,7 @@ from pathlib import Path
 from roadmap.progress import show_progress
 from roadmap.record.folder import read_metrics
 from roadmap.record.run import Run
-from runner.launch.distributed_worker import run_as_member, world_of_environment
+from runner.launch.distributed_worker import run_as_worker, world_of_environment
 from runner.launch.local import run_all
 from runner.launch.plan import PlannedRun, RunPlan
 from runner.machine.distributed import World
@@ -45,7 +45,7 @@ def train_plan(plan: RunPlan, announce: Callable[[], object] | None = None) -> T
     recipes = [planned.run.experiment.recipe for planned in plan.waiting]
     check_here(execution, recipes, world.size if world else default_processes(execution, recipes))
     if world and world.rank > 0:
-        run_as_member(_jobs(plan), execution, world, plan.find_data, lambda event: None)
+        run_as_worker(_jobs(plan), execution, world, plan.find_data, lambda event: None)
         return None
     if announce:
         announce()
@@ -72,7 +72,7 @@ def _train(plan: RunPlan, world: World | None) -> list[tuple[Run, Path]]:
     try:
         with progress:
             if world:
-                return run_as_member(jobs, execution, world, plan.find_data, progress.show)
+                return run_as_worker(jobs, execution, world, plan.find_data, progress.show)
             return run_all(jobs, execution, progress.show)
     except (KeyboardInterrupt, SystemExit) as error:
         finished = f"{progress.finished} of {len(jobs)} runs finished"

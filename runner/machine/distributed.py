@@ -35,7 +35,7 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0  # on its machine: the number of its GPU
-    meeting: str = ""  # where they meet: torch.distributed's init_method, or address:// and a file for rank 0's address
+    init_method: str = ""  # where they meet: torch.distributed's init_method, or address:// and a file for rank 0's address
     cores: int | None = None  # that this process has for itself, where it is known
     host: str = ""  # rank 0's, where the meeting is a file for its address
 
@@ -52,14 +52,14 @@ class World:
         if self.size > 1:
             backend = "nccl" if device == "cuda" else "gloo"
             try:
-                if self.meeting.startswith(ADDRESS):
-                    store = self._store(Path(self.meeting.removeprefix(ADDRESS)))
+                if self.init_method.startswith(ADDRESS):
+                    store = self._store(Path(self.init_method.removeprefix(ADDRESS)))
                     dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size)
                 else:
-                    dist.init_process_group(backend, init_method=self.meeting, rank=self.rank, world_size=self.size)
+                    dist.init_process_group(backend, init_method=self.init_method, rank=self.rank, world_size=self.size)
             except (RuntimeError, TimeoutError) as error:
                 reason = str(error).splitlines()[0]
-                raise RendezvousError(f"the {self.size} processes do not meet at {self.meeting}: {reason}") from None
+                raise RendezvousError(f"the {self.size} processes do not meet at {self.init_method}: {reason}") from None
         yield
         # Not after an error: the others may never come to it.
         if self.size > 1:
@@ -87,7 +87,7 @@ class World:
         host, port = address.read_text().split()
         return TCPStore(host, int(port), self.size, is_master=False)
 
-    def sum(self, numbers: Tensor) -> Tensor:
+    def all_reduce(self, numbers: Tensor) -> Tensor:
         """The sum over all processes, on each; in place."""
         if self.size > 1:
             from torch import distributed as dist
@@ -95,7 +95,7 @@ class World:
             dist.all_reduce(numbers)
         return numbers
 
-    def spread(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Gives every process rank 0's values, in place."""
         if self.size > 1:
             from torch import distributed as dist

@@ -15,7 +15,7 @@ from roadmap.study.execution import Execution
 from runner.data.datasets import class_names
 from runner.measure.robustness import evaluate_shifted
 from runner.measure.trained import Trained, Weights, read_peer, read_trained
-from runner.train.evaluation import Scores, evaluate_alone
+from runner.train.evaluation import Scores, evaluate_in_process
 
 Report = Callable[[int, int], None]  # images done, and of how many
 
@@ -118,7 +118,7 @@ def _check_classes(written: str, trained: Trained, other: Run, execution: Execut
 def evaluate_held_out(subject: Subject, report: Report) -> HeldOut:
     """On the held-out images of the data. `report` gets how many images are done, and of how many."""
     run = subject.trained.run
-    scores = evaluate_alone(run, subject.trained.network, subject.execution, report)
+    scores = evaluate_in_process(run, subject.trained.network, subject.execution, report)
     return HeldOut(run.name, run.data, run.dataset.test_images, scores)
 
 

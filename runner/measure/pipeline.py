@@ -130,16 +130,16 @@ class TimedSplit:
 
     def __init__(self, split: Split, stopwatch: Stopwatch) -> None:
         self.split, self.labels, self.stopwatch = split, split.labels, stopwatch
-        self.read = stopwatch.timed("read", split.photo)
+        self.read = stopwatch.timed("read", split.image)
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def photo(self, index: int) -> EncodedImage:
-        photo: EncodedImage = self.read(index)
+    def image(self, index: int) -> EncodedImage:
+        image: EncodedImage = self.read(index)
         for name in ("rgb", "pixels"):
-            setattr(photo, name, self.stopwatch.timed("decode", getattr(photo, name)))
-        return photo
+            setattr(image, name, self.stopwatch.timed("decode", getattr(image, name)))
+        return image
 
 
 def stage_seconds(run: Run, execution: Execution, rounds: int, seconds: float) -> Iterator[dict[str, float]]:

@@ -13,7 +13,7 @@ from roadmap.record.run import Run
 from roadmap.study.execution import Execution
 from runner.data.splits import ImageFiles
 from runner.measure.trained import Trained
-from runner.train.evaluation import Among, evaluate_alone
+from runner.train.evaluation import RestrictedClasses, evaluate_in_process
 
 
 def list_parts(shifted: Shifted, classes: tuple[str, ...]) -> list[Listing]:
@@ -39,7 +39,7 @@ def evaluate_shifted(
     classes = network.class_names
     listings = list_parts(shifted, classes)
     chosen = chosen_classes(shifted, _present(listings), classes)
-    among = Among(network.network, [classes.index(name) for name in chosen], len(classes))
+    among = RestrictedClasses(network.network, [classes.index(name) for name in chosen], len(classes))
     run = _of_whole_images(network.run) if shifted.shift and shifted.shift.corrupted else network.run
     whole = content_of(
         [[f"{part.name} {each.content}".encode()] for part, each in zip(shifted.parts, listings, strict=True)]
@@ -55,7 +55,7 @@ def evaluate_shifted(
             yield replace(found, whole=whole), found.whole == whole
         else:
             told = partial(_report_behind, report, before, total)
-            scores = evaluate_alone(run, among, execution, told, ImageFiles(listing))
+            scores = evaluate_in_process(run, among, execution, told, ImageFiles(listing))
             top1, top5 = (scores.value(METRICS[name]) or 0.0 for name in ("top1", "top5"))  # all that the file has
             yield replace(made, skipped=scores.skipped_images, top1=top1, top5=top5), False
         before += images

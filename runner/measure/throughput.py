@@ -85,23 +85,23 @@ def _inference(run: Run, setup: Setup, images: Tensor, cuda_graphs: bool) -> Cal
 
 def _training(run: Run, setup: Setup, images: Tensor, cuda_graphs: bool) -> Callable[[], object]:
     """Whole steps, as the engine takes them."""
-    learner, classes = TrainState(run, setup), run.dataset.classes
-    learner.model.train()
-    for group in learner.optimizer.param_groups:
+    train_state, classes = TrainState(run, setup), run.dataset.classes
+    train_state.model.train()
+    for group in train_state.optimizer.param_groups:
         group["lr"] = 0.0  # noise teaches nothing, and this way no loss runs away however many steps there are
     targets = torch.randint(classes, (len(images),), device=setup.device)
     if run.experiment.recipe.mixes:
         targets = torch.rand(len(images), classes, device=setup.device).softmax(1)
 
     def gradients() -> Tensor:
-        learner.optimizer.zero_grad()
-        return learner.backward(images, targets)
+        train_state.optimizer.zero_grad()
+        return train_state.backward(images, targets)
 
     work = _captured(gradients) if cuda_graphs else gradients
 
     def step() -> None:
         work().item()  # the engine looks at every loss
-        learner.update()  # never captured: with fp16 it waits for the GPU
+        train_state.update()  # never captured: with fp16 it waits for the GPU
 
     return step
 

@@ -48,7 +48,7 @@ from runner.train.evaluation import Scores, evaluate
 from runner.train.nonfinite import first_not_finite, not_finite_weight
 from runner.train.optimizer import learning_rate, load_optimizer
 from runner.train.provenance import environment, peak_memory, session
-from runner.train.trackers import mirror_finished, mirrored
+from runner.train.trackers import copy_finished, tracked
 from runner.train.train_state import TrainState
 
 
@@ -91,7 +91,7 @@ def train(
     how_far = state(folder, run)
     if world.all_gather(how_far)[0] == "finished":  # by rank 0's word
         if world.rank == 0:
-            mirror_finished(run, folder, execution, report)
+            copy_finished(run, folder, execution, report)
         return read_result(folder, run)
     check_trainable(run)
     manifest = read_json(folder / "manifest.json") or {}
@@ -166,9 +166,9 @@ class Training:
         retries = [each.retried_from for each in divergences if each.retried_from]
         self.batches = TrainingBatches(run, train_split, setup, world.rank, retries, skip_bad)
         self.test_batches = EvaluationBatches(run, test_split, setup, world.rank, skip_bad)
-        self.learner = learner = TrainState(run, setup, world)
-        self.model, self.ema = learner.model, learner.ema
-        self.optimizer, self.scaler = learner.optimizer, learner.scaler
+        self.train_state = train_state = TrainState(run, setup, world)
+        self.model, self.ema = train_state.model, train_state.ema
+        self.optimizer, self.scaler = train_state.optimizer, train_state.scaler
         self.epoch = self.step = 0  # the next to train
         self.loss_sum = 0.0  # over the epoch's steps so far
         self.skipped = 0  # images of the epoch so far that could not be read
@@ -184,7 +184,7 @@ class Training:
             if self.world.rank == 0:
                 self.place = stack.enter_context(contextlib.closing(PlaceFile(self.folder)))
                 self.place.write(TrainingPosition(self.epoch, self.step, self.batches.steps))
-                self.report = stack.enter_context(mirrored(self.run, self.folder, self.execution, self.report))
+                self.report = stack.enter_context(tracked(self.run, self.folder, self.execution, self.report))
             # Closed, so that its workers end before this process does.
             self.stream = stack.enter_context(contextlib.closing(self.batches.stream(self.epoch, self.step)))
             while self.epoch < self.recipe.epochs:
@@ -321,7 +321,7 @@ class Training:
         loss, skipped, request = self._agree(torch.stack(losses).mean())
         if not math.isfinite(loss):
             raise _NotFinite(self._divergence(self.step + 1, loss, self._first_not_finite()))
-        self.learner.update()
+        self.train_state.update()
         self.step += 1
         if self.place:
             self.place.write(TrainingPosition(self.epoch, self.step, self.batches.steps))
@@ -333,7 +333,7 @@ class Training:
     def _backward(self, batch: tuple[Tensor, Tensor], part: int) -> Tensor:
         """Adds a part's gradients; returns its loss."""
         self._seed_part(part)
-        return self.learner.backward(*batch, parts=self.setup.accumulation, part=part)
+        return self.train_state.backward(*batch, parts=self.setup.accumulation, part=part)
 
     def _seed_part(self, part: int) -> None:
         """What a network draws, such as the paths to drop, depends on where it is alone."""
@@ -348,7 +348,7 @@ class Training:
             return loss.item(), skipped, request
         asked = [float(request == kind) for kind in (Request.SAVE, Request.STOP)]
         mean = loss / self.world.size
-        told = self.world.sum(torch.cat((mean.view(1), torch.tensor([float(skipped), *asked]).to(mean))))
+        told = self.world.all_reduce(torch.cat((mean.view(1), torch.tensor([float(skipped), *asked]).to(mean))))
         total, skipped_by_all, save, stop = told.tolist()
         return total, round(skipped_by_all), Request.STOP if stop else Request.SAVE if save else Request.NONE
 

@@ -43,7 +43,7 @@ def evaluate(
     process alike. Raises ValueError where no image can be read.
     """
     # Running statistics are each process's own while it trains.
-    world.spread(model.buffers())
+    world.broadcast(model.buffers())
     model.eval()
     metrics = evaluated_metrics()
     # What a batch of no images gives: a process whose share has none adds sums of the same shape.
@@ -59,7 +59,7 @@ def evaluate(
             for metric, total in zip(metrics, totals, strict=True):
                 total += metric.sums(logits, labels).double()
     counts = torch.tensor([images_seen, batches.bad.count], dtype=torch.float64, device=setup.device)
-    summed = world.sum(torch.cat([counts, *(total.flatten() for total in totals)])).cpu()
+    summed = world.all_reduce(torch.cat([counts, *(total.flatten() for total in totals)])).cpu()
     (count, skipped), *sums = summed.split([2, *(total.numel() for total in totals)])
     if not count:
         raise ValueError("none of the held-out images can be read")
@@ -76,7 +76,7 @@ def _recorded(value: Tensor) -> Value:
     return numbers if value.ndim else numbers[0]
 
 
-def evaluate_alone(
+def evaluate_in_process(
     run: Run,
     network: nn.Module,
     execution: Execution,
@@ -104,7 +104,7 @@ def evaluate_alone(
     return scores
 
 
-class Among(nn.Module):
+class RestrictedClasses(nn.Module):
     """A network that chooses among some of its classes: the logits of the others are minus infinity."""
 
     def __init__(self, network: nn.Module, chosen: Sequence[int], classes: int) -> None:

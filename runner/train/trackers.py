@@ -53,14 +53,14 @@ def missing_trackers(folder: Path, execution: Execution) -> list[str]:
     return [name for name, value in _asked_for(execution).items() if _completed(folder / name) != value]
 
 
-def mirror_finished(run: Run, folder: Path, execution: Execution, report: Report) -> None:
+def copy_finished(run: Run, folder: Path, execution: Execution, report: Report) -> None:
     """Makes the mirrors that a finished run lacks."""
     for name in missing_trackers(folder, execution):
         _Follower(name, run, folder, execution, report).close()
 
 
 @contextlib.contextmanager
-def mirrored(run: Run, folder: Path, execution: Execution, report: Report) -> Iterator[Report]:
+def tracked(run: Run, folder: Path, execution: Execution, report: Report) -> Iterator[Report]:
     """A `report` that the mirrors hear too: they have the record's epochs, get those that come, and the result after.
 
     For the process that writes the record. A mirror that fails says so once, as a warning.

@@ -95,8 +95,8 @@ class Task:
         rank, size = environment.global_rank, environment.num_tasks
         # Of this start of the job alone.
         begun = f"{environment.job_id}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
-        meeting = f"{ADDRESS}{self.files.folder}/{begun}.address" if size > 1 else ""
-        return World(rank, size, environment.local_rank, meeting, None, environment.hostnames[0])
+        init_method = f"{ADDRESS}{self.files.folder}/{begun}.address" if size > 1 else ""
+        return World(rank, size, environment.local_rank, init_method, None, environment.hostnames[0])
 
     def _train_packed(self) -> str:
         from runner.launch.local import run_all

@@ -249,7 +249,7 @@ def test_the_reference_is_timms_pixel_for_pixel_and_the_fast_one_nearly(make_run
     transform = training_transform(recipe, run.dataset)
     for image, index in zip(found.images, (0, 3), strict=True):
         seed_globally(seed_for(run.seed, "augment", 1, index))
-        expected = torch.as_tensor(transform(split.photo(index).rgb()))
+        expected = torch.as_tensor(transform(split.image(index).rgb()))
         assert torch.equal(image, expected) == (augment == "reference")
         assert (image.int() - expected.int()).abs().float().mean() < 20
 

@@ -81,7 +81,7 @@ def assert_same_images(source, folder):
         assert torch.equal(its.labels, files.labels) and len(its) == len(files)
         for i in range(len(files)):
             assert bytes(its.encoded(i)) == files.encoded(i)
-            assert its.photo(i).rgb().tobytes() == files.photo(i).rgb().tobytes()
+            assert its.image(i).rgb().tobytes() == files.image(i).rgb().tobytes()
 
 
 def one_sentence(capsys):
@@ -133,7 +133,7 @@ def test_images_encoded_anew_are_another_data_set_no_larger_than_asked(tmp_path,
     assert describe_folder(folder).content != describe_folder(source).content
     for files, its in both(source, folder):
         for i in range(len(its)):
-            size, small = files.photo(i).size, its.photo(i).size
+            size, small = files.image(i).size, its.image(i).size
             assert small == ((133, 100) if size == (500, 375) else size)
     other = tmp_path / "other"
     assert pack(source, other, "--resize", "100", "--quality", "90") == 0
@@ -163,11 +163,11 @@ def test_pixels_of_other_kinds_are_packed_as_the_folder_has_them(tmp_path):
     assert pack(source, small, "--resize", "30", "--quality", "95") == 0
     for files, its in both(source, small):
         for i in range(len(its)):
-            theirs = files.photo(i).rgb()
+            theirs = files.image(i).rgb()
             if theirs.size == (80, 60):
-                assert its.photo(i).size == (40, 30)
-                assert its.photo(i).header.getexif().get(0x0112) is None
-                means = [np.asarray(each, float).mean((0, 1)) for each in (theirs, its.photo(i).rgb())]
+                assert its.image(i).size == (40, 30)
+                assert its.image(i).header.getexif().get(0x0112) is None
+                means = [np.asarray(each, float).mean((0, 1)) for each in (theirs, its.image(i).rgb())]
                 assert np.abs(means[0] - means[1]).max() < 3
 
 
@@ -338,7 +338,7 @@ def test_a_flipped_byte_is_found_by_the_check_and_by_who_reads_it(copy, capsys):
     split, bad = Packed(copy, "train"), []
     for i in range(len(split)):
         try:
-            split.photo(i)
+            split.image(i)
         except BadImage as error:
             bad.append(str(error))
     assert len(bad) == 1 and "train-00000.arrow: ant/" in bad[0] and "its checksum is another" in bad[0]
@@ -368,9 +368,9 @@ def test_missing_and_truncated_files_are_named(copy, capsys):
     assert "No such file or directory" in output and "val-00000.arrow" in output
     split = Packed(copy, "train")
     with pytest.raises(DamagedShard, match="`roadmap data check` says what else"):
-        split.photo(len(split) // 2)
+        split.image(len(split) // 2)
     with pytest.raises(FileNotFoundError, match="val-00000"):
-        Packed(copy, "val").photo(0)
+        Packed(copy, "val").image(0)
 
 
 def test_an_index_that_was_changed_is_found(copy, capsys):

@@ -139,13 +139,13 @@ def test_a_measured_step_is_the_engines_and_changes_no_weight(make_run):
         patch.setattr(throughput, "TrainState", lambda *arguments: made.append(learn(*arguments)) or made[-1])
         # In public it is measured in a process of its own, whose weights nobody sees.
         step = throughput._training(run, setup, torch.randn(4, 3, 32, 32), False)
-    (learner,) = made
-    before = [parameter.clone() for parameter in learner.model.parameters()]
+    (train_state,) = made
+    before = [parameter.clone() for parameter in train_state.model.parameters()]
     step()
     step()
-    assert all(torch.equal(one, other) for one, other in zip(before, learner.model.parameters(), strict=True))
-    assert all(state["step"] == 2 for state in learner.optimizer.state.values())
-    assert learner.ema.n_averaged == 2 and learner.model.training
+    assert all(torch.equal(one, other) for one, other in zip(before, train_state.model.parameters(), strict=True))
+    assert all(state["step"] == 2 for state in train_state.optimizer.state.values())
+    assert train_state.ema.n_averaged == 2 and train_state.model.training
 
 
 def test_networks_with_the_same_work_share_a_measurement():

@@ -218,7 +218,7 @@ def test_what_is_known_is_not_measured_again(places, capsys, monkeypatch):
         measured[held_out.root] += 1
         return Scores({"top1": 10.0, "top5": 20.0}, 0)
 
-    monkeypatch.setattr(robustness, "evaluate_alone", counted)
+    monkeypatch.setattr(robustness, "evaluate_in_process", counted)
     corrupted = ("--data", str(places / "imagenet-c"))
     evaluated(capsys, places, *corrupted)
     assert measured.total() == 75

@@ -350,9 +350,9 @@ class Clock:
             self.now += 1
             self.saves.append((state["epoch"], state["step"]))
 
-        def timed_backward(learner, *batch, **parts):
+        def timed_backward(train_state, *batch, **parts):
             self.now += 1
-            return backward(learner, *batch, **parts)
+            return backward(train_state, *batch, **parts)
 
         monkeypatch.setattr(checkpoint, "save", timed_save)
         monkeypatch.setattr(TrainState, "backward", timed_backward)
