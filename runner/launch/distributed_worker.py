@@ -62,7 +62,7 @@ def run_as_worker(
 
     diverged = []
     requests = Requests()
-    with world.joined(chosen_device(execution)), requests.heard(signal.SIGTERM, signal.SIGINT):
+    with world.joined(chosen_device(execution)), requests.received(signal.SIGTERM, signal.SIGINT):
         if world.rank == 0:
             prepare()
         # What there is to do was found on the disk, which may change, and look different from another machine.

@@ -200,7 +200,7 @@ def _train(
     from runner.launch.job import train_job
     from runner.machine.setup import chosen_device
 
-    asked = Requests()
+    requests = Requests()
     reported_at = 0.0
 
     def report(event: Event) -> None:
@@ -213,12 +213,12 @@ def _train(
 
     def request() -> Request:
         # Nothing is ever sent to a worker: what can be read is the end of a launcher that was killed.
-        return Request.STOP if connection.poll() else asked()
+        return Request.STOP if connection.poll() else requests()
 
     for plugin in plugins:
         load_file(plugin)
     try:
-        with asked.heard(signal.SIGTERM), world.joined(chosen_device(execution)):
+        with requests.received(signal.SIGTERM), world.joined(chosen_device(execution)):
             ending = train_job(run, folder, execution, threads, world, report, request, own_process=True)
             if world.rank == 0 or isinstance(ending, Failed):
                 report(ending)

@@ -76,7 +76,7 @@ class Task:
         world, requests, cores = self._world(environment), Requests(), self.options.cluster.cpus_per_task
         execution = self.options.execution
         deadline = time.monotonic() + BUSY_SECONDS
-        with requests.heard(*STOPPING), world.joined(chosen_device(execution)):
+        with requests.received(*STOPPING), world.joined(chosen_device(execution)):
             waiting = False
             while True:
                 ending = train_job(run, folder, execution, cores, world, ignore, requests)

@@ -283,8 +283,8 @@ def test_how_runs_are_computed_is_no_part_of_what_they_are(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("execution.device=cuda", "there is no CUDA device here"),
-        ("execution.compile=inductr", "is no backend of torch.compile"),
+        ("execution.device=cuda", "execution.device=cuda requires a CUDA device"),
+        ("execution.compile=inductr", "execution.compile must be a backend of torch.compile"),
         ("execution.device_batch=7", "execution.device_batch 7 can't make; 2, 4, 8, 16, 32 or 64 can"),
     ],
 )

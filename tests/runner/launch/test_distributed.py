@@ -146,7 +146,7 @@ def test_the_processes_are_the_gpus_that_can_share_every_batch(make_run, monkeyp
         monkeypatch.setattr(resources, "available_gpus", lambda execution, count=gpus: count)
         assert resources.default_processes(execution(), recipes) == processes
     assert resources.default_processes(execution(processes=2), recipes) == 2
-    with pytest.raises(ValueError, match=r"execution\.processes is 9, but there are 8 GPUs here"):
+    with pytest.raises(ValueError, match=r"execution\.processes must be at most 8, the GPUs here \(got 9\)"):
         resources.default_processes(execution(processes=9), recipes)
 
 

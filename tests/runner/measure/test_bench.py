@@ -102,8 +102,8 @@ def test_what_was_measured_before_an_interruption_is_kept(here, number, status):
         (["-o", "file/speeds.png"], "file: File exists"),
         (["--set", "execution.data_path=x"], "does not apply to bench networks; --data NAME=PATH does"),
         (["--steps", "gelo"], "did you mean 'gelu'"),
-        (["--set", "execution.compile=nonesuch"], "'nonesuch' is no backend of torch.compile"),
-        (["--set", "execution.device=cuda"], "there is no CUDA device here"),
+        (["--set", "execution.compile=nonesuch"], "execution.compile must be a backend of torch.compile"),
+        (["--set", "execution.device=cuda"], "execution.device=cuda requires a CUDA device"),
     ],
 )
 def test_what_can_not_be_measured_is_refused_in_a_sentence(here, capsys, options, said):

@@ -85,7 +85,7 @@ def test_a_truncated_checkpoint_is_passed_over_for_the_one_before(tiny_run, tmp_
         train(run, tmp_path / "cut", should_stop=lambda: len(read_metrics(tmp_path / "cut")) == 2)
     path = tmp_path / "cut" / checkpoint.NAME
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.warns(UserWarning, match="damaged or cut off.; going on from the one before it"):
+    with pytest.warns(UserWarning, match="damaged or incomplete.; resuming from the previous one"):
         train(run, tmp_path / "cut")
     assert_same(tmp_path / "whole", tmp_path / "cut")
 

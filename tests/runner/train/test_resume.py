@@ -136,7 +136,7 @@ def test_where_no_checkpoint_can_be_read_nothing_is_thrown_away(tiny_run, tmp_pa
     for name in (checkpoint.NAME, checkpoint.PREVIOUS):
         (tmp_path / name).write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(
-        ValueError, match=r"checkpoint\.previous\.pt can't be read .*; remove what can't be read to train"
+        ValueError, match=r"checkpoint\.previous\.pt can't be read .*; remove these files to train"
     ):
         train(run, tmp_path)
     assert len(read_metrics(tmp_path)) == 2
@@ -184,7 +184,7 @@ def test_nothing_in_a_checkpoint_is_executed(tiny_run, tmp_path):
     saved = torch.load(tmp_path / checkpoint.NAME, weights_only=True)
     torch.save(saved | {"epoch": Deadly()}, tmp_path / checkpoint.NAME)
     (tmp_path / checkpoint.PREVIOUS).unlink(missing_ok=True)
-    with pytest.raises(ValueError, match="holds something else than tensors and numbers"):
+    with pytest.raises(ValueError, match="contains something other than tensors and numbers"):
         train(run, tmp_path)
     assert not (tmp_path / "executed").exists()
 

@@ -13,7 +13,7 @@ import pytest
 
 from roadmap.files import read_json
 from roadmap.record.sessions import read_place, read_sessions
-from runner.machine.distributed import MEETING_SECONDS
+from runner.machine.distributed import RENDEZVOUS_SECONDS
 from runner.machine.snapshot import code_state
 from tests.helpers import ROOT
 from tests.helpers.cluster import NODES
@@ -324,7 +324,7 @@ def test_one_tasks_failure_is_the_end_of_all_at_once_and_its_error_is_told(study
     text = 'import os\nif os.environ.get("SLURM_PROCID") == "1" and os.environ.get("SLURM_STEP_NUM_TASKS") == "2":\n'
     plugin.write_text(f'{text}    raise RuntimeError("the second task is broken")\n')
     study.submit("--steps", "layer-norm", *SHORT, *TWO_NODES, "--plugin", "broken.py")
-    study.slurm.wait_until_empty(seconds=MEETING_SECONDS / 2)  # not when the first gives the other up
+    study.slurm.wait_until_empty(seconds=RENDEZVOUS_SECONDS / 2)  # not when the first gives the other up
     until(lambda: not left_behind(study.slurm), "no process is left")
     record = study.status()["layer-norm"]
     assert record["state"] == "failed" and "RuntimeError: the second task is broken" in record["detail"]
