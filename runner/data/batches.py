@@ -256,7 +256,7 @@ class BadImages:
         self.count += batch.skipped
         self.named = dict.fromkeys(batch.bad, False) | self.named
 
-    def news(self) -> list[str]:
+    def unreported(self) -> list[str]:
         """What was wrong with images that were not told of yet."""
         new = [message for message, told in self.named.items() if not told]
         self.named |= dict.fromkeys(new, True)

@@ -212,8 +212,8 @@ def test_a_damaged_image_ends_the_run_or_is_skipped_and_counted(batches, make_ru
         assert skipping.bad.count == 1
         evaluation = EvaluationBatches(run, held_out, setup_of(run, workers=workers), 0, skip_bad=True)
         assert sum(len(labels) for _, labels in evaluation) == 6 and evaluation.bad.count == 1
-        assert [message.count("4.png can't be read") for message in skipping.bad.news()] == [1]
-        assert not skipping.bad.news()  # told of once
+        assert [message.count("4.png can't be read") for message in skipping.bad.unreported()] == [1]
+        assert not skipping.bad.unreported()  # told of once
 
 
 def test_a_folder_of_damaged_images_ends_also_where_they_are_skipped(batches, make_run, photographs, tmp_path):

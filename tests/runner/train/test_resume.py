@@ -153,7 +153,7 @@ def test_a_flipped_bit_is_seen(tiny_run, tmp_path):
     for _ in range(20):
         place = drawn.randrange(len(whole) // 10, len(whole) * 9 // 10)  # in the weights
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
-        with pytest.warns(UserWarning, match="damaged or cut off"):
+        with pytest.warns(UserWarning, match="damaged or incomplete"):
             assert checkpoint.load(tmp_path, run.identity)["epoch"] == 2
 
 
@@ -167,7 +167,7 @@ def test_a_checkpoint_of_another_network_is_refused(tiny_run, tmp_path):
     saved = torch.load(tmp_path / checkpoint.NAME, weights_only=True)
     saved["model"]["another.weight"] = saved["model"].pop(next(iter(saved["model"])))
     torch.save(saved, tmp_path / checkpoint.NAME)
-    with pytest.raises(ValueError, match=r"the checkpoint is not of this network .*; move the folder away"):
+    with pytest.raises(ValueError, match=r"the checkpoint is of another network .*; move the folder away"):
         train(run, tmp_path)
 
 

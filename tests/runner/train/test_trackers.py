@@ -226,7 +226,7 @@ def test_a_mirror_that_can_not_be_made_is_told_of_once(tiny_run, tmp_path):
     folder.mkdir()
     (folder / "tensorboard").write_text("a file in its place")
     (told,) = messages(run, folder, how)
-    assert told.startswith("tensorboard is left behind until the run is started again, training goes on: ")
+    assert told.startswith("tensorboard failed and is not updated until the run is started again; training continues: ")
     assert (folder / "log.txt").read_text().count(told) == 1
     assert_same(tmp_path / "plain", folder)
     assert_on_wandb(folder)  # the other is none the worse
@@ -240,7 +240,7 @@ def test_a_mirror_that_breaks_down_is_told_of_once(tiny_run, tmp_path):
     train(run, tmp_path / "plain")
     folder = tmp_path / "mirrored"
     (told,) = messages(run, folder, how, True)
-    assert told.startswith("wandb is left behind until the run is started again, training goes on: ")
+    assert told.startswith("wandb failed and is not updated until the run is started again; training continues: ")
     assert (folder / "log.txt").read_text().count(told) == 1
     assert_same(tmp_path / "plain", folder)
     assert_on_tensorboard(folder)
@@ -265,7 +265,7 @@ def test_a_server_that_is_not_there_costs_a_warning(tiny_run, tmp_path, monkeypa
         lambda event: told.append(event.message) if isinstance(event, Warned) else None,
         lambda: Request.NONE,
     )
-    assert len(told) == 1 and "wandb is left behind" in told[0] and (tmp_path / "result.json").exists()
+    assert len(told) == 1 and "wandb failed and is not updated" in told[0] and (tmp_path / "result.json").exists()
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
