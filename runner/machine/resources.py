@@ -52,6 +52,6 @@ def check_here(execution: Execution, recipes: Sequence[Recipe], processes: int) 
             requirement = f"must be a backend of torch.compile: {known}"
             raise ValueError(f"execution.compile {requirement} (got {execution.compile!r})")
     if processes > 1 and not gpus and any(recipe.sync_batch_norm for recipe in recipes):
-        raise ValueError(f"recipe.sync_batch_norm=true requires GPUs or one process (got {processes} processes on CPUs)")
+        raise ValueError(f"recipe.sync_batch_norm=true requires GPUs or one process (got {processes} on CPUs)")
     for recipe in recipes:
         accumulation(recipe, processes, execution.device_batch)

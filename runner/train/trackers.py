@@ -164,7 +164,7 @@ class TensorBoard:
 
     def _add_text(self, tag: str, data: Any) -> None:
         lines = json.dumps(data, indent=2).splitlines()
-        self.writer.add_text(tag, "\n".join("    " + line for line in lines), walltime=self.time)  # a code block in Markdown
+        self.writer.add_text(tag, "\n".join("    " + line for line in lines), walltime=self.time)  # Markdown for code
 
 
 class WeightsAndBiases:

@@ -254,8 +254,8 @@ def test_named_data_may_be_given_a_path_that_has_to_hold_it(tmp_path, capsys, mo
 
     root = make_folder(tmp_path / "set")
     for name, wanted in (
-        ("fashion-mnist", "train-images-idx3-ubyte (or .gz), with its three companions, was looked for"),
-        ("cifar10", "cifar-10-batches-py/ was looked for"),
+        ("fashion-mnist", "does not contain train-images-idx3-ubyte (or .gz) and its three companions"),
+        ("cifar10", "does not contain cifar-10-batches-py/"),
         ("imagenet", "no such folder"),
         ("digits", "the digits come with scikit-learn"),
     ):

@@ -71,7 +71,9 @@ def test_an_image_that_is_not_whole_is_named(china, damage):
 
 @pytest.mark.parametrize("data", [b"", b"hello", bytes(1000)])
 def test_what_is_no_image_is_named(data):
-    with pytest.raises(BadImage, match=r"cat/4\.jpg can't be read as an image: it is of no known format, or damaged"):
+    with pytest.raises(
+        BadImage, match=r"cat/4\.jpg can't be read as an image: its format is unknown, or it is damaged"
+    ):
         EncodedImage(data, lambda: "cat/4.jpg")
 
 

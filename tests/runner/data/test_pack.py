@@ -143,7 +143,7 @@ def test_images_encoded_anew_are_another_data_set_no_larger_than_asked(tmp_path,
 def test_imagenet_encoded_anew_is_not_taken_for_imagenet(tmp_path, make_run):
     source, folder = make_photographs(tmp_path / "source", count=4), tmp_path / "small"
     assert pack(source, folder, "--resize", "64") == 0
-    with pytest.raises(ValueError, match="8 of its images were encoded anew, so that it is imagenet no longer"):
+    with pytest.raises(ValueError, match="8 of its images were re-encoded, so it is not imagenet as published"):
         load_data(make_run(data="imagenet"), str(folder))
 
 
@@ -273,8 +273,8 @@ def test_wrong_requests_are_refused(photographs, packed, tmp_path, capsys):
     new = tmp_path / "new"
     for arguments, message in (
         ((others, packed, "--shard-megabytes", "1"), "was packed from other images"),
-        ((photographs, tmp_path / "else"), "is there and no packed data set"),
-        ((packed, new), "is packed already; an image folder is expected"),
+        ((photographs, tmp_path / "else"), "must be a new or empty folder, or a packed data set"),
+        ((packed, new), "must be an image folder (got a packed data set)"),
         ((tmp_path / "nowhere", new), "no such folder"),
         (("~nobody-of-that-name/images", new), "no such folder"),
         ((photographs, new, "--quality", "80"), "--quality requires --resize"),
@@ -295,7 +295,7 @@ def test_the_same_packing_again_sees_that_a_file_is_gone_or_cut_off(photographs,
         file.truncate(first.stat().st_size - 1)
     for _ in range(2):
         assert pack(photographs, copy, "--shard-megabytes", "1") == 2
-        assert f"{first} is not there as it was written" in capsys.readouterr().err
+        assert f"{first} is missing or has another size" in capsys.readouterr().err
         first.unlink(missing_ok=True)
 
 
@@ -303,7 +303,7 @@ def test_a_destination_within_the_source_is_refused(tmp_path, capsys):
     source = make_photographs(tmp_path / "source")
     for inside in (source, source / "train" / "packed", source / "train" / ".." / "new"):
         assert pack(source, inside) == 2
-        assert "lies in" in capsys.readouterr().err
+        assert "must be outside" in capsys.readouterr().err
         assert not (inside / "packed.json").exists()
 
 
@@ -341,7 +341,7 @@ def test_a_flipped_byte_is_found_by_the_check_and_by_who_reads_it(copy, capsys):
             split.image(i)
         except BadImage as error:
             bad.append(str(error))
-    assert len(bad) == 1 and "train-00000.arrow: ant/" in bad[0] and "its checksum is another" in bad[0]
+    assert len(bad) == 1 and "train-00000.arrow: ant/" in bad[0] and "its checksum differs" in bad[0]
 
 
 @pytest.mark.parametrize("region", ["head", "foot"])
@@ -364,10 +364,10 @@ def test_missing_and_truncated_files_are_named(copy, capsys):
     (copy / "val-00000.arrow").unlink()
     assert check(copy) == 1
     output = capsys.readouterr().out
-    assert f"train-00001.arrow has {size - 100} bytes, not {size}" in output
+    assert f"train-00001.arrow must have {size} bytes (got {size - 100})" in output
     assert "No such file or directory" in output and "val-00000.arrow" in output
     split = Packed(copy, "train")
-    with pytest.raises(DamagedShard, match="`roadmap data check` says what else"):
+    with pytest.raises(DamagedShard, match="`roadmap data check` lists all damage"):
         split.image(len(split) // 2)
     with pytest.raises(FileNotFoundError, match="val-00000"):
         Packed(copy, "val").image(0)
@@ -377,7 +377,7 @@ def test_an_index_that_was_changed_is_found(copy, capsys):
     data = json.loads((copy / INDEX).read_text())
     (copy / INDEX).write_text(json.dumps({**data, "content": "0" * 16}))
     assert check(copy) == 1
-    assert "what it holds is not what the index says" in capsys.readouterr().out
+    assert "its content differs from the index" in capsys.readouterr().out
     (copy / INDEX).write_text(json.dumps({**data, "format": 99}))
     assert check(copy) == 2
     assert "has format 99; this version reads 1" in one_sentence(capsys)
@@ -386,9 +386,9 @@ def test_an_index_that_was_changed_is_found(copy, capsys):
 def test_without_the_library_one_sentence_says_what_to_install(photographs, packed, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert pack(photographs, tmp_path / "new") == 2
-    assert "packed data needs pyarrow: pip install 'roadmap-convnext[packed]'" in one_sentence(capsys)
+    assert "packed data requires pyarrow: pip install 'roadmap-convnext[packed]'" in one_sentence(capsys)
     assert check(packed) == 2
-    assert "packed data needs pyarrow" in one_sentence(capsys)
+    assert "packed data requires pyarrow" in one_sentence(capsys)
 
 
 def test_more_files_than_may_be_mapped_at_a_time_are_read(photographs, packed, monkeypatch):

@@ -28,7 +28,7 @@ def test_what_a_run_began_with_is_kept_unless_it_is_changed_on_purpose(make_run)
 
 def test_what_is_not_here_is_refused(tiny_run):
     recipe = tiny_run("recipe").experiment.recipe
-    with pytest.raises(ValueError, match="execution.device=cuda requires a CUDA device"):
+    with pytest.raises(ValueError, match=r"execution\.device=cuda requires a CUDA device"):
         choose_setup(recipe, execution(device="cuda"), 1, 1)
     with pytest.raises(ValueError, match=r"a backend of torch.compile: .*inductor.* \(got 'inductr'\)"):
         choose_setup(recipe, execution(compile="inductr"), 1, 1)

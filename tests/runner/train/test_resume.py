@@ -135,9 +135,7 @@ def test_where_no_checkpoint_can_be_read_nothing_is_thrown_away(tiny_run, tmp_pa
         train(run, tmp_path, should_stop=lambda: len(read_metrics(tmp_path)) == 2)
     for name in (checkpoint.NAME, checkpoint.PREVIOUS):
         (tmp_path / name).write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(
-        ValueError, match=r"checkpoint\.previous\.pt can't be read .*; remove these files to train"
-    ):
+    with pytest.raises(ValueError, match=r"checkpoint\.previous\.pt can't be read .*; remove these files to train"):
         train(run, tmp_path)
     assert len(read_metrics(tmp_path)) == 2
 
