@@ -137,7 +137,7 @@ def translate_y(image: Array, share: float, **options: Any) -> Array:
 
 
 def _shifted(image: Array, pixels: float, axis: int, resample: Resampling, fillcolor: tuple[int, ...]) -> Array:
-    """A translation like that of _affine, in a fifth of its time: a filter along the axis, and a shift by whole pixels."""
+    """A translation, in a fifth of _affine's time: a filter along the axis, and a shift by whole pixels."""
     if axis == 1:
         transposed = _shifted(np.asarray(cv2.transpose(image), np.uint8), pixels, 0, resample, fillcolor)
         return np.asarray(cv2.transpose(transposed), np.uint8)

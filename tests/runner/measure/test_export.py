@@ -69,8 +69,8 @@ def test_what_can_not_be_written_is_said_so(runs, tmp_path, capsys):
     os.mkfifo(pipe)
     for form in ("safetensors", "torchscript", "onnx"):
         for path, told in (
-            (tmp_path, "is a folder; a file is expected"),
-            (pipe, "is no regular file; a file is expected"),
+            (tmp_path, "must be a file (got a folder)"),
+            (pipe, "must be a file (got a special file)"),
             ("/proc/nothing", "/proc/nothing.new: "),
         ):
             assert main(["export", "pico-s0", "--to", form, "--out", str(runs), "-o", str(path)]) == 2
@@ -128,7 +128,7 @@ def test_every_rung_gives_maps_of_four_strides(rung):
         (["--set", "recipe.epochs=2"], "--set recipe.epochs=2 requires --state-dict"),
         (["--regime", "pico"], "--regime requires --state-dict"),
         (["--of", "timm/resnet50"], "--of requires --state-dict"),
-        (["--state-dict", "a.pth", "--of", "timm/resnet50", "--weights", "ema"], "--weights ema applies to runs only"),
+        (["--state-dict", "a.pth", "--of", "timm/resnet50", "--weights", "ema"], "--weights ema requires a run"),
         (["--state-dict", "a.pth"], "--state-dict requires --of LIBRARY/NAME"),
     ],
 )

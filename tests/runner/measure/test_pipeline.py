@@ -104,7 +104,7 @@ def test_packed_images_have_the_stages_of_a_folders(folder, capsys):
 def test_settings_without_a_say_are_refused(folder, capsys, setting):
     assert main([*QUICK, "--set", f"execution.{setting}"]) == 2
     assert (
-        f"--set execution.{setting} does not apply to bench data; of the execution device," in capsys.readouterr().err
+        f"--set execution.{setting} does not apply to bench data; these fields do: device," in capsys.readouterr().err
     )
 
 

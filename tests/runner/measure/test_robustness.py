@@ -310,7 +310,7 @@ def test_other_classes_in_other_data_are_refused(places, capsys, scans):
         shutil.copytree(places / "six" / split, renamed / split)
         (renamed / split / CLASSES[0]).rename(renamed / split / "n02000000")
     command = ("evaluate", "pico-s0", "--out", str(places / "runs"), "--data", str(renamed))
-    assert "class 'n01443537' stands where pico/pico-s0 has 'n01440764'" in told(capsys, *command, status=2)
+    assert "must have the classes of pico/pico-s0: 'n01440764' (got 'n01443537')" in told(capsys, *command, status=2)
 
 
 def test_several_runs_are_evaluated_by_one_command(places, capsys):
