@@ -113,9 +113,7 @@ def _check_classes(data: str, trained: Trained, other: Run, execution: Execution
         raise ValueError(f"--data {data} must have the classes of {trained.run.name}: {expected!r} (got {name!r})")
     are_numbered = not any(has_class_names(run.data, run.dataset) for run in (trained.run, other))
     if are_numbered and trained.run.data != other.data:
-        raise ValueError(
-            f"--data {data}: its classes have no names that show that they are those of {trained.run.data}"
-        )
+        raise ValueError(f"--data {data}: without names, its classes can't be matched with those of {trained.run.data}")
 
 
 def evaluate_held_out(subject: Subject, report: Report) -> HeldOut:

@@ -52,9 +52,7 @@ def check_settings(settings: Sequence[str], what: Literal["networks", "data"]) -
     for setting in settings:
         section, _, key = setting.partition("=")[0].partition(".")
         if section == "execution" and key in unused:
-            hint = (
-                "--data NAME=PATH does" if key == "data_path" else f"these execution fields do: {', '.join(USED[what])}"
-            )
+            hint = "--data NAME=PATH does" if key == "data_path" else f"these fields do: {', '.join(USED[what])}"
             raise ValueError(f"--set {setting} does not apply to bench {what}; {hint}")
 
 

@@ -34,7 +34,7 @@ CAPTURE_WARM_UP = 3  # steps before a CUDA graph is captured, as in PyTorch's do
 
 
 def measure(run: Run, plan: Plan, started: str) -> Round:
-    """Measures one network. The process must not have had another before: its memory would be model_cost too.
+    """Measures one network. The process must not have had another before: its memory would be counted too.
 
     Raises ValueError if the machine lacks what the plan needs, and RuntimeError if a device's memory is too small.
     """

@@ -324,7 +324,7 @@ def test_a_run_that_began_by_one_augmentation_is_not_asked_for_by_the_other(tmp_
     assert json.loads(manifest.read_text())["execution"]["augment"] == "reference"
     refused = run_here(*command, "--augment", "fast")
     assert refused.status == 2
-    message = "began with reference augmentation, --augment fast is another; --out FOLDER trains it again"
+    message = "began (got fast); --out FOLDER trains it again"
     assert message in refused.err
     assert run_here(*command)
 

@@ -209,7 +209,7 @@ def test_a_stopped_job_begins_again_as_long_as_it_gets_on(ended):
         with pytest.raises(Requeued):
             ended(0)
     assert ended(0) == 1
-    assert "before a step was done; the cluster's hours, 1, less save_seconds, 90" in ended.files.failure().message
+    assert "before a step was done; the cluster's hours, 1, minus save_seconds, 90" in ended.files.failure().message
 
 
 @pytest.mark.parametrize("how", ["told", "killed"])
@@ -249,7 +249,7 @@ def test_a_task_that_was_killed_is_told_of_behind_its_partners_word(ended):
         ended.files.fail(Failure("RuntimeError: Connection closed by peer", again=True))
         with suppress(Requeued):
             ended(137)
-    assert "closed by peer; a task was killed, perhaps for want of memory" in ended.files.failure().message
+    assert "closed by peer; a task was killed, perhaps for lack of memory" in ended.files.failure().message
 
 
 @pytest.mark.parametrize("state", ["RUNNING", "SIGNALING", "STOPPED"])
@@ -454,7 +454,7 @@ def test_nothing_is_written_where_slurm_is_away(played, tmp_path, capsys):
         (["--on", "slurm", "--cluster", "papr"], "unknown cluster 'papr'; .*paper"),
         (["--on", "slurm", "--pack", "0"], r"--pack must be at least 1 \(got 0\)"),
         (["--on", "slurm", "--processes", "2"], "execution.processes is unused on Slurm"),
-        (["--on", "slurm", "--pack", "2", "--set", "cluster.nodes=2"], "--pack 2 is for runs of one process"),
+        (["--on", "slurm", "--pack", "2", "--set", "cluster.nodes=2"], "--pack 2 requires runs of one process"),
         (["--on", "slurm", "--set", "cluster.nodes=3"], "clusters.cpu: pico/.*can't be shared by 3.*: 2 x 1, 4 x 1"),
         (["--on", "slurm", "--set", "cluster.hours=soon"], "cluster.hours"),
     ],
@@ -544,7 +544,7 @@ def test_a_run_that_waits_to_be_retried_is_queued(played, tmp_path, make_run, ca
     played.answer("squeue", f"{made.name}|N/A|5|PENDING|Priority|\n")
     assert main(["status"]) == 0 and "1 queued" in capsys.readouterr().out
     played.answer("squeue", f"{made.name}|N/A|5|PENDING|launch failed requeued held|\n")
-    assert main(["status"]) == 0 and "held ones begin when `scontrol release`" in capsys.readouterr().out
+    assert main(["status"]) == 0 and "held jobs start after `scontrol release`" in capsys.readouterr().out
     played.answer("squeue", "")
     assert main(["status"]) == 0 and "1 diverged" in capsys.readouterr().out
 
@@ -586,14 +586,14 @@ def test_jobs_that_a_cluster_hides_are_not_submitted_twice(played, tmp_path, mak
     if user != "root":
         assert "someone else submitted runs into it that have not ended" in capsys.readouterr().err
         assert main(["status"]) == 0
-        assert "pico/gelu-s0: by someone else, whose job is not seen in the queue" in capsys.readouterr().out
+        assert "pico/gelu-s0: by someone else, whose job is not visible in the queue" in capsys.readouterr().out
         JobFiles(made.folder(out), 0).cancel()
         assert main(RUN) == 0
 
 
 def test_a_folder_that_slurm_would_misread_is_refused(played, capsys):
     assert main([*RUN, "--out", "50%a"]) == 2
-    assert "50%a' has a '%', which Slurm would misread" in capsys.readouterr().err
+    assert "--out must not contain '%', which Slurm misreads" in capsys.readouterr().err
 
 
 def test_every_key_of_a_profile_is_in_the_script(played, capsys):
@@ -626,13 +626,13 @@ def test_status_by_the_folders_alone(played, tmp_path, make_run, capsys):
     played.fail("squeue", "slurm_load_jobs error: Unable to contact slurm controller")
     assert main(["status"]) == 0
     told = capsys.readouterr().out
-    assert "1 submitted" in told and "Slurm was not asked what is in the queue: " in told
+    assert "1 submitted" in told and "Slurm did not report what is in the queue: " in told
     played.answer("sacct", "")
     (tmp_path / "played/squeue.fails").unlink()
     played.fail("sacct", "sacct: error: Slurm accounting storage is disabled")
     assert main(["status"]) == 0
     told = capsys.readouterr().out
-    assert "its job is not in the queue any more" in told and "accounting storage is disabled" in told
+    assert "its job is no longer in the queue" in told and "accounting storage is disabled" in told
 
 
 def test_cancel_touches_the_studys_jobs_alone(played, tmp_path, make_run, capsys):
@@ -678,7 +678,7 @@ def test_cancelled_is_cancelled_without_accounting_too(played, tmp_path, make_ru
     played.answer("sacct", stretch)  # of jobs that never began
     assert main(["status"]) == 0
     told = capsys.readouterr().out
-    assert "4 runs: 1 failed, 3 cancelled" in told and "its job is not in the queue any more" in told
+    assert "4 runs: 1 failed, 3 cancelled" in told and "its job is no longer in the queue" in told
 
 
 def test_a_run_that_is_held_is_running_whoever_trains_it(played, tmp_path, make_run, capsys):
@@ -702,7 +702,7 @@ def test_verbs_that_need_the_queue_say_that_it_is_not_known(played, tmp_path, ma
     played.fail("squeue", "slurm_load_jobs error: Unable to contact slurm controller")
     for verb in ("cancel", "retry"):
         assert main([verb]) == 1
-        assert f"roadmap {verb}: Slurm was not asked what is in the queue" in capsys.readouterr().err
+        assert f"roadmap {verb}: Slurm did not report what is in the queue" in capsys.readouterr().err
 
 
 def test_a_job_that_is_stopped_again_and_again_as_it_begins_has_failed(make_run, tmp_path):

@@ -155,7 +155,7 @@ def test_an_interrupted_study_goes_on_and_ends_as_an_undisturbed_one(undisturbed
     _, errors = process.communicate(timeout=300)
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[how]
     if how == signal.SIGINT:
-        assert len(errors.strip().splitlines()) == 1 and "the same command resumes from here" in errors
+        assert len(errors.strip().splitlines()) == 1 and "the same command resumes the others" in errors
     assert not list(tmp_path.rglob("result.json"))
 
     again = run_here(*LONG)

@@ -260,7 +260,7 @@ def test_a_controller_that_is_away_while_jobs_run(study, undisturbed):
     study.slurm.stop_controller()
     try:
         told = study.roadmap("status")
-        assert "Slurm was not asked what is in the queue: " in told and f"of {EPOCHS}" in told
+        assert "Slurm did not report what is in the queue: " in told and f"of {EPOCHS}" in told
         refused = study.submit("--steps", "gelu", *SHORT, status=1)
         assert refused.startswith("pico on digits") and "roadmap run: Slurm does not" in refused
         assert len(list((study.runs / "slurm").glob("roadmap-*"))) == 2  # of what was submitted before
