@@ -88,9 +88,8 @@ def submit(
             for layout, jobs in plan_arrays(new, options, limits.array):
                 submission = record(Submission.new(options, layout, entries(jobs, out)))
                 tasks = [_task(submission, i, job, out, plugins) for i, job in enumerate(jobs)]
-                after = (
-                    [arrays[-1][1]] if options.most_running and arrays else []
-                )  # so that `most_running` holds for all
+                # One array after another, so that `most_running` holds for all of them.
+                after = [arrays[-1][1]] if options.most_running and arrays else []
                 arrays.append((submission, sbatch(submission, out, tasks, code, after)))
             figure = record(Submission.new(options, Layout(1, 1)))
             task = Figure(plugins, conclude, JobFiles(figure.folder(out), 0))
