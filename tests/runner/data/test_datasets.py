@@ -108,18 +108,18 @@ def test_cifar_is_read_as_torchvision_reads_it(tmp_path, monkeypatch, name):
     # torchvision compares checksums, which made-up files have not.
     monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
     monkeypatch.setattr(CIFAR10, "_load_meta", lambda self: None)
-    its = datasets.BUILT_IN[name]
+    source = datasets.BUILT_IN[name]
     for path in (tmp_path, tmp_path / folder):
-        train, test = its.read(its.find(path))
+        train, test = source.read(source.find(path))
         assert train.images.shape == (4 * (len(parts) - 1), 3, 32, 32) and test.labels.tolist() == [0, 1, 2, 3]
         assert np.asarray(test.image(1).rgb()).reshape(-1)[:3].tolist() == test.images[1, :, 0, 0].tolist()
 
 
 def test_damaged_cifar_files_are_refused(tmp_path):
     (tmp_path / "cifar-10-batches-py").mkdir()
-    its = datasets.BUILT_IN["cifar10"]
+    source = datasets.BUILT_IN["cifar10"]
     with pytest.raises(ValueError, match=r"cifar-10-batches-py: files of cifar10 are missing or damaged"):
-        its.read(its.find(tmp_path))
+        source.read(source.find(tmp_path))
 
 
 def test_a_download_that_fails_says_where_was_looked(tmp_path, monkeypatch):

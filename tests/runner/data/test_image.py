@@ -57,10 +57,10 @@ def test_a_camera_that_was_held_upright_is_passed_over_as_by_pillow(china):
 @pytest.mark.parametrize("reduction", [2, 4, 8])
 def test_a_reduced_image_is_the_whole_one_made_smaller(china, kind, reduction):
     width, height = china.size
-    found = EncodedImage(encoded(china, kind)).pixels(reduction)
-    assert found.shape == (-(-height // reduction), -(-width // reduction), 3)
+    pixels = EncodedImage(encoded(china, kind)).pixels(reduction)
+    assert pixels.shape == (-(-height // reduction), -(-width // reduction), 3)
     expected = np.asarray(china.reduce(reduction)).astype(int)
-    assert np.abs(found - expected).mean() < 3
+    assert np.abs(pixels - expected).mean() < 3
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:-2]])

@@ -77,11 +77,11 @@ def both(source, folder):
 
 
 def assert_same_images(source, folder):
-    for files, its in both(source, folder):
-        assert torch.equal(its.labels, files.labels) and len(its) == len(files)
+    for files, packed_split in both(source, folder):
+        assert torch.equal(packed_split.labels, files.labels) and len(packed_split) == len(files)
         for i in range(len(files)):
-            assert bytes(its.encoded(i)) == files.encoded(i)
-            assert its.image(i).rgb().tobytes() == files.image(i).rgb().tobytes()
+            assert bytes(packed_split.encoded(i)) == files.encoded(i)
+            assert packed_split.image(i).rgb().tobytes() == files.image(i).rgb().tobytes()
 
 
 def one_sentence(capsys):
@@ -112,18 +112,18 @@ def test_a_run_on_packed_data_is_the_folders_run_bit_for_bit(tmp_path):
     assert pack(source, folder) == 0
     settings = ("recipe.batch_size=4", "recipe.epochs=3", "recipe.image_size=32", "execution.workers=2")
     of_the_machine = ("seconds", "images_per_second", "peak_memory_bytes")
-    found = []
+    results = []
     for data in (source, folder):
         out = tmp_path / f"runs-{data.name}"
         arguments = ["run", "--steps", "layer-scale", "--data", f"insects={data}", "--out", str(out)]
         assert main([*arguments, *(word for each in settings for word in ("--set", each))]) == 0
         (run,) = out.glob("*/*/result.json")
         rows = [json.loads(line) for line in (run.parent / "metrics.jsonl").read_text().splitlines()]
-        found.append((run.parent.name, [{key: row[key] for key in row if key not in of_the_machine} for row in rows]))
-    assert found[0] == found[1] and len(found[0][1]) == 3
+        results.append((run.parent.name, [{key: row[key] for key in row if key not in of_the_machine} for row in rows]))
+    assert results[0] == results[1] and len(results[0][1]) == 3
 
 
-def test_images_encoded_anew_are_another_data_set_no_larger_than_asked(tmp_path, capsys):
+def test_reencoded_images_are_another_data_set_no_larger_than_requested(tmp_path, capsys):
     source, folder = tmp_path / "source", tmp_path / "small"
     make_photographs(source, count=4)
     for split in ("train", "val"):
@@ -131,16 +131,16 @@ def test_images_encoded_anew_are_another_data_set_no_larger_than_asked(tmp_path,
     assert pack(source, folder, "--resize", "100", "--quality", "60") == 0
     assert "8 encoded again" in capsys.readouterr().out
     assert describe_folder(folder).content != describe_folder(source).content
-    for files, its in both(source, folder):
-        for i in range(len(its)):
-            size, small = files.image(i).size, its.image(i).size
+    for files, packed_split in both(source, folder):
+        for i in range(len(packed_split)):
+            size, small = files.image(i).size, packed_split.image(i).size
             assert small == ((133, 100) if size == (500, 375) else size)
     other = tmp_path / "other"
     assert pack(source, other, "--resize", "100", "--quality", "90") == 0
     assert describe_folder(other).content != describe_folder(folder).content
 
 
-def test_imagenet_encoded_anew_is_not_taken_for_imagenet(tmp_path, make_run):
+def test_reencoded_imagenet_is_not_taken_for_imagenet(tmp_path, make_run):
     source, folder = make_photographs(tmp_path / "source", count=4), tmp_path / "small"
     assert pack(source, folder, "--resize", "64") == 0
     with pytest.raises(ValueError, match="8 of its images were re-encoded, so it is not imagenet as published"):
@@ -161,13 +161,13 @@ def test_pixels_of_other_kinds_are_packed_as_the_folder_has_them(tmp_path):
     assert_same_images(source, folder)
     small = tmp_path / "small"
     assert pack(source, small, "--resize", "30", "--quality", "95") == 0
-    for files, its in both(source, small):
-        for i in range(len(its)):
-            theirs = files.image(i).rgb()
-            if theirs.size == (80, 60):
-                assert its.image(i).size == (40, 30)
-                assert its.image(i).header.getexif().get(0x0112) is None
-                means = [np.asarray(each, float).mean((0, 1)) for each in (theirs, its.image(i).rgb())]
+    for files, packed_split in both(source, small):
+        for i in range(len(packed_split)):
+            original = files.image(i).rgb()
+            if original.size == (80, 60):
+                assert packed_split.image(i).size == (40, 30)
+                assert packed_split.image(i).header.getexif().get(0x0112) is None
+                means = [np.asarray(each, float).mean((0, 1)) for each in (original, packed_split.image(i).rgb())]
                 assert np.abs(means[0] - means[1]).max() < 3
 
 
@@ -196,9 +196,7 @@ def test_bad_images_stop_the_packing_or_are_left_out_and_counted(tmp_path, capsy
     assert check(folder) == 0
 
 
-def test_a_packing_that_was_stopped_goes_on_with_the_files_that_are_finished(
-    photographs, packed, tmp_path, monkeypatch, capsys
-):
+def test_interrupted_packing_resumes_after_the_finished_files(photographs, packed, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "set"
     append_row = packed_writer.append_json_line
 
@@ -219,7 +217,7 @@ def test_a_packing_that_was_stopped_goes_on_with_the_files_that_are_finished(
     assert_as_undisturbed(folder, packed)
 
 
-def test_files_whose_options_are_not_known_any_more_are_written_anew(photographs, packed, tmp_path):
+def test_files_with_unknown_options_are_written_again(photographs, packed, tmp_path):
     """The first line of the journal, which has them, is damaged; other options are asked for."""
     folder = tmp_path / "set"
     shutil.copytree(packed, folder)

@@ -218,6 +218,6 @@ def test_figures_take_what_was_measured(here, capsys):
     assert "--throughput does not apply to --compare" in capsys.readouterr().err
 
 
-def test_a_batch_that_no_memory_holds_is_said_so(here, capsys):
+def test_a_batch_that_is_too_large_for_the_memory_is_reported(here, capsys):
     assert main(["bench", *QUICK, "--steps", "pico", "--batch", str(10**10)]) == 1
     assert "failed: pico: the memory is too small for a batch of 10000000000" in capsys.readouterr().err

@@ -425,7 +425,7 @@ def test_runs_on_data_without_folders_go_by_numbers(scans, capsys, tmp_path):
     assert "pico/pico-s0 on 2 images of mine among 2 of 10 classes: top-1 50.00 %" in out
 
 
-def test_an_unfinished_run_is_evaluated_and_said_to_be_so(places, capsys, tmp_path):
+def test_an_unfinished_run_is_evaluated_and_reported_as_unfinished(places, capsys, tmp_path):
     folder = folder_of(places)
     other = tmp_path / folder.name
     other.mkdir()

@@ -54,13 +54,15 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(tiny_run, t
     kills = 0
     while kills < KILLS:
         # Every second or so a checkpoint, so that many kills can't keep it from getting on.
-        how = execution(workers=drawn.choice((0, 0, 1, 2)), checkpoint_minutes=drawn.choice((0, 0.01, 10)))
+        chosen_execution = execution(workers=drawn.choice((0, 0, 1, 2)), checkpoint_minutes=drawn.choice((0, 0.01, 10)))
         if kills % 2:
             where = list(MOMENTS)[(case + kills // 2) % len(MOMENTS)]
             death = Death(where, drawn.randint(1, MOMENTS[where]))
-            finished = end(start_processes(run, killed, how, processes, death))
+            finished = end(start_processes(run, killed, chosen_execution, processes, death))
         else:
-            finished = not kill_after(start_processes(run, killed, how, processes), drawn.uniform(0.1, seconds))
+            finished = not kill_after(
+                start_processes(run, killed, chosen_execution, processes), drawn.uniform(0.1, seconds)
+            )
         if finished:  # too soon: it is to be killed more often
             assert_same(whole, killed)
             for name in ("result.json", "metrics.jsonl", checkpoint.NAME, checkpoint.PREVIOUS):
@@ -238,7 +240,7 @@ def test_a_divergence_names_step_rate_and_module_and_keeps_the_last_good_checkpo
         train(run, tmp_path)
 
 
-def test_a_retry_goes_on_from_the_last_checkpoint_in_another_order_and_says_so(tiny_run, tmp_path, weaken):
+def test_a_retry_resumes_from_the_last_checkpoint_in_another_order_and_reports_it(tiny_run, tmp_path, weaken):
     run = tiny_run("recipe", epochs=3)
     train(run, tmp_path / "whole")
     weaken(at=8, once=True)
@@ -250,7 +252,7 @@ def test_a_retry_goes_on_from_the_last_checkpoint_in_another_order_and_says_so(t
     assert whole[0].train_loss == retried[0].train_loss and whole[1].train_loss != retried[1].train_loss
 
 
-def test_a_retry_that_is_interrupted_goes_on_as_a_retry(tiny_run, tmp_path, weaken):
+def test_a_retry_that_is_interrupted_resumes_as_a_retry(tiny_run, tmp_path, weaken):
     from runner.train.engine import Stopped
 
     run = tiny_run("recipe", epochs=3)
@@ -380,7 +382,7 @@ def test_where_a_divergence_is_retried_no_epoch_goes_without_a_checkpoint(tiny_r
     assert clock.saves == [(1, 0), (2, 0), (3, 0)]
 
 
-def test_killed_between_two_savings_a_run_goes_on_from_the_last_and_counts_the_loss(tiny_run, tmp_path, monkeypatch):
+def test_a_run_killed_between_checkpoints_resumes_from_the_last_and_counts_lost_steps(tiny_run, tmp_path, monkeypatch):
     clock, run = Clock(monkeypatch), tiny_run("recipe", epochs=6)
     train(run, tmp_path / "whole")
     clock.saves.clear()
