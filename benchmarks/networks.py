@@ -142,11 +142,11 @@ def measure(rung: str, precision: str, clock: str, entrant: Entrant) -> SpeedAnd
     process.start()
     theirs.close()
     try:
-        results: SpeedAndMemory = ours.recv()
+        result: SpeedAndMemory = ours.recv()
     except EOFError:
         raise SystemExit(f"{rung}, {precision}: the process of {entrant} ended without an answer") from None
     process.join()
-    return results
+    return result
 
 
 def compare(rung: str, precision: str, clock: str, rounds: int, allocator: bool) -> dict[Entrant, list[SpeedAndMemory]]:
@@ -174,8 +174,8 @@ def describe(entrant: Entrant) -> str:
     return f"{name}, channels {'last' if channels_last else 'first'}"
 
 
-def text(results: SpeedAndMemory) -> str:
-    return f"{results[0]:5.2f} images/s, {results[1]:5.0f} MiB"
+def text(result: SpeedAndMemory) -> str:
+    return f"{result[0]:5.2f} images/s, {result[1]:5.0f} MiB"
 
 
 def rows(rung: str, precision: str, results: dict[Entrant, list[SpeedAndMemory]]) -> list[str]:

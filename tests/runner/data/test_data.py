@@ -163,7 +163,7 @@ def test_erasing_takes_its_share(batches, make_run):
 
 
 def test_small_images_are_cropped_and_flipped_by_whole_pixels(batches, make_run):
-    """Every image of a batch is one of its own crops out of black, mirrored or not."""
+    """Every image of a batch is a crop of the image in a black frame, flipped or not."""
     run = make_run("pico", batch_size=32, crop_padding=2, horizontal_flip=0.5, image_size=8)
     split = load_data(run)[0]
     mean, std = (torch.tensor(run.dataset.mean[:1]) * 255, torch.tensor(run.dataset.std[:1]) * 255)

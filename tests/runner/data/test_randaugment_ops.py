@@ -119,7 +119,7 @@ def both(recipe, data, seed):
     ],
 )
 def test_crops_are_pillows(jpeg, changes):
-    """The same crop of the same random numbers, mirrored alike."""
+    """The same random numbers give the same crop and flip."""
     recipe = recipe_of("recipe", **changes)
     for seed in range(40):
         expected_image, ours = both(recipe, jpeg, seed)

@@ -231,7 +231,7 @@ def test_two_tasks_of_slurm_on_two_nodes_give_the_same(slurm, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["rank 0", "its partner"])
 def test_a_process_that_dies_ends_the_run_at_once(tmp_path, victim):
-    """Not with the other waiting for it; and the same command goes on."""
+    """The other process does not wait for it, and the same command resumes the run."""
     command = ["run", "--steps", "gelu", "--processes", "2", "--set", "recipe.epochs=99", *LIGHT]
     process = start_apart(*command, cwd=tmp_path, stderr=subprocess.STDOUT)
 

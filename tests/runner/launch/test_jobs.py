@@ -426,7 +426,7 @@ def test_what_slurm_refuses_half_way_is_taken_back(played, tmp_path, capsys):
 
 
 def test_what_slurm_may_have_taken_keeps_its_record(played, tmp_path, capsys):
-    """Where it does not even answer to being told to forget it: the next submission finds it by its name."""
+    """Slurm does not answer to the cancellation either: the next submission finds the job by its name."""
     (tmp_path / "played/sbatch.fails.2").touch()
     played.fail("scancel", "scancel: error: no controller")
     assert main(RUN) == 1

@@ -137,7 +137,7 @@ def test_a_measured_step_is_the_engines_and_changes_no_weight(make_run):
     made, learn = [], throughput.TrainState
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(throughput, "TrainState", lambda *arguments: made.append(learn(*arguments)) or made[-1])
-        # In public it is measured in a process of its own, whose weights nobody sees.
+        # The public function measures in a new process, whose weights are not accessible.
         step = throughput._training(run, setup, torch.randn(4, 3, 32, 32), False)
     (train_state,) = made
     before = [parameter.clone() for parameter in train_state.model.parameters()]

@@ -320,7 +320,7 @@ def test_several_runs_are_evaluated_by_one_command(places, capsys):
 
 
 def test_a_run_on_a_folder_is_evaluated_where_its_images_were(places, capsys):
-    """With nothing said; the record has the path."""
+    """Without an option; the record has the path."""
     result = json.loads((folder_of(places) / "result.json").read_text())
     assert evaluated(capsys, places)["top1"] == pytest.approx(result["top1"])
 

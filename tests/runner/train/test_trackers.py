@@ -162,7 +162,7 @@ def test_stopping_anywhere_and_resuming_leaves_each_epoch_once(tiny_run, tmp_pat
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_run_leaves_each_epoch_once(tiny_run, tmp_path, processes):
-    """Killed where a row is on the disk and its checkpoint is not: that epoch is trained, and told of, again."""
+    """Killed where a row is on the disk and its checkpoint is not: that epoch is trained and reported again."""
     run, how = tiny_run("recipe", epochs=3), execution(**BOTH)
     assert not end(start_processes(run, tmp_path, how, processes, Death("write", 11)))
     before = read_metrics(tmp_path)
@@ -206,7 +206,7 @@ def train_as_job(run, folder, how, told, breaks=False):
 
 
 def messages(*arguments):
-    """The warnings of a run that is trained in a process of its own."""
+    """The warnings of a run that is trained in a new process."""
     warm_fork_server()
     told = FORKSERVER.SimpleQueue()
     process = FORKSERVER.Process(target=train_as_job, args=(*arguments[:3], told, *arguments[3:]))

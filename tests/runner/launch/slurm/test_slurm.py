@@ -235,7 +235,7 @@ def test_a_node_that_fails_takes_nothing_with_it(study, undisturbed):
 
 
 def test_a_cancelled_job_keeps_its_state_and_does_not_come_back(study, undisturbed):
-    """The figure is drawn all the same, of what there is; the same command goes on with the rest."""
+    """The figure of the finished runs is drawn all the same; the same command resumes the others."""
     study.submit(*BOTH, step_seconds=0.1)
     until(lambda: [epoch_of(run) >= 2 for run in study.run_folders()] == [True, True], "both are at it")
     foreign = study.slurm.run("sbatch", "--parsable", "-o", "/dev/null", "--wrap", "sleep 600").strip()
@@ -283,7 +283,7 @@ def test_two_submissions_at_once(study, undisturbed, tmp_path):
 
 
 def test_a_crash_is_tried_again_and_not_for_ever(study, undisturbed):
-    """A task that is killed begins again; what is killed each time has failed, and is retried when one says so."""
+    """A killed task is requeued; a task that is killed each time fails, and `retry` submits it again."""
     study.submit(*LONG, "--set", "cluster.most_crashes=1", step_seconds=0.1)
     for kill in range(2):
         study.wait_for_epoch(1 + 2 * kill)
