@@ -2,8 +2,9 @@
 
     python benchmarks/augment.py [--rounds 7] [--images 512]
 
-timm's transform is in a plain loader of image files, with its Mixup behind it; timm's loader is what its training
-script makes. Ratios are to both. Ours is what the engine trains on. Photographs are made out of scikit-learn's two.
+"timm's transform" is a plain loader of image files with timm's transform, followed by its Mixup; "timm's loader" is
+that of its training script. Ratios are to both. "ours" is what the engine trains on. The images are parts of
+scikit-learn's two photographs.
 """
 
 from __future__ import annotations
@@ -39,15 +40,15 @@ from runner.machine.setup import choose_setup
 BATCH = 128
 
 
-def mend_timm() -> None:
-    """Its posterize to 0 bits ends an epoch with Pillow 13; as in the engine the image is black then."""
+def allow_zero_bits() -> None:
+    """With Pillow 13, timm's posterize to 0 bits raises an error. Here the image becomes black, as in the engine."""
     auto_augment.NAME_TO_OP["PosterizeIncreasing"] = lambda image, bits, **_: (
         auto_augment.posterize(image, bits) if bits else image.point(lambda level: 0)
     )
 
 
 def by_timm(folder: Path, run: Run) -> Iterator[tuple[Tensor, Tensor]]:
-    mend_timm()
+    allow_zero_bits()
     recipe = run.experiment.recipe
     transform = create_transform(
         recipe.image_size,
@@ -65,8 +66,8 @@ def by_timm(folder: Path, run: Run) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def by_timms_loader(folder: Path, run: Run) -> Iterator[tuple[Tensor, Tensor]]:
-    """As its training script makes it: uint8 until images are mixed in the batch, then normalized and erased."""
-    mend_timm()
+    """The loader of timm's training script: uint8 until images are mixed in the batch, then normalized and erased."""
+    allow_zero_bits()
     recipe = run.experiment.recipe
     mixup = FastCollateMixup(
         recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=run.dataset.classes
@@ -114,52 +115,52 @@ WAYS: dict[str, Callable[[Path, Run], Iterator[tuple[Tensor, Tensor]]]] = {
 }
 
 
-def measure(way: str, folder: Path, images: int, asked: Connection) -> None:
-    """In a process of its own, since the engine has its process's allocator keep memory."""
+def measure(way: str, folder: Path, images: int, connection: Connection) -> None:
+    """In a new process, because the engine changes the allocator of its process."""
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     batches = WAYS[way](folder, make_run(folder))
     next(batches)
-    asked.send(None)
-    while asked.recv():
+    connection.send(None)
+    while connection.recv():
         began = time.perf_counter()
         for _ in range(images // BATCH):
             next(batches)
-        asked.send(images / (time.perf_counter() - began))
+        connection.send(images / (time.perf_counter() - began))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--images", type=int, default=512, help="of each way in a round")
+    parser.add_argument("--images", type=int, default=512, help="images per round and loader")
     options = parser.parse_args()
     if options.images < BATCH or options.images % BATCH:
-        parser.error(f"--images {options.images} is not whole batches of {BATCH}")
+        parser.error(f"--images must be a multiple of {BATCH} (got {options.images})")
     rates: dict[str, list[float]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "photographs"
         write_photographs(folder, options.images)
-        asked = {}
+        pipes = {}
         for way in WAYS:
-            asked[way], its = get_context("spawn").Pipe()
-            get_context("spawn").Process(target=measure, args=(way, folder, options.images, its), daemon=True).start()
-            its.close()
-            asked[way].recv()
+            pipes[way], end = get_context("spawn").Pipe()
+            get_context("spawn").Process(target=measure, args=(way, folder, options.images, end), daemon=True).start()
+            end.close()
+            pipes[way].recv()
         for number in range(1, options.rounds + 1):
-            for way, pipe in asked.items():
+            for way, pipe in pipes.items():
                 pipe.send(True)
                 rates[way].append(pipe.recv())
-            print(f"round {number}: " + ", ".join(f"{way} {found[-1]:.0f}" for way, found in rates.items()), flush=True)
-        for pipe in asked.values():
+            print(f"round {number}: " + ", ".join(f"{way} {rate[-1]:.0f}" for way, rate in rates.items()), flush=True)
+        for pipe in pipes.values():
             pipe.send(False)
     print(f"\nimages/s of one core, medians of {options.rounds} alternating rounds, torch {torch.__version__}")
-    for way, found in rates.items():
+    for way, rates_of_way in rates.items():
         ratios = [
-            statistics.median(ours / peer for ours, peer in zip(found, rates[its], strict=True))
-            for its in ("timm's transform", "timm's loader")
+            statistics.median(ours / theirs for ours, theirs in zip(rates_of_way, rates[peer], strict=True))
+            for peer in ("timm's transform", "timm's loader")
         ]
-        rate = statistics.median(found)
+        rate = statistics.median(rates_of_way)
         print(f"{way:<26} {rate:6.0f}   {1e3 / rate:6.3f} ms   ratio {ratios[0]:.2f} and {ratios[1]:.2f}")
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/collect.py [FOLDER]       about 1.2 GB in FOLDER (default: the system's for temporary files)
 
-Each measurement is a process of its own; imports are timed apart. The files were just written: the disk is warm.
+Each measurement is in a new process; imports are timed separately. The files were just written: the disk is warm.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
     parent = sys.argv[1] if len(sys.argv) > 1 else None
     with tempfile.TemporaryDirectory(prefix="roadmap-collect-", dir=parent) as folder:
         out, made = Path(folder), 0
-        print(f"medians of {ROUNDS} rounds, seconds; imports (pandas) apart; {LIMITS}")
+        print(f"medians of {ROUNDS} rounds, seconds; imports (pandas) are separate; {LIMITS}")
         print("  runs   first  a 1,000  bare JSON  ratio   again  imports  peak MiB")
         for count in COUNTS:
             make_runs(out, made, count)
@@ -65,10 +65,10 @@ def main() -> None:
                 make_runs(out, count + NEW * i, count + NEW * (i + 1))
                 again.append(measure(OURS, out))
             seconds, peer, second, imports = (
-                statistics.median(each[2 if i < 3 else 1] for each in found)
-                for i, found in enumerate((first, bare, again, first))
+                statistics.median(measured[2 if i < 3 else 1] for measured in rounds)
+                for i, rounds in enumerate((first, bare, again, first))
             )
-            peak = max(each[3] for each in (*first, *again))
+            peak = max(measured[3] for measured in (*first, *again))
             print(
                 f"{count:>6}  {seconds:6.2f}  {seconds / count * 1000:7.3f}  {peer:9.2f}  {seconds / peer:5.2f}  "
                 f"{second:6.2f}  {imports:7.2f}  {peak:8.0f}",
@@ -104,7 +104,7 @@ def _epoch(number: int) -> dict[str, float]:
 
 
 def measure(code: str, out: Path) -> list[float]:
-    """Runs found, seconds of imports, seconds of the rest, peak MiB."""
+    """The number of runs, seconds of imports, seconds of the rest, peak MiB."""
     done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=True)
     return [float(word) for word in done.stdout.split()]
 

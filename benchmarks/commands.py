@@ -1,10 +1,10 @@
-"""The verbs that answer at once, against `python -c "import yaml"`, which is the least that reading the study takes.
+"""The verbs that only read the study, against `python -c "import yaml"`, which reading the study needs at least.
 
     python benchmarks/commands.py [--rounds 7]
 
-Each time is that of a process of its own, from its start to its end, and the peer's is taken beside it in every round.
-Two more columns are colder: a first start without any compiled bytecode, and one whose files have left the page cache,
-as after the machine's start (Linux: by posix_fadvise, so that nobody else's files are dropped).
+Each time is that of a new process, from its start to its end; the peer is measured in every round too. Two more columns
+are colder: a first start without compiled bytecode, and one whose files are not in the page cache, as after a boot
+(Linux: by posix_fadvise, which drops no other files).
 """
 
 from __future__ import annotations
@@ -83,10 +83,10 @@ def main() -> None:
             command = [*COMMAND, *verb.split()]
             pairs = [(timed(PEER, folder), timed(command, folder)) for _ in range(rounds)]
             peer, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
-            ratio = statistics.median(our / its for its, our in pairs)
+            ratio = statistics.median(our / their for their, our in pairs)
             limit = min(LIMIT, 1.5 * peer + 0.1) if verb.startswith("list") else LIMIT
             colder = [
-                statistics.median(how(command, folder) for _ in range(3)) for how in (without_bytecode, from_the_disk)
+                statistics.median(run(command, folder) for _ in range(3)) for run in (without_bytecode, from_the_disk)
             ]
             modules = imported(command, folder)
             heavy = HEAVY & {name.split(".")[0] for name in modules}

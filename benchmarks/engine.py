@@ -2,12 +2,12 @@
 
     python benchmarks/engine.py [--rounds 5] [--epochs 13] [--rungs pico,layer-scale]
 
-On the smallest steps there are, pico's on digits, where what an engine adds weighs most. Each is a process of its own
-with one thread, new in each round, and they take turns, an epoch each. Two ratios: of the steps alone, and of whole
-epochs, in which both evaluate, and the engine writes metrics and checkpoints too: sums over the epochs of a round.
+On the smallest steps, those of pico on digits, where the engine's overhead is largest. Each is in a process with one
+thread, new in each round, and they alternate by epochs. Two ratios, of sums over the epochs of a round: of the steps
+alone, and of whole epochs, in which both evaluate, and the engine also writes metrics and checkpoints.
 
-glibc gives memory back and takes it anew as a process's history has it, which makes two alike differ by 3 %: here it
-keeps what it has, for both.
+By default glibc returns memory and takes it again, depending on the history of the process, so that two equal processes
+differ by 3 %. Here it keeps freed memory in both.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_MAX_": "0"}
 
 
 class Turns:
-    """An epoch at a time, when it is this process's turn; tells what it took."""
+    """Lets a process train one epoch at a time, and sends the seconds that it took."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection, self.stepped = connection, 0.0
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=13)
     parser.add_argument("--rungs", default="pico,layer-scale")
     options = parser.parse_args()
-    os.environ.update(ALLOCATOR)  # of the processes that are started
+    os.environ.update(ALLOCATOR)  # inherited by new processes
     print(f"one thread, torch {torch.__version__}; ms a step, medians of {options.rounds} rounds; limit {LIMIT}")
     print("steps alone: engine   loop  ratio   whole epochs: engine   loop  ratio   rung")
     study = load_study()

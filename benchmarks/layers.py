@@ -2,8 +2,8 @@
 
     python benchmarks/layers.py [--rung layer-scale] [--precision fp32] [--rounds 5]
 
-Batch 16 of 224 x 224, all cores, both in channels last with freed memory kept, as the engine has it. Shares of a step
-are by torch's profiler: what each operator takes itself, by kind.
+Batch 16 of 224 x 224, all cores, both in channels last and with freed memory kept, as in the engine. The shares of a
+step are from torch's profiler: the self time of each operator, by kind.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ KIND_OF = {operator: kind for kind, operators in KINDS.items() for operator in o
 
 def kind_of(operator: str, shapes: Sequence[Sequence[int]]) -> str:
     if "convolution" in operator:
-        # One of the tensors is then a filter for each channel.
+        # A depthwise convolution has a tensor with one filter for each channel.
         depthwise = any(len(shape) == 4 and shape[1] == 1 < shape[0] for shape in shapes)
         return "depthwise convolutions" if depthwise else "other convolutions"
     return KIND_OF.get(operator, "the rest (casts, copies, sums)")
@@ -49,15 +49,15 @@ def step_by_kind(step: Callable[[], object]) -> Counter[str]:
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
         for _ in range(STEPS):
             step()
-    found: Counter[str] = Counter()
+    milliseconds: Counter[str] = Counter()
     for event in profiled.key_averages(group_by_input_shape=True):
         shapes = [shape for shape in event.input_shapes if isinstance(shape, list)]
-        found[kind_of(event.key, shapes)] += event.self_cpu_time_total / 1e3 / STEPS
-    return found
+        milliseconds[kind_of(event.key, shapes)] += event.self_cpu_time_total / 1e3 / STEPS
+    return milliseconds
 
 
 def depthwise_milliseconds(cls: type[nn.Conv2d], channels: int, side: int, setup: Setup) -> float:
-    """Of a convolution with a kernel of 7, forward and backward."""
+    """Milliseconds of a convolution with a kernel of 7, forward and backward."""
     images = torch.randn(BATCH, channels, side, side).to(memory_format=setup.memory_format).requires_grad_()
     convolution = cls(channels, channels, 7, padding=3, groups=channels).to(memory_format=setup.memory_format)
 
@@ -84,8 +84,8 @@ def print_table(title: str, rounds: Sequence[dict[str, tuple[float, float]]]) ->
     """Medians of both, and of the rounds' ratios."""
     print(f"{title:32s}{'stock':>8s}{'ours':>8s}{'ratio':>8s}")
     for name in rounds[0]:
-        theirs, ours = (statistics.median(each[name][i] for each in rounds) for i in (0, 1))
-        ratio = statistics.median(each[name][0] / each[name][1] for each in rounds)
+        theirs, ours = (statistics.median(times[name][i] for times in rounds) for i in (0, 1))
+        ratio = statistics.median(times[name][0] / times[name][1] for times in rounds)
         print(f"{name:32s}{theirs:8.1f}{ours:8.1f}{ratio:8.2f}")
 
 

@@ -2,9 +2,9 @@
 
     python benchmarks/main_job.py [--rounds 5] [--steps all] [--in-turn] [--before CHECKOUT]
 
-Takes about two minutes a round on two cores. Linux alone: memory is read from /proc. The proportional set size
-counts a page that processes share once. In the same rounds on demand: the same runs one after the other on all cores,
-and the main job of another checkout. Where the time went is told by the times of the files that each run leaves.
+Takes about two minutes per round on two cores. Only on Linux: memory is read from /proc. The proportional set size
+counts a shared page once. Optional, in the same rounds: the same runs one after the other on all cores, and the main
+job of another checkout. The shares of the time are computed from the modification times of the runs' files.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ def memory(root: int) -> tuple[float, float]:
 def run_once(command: list[str], steps: str, folder: str, source: str) -> tuple[float, float, float, float]:
     """Seconds, peak resident and proportional MiB, and the lowest top-1 of the rungs."""
     began, peaks = time.perf_counter(), [(0.0, 0.0)]
-    asked = [*command, "run", "--steps", steps]
+    command_line = [*command, "run", "--steps", steps]
     environment = {**os.environ, "PYTHONPATH": source}
-    with subprocess.Popen(asked, cwd=folder, env=environment, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command_line, cwd=folder, env=environment, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             peaks.append(memory(process.pid))
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -80,7 +80,7 @@ def run_once(command: list[str], steps: str, folder: str, source: str) -> tuple[
 
 
 def spent(folder: str, seconds: float) -> dict[str, float]:
-    """Seconds of the whole by what they went into, all cores alike: where one core has nothing to do, its share."""
+    """The seconds by activity, averaged over the cores; an idle core counts with its share."""
     ended = time.time()
     done = [path.parent for path in Path(folder).rglob("result.json")]
     begins = sorted((run / "manifest.json").stat().st_mtime for run in done)
@@ -92,10 +92,10 @@ def spent(folder: str, seconds: float) -> dict[str, float]:
     ]
     training = sum(
         count * batch / row["images_per_second"]
-        for count, batch, its in zip(steps, batches, rows, strict=True)
-        for row in its
+        for count, batch, epochs in zip(steps, batches, rows, strict=True)
+        for row in epochs
     )
-    in_epochs = sum(row["seconds"] for its in rows for row in its)
+    in_epochs = sum(row["seconds"] for epochs in rows for row in epochs)
     in_runs = sum(ends) - sum(begins)
     idle = sum(ends[-1] - end for end in ends[-CORES:])
     return {
@@ -116,10 +116,10 @@ def main() -> None:
     parser.add_argument("--in-turn", action="store_true")
     parser.add_argument("--before", metavar="CHECKOUT")
     options = parser.parse_args()
-    here = str(Path(roadmap.__file__).parent.parent)
-    ways = {"main job": (SIDE_BY_SIDE, here)}
+    checkout = str(Path(roadmap.__file__).parent.parent)
+    ways = {"main job": (SIDE_BY_SIDE, checkout)}
     if options.in_turn:
-        ways["in turn"] = ([sys.executable, "-c", IN_TURN], here)
+        ways["in turn"] = ([sys.executable, "-c", IN_TURN], checkout)
     if options.before:
         ways["before"] = (SIDE_BY_SIDE, str(Path(options.before).resolve()))
     rounds: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in ways}
@@ -138,9 +138,10 @@ def main() -> None:
     for name, size in (("proportional", proportional), ("resident", resident)):
         print(f"median {name:12} {size:6.0f} MiB  limit {LIMIT_MIB} MiB  ratio {size / LIMIT_MIB:.2f}")
     for name in list(ways)[1:]:
-        ratio = statistics.median(its[0] / our[0] for its, our in zip(rounds[name], rounds["main job"], strict=True))
-        its_median = statistics.median(its[0] for its in rounds[name])
-        print(f"{name}: median {its_median:.1f} s, {ratio:.2f} times the main job's")
+        pairs = zip(rounds[name], rounds["main job"], strict=True)
+        ratio = statistics.median(their[0] / our[0] for their, our in pairs)
+        their_median = statistics.median(their[0] for their in rounds[name])
+        print(f"{name}: median {their_median:.1f} s, {ratio:.2f} times the main job's")
     print("seconds of it: " + ", ".join(f"{key} {statistics.median(p[key] for p in parts):.1f}" for key in parts[0]))
 
 

@@ -3,15 +3,15 @@
     python benchmarks/networks.py [--rungs resnet-50,layer-scale] [--precision fp32,bf16,as-started] [--rounds 5]
                                   [--clock processor] [--allocator]
 
-Whole training steps at batch 16 of 224 x 224 pixels. A rung that timm and torchvision lack is compared with itself of
-stock torch modules. Peers take the same step (recipe, optimizer, autocast) with glibc's allocator as it is, in the
-faster of both memory layouts, by the first round. `as-started`: the setup that the engine chooses against what peers do
-where nothing is said, fp32 and channels first, by a loop and an optimizer that nothing was said to either.
+Whole training steps at batch 16 of 224 x 224 pixels. A rung that timm and torchvision lack is compared with the same
+network of stock torch modules. Peers take the same step (recipe, optimizer, autocast) with glibc's default allocator,
+in the memory layout that was faster in the first round. `as-started`: the setup that the engine chooses, against a
+peer's defaults: fp32, channels first, a plain loop and a plain optimizer.
 
-Each measurement is a process of its own, in rounds that alternate. All rungs take about three quarters of an hour.
-`--clock processor` is for machines with other work: the time that the process had a core, divided by the cores. What
-one core does while the others wait counts less by it. `--allocator` adds our networks with glibc's allocator as it is:
-what keeping freed memory is worth, and costs.
+Each measurement is in a new process, in alternating rounds. All rungs take about three quarters of an hour.
+`--clock processor` is for machines with other work: the processor time of the process, divided by the cores. It
+underestimates the work of one core while the others wait. `--allocator` adds our networks with glibc's default
+allocator: the effect of keeping freed memory on speed and memory.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ WARM_UP, SECONDS = 1, 1.5  # steps before the clock starts; measured at least, i
 CORES = os.cpu_count() or 1
 CLOCKS = {"wall": time.perf_counter, "processor": lambda: time.process_time() / CORES}
 START, END = "resnet-50", "layer-scale"
-LIMITS = {"layer-norm": 1.1, "separate-downsampling": 1.1, END: 1.1}  # elsewhere 1
+LIMITS = {"layer-norm": 1.1, "separate-downsampling": 1.1, END: 1.1}  # 1 for other rungs
 LIMIT_AS_STARTED = 2.0
 OURS, STOCK = "ours", "stock modules"
-ON_GLIBC = "ours, glibc's allocator as it is"
-# By the rung that is the same network; each takes the drop path rate of the last block.
+ON_GLIBC = "ours, glibc's default allocator"
+# By the rung with the same network. Each function takes the drop path rate of the last block.
 PEERS: dict[str, dict[str, Callable[[float], nn.Module]]] = {
     START: {
         "torchvision": lambda drop_path: torchvision.models.resnet50(),
@@ -59,18 +59,18 @@ PEERS: dict[str, dict[str, Callable[[float], nn.Module]]] = {
         "timm, conv_mlp": lambda drop_path: timm.create_model("convnext_tiny", conv_mlp=True, drop_path_rate=drop_path),
     },
 }
-Found = tuple[float, float]  # images/s; MiB at the peak, beyond what the process had before it had a network
+SpeedAndMemory = tuple[float, float]  # images/s; MiB at the peak, minus those before the network
 Entrant = tuple[str, bool]  # whose network, and whether channels come last
 
 
 def run_of(rung: str) -> Run:
     study = load_study()
-    (found,) = roadmap.ladder("resnet-50", rung)
-    return Run("resnet-50", rung, found.experiment, "imagenet", study.dataset("imagenet"), 0, "paper")
+    (selected,) = roadmap.ladder("resnet-50", rung)
+    return Run("resnet-50", rung, selected.experiment, "imagenet", study.dataset("imagenet"), 0, "paper")
 
 
 def engines_step(run: Run, setup: Setup, name: str, images: Tensor) -> Callable[[], object]:
-    """The engine's, of the rung's network or of a peer's in its place."""
+    """The engine's step with the rung's network, or with a peer's network instead."""
     if name in (OURS, ON_GLIBC):
         return throughput._training(run, setup, images, cuda_graphs=False)
     if name == STOCK:
@@ -85,7 +85,7 @@ def engines_step(run: Run, setup: Setup, name: str, images: Tensor) -> Callable[
 
 
 def plain_step(run: Run, name: str, images: Tensor) -> Callable[[], object]:
-    """As PyTorch's tutorials have it."""
+    """A step as in PyTorch's tutorials."""
     model, recipe = PEERS[run.rung][name](run.experiment.recipe.drop_path).train(), run.experiment.recipe
     optimizer = (
         torch.optim.SGD(model.parameters(), lr=1e-9, momentum=recipe.momentum)
@@ -105,7 +105,7 @@ def plain_step(run: Run, name: str, images: Tensor) -> Callable[[], object]:
 
 
 def seconds_of(step: Callable[[], object], clock: Callable[[], float]) -> float:
-    """Of one step: the mean over as many as take the least time."""
+    """Seconds of one step: the mean over as many as take SECONDS."""
     for _ in range(WARM_UP):
         step()
     began, steps = clock(), 0
@@ -135,37 +135,38 @@ def work(rung: str, precision: str, clock: str, entrant: Entrant, connection: Co
     connection.send((speed, memory.peak() / 2**20))
 
 
-def measure(rung: str, precision: str, clock: str, entrant: Entrant) -> Found:
+def measure(rung: str, precision: str, clock: str, entrant: Entrant) -> SpeedAndMemory:
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(rung, precision, clock, entrant, theirs))
     process.start()
     theirs.close()
     try:
-        found: Found = ours.recv()
+        result: SpeedAndMemory = ours.recv()
     except EOFError:
         raise SystemExit(f"{rung}, {precision}: the process of {entrant} ended without an answer") from None
     process.join()
-    return found
+    return result
 
 
-def compare(rung: str, precision: str, clock: str, rounds: int, allocator: bool) -> dict[Entrant, list[Found]]:
-    """What each found in each round; of a peer's layouts the faster one alone."""
+def compare(rung: str, precision: str, clock: str, rounds: int, allocator: bool) -> dict[Entrant, list[SpeedAndMemory]]:
+    """The results of each entrant in each round; for a peer only its faster layout."""
     names = list(PEERS.get(rung, {STOCK: None}))
     layout = load_study().execution.channels_last
     entrants = [(OURS, layout), *([(ON_GLIBC, layout)] if allocator else [])]
     layouts = [False] if precision == "as-started" else [True, False]
     entrants += [(name, channels_last) for name in names for channels_last in layouts]
-    found: dict[Entrant, list[Found]] = {entrant: [] for entrant in entrants}
+    results: dict[Entrant, list[SpeedAndMemory]] = {entrant: [] for entrant in entrants}
     for number in range(1, rounds + 1):
-        for entrant, results in found.items():
-            results.append(measure(rung, precision, clock, entrant))
-            print(f"# round {number}: {rung}, {precision}, {describe(entrant)}: {text(results[-1])}", flush=True)
+        for entrant, rounds_of_entrant in results.items():
+            rounds_of_entrant.append(measure(rung, precision, clock, entrant))
+            last = text(rounds_of_entrant[-1])
+            print(f"# round {number}: {rung}, {precision}, {describe(entrant)}: {last}", flush=True)
         for name in names if number == 1 else ():
-            slower = sorted((each for each in found if each[0] == name), key=lambda each: found[each][0][0])[:-1]
-            for each in slower:
-                del found[each]
-    return found
+            layouts_of_peer = (entrant for entrant in results if entrant[0] == name)
+            for slower in sorted(layouts_of_peer, key=lambda entrant: results[entrant][0][0])[:-1]:
+                del results[slower]
+    return results
 
 
 def describe(entrant: Entrant) -> str:
@@ -173,23 +174,23 @@ def describe(entrant: Entrant) -> str:
     return f"{name}, channels {'last' if channels_last else 'first'}"
 
 
-def text(found: Found) -> str:
-    return f"{found[0]:5.2f} images/s, {found[1]:5.0f} MiB"
+def text(result: SpeedAndMemory) -> str:
+    return f"{result[0]:5.2f} images/s, {result[1]:5.0f} MiB"
 
 
-def rows(rung: str, precision: str, found: dict[Entrant, list[Found]]) -> list[str]:
+def rows(rung: str, precision: str, results: dict[Entrant, list[SpeedAndMemory]]) -> list[str]:
     """A row for each peer: both medians, and the medians of the rounds' ratios."""
-    ((_, ours), *peers) = found.items()
+    ((_, ours), *peers) = results.items()
     lines = []
     for entrant, theirs in peers:
         limit = LIMIT_AS_STARTED if precision == "as-started" else LIMITS.get(rung, 1.0)
         if entrant[0] == ON_GLIBC:
             limit = 1.0
         (speed, memory), (their_speed, their_memory) = (
-            [statistics.median(column) for column in zip(*each, strict=True)] for each in (ours, theirs)
+            [statistics.median(column) for column in zip(*rounds, strict=True)] for rounds in (ours, theirs)
         )
         faster, larger = (
-            statistics.median(mine[i] / other[i] for mine, other in zip(ours, theirs, strict=True)) for i in (0, 1)
+            statistics.median(our[i] / their[i] for our, their in zip(ours, theirs, strict=True)) for i in (0, 1)
         )
         verdict = "" if faster >= limit and larger <= 1 else "  *"
         lines.append(
@@ -208,7 +209,7 @@ def main() -> None:
     parser.add_argument("--allocator", action="store_true")
     options = parser.parse_args()
     if options.clock == "processor":
-        os.environ["OMP_WAIT_POLICY"] = "passive"  # of the processes that are started: waiting takes no core's time
+        os.environ["OMP_WAIT_POLICY"] = "passive"  # in new processes: waiting takes no processor time
     known = [rung.name for rung in roadmap.ladder("resnet-50")]
     rungs = known if options.rungs == "all" else options.rungs.split(",")
     if unknown := set(rungs) - set(known):
@@ -221,9 +222,9 @@ def main() -> None:
     for precision in precisions:
         for rung in rungs:
             if precision != "as-started" or rung in PEERS:
-                found = compare(rung, precision, options.clock, options.rounds, options.allocator)
-                table += rows(rung, precision, found)
-                print("\n".join(f"# {line}" for line in table[-len(found) + 1 :]), flush=True)
+                results = compare(rung, precision, options.clock, options.rounds, options.allocator)
+                table += rows(rung, precision, results)
+                print("\n".join(f"# {line}" for line in table[-len(results) + 1 :]), flush=True)
     print(
         f"{CORES} cores, torch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm.__version__}; "
         f"batch {BATCH}, by the {options.clock} clock, medians of {options.rounds} alternating rounds"

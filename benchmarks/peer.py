@@ -44,7 +44,7 @@ from runner.machine.setup import choose_setup
 from runner.train.engine import Request, Training, train
 
 RUNG = "layer-scale"
-# The paper's recipe at the size of pico: all of its augmentation, on by name.
+# The paper's recipe at the size of pico, with all of its augmentation switched on.
 SHORT = {
     "warmup_epochs": 1,
     "batch_size": 128,
@@ -68,7 +68,7 @@ def by_engine(seed: int, epochs: int, augment: Literal["fast", "reference"] = "f
     execution = replace(load_study().execution, device="cpu", augment=augment)
     with tempfile.TemporaryDirectory() as folder:
         result = train(make_run(seed, epochs), Path(folder), execution)
-        assert result is not None  # as in a process on its own
+        assert result is not None  # rank 0 has a result
         return result.value(TOP1) or math.nan
 
 
@@ -80,7 +80,7 @@ class Transformed(Dataset):
         return len(self.split)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.transform(self.split.photo(index).rgb()), int(self.split.labels[index])
+        return self.transform(self.split.image(index).rgb()), int(self.split.labels[index])
 
 
 class Loop:
@@ -132,7 +132,7 @@ class Loop:
         self.updates = 0
 
     def epoch(self) -> Iterator[None]:
-        """One step at each turn."""
+        """Takes one step for each item."""
         self.model.train()
         for images, labels in self.loader:
             images, targets = self.mixup(images.contiguous(memory_format=torch.channels_last), labels)
@@ -165,23 +165,21 @@ def by_loop(seed: int, epochs: int) -> float:
 def compare_accuracy(seeds: int, epochs: int) -> None:
     ways = {"engine": by_engine, "--augment reference": partial(by_engine, augment="reference"), "timm's loop": by_loop}
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        asked = {name: pool.map(way, range(seeds), [epochs] * seeds) for name, way in ways.items()}
-        found = {name: list(results) for name, results in asked.items()}
+        pending = {name: pool.map(way, range(seeds), [epochs] * seeds) for name, way in ways.items()}
+        accuracies = {name: list(results) for name, results in pending.items()}
     print(f"top-1 %, {epochs} epochs of Fashion-MNIST, {RUNG} of pico, the paper's augmentation")
-    print("seed  " + "  ".join(f"{name:>19}" for name in found))
-    rows = {str(seed): [its[seed] for its in found.values()] for seed in range(seeds)}
-    rows |= {"mean": [statistics.fmean(its) for its in found.values()]}
-    rows |= {"std": [statistics.stdev(its) for its in found.values()]}
+    print("seed  " + "  ".join(f"{name:>19}" for name in accuracies))
+    rows = {str(seed): [by_seed[seed] for by_seed in accuracies.values()] for seed in range(seeds)}
+    rows |= {"mean": [statistics.fmean(by_seed) for by_seed in accuracies.values()]}
+    rows |= {"std": [statistics.stdev(by_seed) for by_seed in accuracies.values()]}
     for name, row in rows.items():
         print(f"{name:>4}  " + "  ".join(f"{value:19.2f}" for value in row))
-    spread = max(max(its) - min(its) for its in found.values())
-    mean = dict(zip(found, rows["mean"], strict=True))
-    print(
-        f"spread of the seeds (largest less smallest) {spread:.2f}; the engine's mean less its peers', and over that:"
-    )
-    for name in list(found)[1:]:
-        less = mean["engine"] - mean[name]
-        print(f"{name:>19}  {less:+.2f}  ratio {abs(less) / spread:.2f}")
+    seed_range = max(max(by_seed) - min(by_seed) for by_seed in accuracies.values())
+    mean = dict(zip(accuracies, rows["mean"], strict=True))
+    print(f"range of the seeds {seed_range:.2f}; the engine's mean minus its peers', and that over the range:")
+    for name in list(accuracies)[1:]:
+        difference = mean["engine"] - mean[name]
+        print(f"{name:>19}  {difference:+.2f}  ratio {abs(difference) / seed_range:.2f}")
 
 
 def compare_time(rounds: int, steps: int = 20) -> None:

@@ -1,4 +1,4 @@
-"""A folder of photographs as ImageNet's are on average, out of the two that come with scikit-learn."""
+"""A folder of photographs with ImageNet's average size, made from the two that come with scikit-learn."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SIZE, BYTES = (500, 375), 55_000
 
 
 def write_photographs(folder: Path, count: int, classes: int = 2) -> None:
-    """`count` JPEGs in train/ and two of each class in val/: parts of the pictures, of 500 x 375 and about 55 KB."""
+    """Writes `count` JPEGs in train/ and two of each class in val/: parts of the pictures, 500 x 375, about 55 KB."""
     pictures = [Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
     draw = random.Random(0)
     for split, images in (("train", count), ("val", 2 * classes)):
         for index in range(images):
-            place = folder / split / f"class-{index % classes}" / f"{index:05}.jpg"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(_encoded(_part(pictures[index % 2], draw)))
+            path = folder / split / f"class-{index % classes}" / f"{index:05}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(_encoded(_part(pictures[index % 2], draw)))
 
 
 def _part(picture: Image.Image, draw: random.Random) -> Image.Image:
@@ -31,7 +31,7 @@ def _part(picture: Image.Image, draw: random.Random) -> Image.Image:
 
 
 def _encoded(image: Image.Image) -> bytes:
-    """At the quality that comes nearest to the size."""
+    """A JPEG with the quality whose size is nearest to BYTES."""
     low, high, best = 40, 98, b""
     while low <= high:
         quality = (low + high) // 2

@@ -2,7 +2,7 @@
 
     python benchmarks/precision.py [--rounds 5]
 
-Says where `runner.machine.setup.BF16_CPU_IMAGE_SIZE` belongs.
+Determines `runner.machine.setup.BF16_CPU_IMAGE_SIZE`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     execution = replace(load_study().execution, device="cpu")
     recipe = roadmap.ladder("pico", "recipe")[0].experiment.recipe
-    choose_setup(recipe, execution, 1, os.cpu_count() or 1).prepare()  # threads and allocator as the engine has them
+    choose_setup(recipe, execution, 1, os.cpu_count() or 1).prepare()  # threads and allocator as in the engine
     print(f"{os.cpu_count()} cores, torch {torch.__version__}; ms a step, medians of {rounds} alternating rounds")
     print("fp32 first  fp32 last  bf16 last   last/first   bf16/fp32   case")
     for case in CASES:
@@ -71,7 +71,7 @@ def main() -> None:
         first, last, bf16 = (1e3 * statistics.median(column) for column in zip(*times, strict=True))
         ratios = f"{first / last:10.2f}  {last / bf16:10.2f}"
         print(f"{first:10.1f}  {last:9.1f}  {bf16:9.1f}   {ratios}   {case}", flush=True)
-    print("A ratio above 1 says that channels last, or bf16, is faster.")
+    print("A ratio above 1 means that channels last, or bf16, is faster.")
 
 
 if __name__ == "__main__":

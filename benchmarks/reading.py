@@ -2,8 +2,8 @@
 
     python benchmarks/reading.py [FOLDER] [--images 2000] [--rounds 7]     about 0.25 GB in FOLDER
 
-Warm: all of it is in memory. Cold: nothing is, by /proc/sys/vm/drop_caches where that is permitted (as root), else by
-posix_fadvise. Every measurement is a process of its own, forked, with data sets that it opens: that is in its time.
+Warm: all files are in memory. Cold: none is, by /proc/sys/vm/drop_caches if permitted (as root), else by posix_fadvise.
+Every measurement is in a new, forked process, and its time includes opening the data set.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cv2  # noqa: F401  # so that no forked process has to load it
+import cv2  # noqa: F401  # loaded before processes are forked
 import PIL
 import pyarrow
 from photographs import write_photographs
@@ -29,10 +29,10 @@ from runner.data.packed_reader import Packed
 from runner.data.packed_writer import pack
 from runner.data.splits import Encoded, ImageFiles
 
-CASES = [  # (what, cold, decoded, of how many images one is read)
+CASES = [  # (title, cold, decoded, N: one of N images is read)
     ("read, warm", False, False, 1),
     ("read, cold", True, False, 1),
-    ("read a tenth, cold", True, False, 10),  # as where memory does not hold all: what else is read is of no use
+    ("read a tenth, cold", True, False, 10),  # as if memory can't hold all files: reading ahead is useless
     ("read and decode, warm", False, True, 1),
     ("read and decode, cold", True, True, 1),
 ]
@@ -54,16 +54,14 @@ def main() -> None:
         )
         print(f"images/s of one process, medians of {options.rounds} alternating rounds")
         print(f"{'':<24}  folder  packed   ratio   lowest..highest   MB from the disk: folder  packed")
-        for what, cold, decode, one_of in CASES:
+        for title, cold, decode, one_of in CASES:
             rounds = [
                 one_round(source, packed, files, number, cold, decode, one_of) for number in range(options.rounds)
             ]
             ratios = [ours[0] / theirs[0] for theirs, ours in rounds]
-            rates, read = (
-                [statistics.median(each[side][which] for each in rounds) for side in (0, 1)] for which in (0, 1)
-            )
+            rates, read = ([statistics.median(pair[side][i] for pair in rounds) for side in (0, 1)] for i in (0, 1))
             print(
-                f"{what:<24}{rates[0]:>8.0f}{rates[1]:>8.0f}"
+                f"{title:<24}{rates[0]:>8.0f}{rates[1]:>8.0f}"
                 f"{statistics.median(ratios):>8.2f}   {min(ratios):.2f}..{max(ratios):.2f}"
                 f"{read[0] / 1e6:>31.0f}{read[1] / 1e6:>8.0f}",
                 flush=True,
@@ -73,20 +71,20 @@ def main() -> None:
 def one_round(
     source: Path, packed: Path, files: list[Path], number: int, cold: bool, decode: bool, one_of: int
 ) -> list[tuple[float, int]]:
-    """Of the folder and of the packed data set, in turn first: images/s, and bytes that came from the disk."""
-    found = {}
+    """For the folder and the packed data set: images/s, and bytes read from the disk. The order alternates by round."""
+    results = {}
     for folder in (source, packed) if number % 2 else (packed, source):
         if cold:
             make_cold(files)
         else:
             for path in files:
                 path.read_bytes()
-        found[folder] = in_a_process(folder, number, decode, one_of)
-    return [found[source], found[packed]]
+        results[folder] = in_a_process(folder, number, decode, one_of)
+    return [results[source], results[packed]]
 
 
 def make_cold(files: list[Path]) -> str:
-    """Has the system forget the files' content; returns how."""
+    """Removes the files from the page cache; returns the method."""
     os.sync()
     try:
         Path("/proc/sys/vm/drop_caches").write_text("3\n")
@@ -103,10 +101,10 @@ def in_a_process(folder: Path, seed: int, decode: bool, one_of: int) -> tuple[fl
     ours, theirs = context.Pipe()
     process = context.Process(target=measure, args=(theirs, folder, seed, decode, one_of))
     process.start()
-    theirs.close()  # so that an end without an answer is one here
-    found: tuple[float, int] = ours.recv()
+    theirs.close()  # so that `recv` raises EOFError if the process ends without a result
+    result: tuple[float, int] = ours.recv()
     process.join()
-    return found
+    return result
 
 
 def measure(connection: Any, folder: Path, seed: int, decode: bool, one_of: int) -> None:
@@ -117,9 +115,9 @@ def measure(connection: Any, folder: Path, seed: int, decode: bool, one_of: int)
     before, began = bytes_from_disk(), time.perf_counter()
     for index in order:
         if decode:
-            split.photo(index).pixels()
+            split.image(index).pixels()
         else:
-            sum(bytes(split.encoded(index)[::4096]))  # a byte of each page: a map alone reads nothing
+            sum(bytes(split.encoded(index)[::4096]))  # one byte of each page: mapping alone reads nothing
     connection.send((len(order) / (time.perf_counter() - began), bytes_from_disk() - before))
 
 

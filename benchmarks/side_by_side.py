@@ -2,7 +2,7 @@
 
     python benchmarks/side_by_side.py [--rounds 5]
 
-Says where `runner.launch.local.SMALL_STEP_MACS` belongs: above it, one run on all cores is as fast.
+Determines `runner.launch.local.SMALL_STEP_MACS`: above it, one run at a time on all cores is as fast.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ CASES = [  # (regime, rung, image size, batch), from small to large
 
 def steps(case: tuple[str, str, int, int], threads: int, count: int) -> None:
     regime, rung, size, batch = case
-    (found,) = roadmap.ladder(regime, rung)
+    (selected,) = roadmap.ladder(regime, rung)
     execution = replace(load_study().execution, device="cpu")
-    choose_setup(found.experiment.recipe, execution, 1, threads).prepare()  # as the engine has it
-    model = roadmap.build(found.experiment.design, 10).to(memory_format=torch.channels_last)
+    choose_setup(selected.experiment.recipe, execution, 1, threads).prepare()  # as in the engine
+    model = roadmap.build(selected.experiment.design, 10).to(memory_format=torch.channels_last)
     images = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     for _ in range(count):

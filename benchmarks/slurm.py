@@ -1,10 +1,10 @@
-"""Submitting 5,004 runs and showing 1,008, against what Slurm's own commands take for it on the same cluster.
+"""Submitting 5,004 runs and showing 1,008, against Slurm's own commands for the same on the same cluster.
 
     python -m tests.helpers.cluster python benchmarks/slurm.py [--rounds 3]
 
-The first half starts a Slurm cluster on this machine (root, and Debian's packages as in scripts/test). The nodes of the
-cluster take no job, so that nothing is trained: it is not for one that others use. The limits are a minute and two
-seconds.
+The first part of the command starts a Slurm cluster on this machine (it requires root, and Debian's packages as in
+scripts/test). The nodes are drained, so that nothing is trained: don't run this on a cluster that others use. The
+limits are a minute and two seconds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def timed(*command: str, cwd: Path) -> float:
 
 
 def submission(folder: Path) -> tuple[float, float]:
-    """Seconds of ours, and of sbatch with the same scripts."""
+    """Seconds of `roadmap run`, and of sbatch with the same scripts."""
     ours = timed(*SUBMIT, "--seeds", "278", cwd=folder)
     scripts = sorted((folder / "runs" / "slurm").glob("roadmap-*/*_submission.sh"))
     empty()
@@ -42,8 +42,8 @@ def submission(folder: Path) -> tuple[float, float]:
     return ours, bare
 
 
-def overview(folder: Path) -> tuple[float, float]:
-    """Seconds of `roadmap status`, and of the two questions to Slurm that it asks. Half of the jobs are cancelled."""
+def status(folder: Path) -> tuple[float, float]:
+    """Seconds of `roadmap status`, and of its two calls of Slurm. Half of the jobs are cancelled."""
     timed(*SUBMIT, "--seeds", "56", cwd=folder)
     pending = [job for job in queue() if "_" in job]
     output("scancel", *pending[::2])
@@ -71,12 +71,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
     if "SLURM_CONF" not in os.environ:
-        parser.error("SLURM_CONF names no cluster; see the head of this file")
+        parser.error("SLURM_CONF must name a cluster; see the docstring of this file")
     if "ClusterName             = test" not in output("scontrol", "show", "config"):
-        parser.error("this is a cluster that others may use; see the head of this file")
+        parser.error("others may use this cluster; see the docstring of this file")
     output("scontrol", "update", "NodeName=ALL", "State=DRAIN", "Reason=benchmark")
     print(f"medians of {rounds} rounds, seconds           ours   bare commands   ratio   limit")
-    for name, case, limit in (("submitting 5,004 runs", submission, 60), ("status of 1,008 jobs", overview, 2)):
+    for name, case, limit in (("submitting 5,004 runs", submission, 60), ("status of 1,008 jobs", status, 2)):
         seconds = []
         for _ in range(rounds):
             with tempfile.TemporaryDirectory() as folder:

@@ -1,10 +1,10 @@
-"""A run's start, from that of its process to its first step: seconds, and what they are spent on.
+"""The start of a run, from the start of its process to the first step: seconds by stage.
 
     python benchmarks/start.py [--rounds 5]
 
-Against `import torch`, and against making an optimizer too, for which torch imports its compiler: no training starts
-with less than that. Stages are those of one process that does all; `roadmap run` is as it is started, with a launcher
-and a server of processes of its own. Then what the imports of such a process take, by package.
+Compared with `import torch`, and with creating an optimizer too, for which torch imports its compiler: every training
+needs both. The stages are those of a single process; `roadmap run` also has a launcher and a fork server. At the end
+the time of the imports of such a process, by package.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ PEERS = {
     "and an optimizer": "import torch; torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])",
 }
 RUNGS = ("pico", "layer-scale")  # the classic recipe; the modern one, which mixes and erases by timm
-# Prints each stage with the moment of its end.
+# Prints the time of the end of each stage.
 STAGES = """
 import sys, time
 def ended(stage): print(stage, time.time())
-def told(stage, function):
+def timed(stage, function):
     def call(*arguments, **named):
         result = function(*arguments, **named)
         ended(stage)
@@ -37,8 +37,8 @@ def told(stage, function):
     return call
 ended("interpreter")
 from roadmap.study.selection import ladder
-from roadmap.record.folder import Run
-from roadmap.study.schema import load_study
+from roadmap.record.run import Run
+from roadmap.study.load import load_study
 study = load_study()
 (rung,) = ladder("pico", sys.argv[1])
 run = Run("pico", rung.name, rung.experiment, "digits", study.dataset("digits"), 0, "paper")
@@ -48,12 +48,12 @@ ended("torch")
 import torch._dynamo
 ended("compiler")
 from pathlib import Path
-from runner import engine
+from runner.train import engine
 ended("runner")
-engine.write_manifest = told("record", engine.write_manifest)
-engine.load_data = told("data", engine.load_data)
-engine.EvaluationBatches = told("augmentation", engine.EvaluationBatches)
-engine.TrainState = told("network", engine.TrainState)
+engine.write_manifest = timed("record", engine.write_manifest)
+engine.load_data = timed("data", engine.load_data)
+engine.EvaluationBatches = timed("augmentation", engine.EvaluationBatches)
+engine.TrainState = timed("network", engine.TrainState)
 def hear(event):
     ended("step")
     sys.stdout.flush()
@@ -75,19 +75,21 @@ def stages(rung: str) -> dict[str, float]:
         began = time.time()
         command = [sys.executable, "-c", STAGES, rung, folder]
         printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = {}
+    seconds = {}
     for stage, moment in re.findall(r"^(\w+) ([\d.]+)$", printed, flags=re.MULTILINE):
-        found[stage] = float(moment) - began
+        seconds[stage] = float(moment) - began
         began = float(moment)
-    return found
+    return seconds
 
 
 def command(rung: str) -> float:
-    """Until `roadmap run` has its first step on record."""
+    """Seconds until `roadmap run` has recorded its first step."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        asked = [sys.executable, "-m", "roadmap", "run", "--steps", rung]
-        with subprocess.Popen(asked, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        command_line = [sys.executable, "-m", "roadmap", "run", "--steps", rung]
+        with subprocess.Popen(
+            command_line, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
             while process.poll() is None and not any(map(has_stepped, Path(folder).rglob("place.json"))):
                 time.sleep(0.005)
             took = time.perf_counter() - began
@@ -101,13 +103,14 @@ def has_stepped(place: Path) -> bool:
 
 
 def imports(modules: str) -> Counter[str]:
-    """Milliseconds of importing, by package, what a package imports of others apart."""
+    """Milliseconds of imports, by package, each without the packages that it imports."""
     timing = [sys.executable, "-X", "importtime", "-c", f"import {modules}"]
     printed = subprocess.run(timing, capture_output=True, text=True, check=True).stderr
-    found: Counter[str] = Counter()
+    milliseconds: Counter[str] = Counter()
     for microseconds, package in re.findall(r"^import time: +(\d+) \| +\d+ \| +(\w+)", printed, flags=re.MULTILINE):
-        found[package if package not in sys.stdlib_module_names else "standard library"] += int(microseconds) / 1e3
-    return found
+        name = package if package not in sys.stdlib_module_names else "standard library"
+        milliseconds[name] += int(microseconds) / 1e3
+    return milliseconds
 
 
 def median(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -128,22 +131,22 @@ def main() -> None:
     for name, seconds in median(peers).items():
         print(f"{seconds:6.2f}  {name}")
     for rung in RUNGS:
-        found = median(by_stage[rung])
-        print(f"{rung}: " + ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in found.items()))
+        medians = median(by_stage[rung])
+        print(f"{rung}: " + ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in medians.items()))
         sums = {"one process": [sum(row.values()) for row in by_stage[rung]]}
         sums["roadmap run"] = [row["command"] for row in whole[rung]]
         for name, took in sums.items():
             ratios = [
-                f"{statistics.median(our / its[key] for our, its in zip(took, peers, strict=True)):.2f} of {key}"
+                f"{statistics.median(our / their[key] for our, their in zip(took, peers, strict=True)):.2f} of {key}"
                 for key in PEERS
             ]
             print(f"{statistics.median(took):6.2f}  {name} to its first step; {', '.join(ratios)}")
     for rung, modules in zip(
         RUNGS, ("runner.train.engine, torch._dynamo", "runner.train.engine, runner.data.transforms"), strict=True
     ):
-        found = imports(modules)
-        largest = ", ".join(f"{package} {took:.0f}" for package, took in found.most_common(8))
-        print(f"imports of {rung}, ms: {found.total():.0f}, of which {largest}")
+        milliseconds = imports(modules)
+        largest = ", ".join(f"{package} {took:.0f}" for package, took in milliseconds.most_common(8))
+        print(f"imports of {rung}, ms: {milliseconds.total():.0f}; the largest: {largest}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""How a run is trained, and where: `machine`, `data`, `train`, `launch`, `measure`, each importing those before it.
+"""How and where a run is trained: `machine`, `data`, `train`, `launch`, `measure`. Each imports only those before it.
 
-May import `roadmap`. What it produces is in run folders, whose files `roadmap/record` defines; `analysis` it does not
-know.
+May import `roadmap`, and not `analysis`. Writes run folders, whose files `roadmap/record` defines.
 """

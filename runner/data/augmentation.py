@@ -1,7 +1,7 @@
-"""What a recipe does to batches of images: small ones whole, and all of them on the device.
+"""Augmentation of batches: crops of small images, and what is done on the device to images of any size.
 
-What is done to each image is in runner/data/transforms.py. timm, which imports all its networks with whatever is asked
-of it, is imported where a recipe erases or mixes: nothing else here waits for that.
+Augmentation of single images is in runner/data/transforms.py. timm is imported only if a recipe erases or mixes: the
+import is slow, because it loads all of timm's networks.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from roadmap.data.dataset import Dataset
 from roadmap.recipe import Recipe
 from runner.machine.randomness import seed_for, seed_globally
 
-CACHE = 2**20  # bytes of floats that a core works on without waiting for the memory
+CACHE = 2**20  # bytes of floats that fit in a core's cache
 
 
 def padded_crops(images: Tensor, where: Tensor, padding: int) -> Tensor:
-    """Crops of the images' own size out of the images padded with black.
+    """Crops with the images' size from the images padded with black.
 
     `where` has two numbers from 0 to 1 for each image: how far down, and how far right.
     """
@@ -53,24 +53,24 @@ class Normalization:
     def __call__(self, images: Tensor) -> Tensor:
         if images.shape[1] == 1 or images.is_contiguous():
             return (images - self.mean) / self.std
-        # Rows of pixels in the order in memory, a few images at a time: a third of the time.
+        # Rows of pixels in memory order, a few images at a time, take a third of the time.
         rows = images.permute(0, 2, 3, 1).flatten(2)
-        mean, std = (each.view(3).repeat(images.shape[3]) for each in (self.mean, self.std))
+        mean, std = (values.view(3).repeat(images.shape[3]) for values in (self.mean, self.std))
         result = torch.empty(rows.shape, device=images.device)
-        for few in slices(result):
-            result[few].copy_(rows[few]).sub_(mean).div_(std)
+        for part in slices(result):
+            result[part].copy_(rows[part]).sub_(mean).div_(std)
         return result.view(len(images), *images.shape[2:], 3).permute(0, 3, 1, 2)
 
 
 def slices(images: Tensor, multiple: int = 1) -> Iterator[slice]:
-    """Of so many images, and multiples of some number, that a core has them at hand; on a GPU all at once."""
-    fitting = CACHE // max(1, images[0].numel() * images.element_size()) if len(images) else 1
-    size = max(1, fitting // multiple) * multiple if images.device.type == "cpu" else len(images)
+    """Slices of as many images as fit in a core's cache, in multiples of `multiple`; on a GPU one slice of all."""
+    images_in_cache = CACHE // max(1, images[0].numel() * images.element_size()) if len(images) else 1
+    size = max(1, images_in_cache // multiple) * multiple if images.device.type == "cpu" else len(images)
     return (slice(start, min(start + size, len(images))) for start in range(0, len(images), max(1, size)))
 
 
 class Erasing:
-    """timm's random erasing, by pixel with normal noise, of normalized images; an image's is its own."""
+    """timm's random erasing of normalized images, with normal noise for each pixel. Each image has its own seed."""
 
     def __init__(self, recipe: Recipe, seed: int, device: str) -> None:
         from timm.data.random_erasing import RandomErasing
@@ -79,7 +79,7 @@ class Erasing:
         self.erase = RandomErasing(recipe.random_erasing, mode="pixel", device=device)
 
     def __call__(self, images: Tensor, epoch: int, indices: Sequence[int]) -> None:
-        """In place. `indices` are the images' own in the data set."""
+        """Erases in place. `indices` are those of the images in the data set."""
         for image, index in zip(images, indices, strict=True):
             seed_globally(seed_for(self.seed, "erase", epoch, index))
             self.erase(image)
@@ -88,8 +88,8 @@ class Erasing:
 class Mixing:
     """timm's mixup and cutmix of neighbours in a batch, with smoothed labels.
 
-    What is drawn is drawn for each group of the global batch, so that it is the same however the batch is shared by
-    devices and parts.
+    Random numbers are drawn for each group of the global batch, so that they do not depend on how devices and parts
+    share the batch.
     """
 
     def __init__(self, recipe: Recipe, classes: int, seed: int) -> None:
@@ -107,7 +107,7 @@ class Mixing:
     def __call__(self, images: Tensor, labels: Tensor, epoch: int, step: int, first: int) -> Tensor:
         """Mixes the images in place, and returns probabilities B x classes.
 
-        `first` is the place of the first image in the step's global batch.
+        `first` is the index of the first image in the step's global batch.
         """
         smoothed = F.one_hot(labels, self.classes) * (1 - self.smoothing) + self.smoothing / self.classes
         shares = torch.ones(len(images), 1)
@@ -120,13 +120,13 @@ class Mixing:
         return smoothed * shares + neighbours * (1 - shares)
 
     def _mix(self, images: Tensor) -> float:
-        """A group, each image with its neighbour, in place; returns the share that an image keeps of itself."""
+        """Mixes a group in place, each image with its neighbour; returns the share that an image keeps of itself."""
         share, by_cutmix = self.draw._params_per_batch()
         if share == 1:
             return 1.0
         if not by_cutmix:
-            for few in slices(images, multiple=2):
-                even, odd = images[few][::2], images[few][1::2]
+            for part in slices(images, multiple=2):
+                even, odd = images[part][::2], images[part][1::2]
                 mixed = even.lerp(odd, 1 - share)
                 odd.lerp_(even, 1 - share)
                 even.copy_(mixed)

@@ -23,99 +23,99 @@ from runner.machine.setup import Setup
 if TYPE_CHECKING:
     from runner.data.transforms import Transform
 
-EVALUATION_BATCH = 256  # images of a device at a time, at most; without gradients it has room for more
+EVALUATION_BATCH = 256  # most images of a device at a time; without gradients it has room for more than in training
 NO_IMAGES = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
-SUBSTITUTES = 16  # images that are tried in the place of one that can't be read
+SUBSTITUTES = 16  # images that are tried instead of one that can't be read
 
-SampleKey = tuple[int, int]  # of a sample: epoch, and index into the data set
-Moment = tuple[int, int]  # epoch and step
+SampleKey = tuple[int, int]  # epoch, and index into the data set
+EpochAndStep = tuple[int, int]
 
 
 class Batch(NamedTuple):
-    """What the workers hand over."""
+    """A batch as the workers return it."""
 
     images: Tensor  # uint8, B x C x S x S
     labels: Tensor  # int64, B
     indices: list[int]  # into the data set
-    bad: Sequence[str] = ()  # what was wrong with images that could not be read
-    skipped: int = 0  # images that others took the place of, or that were left out
-    failure: str | None = None  # what no skipping helps
+    bad: Sequence[str] = ()  # error messages of images that could not be read
+    skipped: int = 0  # images that were replaced by others, or left out
+    failure: str | None = None  # an error that skipping images does not avoid
 
 
 class Augmentation(Protocol):
-    """Makes the images of a batch: each a function of (seed, epoch, index) alone, in whichever process."""
+    """Makes the images of a batch. Each depends only on (seed, epoch, index), not on the process."""
 
-    def __call__(self, places: Sequence[SampleKey]) -> Batch: ...
+    def __call__(self, keys: Sequence[SampleKey]) -> Batch: ...
 
 
 class Samples(Dataset[Batch]):
-    """Augmented images by their places."""
+    """Augmented images by their keys."""
 
     def __init__(self, augmentation: Augmentation) -> None:
         self.augmentation = augmentation
 
-    def __getitems__(self, places: Sequence[SampleKey]) -> Batch:
-        return self.augmentation(places)
+    def __getitems__(self, keys: Sequence[SampleKey]) -> Batch:
+        return self.augmentation(keys)
 
 
 class PerImage:
-    """Images as a transform makes them, each with random numbers of its own."""
+    """Images that a transform makes one by one, each with its own seed."""
 
     def __init__(self, split: Split, transform: Transform, seed: int, substitutes: int) -> None:
         self.split, self.transform, self.seed, self.substitutes = split, transform, seed, substitutes
 
-    def __call__(self, places: Sequence[SampleKey]) -> Batch:
+    def __call__(self, keys: Sequence[SampleKey]) -> Batch:
         images: list[Tensor] = []
         indices: list[int] = []
         bad: list[str] = []
-        for epoch, index in places:
+        for epoch, index in keys:
             try:
-                found = self._first_good(epoch, index, bad)
+                image_and_index = self._first_readable(epoch, index, bad)
             except OSError as error:
                 return Batch(NO_IMAGES, NO_IMAGES, [], failure=str(error))
-            if found:
-                images.append(found[0])
-                indices.append(found[1])
+            if image_and_index:
+                images.append(image_and_index[0])
+                indices.append(image_and_index[1])
             elif self.substitutes:
-                failure = f"{bad[-1]}; nor can the {self.substitutes} before it"
+                failure = f"{bad[-1]}; the {self.substitutes} images before it can't be read either"
                 return Batch(NO_IMAGES, NO_IMAGES, [], bad, failure=failure)
-        skipped = len({index for _, index in places} - set(indices))
+        skipped = len({index for _, index in keys} - set(indices))
         stacked = torch.stack(images).permute(0, 3, 1, 2) if images else NO_IMAGES
         return Batch(stacked, self.split.labels[indices], indices, bad, skipped)
 
-    def _first_good(self, epoch: int, index: int, bad: list[str]) -> tuple[Tensor, int] | None:
-        """The image, or the first behind it that can be read, and its index; adds to what is wrong with others."""
-        for candidate in range(index, index + 1 + self.substitutes):
-            its = candidate % len(self.split)
+    def _first_readable(self, epoch: int, index: int, bad: list[str]) -> tuple[Tensor, int] | None:
+        """The first image that can be read, from `index` on, and its index; appends the others' errors to `bad`."""
+        for position in range(index, index + 1 + self.substitutes):
+            candidate = position % len(self.split)
             try:
-                photo = self.split.photo(its)
-                seed_globally(seed_for(self.seed, "augment", epoch, its))
-                return self.transform(photo), its
+                image = self.split.image(candidate)
+                seed_globally(seed_for(self.seed, "augment", epoch, candidate))
+                return self.transform(image), candidate
             except BadImage as error:
                 bad.append(str(error))
         return None
 
 
 class WholeBatch:
-    """Small images in memory, resized, cropped and mirrored a batch at a time: ten times as fast as one by one."""
+    """Small images in memory, resized, cropped and flipped by whole batches: ten times as fast as one by one."""
 
     def __init__(self, split: InMemoryImages, recipe: Recipe, seed: int, training: bool) -> None:
         self.split, self.recipe, self.seed, self.training = split, recipe, seed, training
         self.epoch, self.draws = -1, torch.empty(0)
 
-    def __call__(self, places: Sequence[SampleKey]) -> Batch:
-        """Of one epoch."""
-        indices = [index for _, index in places]
+    def __call__(self, keys: Sequence[SampleKey]) -> Batch:
+        """The keys are of one epoch."""
+        indices = [index for _, index in keys]
         images = resized(self.split.images[indices], self.recipe)
         if self.training:
-            where, mirrored = self._draw(places[0][0])[indices].split((2, 1), dim=1)
+            where, flip_draws = self._draw(keys[0][0])[indices].split((2, 1), dim=1)
             images = padded_crops(images, where, self.recipe.crop_padding)
-            flip = (mirrored < self.recipe.horizontal_flip).view(-1, 1, 1, 1)
+            flip = (flip_draws < self.recipe.horizontal_flip).view(-1, 1, 1, 1)
             images = torch.where(flip, images.flip(3), images)
         return Batch(images, self.split.labels[indices], indices)
 
     def _draw(self, epoch: int) -> Tensor:
-        """Three uniform numbers for each image: how far down and right its crop is, and whether it is mirrored."""
+        """Three uniform numbers for each image: how far down and right its crop is, and whether it is flipped."""
         if epoch != self.epoch:
             generator = generator_for(self.seed, "augment", epoch)
             self.epoch, self.draws = epoch, torch.rand(len(self.split), 3, generator=generator)
@@ -123,9 +123,9 @@ class WholeBatch:
 
 
 def choose_augmentation(run: Run, split: Split, augment: Literal["fast", "reference"] | None) -> Augmentation:
-    """How the images of a split are made: a batch at a time, one by one on arrays, or one by one by Pillow.
+    """How the images of a split are made: by whole batches, one by one on arrays, or one by one with Pillow.
 
-    `augment` is the execution's; None for evaluation, which only resizes and crops.
+    `augment` is the execution's field; None for evaluation, which only resizes and crops.
     """
     recipe, dataset, training = run.experiment.recipe, run.dataset, augment is not None
     if isinstance(split, InMemoryImages) and split.is_square:
@@ -143,33 +143,42 @@ def choose_augmentation(run: Run, split: Split, augment: Literal["fast", "refere
     return PerImage(split, PillowTransform(evaluation_transform(recipe)), run.seed, substitutes=0)
 
 
-def epoch_order(count: int, seed: int, epoch: int, batch_size: int, retries: Sequence[Moment] = ()) -> Tensor:
+def epoch_order(count: int, seed: int, epoch: int, batch_size: int, retries: Sequence[EpochAndStep] = ()) -> Tensor:
     """The order in which an epoch takes the images.
 
-    `retries` are the places, epoch and step, from which a diverged run went on: what is left of that epoch is in
-    another order from there.
+    `retries` are the epochs and steps from which a diverged run was resumed: the rest of such an epoch is in another
+    order.
     """
     order = torch.randperm(count, generator=generator_for(seed, "order", epoch))
     for attempt, (of_epoch, step) in enumerate(retries, start=1):
         if of_epoch == epoch:
-            left = order[step * batch_size :]
-            again = torch.randperm(len(left), generator=generator_for(seed, "order", epoch, "retry", attempt))
-            order = torch.cat((order[: step * batch_size], left[again]))
+            remaining = order[step * batch_size :]
+            new_order = torch.randperm(len(remaining), generator=generator_for(seed, "order", epoch, "retry", attempt))
+            order = torch.cat((order[: step * batch_size], remaining[new_order]))
     return order
 
 
 class TrainingBatches:
-    """A process's share of the batches of a run, in the parts that its device takes at a time.
+    """A process's share of the batches of a run, in parts that its device computes one after another.
 
-    What is in a step's global batch depends on (seed, epoch, step) alone, and what augmentation does to an image on
-    (seed, epoch, index); processes, parts and workers change nothing.
+    The images of a step's global batch depend only on (seed, epoch, step), and the augmentation of an image only on
+    (seed, epoch, index); the numbers of processes, parts and workers change nothing.
     """
 
     def __init__(
-        self, run: Run, split: Split, setup: Setup, rank: int, retries: Sequence[Moment] = (), skip_bad: bool = False
+        self,
+        run: Run,
+        split: Split,
+        setup: Setup,
+        rank: int,
+        retries: Sequence[EpochAndStep] = (),
+        skip_bad: bool = False,
     ) -> None:
         self.run, self.recipe, self.setup, self.rank, self.retries = run, run.experiment.recipe, setup, rank, retries
-        self.count, self.steps = len(split), len(split) // self.recipe.batch_size  # an epoch's; the rest sits out
+        self.count, self.steps = (
+            len(split),
+            len(split) // self.recipe.batch_size,
+        )  # of an epoch; the remaining images are not used in it
         self.part_size = self.recipe.batch_size // (setup.processes * setup.accumulation)
         self.samples = Samples(choose_augmentation(run, split, setup.augment))
         self.normalize = Normalization(run.dataset, setup.device)
@@ -178,13 +187,13 @@ class TrainingBatches:
         self.bad = BadImages(skip_bad)
 
     def stream(self, epoch: int, step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """From that step to the end of training, a part at a time.
+        """The parts of batches from that step to the end of training.
 
-        Gives images B x 3 x H x W and targets: classes B, or probabilities B x classes where images are mixed.
+        Yields images B x 3 x H x W and targets: classes B, or probabilities B x classes if images are mixed.
         """
-        parts = zip(self._parts(epoch, step), _load(self.samples, self._places(epoch, step), self.setup), strict=True)
+        parts = zip(self._parts(epoch, step), _load(self.samples, self._keys(epoch, step), self.setup), strict=True)
         for (of_epoch, of_step, part), batch in parts:
-            self.bad.meet(batch)
+            self.bad.record(batch)
             yield self._finish(batch, of_epoch, of_step, self._first(part))
 
     def _parts(self, epoch: int, step: int) -> Iterator[tuple[int, int, int]]:
@@ -192,21 +201,21 @@ class TrainingBatches:
             for of_step in range(step if of_epoch == epoch else 0, self.steps):
                 yield from ((of_epoch, of_step, part) for part in range(self.setup.accumulation))
 
-    def _places(self, epoch: int, step: int) -> Iterator[list[SampleKey]]:
-        order, of = torch.empty(0), -1
+    def _keys(self, epoch: int, step: int) -> Iterator[list[SampleKey]]:
+        order, order_epoch = torch.empty(0), -1
         for of_epoch, of_step, part in self._parts(epoch, step):
-            if of_epoch != of:
+            if of_epoch != order_epoch:
                 order = epoch_order(self.count, self.run.seed, of_epoch, self.recipe.batch_size, self.retries)
-                of = of_epoch
+                order_epoch = of_epoch
             first = of_step * self.recipe.batch_size + self._first(part)
             yield [(of_epoch, index) for index in order[first : first + self.part_size].tolist()]
 
     def _first(self, part: int) -> int:
-        """Where a part begins in its step's global batch."""
+        """The index of a part's first image in its step's global batch."""
         return (self.rank * self.setup.accumulation + part) * self.part_size
 
     def _finish(self, batch: Batch, epoch: int, step: int, first: int) -> tuple[Tensor, Tensor]:
-        """What is done to a batch on the device."""
+        """Moves a batch to the device, where it is normalized, erased and mixed."""
         images = self.normalize(_move(batch.images, self.setup))
         targets = _move(batch.labels, self.setup)
         if self.erase:
@@ -227,62 +236,62 @@ class EvaluationBatches:
         part = run.experiment.recipe.batch_size // (setup.processes * setup.accumulation)
         self.batch_size = min(EVALUATION_BATCH, 4 * part)
         most = math.ceil(len(split) / setup.processes)
-        self.rounds = math.ceil(most / self.batch_size)  # in step with the other processes
+        self.rounds = math.ceil(most / self.batch_size)  # the same in all processes
         self.bad = BadImages(skip_bad)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Images B x 3 x H x W and classes B; B may be 0 in the last round."""
         starts = [round_ * self.batch_size for round_ in range(self.rounds)]
-        places = ([(0, index) for index in self.indices[start : start + self.batch_size]] for start in starts)
-        for batch in _load(self.samples, places, self.setup):
-            self.bad.meet(batch)
+        keys = ([(0, index) for index in self.indices[start : start + self.batch_size]] for start in starts)
+        for batch in _load(self.samples, keys, self.setup):
+            self.bad.record(batch)
             images = self.normalize(_move(batch.images, self.setup))
             yield images.contiguous(memory_format=self.setup.memory_format), _move(batch.labels, self.setup)
 
 
 class BadImages:
-    """What becomes of images that can't be read: they end the run, or are counted and named."""
+    """Handles images that can't be read: they end the run, or are counted and reported."""
 
     def __init__(self, skip: bool) -> None:
         self.skip, self.count = skip, 0
-        self.named: dict[str, bool] = {}  # what was wrong, and whether it was told of
+        self.messages: dict[str, bool] = {}  # each error, and whether it was reported
 
-    def meet(self, batch: Batch) -> None:
+    def record(self, batch: Batch) -> None:
         """Raises BadImage with the file, unless it is skipped."""
         if batch.bad and not self.skip:
-            raise BadImage(f"{batch.bad[0]}; --set execution.bad_images=skip goes on without it")
+            raise BadImage(f"{batch.bad[0]}; --set execution.bad_images=skip trains without it")
         if batch.failure:
             raise BadImage(batch.failure)
         self.count += batch.skipped
-        self.named = dict.fromkeys(batch.bad, False) | self.named
+        self.messages = dict.fromkeys(batch.bad, False) | self.messages
 
-    def news(self) -> list[str]:
-        """What was wrong with images that were not told of yet."""
-        new = [message for message, told in self.named.items() if not told]
-        self.named |= dict.fromkeys(new, True)
+    def unreported(self) -> list[str]:
+        """The errors that this function has not returned before."""
+        new = [message for message, was_reported in self.messages.items() if not was_reported]
+        self.messages |= dict.fromkeys(new, True)
         return new
 
 
-def _load(samples: Samples, places: Iterable[list[SampleKey]], setup: Setup) -> Iterable[Batch]:
+def _load(samples: Samples, keys: Iterable[list[SampleKey]], setup: Setup) -> Iterable[Batch]:
     forks = setup.workers > 0 and "fork" in multiprocessing.get_all_start_methods()
     return DataLoader(
         samples,
-        batch_sampler=places,
+        batch_sampler=keys,
         num_workers=setup.workers,
-        collate_fn=_as_it_is,  # type: ignore[arg-type]  # the samples come as a batch
+        collate_fn=_unchanged,  # type: ignore[arg-type]  # the samples are one batch already
         pin_memory=setup.device == "cuda",
-        multiprocessing_context="fork" if forks else None,  # so that images in memory are shared, not sent
-        worker_init_fn=_leave_signals_to_the_trainer,
+        multiprocessing_context="fork" if forks else None,  # forked processes share images in memory
+        worker_init_fn=_ignore_signals,
     )
 
 
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Slurm, and a terminal, signal all processes of a job, and the trainer still has a step to finish."""
+def _ignore_signals(worker: int) -> None:
+    """Slurm and terminals signal all processes of a job, and the trainer still needs its workers to finish a step."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _unchanged(batch: Batch) -> Batch:
     return batch
 
 

@@ -1,6 +1,6 @@
-"""How data sets are read: those that `roadmap/data/datasets.py` names, users' own, and image folders.
+"""Reading data sets: those named in `roadmap/data/datasets.py`, those that users register, and image folders.
 
-Importing this costs nothing: reading imports what it needs.
+This module imports no large library: the reading functions import what they need.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
 def downloads() -> Path:
-    """The folder where named data sets are looked for and downloaded to."""
+    """The folder in which named data sets are searched, and into which they are downloaded."""
     return Path(os.environ.get("ROADMAP_DATA", "data"))
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set's two halves: to find it, which may download it, and to read it from there."""
+    """How a data set is found, which may download it, and how it is read from there."""
 
-    find: Callable[[Path | None], Path | None]  # from a path that was given, or where it usually is
-    read: Callable[[Any], Splits]  # of what `find` gives
-    classes: Callable[[Any], tuple[str, ...]] | None = None  # names of a folder's; None: those known without it
+    find: Callable[[Path | None], Path | None]  # from a given path, or None for the usual one
+    read: Callable[[Any], Splits]  # takes what `find` returns
+    classes: Callable[[Any], tuple[str, ...]] | None = None  # reads class names from a folder; None: known without it
 
 
 def _find_digits(path: Path | None) -> Path:
     if path is not None:
-        raise ValueError(f"digits={path}: the digits come with scikit-learn; --data digits alone is them")
-    from importlib.metadata import files  # which takes as long as all else that a dry run imports here
+        raise ValueError(f"digits={path}: the digits come with scikit-learn; use --data digits, without a path")
+    from importlib.metadata import files  # a slow import: as long as all others of a dry run
 
     (file,) = (file.locate() for file in files("scikit-learn") or () if file.name == "digits.csv.gz")
     return Path(str(file))
@@ -52,7 +52,7 @@ def _find_digits(path: Path | None) -> Path:
 def _read_digits(file: Path) -> Splits:
     """1,797 scans of handwritten digits, 8x8 grey; every fourth scan of each digit is held out.
 
-    Read from scikit-learn's file: importing it costs each process a second and 75 MiB.
+    Read from scikit-learn's file: importing scikit-learn takes each process a second and 75 MiB.
     """
     import numpy as np
     import torch
@@ -67,13 +67,13 @@ def _read_digits(file: Path) -> Splits:
 
 
 def _find_fashion_mnist(path: Path | None) -> Path:
-    """Debian's package dataset-fashion-mnist, or the usual download."""
+    """The folder of Debian's package dataset-fashion-mnist, or of the usual download."""
     usual = downloads() / "FashionMNIST" / "raw"
     folders = [path] if path else [DEBIAN_FASHION_MNIST, usual]
     for folder in folders:
         if _idx_file(folder, "train-images-idx3-ubyte"):
             return folder
-    _refuse_path(path, "train-images-idx3-ubyte (or .gz), with its three companions,")
+    _refuse_path(path, "train-images-idx3-ubyte (or .gz) and its three companions")
 
     def fetch() -> None:
         from torchvision.datasets import FashionMNIST
@@ -85,7 +85,7 @@ def _find_fashion_mnist(path: Path | None) -> Path:
 
 
 def _read_fashion_mnist(folder: Path) -> Splits:
-    """Zalando's clothes, 28x28 grey."""
+    """Zalando's photographs of clothes, 28x28, grey."""
     train, held_out = (
         InMemoryImages(
             _read_idx(folder, f"{name}-images-idx3-ubyte").unsqueeze(1),
@@ -107,11 +107,11 @@ def _read_idx(folder: Path, name: str) -> Tensor:
 
     path = _idx_file(folder, name)
     if path is None:
-        raise ValueError(f"{folder}: {name} (or .gz) was looked for and is not there")
+        raise ValueError(f"{folder} does not contain {name} (or .gz)")
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         if content[:3] != b"\0\0\x08":
-            raise ValueError("it does not begin as such a file does")
+            raise ValueError("its first bytes are not those of the format")
         start = 4 + 4 * content[3]
         shape = np.frombuffer(content[4:start], dtype=">u4").astype(int)
         return torch.from_numpy(np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape).copy())
@@ -128,7 +128,7 @@ def _cifar(name: str, folder: str) -> Source:
         return getattr(datasets, name.upper())
 
     def find(path: Path | None) -> Path:
-        # The folder itself, or the one that it lies in.
+        # The path is the folder itself, or its parent.
         root = path.parent if path and path.name == folder else path or downloads()
         if not (root / folder).is_dir():
             _refuse_path(path, f"{folder}/")
@@ -139,13 +139,13 @@ def _cifar(name: str, folder: str) -> Source:
         import torch
 
         try:
-            found = [kind()(str(root), train=train) for train in (True, False)]
+            halves = [kind()(str(root), train=train) for train in (True, False)]
         except RuntimeError:
             where = root / folder
             raise ValueError(f"{where}: files of {name} are missing or damaged; remove it to download again") from None
         train, held_out = (
-            InMemoryImages(torch.from_numpy(each.data).permute(0, 3, 1, 2), torch.tensor(each.targets))
-            for each in found
+            InMemoryImages(torch.from_numpy(half.data).permute(0, 3, 1, 2), torch.tensor(half.targets))
+            for half in halves
         )
         return train, held_out
 
@@ -153,18 +153,18 @@ def _cifar(name: str, folder: str) -> Source:
 
 
 def _folder(name: str, as_published: bool = False) -> Source:
-    """An image folder, or a packed one; `as_published`: only with the images' own bytes, as the name promises."""
+    """An image folder, or a packed one. `as_published`: the images must have the bytes that were published."""
 
     def find(path: Path | None) -> Path:
         try:
             root = check_layout(path or downloads() / name)
         except ValueError as error:
-            raise ValueError(str(error) + ("" if path else f"; --data {name}=PATH says where it is")) from None
+            raise ValueError(str(error) + ("" if path else f"; --data {name}=PATH sets its path")) from None
         packed = kind_of_folder(root) == "packed"
-        if as_published and packed and (anew := read_index(root).reencoded):
+        if as_published and packed and (reencoded := read_index(root).reencoded):
             raise ValueError(
-                f"{name}={root}: {anew} of its images were encoded anew, so that it is {name} no longer; "
-                f"--data small-{name}={root} takes it for the other data set that it is"
+                f"{name}={root}: {reencoded} of its images were re-encoded, so it is not {name} as published; "
+                f"use it under another name: --data small-{name}={root}"
             )
         return root
 
@@ -185,7 +185,7 @@ def _folder_classes(root: Path) -> tuple[str, ...]:
 
 
 def _declared(named: NamedDataset) -> Source:
-    """A user's own."""
+    """A data set that a user registered."""
 
     def call(path: Path | None) -> Any:
         assert named.read is not None
@@ -207,7 +207,7 @@ def _declared(named: NamedDataset) -> Source:
 
 
 def _in_memory(name: str, splits: Any) -> Splits:
-    """Raises ValueError where a user's function gives something else than two splits of images and labels."""
+    """Raises ValueError unless a user's function returned two splits of images and labels."""
     expected = "((images, labels), (images, labels)), training and held out"
     try:
         (images, labels), (held_out_images, held_out_labels) = splits
@@ -230,18 +230,18 @@ def _one_split(name: str, images: Any, labels: Any) -> InMemoryImages:
 
 def _refuse_path(path: Path | None, wanted: str) -> None:
     if path is not None:
-        raise ValueError(f"{path}: {wanted} was looked for and is not there")
+        raise ValueError(f"{path} does not contain {wanted}")
 
 
-def _download(name: str, looked: list[Path], fetch: Callable[[], object]) -> None:
-    """Raises ValueError where it can't be had, with where it was looked for."""
-    places = " and ".join(map(str, looked))
-    print(f"{name}: not in {places}; downloading to {downloads()}/", file=sys.stderr, flush=True)
+def _download(name: str, searched: list[Path], fetch: Callable[[], object]) -> None:
+    """Raises ValueError with the searched folders if the download fails."""
+    folders = " and ".join(map(str, searched))
+    print(f"{name}: not in {folders}; downloading to {downloads()}/", file=sys.stderr, flush=True)
     try:
         fetch()
     except (OSError, RuntimeError) as error:
-        hint = f"--data {name}=PATH says where it is"
-        raise ValueError(f"{name}: not in {places}, and the download failed: {error}; {hint}") from None
+        hint = f"--data {name}=PATH sets its path"
+        raise ValueError(f"{name}: not in {folders}, and the download failed: {error}; {hint}") from None
 
 
 BUILT_IN = {
@@ -254,7 +254,7 @@ BUILT_IN = {
 
 
 def source(run: Run) -> Source:
-    """Of a run's data set. Raises ValueError where this version can't read it."""
+    """The source of a run's data set. Raises ValueError if this version can't read it."""
     if run.dataset.content is not None:
         return _folder(run.data)
     named = DATASETS.find(run.data)
@@ -262,42 +262,42 @@ def source(run: Run) -> Source:
 
 
 def load_data(run: Run, path: str | None = None) -> Splits:
-    """A run's training and held-out images, from a path or from where they usually are.
+    """A run's training and held-out images, from a path, or by default from the usual folder.
 
-    Raises ValueError where they are not there, or not what the study says.
+    Raises ValueError if they are not there, or differ from the study's description.
     """
-    its = source(run)
-    splits = its.read(its.find(Path(path) if path else None))
-    found, said = tuple(map(len, splits)), (run.dataset.train_images, run.dataset.test_images)
-    if found != said:
-        raise ValueError(f"data set {run.data!r} has {found} training and test images, the study says {said}")
+    run_source = source(run)
+    splits = run_source.read(run_source.find(Path(path) if path else None))
+    counts, expected = tuple(map(len, splits)), (run.dataset.train_images, run.dataset.test_images)
+    if counts != expected:
+        raise ValueError(f"data set {run.data!r} must have {expected} training and test images (got {counts})")
     classes = 1 + int(max(split.labels.max() for split in splits))
     if classes > run.dataset.classes:
-        raise ValueError(f"data set {run.data!r} has {classes} classes, the study says {run.dataset.classes}")
+        raise ValueError(f"data set {run.data!r} must have {run.dataset.classes} classes (got {classes})")
     return splits
 
 
 def class_names(run: Run, path: str | None = None) -> tuple[str, ...]:
-    """Of a run's data, in the order of the network's outputs: names of folders, or declared ones, else numbers from 0.
+    """The classes of a run's data, in the order of the network's outputs.
 
-    Raises ValueError where the data are not there.
+    Names of folders, or declared names, or numbers from 0. Raises ValueError if the data are not there.
     """
-    its = source(run)
-    if its.classes is not None:
-        return its.classes(its.find(Path(path) if path else None))
+    run_source = source(run)
+    if run_source.classes is not None:
+        return run_source.classes(run_source.find(Path(path) if path else None))
     names = known_class_names(run.data, run.dataset)
-    assert names is not None  # only folders have others
+    assert names is not None  # else the source has `classes`
     return names
 
 
 def check_trainable(run: Run) -> None:
-    """Raises ValueError where the runner can't do what a run's recipe or data ask, before anything is read."""
+    """Raises ValueError if the runner can't train a run's recipe on its data, before anything is read."""
     recipe = run.experiment.recipe
     source(run)
     images = run.dataset.train_images
     if recipe.batch_size > images:
         hint = f"; --set recipe.batch_size={2 ** (images.bit_length() - 1)} fits" if images > 1 else ""
         raise ValueError(
-            f"{run.name}: recipe.batch_size {recipe.batch_size} is more than the {images} training images of "
-            f"{run.data}{hint}"
+            f"{run.name}: recipe.batch_size must be at most {images}, the training images of {run.data} "
+            f"(got {recipe.batch_size}){hint}"
         )

@@ -1,4 +1,4 @@
-"""Packing an image folder (roadmap/data/packed_format.py), in processes that write a file each."""
+"""Packing an image folder (roadmap/data/packed_format.py), with several processes, each of which writes a file."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ if TYPE_CHECKING:
 
 DEFAULT_QUALITY = 90
 BATCH_BYTES = 16 * 2**20  # of images that a process holds before it writes them
-TOLD = 0.2  # seconds between two reports
+REPORT_SECONDS = 0.2  # between two reports
 
-Report = Callable[[int], None]  # of images that are done
+Report = Callable[[int], None]  # gets the number of images done
 
 
 @dataclass(frozen=True)
 class Part:
-    """The images of a file that is to be written."""
+    """The images of a file to write."""
 
     path: Path
     root: Path
@@ -64,7 +64,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Written:
-    """A file that was written: a line of the journal."""
+    """A written file: a line of the journal."""
 
     shard: ShardEntry
     reencoded: int
@@ -77,45 +77,43 @@ def pack_options(
     shard_megabytes: int = 256,
     bad_images: Literal["stop", "skip"] = "stop",
 ) -> PackOptions:
-    """With the default quality where images are resized. Raises ValueError for numbers out of range."""
+    """The options, with the default quality if images are resized. Raises ValueError for numbers out of range."""
     quality = DEFAULT_QUALITY if resize is not None and quality is None else quality
     return PackOptions(resize, quality, shard_megabytes, bad_images)
 
 
-def source_folder(written: str) -> Path:
+def source_folder(text: str) -> Path:
     """The folder that a path, NAME=PATH, or a name below $ROADMAP_DATA means. `pack` checks that it has images."""
-    name, equals, path = written.partition("=")
+    name, equals, path = text.partition("=")
     if equals and os.sep not in name:
         return Path(os.path.expanduser(path))
-    folder = Path(os.path.expanduser(written))
-    return folder if os.sep in written or folder.is_dir() else downloads() / written
+    folder = Path(os.path.expanduser(text))
+    return folder if os.sep in text or folder.is_dir() else downloads() / text
 
 
 def pack(
     source: Path, folder: Path, options: PackOptions, jobs: int | None, report: Callable[[int, int], None]
 ) -> Index:
-    """Packs an image folder into another, or resumes that, by so many processes: by default one for each core.
+    """Packs an image folder into another folder, or resumes that. `jobs`: processes, by default one for each core.
 
-    `report` gets how many images are done, and of how many. What was finished stays where an error is raised:
-    ValueError where the source is no image folder or has changed, where the destination holds something else, or for a
-    number of processes below 1; BadImage for an image that can't be read; OSError where the disk fails or is full.
+    `report` gets the number of images done, and of all. Finished files stay if an error is raised: ValueError if the
+    source is no image folder or has changed, if the destination contains something else, or if `jobs` is below 1;
+    BadImage for an image that can't be read; OSError if the disk fails or is full.
     """
     arrow()
     jobs = available_cores() if jobs is None else jobs
     check(jobs, Range(1), "jobs")
     if is_packed(source):
-        raise ValueError(f"{source} is packed already; an image folder is expected")
+        raise ValueError(f"{source} must be an image folder (got a packed data set)")
     if folder.resolve().is_relative_to(source.resolve()):
-        raise ValueError(
-            f"{folder} lies in {source}, whose images it would be taken for one of; a folder elsewhere is expected"
-        )
+        raise ValueError(f"{folder} must be outside {source}: otherwise it would be taken for a part of the source")
     content = describe_folder(source).content
     splits = dict(zip(("train", "val"), list_images(source), strict=True))
-    asked = {"format": FORMAT, "source": content, "options": to_data(options)}
-    _check_destination(folder, asked)
+    request = {"format": FORMAT, "source": content, "options": to_data(options)}
+    _check_destination(folder, request)
     if (folder / INDEX).is_file():
-        (folder / JOURNAL).unlink(missing_ok=True)  # who wrote the index may have been killed before
-        return _whole(folder, read_index(folder))
+        (folder / JOURNAL).unlink(missing_ok=True)  # left if the process was killed after it wrote the index
+        return _check_files(folder, read_index(folder))
     parts = [
         part
         for name, listing in splits.items()
@@ -123,30 +121,30 @@ def pack(
     ]
     images = sum(len(part.names) for part in parts)
     with folder_lock(folder, "being packed"):
-        done = _resume(folder, asked, parts)
-        before = sum(len(part.names) for part in parts if part.path.name in done)
-        left = [part for part in parts if part.path.name not in done]
-        all_written = _write_all(left, options, jobs, lambda now: report(before + now, images))
+        done = _resume(folder, request, parts)
+        images_before = sum(len(part.names) for part in parts if part.path.name in done)
+        remaining = [part for part in parts if part.path.name not in done]
+        all_written = _write_all(remaining, options, jobs, lambda count: report(images_before + count, images))
         with contextlib.closing(all_written):
             for written in all_written:
                 append_json_line(folder / JOURNAL, to_data(written))
                 done[written.shard.file] = written
-        index = _conclude(folder, asked, splits["train"].classes, [done[part.path.name] for part in parts])
+        index = _write_index(folder, request, splits["train"].classes, [done[part.path.name] for part in parts])
         (folder / JOURNAL).unlink()
     return index
 
 
-def _whole(folder: Path, index: Index) -> Index:
-    """The index, once its files are seen to be there. Raises ValueError for one that is not, or of another size."""
+def _check_files(folder: Path, index: Index) -> Index:
+    """Returns the index. Raises ValueError if one of its files is missing or has another size."""
     for shard in (shard for split in index.splits.values() for shard in split.shards):
         path = folder / shard.file
         if not path.is_file() or path.stat().st_size != shard.bytes:
-            raise ValueError(f"{path} is not there as it was written; remove {folder} and pack it again")
+            raise ValueError(f"{path} is missing or has another size; remove {folder} and pack it again")
     return index
 
 
 def _parts(folder: Path, split: SplitName, listing: Listing, most: int) -> Iterator[Part]:
-    """Images in order, up to so many bytes of their files in each part: the same ones whenever it is asked."""
+    """The images in order, in parts of at most so many bytes of their files; the same parts at every call."""
     sizes, start, total = file_sizes(listing), 0, 0
     starts = []
     for i, size in enumerate(sizes):
@@ -161,107 +159,107 @@ def _parts(folder: Path, split: SplitName, listing: Listing, most: int) -> Itera
         yield Part(path, listing.root, listing.names[where], listing.labels[where], sizes[where])
 
 
-def _check_destination(folder: Path, asked: Mapping[str, Any]) -> None:
-    """Raises ValueError where it holds anything but what is asked for, or the beginning of it."""
+def _check_destination(folder: Path, request: Mapping[str, Any]) -> None:
+    """Raises ValueError if the folder contains anything but the requested data set, or its beginning."""
     if not is_packed(folder):
         if folder.exists() and (not folder.is_dir() or set(os.listdir(folder)) - {"lock"}):
-            raise ValueError(f"{folder} is there and no packed data set; a new or an empty folder is expected")
+            raise ValueError(f"{folder} must be a new or empty folder, or a packed data set")
         return
     if (folder / INDEX).is_file():
         index = read_index(folder)
-        found: Any = {"format": index.format, "source": index.source, "options": to_data(index.options)}
-    else:
-        found = next(iter(read_json_lines(folder / JOURNAL)), None) or dict(asked)  # damaged in its first line: as none
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        recorded: Any = {"format": index.format, "source": index.source, "options": to_data(index.options)}
+    else:  # a journal whose first line is damaged counts as none
+        recorded = next(iter(read_json_lines(folder / JOURNAL)), None) or dict(request)
+    if not isinstance(recorded, dict) or recorded.get("format") != FORMAT:
         raise ValueError(f"{folder / JOURNAL} is not of this version; remove {folder} to pack again")
-    options = found.get("options")
-    other = differences(options, asked["options"])
-    if isinstance(options, dict) and options.get("bad_images") == "stop":  # what that finished had no bad image
-        other = [each for each in other if each.path != "bad_images"]
-    if other:
-        told = ", ".join(str(each).replace("_", "-") for each in other)
-        raise ValueError(f"{folder} was packed with other options ({told}); choose another folder, or remove this one")
-    if found.get("source") != asked["source"]:
+    options = recorded.get("options")
+    changes = differences(options, request["options"])
+    if isinstance(options, dict) and options.get("bad_images") == "stop":  # files finished with it have no bad image
+        changes = [change for change in changes if change.path != "bad_images"]
+    if changes:
+        text = ", ".join(str(change).replace("_", "-") for change in changes)
+        raise ValueError(f"{folder} was packed with other options ({text}); choose another folder, or remove this one")
+    if recorded.get("source") != request["source"]:
         raise ValueError(
-            f"{folder} was packed from other images: the source has changed, or is another; "
+            f"{folder} was packed from other images, or the source has changed; "
             "choose another folder, or remove this one"
         )
 
 
-def _resume(folder: Path, asked: Mapping[str, Any], parts: Sequence[Part]) -> dict[str, Written]:
-    """The files that were finished before and still are what was written, as far as size and columns tell."""
-    wanted = {part.path.name for part in parts}
-    found = {}
+def _resume(folder: Path, request: Mapping[str, Any], parts: Sequence[Part]) -> dict[str, Written]:
+    """The files that were finished before, if their size and columns are still as written."""
+    part_names = {part.path.name for part in parts}
+    finished = {}
     first, *rows = read_json_lines(folder / JOURNAL) or [None]
-    for row in rows if first else ():  # by what options they were written is in the first
+    for row in rows if first else ():  # the first line has the options that they were written with
         with contextlib.suppress(ValueError, OSError):
             written: Written = from_data(Written, row)
-            if written.shard.file in wanted:
+            if written.shard.file in part_names:
                 Shard(folder, written.shard)
-                found[written.shard.file] = written
-    # Whole again: its last line may have been cut off.
-    rows = [asked, *map(to_data, found.values())]
+                finished[written.shard.file] = written
+    # Rewritten, because its last line may be incomplete.
+    rows = [request, *map(to_data, finished.values())]
     write_atomic(folder / JOURNAL, "".join(json.dumps(row) + "\n" for row in rows).encode())
-    return found
+    return finished
 
 
 def _write_all(
     parts: Sequence[Part], options: PackOptions, jobs: int, report: Report
 ) -> Generator[Written, None, None]:
-    """Each file when it is finished, in whatever order."""
+    """Yields each file when it is finished, in any order."""
     if not parts:
         return
     context = fork_server("runner.data.packed_writer")
     stop, done = context.Event(), context.Value("q", 0)
-    pool = ProcessPoolExecutor(min(jobs, len(parts)), context, _begin, (stop, done))
+    pool = ProcessPoolExecutor(min(jobs, len(parts)), context, _initialize, (stop, done))
     try:
-        left = {pool.submit(write_shard, part, options) for part in parts}
-        while left:
-            finished, left = wait(left, TOLD, FIRST_COMPLETED)
-            for each in finished:
-                yield each.result()
+        pending = {pool.submit(write_shard, part, options) for part in parts}
+        while pending:
+            finished, pending = wait(pending, REPORT_SECONDS, FIRST_COMPLETED)
+            for future in finished:
+                yield future.result()
             report(done.value)
     except BrokenProcessPool:
         raise ValueError(
-            "a process that packed ended without a word, as where memory is short; the same command goes on, "
-            "with fewer --jobs"
+            "a packing process was killed, perhaps for lack of memory; the same command resumes, "
+            "and fewer --jobs need less memory"
         ) from None
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
 
 
-_stop: Any = threading.Event()  # a process's: whether it is to stop
-_done: Any = None  # and the images of all processes that are done
+_stop: Any = threading.Event()  # whether this process is to stop
+_done: Any = None  # the number of images done by all processes
 
 
-def _begin(stop: Any, done: Any) -> None:
-    """In a process that packs."""
+def _initialize(stop: Any, done: Any) -> None:
+    """Called at the start of each packing process."""
     global _stop, _done
     _stop, _done = stop, done
     for number in FOR_THE_LAUNCHER:
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(multiprocessing.parent_process(),), daemon=True).start()
 
 
-def _end_with(starter: Any) -> None:
-    """One that was killed tells nobody to stop."""
-    starter.join()
+def _exit_with(parent: Any) -> None:
+    """Ends this process when its parent ends: a killed parent can't stop it."""
+    parent.join()
     os._exit(1)
 
 
 class Stopped(Exception):
-    """Another process failed, or the user wants no more."""
+    """Another process failed, or the user interrupted."""
 
 
 def write_shard(part: Part, options: PackOptions) -> Written:
-    """Writes a file aside, then gives it its name; what the journal keeps. Raises BadImage, Stopped, OSError."""
+    """Writes a temporary file and renames it; returns its journal line. Raises BadImage, Stopped, OSError."""
     library = arrow()
-    aside = part.path.with_name(part.path.name + ".tmp")
+    temporary = part.path.with_name(part.path.name + ".tmp")
     skipped: list[str] = []
     images = reencoded = 0
     try:
-        with aside.open("w+b") as file:
+        with temporary.open("w+b") as file:
             with library.ipc.new_file(file, schema()) as writer:
                 for batch in _batches(part, options, skipped):
                     images += len(batch)
@@ -272,10 +270,10 @@ def write_shard(part: Part, options: PackOptions) -> Written:
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             entry = ShardEntry(part.path.name, images, file.tell(), digest)
-        os.replace(aside, part.path)
+        os.replace(temporary, part.path)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            aside.unlink()  # a full disk has no room for half a file
+            temporary.unlink()  # the disk may be full
         if isinstance(error, OSError) and error.filename is None:
             raise OSError(error.errno, error.strerror, str(part.path)) from None
         raise
@@ -283,20 +281,20 @@ def write_shard(part: Part, options: PackOptions) -> Written:
 
 
 def _batches(part: Part, options: PackOptions, skipped: list[str]) -> Iterator[pyarrow.RecordBatch]:
-    """A file's rows, not too many at a time; adds to what is wrong with images that are left out."""
+    """A file's rows in batches of limited size; appends the errors of images that are left out to `skipped`."""
     rows: list[tuple[bytes, int, bytes, int, bool]] = []
     total = 0
     for name, label, size in zip(part.names, part.labels, part.sizes, strict=True):
         if _stop.is_set():
             raise Stopped
         try:
-            data, anew = _stored(part.root / name, size, options)
+            data, is_reencoded = _packed_bytes(part.root / name, size, options)
         except BadImage as error:
             if options.bad_images == "stop":
                 raise BadImage(f"{error}; --bad-images skip leaves it out") from None
             skipped.append(str(error))
         else:
-            rows.append((name.encode(errors="surrogateescape"), label, data, checksum(data), anew))
+            rows.append((name.encode(errors="surrogateescape"), label, data, checksum(data), is_reencoded))
             total += len(data)
             if total > BATCH_BYTES:
                 yield _batch(rows)
@@ -315,10 +313,10 @@ def _batch(rows: Sequence[tuple[bytes, int, bytes, int, bool]]) -> pyarrow.Recor
     return library.RecordBatch.from_arrays(arrays, schema=schema())
 
 
-def _stored(path: Path, size: int, options: PackOptions) -> tuple[bytes, bool]:
-    """An image's bytes as they are packed, and whether they are no longer the file's.
+def _packed_bytes(path: Path, size: int, options: PackOptions) -> tuple[bytes, bool]:
+    """The bytes that are packed for an image, and whether they differ from the file.
 
-    Every image is decoded, also where its bytes are kept: a damaged one is found now and not in training.
+    Every image is decoded, even if its bytes are kept, so that a damaged one is found now and not in training.
     """
     data = path.read_bytes()
     if len(data) != size:
@@ -328,7 +326,7 @@ def _stored(path: Path, size: int, options: PackOptions) -> tuple[bytes, bool]:
         return data, False
     try:
         return _as_jpeg(_shrunk(image, options.resize), options.quality or DEFAULT_QUALITY), True
-    except OSError as error:  # a side that JPEG has no number for
+    except OSError as error:  # a side too long for JPEG
         raise BadImage(f"{path} can't be written as JPEG: {error}") from None
 
 
@@ -342,20 +340,22 @@ def _shrunk(image: Image, shorter: int) -> Image:
 
 def _as_jpeg(image: Image, quality: int) -> bytes:
     file = io.BytesIO()
-    image.info.clear()  # no comments, and no orientation, which training does not follow either
+    image.info.clear()  # without comments, and without orientation, which training ignores too
     image.save(file, "JPEG", quality=quality)
     return file.getvalue()
 
 
-def _conclude(folder: Path, asked: Mapping[str, Any], classes: tuple[str, ...], written: Sequence[Written]) -> Index:
-    """Counts what was written, and writes the index."""
+def _write_index(
+    folder: Path, request: Mapping[str, Any], classes: tuple[str, ...], written: Sequence[Written]
+) -> Index:
+    """Counts the images of each class, and writes the index."""
     shards = {
-        name: [Shard(folder, each.shard) for each in written if each.shard.file.startswith(f"{name}-")]
+        name: [Shard(folder, file.shard) for file in written if file.shard.file.startswith(f"{name}-")]
         for name in ("train", "val")
     }
     splits = {
-        name: SplitEntry(_counts(found, len(classes)), tuple(shard.entry for shard in found))
-        for name, found in shards.items()
+        name: SplitEntry(_counts(of_split, len(classes)), tuple(shard.entry for shard in of_split))
+        for name, of_split in shards.items()
     }
     empty = [name for name, count in zip(classes, splits["train"].images_of_class, strict=True) if not count]
     if empty:
@@ -365,10 +365,10 @@ def _conclude(folder: Path, asked: Mapping[str, Any], classes: tuple[str, ...], 
     index = Index(
         format=FORMAT,
         content=content_of_shards(list(shards.values())),
-        source=asked["source"],
-        options=from_data(PackOptions, asked["options"]),
-        reencoded=sum(each.reencoded for each in written),
-        skipped=tuple(message for each in written for message in each.skipped),
+        source=request["source"],
+        options=from_data(PackOptions, request["options"]),
+        reencoded=sum(file.reencoded for file in written),
+        skipped=tuple(message for file in written for message in file.skipped),
         classes=classes,
         **splits,
     )

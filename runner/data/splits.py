@@ -21,8 +21,8 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
-    def photo(self, index: int) -> EncodedImage:
-        """Raises BadImage with the file; OSError where the system does not give it."""
+    def image(self, index: int) -> EncodedImage:
+        """Raises BadImage with the file if it is damaged, and OSError if it can't be opened."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class InMemoryImages:
     def is_square(self) -> bool:
         return self.images.shape[2] == self.images.shape[3]
 
-    def photo(self, index: int) -> EncodedImage:
+    def image(self, index: int) -> EncodedImage:
         from PIL import Image
 
         pixels = self.images[index].permute(1, 2, 0).numpy()
@@ -47,7 +47,7 @@ class InMemoryImages:
 
 
 class Encoded:
-    """Images in the formats of files, decoded when they are wanted."""
+    """Images as the bytes of files, decoded on request."""
 
     labels: Tensor  # int64, N
 
@@ -55,26 +55,26 @@ class Encoded:
         return len(self.labels)
 
     def encoded(self, index: int) -> bytes | memoryview:
-        """An image's file, as it is. Raises OSError where the system does not give it, BadImage where it is damaged."""
+        """The bytes of an image's file. Raises OSError if it can't be opened, and BadImage if it is damaged."""
         raise NotImplementedError
 
     def where(self, index: int) -> str:
         """The image's file, for messages."""
         raise NotImplementedError
 
-    def photo(self, index: int) -> EncodedImage:
+    def image(self, index: int) -> EncodedImage:
         return EncodedImage(self.encoded(index), lambda: self.where(index))
 
 
 class ImageFiles(Encoded):
-    """Images in files, read when they are wanted."""
+    """Images in files, read on request."""
 
     def __init__(self, listing: Listing) -> None:
         import numpy as np
         import torch
 
         self.root, self.labels = listing.root, torch.tensor(listing.labels)
-        # In one piece: of a million texts each has a count of its users, which workers would copy page by page.
+        # One array: with a million strings, workers would copy the pages of their reference counts.
         self.names = np.array([os.fsencode(name) for name in listing.names])
 
     def encoded(self, index: int) -> bytes:

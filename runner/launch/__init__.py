@@ -1,4 +1,4 @@
-"""Runs given to processes: on this machine, and on a Slurm cluster.
+"""Starting the processes that train runs, on this machine or on a Slurm cluster.
 
-May import `roadmap` and all of `runner`. How one run is trained is `runner/train`.
+May import `roadmap` and all of `runner`. `runner/train` trains one run.
 """

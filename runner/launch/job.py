@@ -1,4 +1,4 @@
-"""One run in the process that trains it: its log, its lock, the signals, and how it ended."""
+"""Training one run in this process: its log, its lock, its signals, and how it ended."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def train_job(
 ) -> events.Ending:
     """Trains a run, and returns how it ended.
 
-    Rank 0 holds the folder and prints to its log. `report` gets steps, epochs and warnings. In a process of its own
-    what libraries print below Python goes to the log too.
+    Rank 0 locks the folder and prints to its log. `report` gets steps, epochs and warnings. `own_process`: the process
+    is only for this run, so that what libraries write to the file descriptors goes to the log too.
     """
 
     def print_and_report(event: events.TrainingEvent) -> None:
@@ -65,7 +65,7 @@ def train_job(
         return events.Diverged(str(error))
     except ValueError as error:
         return events.Failed(str(error), can_retry=isinstance(error, RendezvousError))
-    except OSError as error:  # of a print to the log it has no name
+    except OSError as error:  # for a print to the log it has no file name
         message = str(error) if error.filename else f"{error}: '{folder}/log.txt'"
         return events.Failed(message, can_retry=True)
     except Exception as error:
@@ -79,19 +79,19 @@ def _epoch_text(metrics: EpochMetrics) -> str:
 
 @contextlib.contextmanager
 def _printing_to_log(folder: Path, world: World, own_process: bool) -> Iterator[None]:
-    """What rank 0 prints is added to the run's log, and what ends another rank; the rest of theirs is nobody's.
+    """Appends to the run's log what rank 0 prints, and the exceptions of all ranks. Other output is discarded.
 
-    Raises FolderLocked, on every rank alike, where the folder is not to be had.
+    Raises FolderLocked on all ranks if another process has locked the folder.
     """
     with contextlib.ExitStack() as stack:
-        busy = None
+        own_error = None
         if world.rank == 0:
             try:
                 stack.enter_context(folder_lock(folder))
             except FolderLocked as error:
-                busy = str(error)
-        if told := world.first_not_none(busy):
-            raise FolderLocked(told)
+                own_error = str(error)
+        if message := world.first_not_none(own_error):
+            raise FolderLocked(message)
         path = folder / "log.txt" if world.rank == 0 else Path(os.devnull)
         log = stack.enter_context(_open_log(path))
         if own_process:
@@ -110,13 +110,13 @@ def _printing_to_log(folder: Path, world: World, own_process: bool) -> Iterator[
 
 
 def _open_log(path: Path) -> TextIO:
-    """Names of files may be in another encoding than ours."""
+    """Opens the log. File names in messages may not be valid UTF-8."""
     return path.open("a", buffering=1, encoding="utf-8", errors="backslashreplace")
 
 
 @contextlib.contextmanager
 def _reporting_warnings(report: Report) -> Iterator[None]:
-    """A warning is printed, and reported."""
+    """Warnings are printed and reported."""
     show = warnings.showwarning
 
     def show_and_report(message: Warning | str, *place: Any, **more: Any) -> None:

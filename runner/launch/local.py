@@ -1,4 +1,4 @@
-"""Runs on this machine: each in processes of its own, several side by side where they are small."""
+"""Training runs on this machine, each in new processes; small runs are trained side by side."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from runner.machine.requests import Request
 from runner.machine.resources import available_cores, available_gpus, default_processes
 from runner.machine.signals import Handler, Requests, handled
 
-# Up to this many multiply-adds a training step (batch x image), one core a run beats all cores on one run
+# Up to this many multiply-adds per training step (batch x image), one core for each run beats all cores on one run
 # (benchmarks/side_by_side.py).
 SMALL_STEP_MACS = 1e10
-REPORT_SECONDS = 0.5  # between two steps that are reported
+REPORT_SECONDS = 0.5  # between two reported steps
 
 
 def parallelism(runs: Sequence[Run], cores: int, processes: int = 1, gpus: int = 0) -> tuple[int, int]:
-    """How many runs go side by side, and the threads of each of a run's processes. Runs on GPUs go one by one."""
+    """The number of runs side by side, and the threads of each process. Runs on GPUs are trained one by one."""
     small = processes == 1 and not gpus and all(_step_macs(run) <= SMALL_STEP_MACS for run in runs)
     return (min(cores, len(runs)), 1) if small else (1, max(1, cores // processes))
 
@@ -52,14 +52,14 @@ def run_all(
     *,
     side_by_side: tuple[int, int] | None = None,
     on_sigusr2: Handler | None = None,
-    patient: bool = False,
+    wait_for_save: bool = False,
 ) -> list[tuple[Run, Path]]:
-    """Trains every run in its folder; returns those that came to no result.
+    """Trains every run in its folder; returns those that have no result.
 
-    A run that fails, or that another process trains already, leaves the others alone. `side_by_side`: how many are
-    trained at once, and the threads of each; where nothing is said, what is worth it here. SIGUSR2 has every run save
-    its state, unless it has a handler here. KeyboardInterrupt and SystemExit stop every run with its state saved, then
-    go on to the caller; once more, unless `patient`, they end it without.
+    A run that fails, or that another process is training, does not affect the others. `side_by_side`: the number of
+    runs at the same time, and the threads of each; by default those of `parallelism`. SIGUSR2 makes every run save its
+    state, unless `on_sigusr2` handles it. After KeyboardInterrupt or SystemExit every run saves its state and stops,
+    and the exception is raised again. A second signal meanwhile kills the runs, unless `wait_for_save`.
     """
     processes = default_processes(execution, [run.experiment.recipe for run, _ in jobs])
     workers, threads = side_by_side or parallelism(
@@ -67,7 +67,7 @@ def run_all(
     )
     context = process_context([run for run, _ in jobs])
     waiting, failed = deque(jobs), []
-    running: dict[Any, _Worker] = {}  # by each of their connections
+    running: dict[Any, _Worker] = {}  # by connection
 
     def pass_on(number: int, frame: Any) -> None:
         for worker in set(running.values()):
@@ -81,7 +81,7 @@ def run_all(
                     running |= dict.fromkeys(worker.connections, worker)
                     report(RunEvent(worker.run, Began()))
                 for connection in wait(list(running)):
-                    if connection in running:  # its run may have ended by another's word
+                    if connection in running:  # its run may have ended by an event of another connection
                         worker = running[connection]
                         event = worker.receive(connection)  # type: ignore[arg-type]
                         if event is None:
@@ -91,12 +91,12 @@ def run_all(
                             failed += _end(running, worker, event)
                         report(RunEvent(worker.run, event))
     finally:
-        _stop(list(set(running.values())), patient)
+        _stop(list(set(running.values())), wait_for_save)
     return failed
 
 
 def _end(running: dict[Any, _Worker], worker: _Worker, ending: Ending) -> list[tuple[Run, Path]]:
-    """Takes leave of a worker; returns its run where that failed."""
+    """Closes a worker; returns its run if that failed."""
     for connection in worker.connections:
         running.pop(connection, None)
     worker.end(kill=not isinstance(ending, Finished))
@@ -104,47 +104,47 @@ def _end(running: dict[Any, _Worker], worker: _Worker, ending: Ending) -> list[t
 
 
 def process_context(runs: Sequence[Run] = ()) -> BaseContext:
-    """The context of processes that start with what these runs import, timm and torchvision only where they need it."""
-    # Thread pools that were there before a fork are no use behind it.
+    """The context of processes that start with the imports of these runs; timm and torchvision only if needed."""
+    # Thread pools do not survive a fork.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    preload = ["runner.launch.job", "torch._dynamo"]  # the latter by the first optimizer that a process makes
+    preload = ["runner.launch.job", "torch._dynamo"]  # the latter is imported by the first optimizer
     preload += ["runner.data.transforms"] if any(_is_augmented(run) for run in runs) else []
     designs = [run.experiment.design for run in runs]
-    preload += sorted({each.library for each in designs if isinstance(each, NamedModel)} - {"own"})
+    preload += sorted({design.library for design in designs if isinstance(design, NamedModel)} - {"own"})
     return fork_server(*preload)
 
 
 def _is_augmented(run: Run) -> bool:
-    """Beyond what is done to small images without timm."""
+    """Whether a run's augmentation needs timm."""
     recipe = run.experiment.recipe
     return not run.crops_by_batch or recipe.mixes or recipe.random_erasing > 0
 
 
 class _Worker:
-    """The processes that train one run, as their launcher sees them."""
+    """The processes that train one run, in the launcher."""
 
     def __init__(
         self, context: BaseContext, run: Run, folder: Path, execution: Execution, processes: int, threads: int
     ) -> None:
         self.run, self.folder = run, folder
-        self.meeting = tempfile.TemporaryDirectory(prefix="roadmap-") if processes > 1 else None
-        where = f"file://{self.meeting.name}/meeting" if self.meeting else ""
+        self.rendezvous = tempfile.TemporaryDirectory(prefix="roadmap-") if processes > 1 else None
+        init_method = f"file://{self.rendezvous.name}/rendezvous" if self.rendezvous else ""
         self.connections: list[Connection] = []
         self.processes: list[BaseProcess] = []
         for rank in range(processes):
             ours, theirs = context.Pipe()
-            arguments = (theirs, run, folder, execution, threads, World(rank, processes, rank, where), LOADED)
+            arguments = (theirs, run, folder, execution, threads, World(rank, processes, rank, init_method), LOADED)
             process: BaseProcess = context.Process(  # type: ignore[attr-defined]
                 target=_train, args=arguments, name=f"{run.name}, rank {rank}"
             )
             process.start()
-            theirs.close()  # so that the end of the process is the end of the connection
+            theirs.close()  # so that the connection ends with the process
             self.connections.append(ours)
             self.processes.append(process)
 
     def receive(self, connection: Connection) -> Event | None:
-        """The next event; a process that ends without a word has failed. None where another rank has said it all."""
+        """The next event. A process that ends without one has failed; None if it is another rank that succeeded."""
         rank = self.connections.index(connection)
         try:
             event: Event = connection.recv()
@@ -161,24 +161,24 @@ class _Worker:
                 os.kill(process.pid, number)
 
     def end(self, kill: bool = False) -> None:
-        """Waits for the processes, but not for those whose partner is gone."""
+        """Waits for the processes; with `kill` several are killed first, as they may wait for one that has ended."""
         for process, connection in zip(self.processes, self.connections, strict=True):
             if kill and len(self.processes) > 1:
                 process.kill()
             process.join()
             connection.close()
-        if self.meeting:
-            self.meeting.cleanup()
+        if self.rendezvous:
+            self.rendezvous.cleanup()
 
 
-def _stop(workers: list[_Worker], patient: bool) -> None:
-    """Asks the workers to save their state and end, and waits for it; asked once more, kills them, unless patient."""
-    impatient: list[int] = []
-    with handled(lambda number, frame: impatient.append(number), signal.SIGINT, signal.SIGTERM):
+def _stop(workers: list[_Worker], wait_for_save: bool) -> None:
+    """Makes the workers save their state and end, and waits. A second signal kills them, unless `wait_for_save`."""
+    signals: list[int] = []
+    with handled(lambda number, frame: signals.append(number), signal.SIGINT, signal.SIGTERM):
         processes = [process for worker in workers for process in worker.processes]
-        while (alive := [process for process in processes if process.is_alive()]) and (patient or not impatient):
+        while (alive := [process for process in processes if process.is_alive()]) and (wait_for_save or not signals):
             for worker in workers:
-                worker.signal(signal.SIGTERM)  # again, since one that has just been started does not hear it yet
+                worker.signal(signal.SIGTERM)  # repeated: a process that has just started ignores it
             wait([process.sentinel for process in alive], timeout=0.5)
         for process in processes:
             process.kill()
@@ -195,12 +195,12 @@ def _train(
     world: World,
     plugins: list[Path],
 ) -> None:
-    """In a process of a run: trains it and tells how it goes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides
+    """A process of a run: trains it and reports its events."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher handles it
     from runner.launch.job import train_job
     from runner.machine.setup import chosen_device
 
-    asked = Requests()
+    requests = Requests()
     reported_at = 0.0
 
     def report(event: Event) -> None:
@@ -208,19 +208,19 @@ def _train(
         if isinstance(event, StepDone) and time.monotonic() - reported_at < REPORT_SECONDS:
             return
         reported_at = time.monotonic()
-        with contextlib.suppress(OSError):  # the launcher may be gone
+        with contextlib.suppress(OSError):  # the launcher may have ended
             connection.send(event)
 
     def request() -> Request:
-        # Nothing is ever sent to a worker: what can be read is the end of a launcher that was killed.
-        return Request.STOP if connection.poll() else asked()
+        # Nothing is sent to a worker: if its connection can be read, the launcher was killed.
+        return Request.STOP if connection.poll() else requests()
 
     for plugin in plugins:
         load_file(plugin)
     try:
-        with asked.heard(signal.SIGTERM), world.joined(chosen_device(execution)):
+        with requests.received(signal.SIGTERM), world.joined(chosen_device(execution)):
             ending = train_job(run, folder, execution, threads, world, report, request, own_process=True)
             if world.rank == 0 or isinstance(ending, Failed):
                 report(ending)
-    except ValueError as error:  # the device is not there, or the processes did not find each other
+    except ValueError as error:  # the device is absent, or the processes did not connect
         report(Failed(str(error), can_retry=isinstance(error, RendezvousError)))

@@ -1,4 +1,4 @@
-"""The runs that a user names: by rung, rung-sSEED, identity, folder or job."""
+"""Finding the runs that a user names: by rung, rung-sSEED, identity, folder or job."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from runner.launch.status import RunStatus
 
 
 def runs_named(runs: Sequence[RunStatus], names: Sequence[str]) -> tuple[RunStatus, ...]:
-    """Those that the names mean, all without a name. Raises ValueError for a name that means none."""
+    """The named runs, or all if there is no name. Raises ValueError for a name that matches none."""
     if not names:
         return tuple(runs)
     named: dict[str, RunStatus] = {}
     for name in names:
-        meant = [run for run in runs if name.rstrip("/") in _names(run)]
-        if not meant:
+        matching_runs = [run for run in runs if name.rstrip("/") in _names(run)]
+        if not matching_runs:
             rungs = sorted({run.entry.rung for run in runs})
-            raise ValueError(f"no run is called {name!r}; {suggest(rungs, name)}, or one's seed, such as gelu-s0")
-        named |= {run.entry.identity: run for run in meant}
+            raise ValueError(f"no run is called {name!r}; {suggest(rungs, name)}, or with a seed, such as gelu-s0")
+        named |= {run.entry.identity: run for run in matching_runs}
     return tuple(named.values())
 
 
 def run_named(runs: Sequence[RunStatus], name: str) -> RunStatus:
-    """The one that a name means. Raises ValueError where it means none or several."""
-    meant = runs_named(runs, [name])
-    if len(meant) > 1:
-        folders = ", ".join(run.folder.name for run in meant)
-        raise ValueError(f"{name!r} means {len(meant)} runs: {folders}; one is expected")
-    return meant[0]
+    """The run that a name matches. Raises ValueError if it matches none or several."""
+    matching_runs = runs_named(runs, [name])
+    if len(matching_runs) > 1:
+        folders = ", ".join(run.folder.name for run in matching_runs)
+        raise ValueError(f"{name!r} must match one run (got {len(matching_runs)}: {folders})")
+    return matching_runs[0]
 
 
 def _names(run: RunStatus) -> tuple[str, ...]:

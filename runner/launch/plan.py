@@ -1,4 +1,4 @@
-"""The runs of the selected rungs: where each is stored, how far it is, and which of them are to be trained."""
+"""The runs of the selected rungs: the folder and state of each, and which of them are to be trained."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from runner.train.trackers import check_installed, missing_trackers
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run, its folder, and how far it is."""
+    """A run, its folder and its state."""
 
     run: Run
     folder: Path
@@ -45,7 +45,7 @@ class RunPlan:
 
     @classmethod
     def of(cls, selection: Selection, seeds: int | None, out: Path) -> Self:
-        """`seeds`: runs of each rung, None for the study's number. Raises ValueError for what can't be trained."""
+        """`seeds`: runs of each rung, None for the study's number. Raises ValueError if a run can't be trained."""
         check_installed(selection.execution)
         seeds = selection.study.defaults.seeds if seeds is None else seeds
         check(seeds, SEEDS, "seeds")
@@ -55,9 +55,8 @@ class RunPlan:
             run = selection.run(rung, seed)
             check_trainable(run)
             folder = run.folder(out, existing)
-            runs.setdefault(
-                run.identity, PlannedRun(run, folder, state(folder, run))
-            )  # two rungs may be one experiment
+            # Two rungs may be the same experiment.
+            runs.setdefault(run.identity, PlannedRun(run, folder, state(folder, run)))
         _check_augmentation(selection.execution, list(runs.values()))
         return cls(selection, out, rungs, tuple(runs.values()))
 
@@ -67,7 +66,7 @@ class RunPlan:
 
     @property
     def waiting(self) -> tuple[PlannedRun, ...]:
-        """The runs to train, and the finished ones whose trackers are to be filled."""
+        """The runs to train, and the finished ones that a requested tracker does not have."""
         return tuple(filter(self._is_waiting, self.runs))
 
     def _is_waiting(self, planned: PlannedRun) -> bool:
@@ -79,8 +78,9 @@ class RunPlan:
         return sum(planned.state == kind for planned in self.runs)
 
     def refreshed(self) -> Self:
-        """With the states that the folders have now."""
-        return replace(self, runs=tuple(replace(each, state=state(each.folder, each.run)) for each in self.runs))
+        """The plan with the current states of the folders."""
+        runs = (replace(planned, state=state(planned.folder, planned.run)) for planned in self.runs)
+        return replace(self, runs=tuple(runs))
 
     def find_data(self) -> None:
         """Finds or downloads the data set once, before every run looks for it. Raises ValueError without one."""
@@ -88,19 +88,19 @@ class RunPlan:
             source(planned.run).find(Path(self.execution.data_path) if self.execution.data_path else None)
 
     def device_hours(self, speed: Speed) -> dict[str, float]:
-        """Of one run of each rung."""
+        """The device hours of one run of each rung."""
         return {rung.name: speed.device_hours(rung.experiment, self.selection.dataset) for rung in self.rungs}
 
 
 def check_local(options: StudyOptions, pack: int | None, max_running: int | None) -> None:
-    """Raises ValueError for an option that only runs on a cluster have."""
+    """Raises ValueError for an option that requires a cluster."""
     for name, value in (("--cluster", options.cluster), ("--pack", pack), ("--max-running", max_running)):
         if options.on == "local" and value is not None:
             raise ValueError(f"{name} requires --on slurm")
 
 
 def _check_augmentation(execution: Execution, runs: Sequence[PlannedRun]) -> None:
-    """Raises ValueError where a run began with the other augmentation: it would be a mixture of both."""
+    """Raises ValueError if a run began with the other augmentation: it would be trained with both."""
     if execution.augment == "auto":
         return
     for planned in runs:
@@ -114,6 +114,6 @@ def _check_augmentation(execution: Execution, runs: Sequence[PlannedRun]) -> Non
             raise ValueError(f"{path}: {error}") from None
         if execution.augment != began:
             raise ValueError(
-                f"{planned.folder} began with {began} augmentation, --augment {execution.augment} is another; "
+                f"--augment must be {began}, with which {planned.folder} began (got {execution.augment}); "
                 "--out FOLDER trains it again in another folder"
             )

@@ -1,4 +1,4 @@
-"""Where every run of a folder stands: by the run folders, and, for those that were submitted, by Slurm's word."""
+"""The status of every run of a folder, from the run folders, and for submitted runs also from Slurm."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SLACK_SECONDS = 10  # between clocks
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run, and how it is."""
+    """A run and its status."""
 
     entry: Entry
     folder: Path
@@ -34,8 +34,8 @@ class RunStatus:
     metrics: EpochMetrics | None = None  # of the last whole epoch
     result: Mapping[str, Value] = field(default_factory=dict)  # the metrics of a finished run, by key
     job: slurm_cli.Queued | None = None
-    submission: Submission | None = None  # the last that had it
-    index: int = 0  # of its job there
+    submission: Submission | None = None  # the last one that contained it
+    index: int = 0  # of its job in the submission
     restarts: int = 0
     lost_steps: int = 0
 
@@ -51,18 +51,18 @@ class RunStatus:
 
     @property
     def seconds_left(self) -> float | None:
-        """By the pace of the last epoch; none before the first."""
+        """Estimated by the duration of the last epoch; None before the first."""
         pace = self.metrics.seconds if self.metrics else None
         return None if pace is None else pace * (self.entry.epochs - self.epochs_done)
 
     def value(self, metric: Metric) -> float | None:
-        """Of the result, or before there is one of the last epoch."""
+        """The metric in the result, or before there is one, in the last epoch."""
         values = self.result or (self.metrics.values if self.metrics else {})
         return scalar(values.get(metric.key))
 
     @property
     def images_per_second(self) -> float | None:
-        """In training, in the last epoch."""
+        """In training, during the last epoch."""
         return self.metrics.images_per_second if self.metrics else None
 
     @property
@@ -71,7 +71,7 @@ class RunStatus:
 
     @property
     def log(self) -> Path | None:
-        """The run's own log, else that of its job's first task; None before either."""
+        """The run's log, or else that of its job's first task; None if there is neither."""
         own = self.folder / "log.txt"
         if own.exists() or self.submission is None:
             return own if own.exists() else None
@@ -79,7 +79,7 @@ class RunStatus:
         return self.submission.log(self.index, out)
 
     def record(self) -> dict[str, Any]:
-        """As a row of data."""
+        """The status as plain data."""
         place = self.place
         return {
             "regime": self.entry.regime,
@@ -103,54 +103,54 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """Every run of a folder, and what of it is in Slurm's queue."""
+    """The status of every run of a folder, and of its jobs in Slurm's queue."""
 
     out: Path
     runs: tuple[RunStatus, ...]
-    unanswered: tuple[str, ...] = ()  # what Slurm was not asked, and why
+    unanswered: tuple[str, ...] = ()  # what Slurm did not report, and why
     figures: tuple[slurm_cli.Queued, ...] = ()  # the jobs in the queue that draw the figure
-    figure_failed: str | None = None  # why the last of them drew none
-    knows_queue: bool = True  # whether Slurm reported what is in it
+    figure_failed: str | None = None  # why the last of them failed
+    knows_queue: bool = True  # whether Slurm reported its queue
 
     def __str__(self) -> str:
         return status_text(self)
 
     @property
     def is_going(self) -> bool:
-        """Whether anything runs or waits."""
+        """Whether anything is running or queued."""
         return bool(self.figures) or any(run.is_going for run in self.runs)
 
     def require_queue(self) -> None:
-        """Raises SlurmError where it is not known what is in the queue."""
+        """Raises SlurmError if Slurm did not report its queue."""
         if not self.knows_queue:
-            raise slurm_cli.SlurmError(f"Slurm was not asked {self.unanswered[0]}")
+            raise slurm_cli.SlurmError(f"Slurm did not report {self.unanswered[0]}")
 
 
 @dataclass(frozen=True)
 class _Slurm:
-    """What Slurm said."""
+    """What Slurm reported."""
 
     queued: Mapping[tuple[str, int], slurm_cli.Queued]  # by the submission's name, and the index
     ended: Mapping[tuple[str, int], str]
-    answered: bool
+    has_queue: bool
 
 
 def collect_status(out: Path) -> StudyStatus:
-    """Every run below `out`: of local ones and of jobs. Slurm is asked once for its queue, and once for what ended."""
+    """The status of every run below `out`, local or submitted. Slurm is called at most twice: queue, and ended jobs."""
     submissions = read_submissions(out)
-    jobs = dict(_jobs(submissions))  # a later submission's word counts
+    jobs = dict(_jobs(submissions))  # the last submission of each run
     entries = {entry.identity: entry for entry in (*_begun(out), *(entry for entry, _, _ in jobs.values()))}
-    before = {identity: _of_folder(entry, out / entry.folder) for identity, entry in entries.items()}
+    by_folder = {identity: _of_folder(entry, out / entry.folder) for identity, entry in entries.items()}
     # A run that diverged may be in the queue to be retried.
-    open_runs = [jobs[identity] for identity, each in before.items() if each.kind != "finished" and identity in jobs]
-    drawing = [submission for submission in submissions if not submission.jobs]
-    slurm, unanswered = _ask_slurm(open_runs, {each.name for each in drawing if not each.has_ended(out)})
-    runs = [_with_job(standing, jobs.get(identity), slurm, out) for identity, standing in before.items()]
-    names = {submission.name for submission in drawing}
+    open_runs = [jobs[identity] for identity, run in by_folder.items() if run.kind != "finished" and identity in jobs]
+    figures = [submission for submission in submissions if not submission.jobs]
+    slurm, unanswered = _ask_slurm(open_runs, {figure.name for figure in figures if not figure.has_ended(out)})
+    runs = [_with_job(status, jobs.get(identity), slurm, out) for identity, status in by_folder.items()]
+    names = {submission.name for submission in figures}
     queued = [job for (name, _), job in slurm.queued.items() if name in names]
-    failure = JobFiles(drawing[-1].folder(out), 0).failure() if drawing and not queued else None
+    failure = JobFiles(figures[-1].folder(out), 0).failure() if figures and not queued else None
     figure_failed = failure.message if failure else None
-    return StudyStatus(out, tuple(runs), tuple(unanswered), tuple(queued), figure_failed, slurm.answered)
+    return StudyStatus(out, tuple(runs), tuple(unanswered), tuple(queued), figure_failed, slurm.has_queue)
 
 
 def _jobs(submissions: list[Submission]) -> Iterator[tuple[str, tuple[Entry, Submission, int]]]:
@@ -161,96 +161,96 @@ def _jobs(submissions: list[Submission]) -> Iterator[tuple[str, tuple[Entry, Sub
 
 
 def _begun(out: Path) -> Iterator[Entry]:
-    """The runs that have a folder. What is no manifest is passed over."""
+    """The runs that have a folder. Files that are not a manifest are ignored."""
     for path in sorted(out.glob("*/*/manifest.json")):
         try:
             manifest = read_json(path) or {}
             run = manifest["run"]
-            # Not through the types: a thousand runs are to be told of at once.
-            place = (run["regime"], run["rung"], int(run["seed"]), int(run["experiment"]["recipe"]["epochs"]))
-            yield Entry(manifest["identity"], *place, str(path.parent.relative_to(out)))
+            # Not through `from_data`, which is slow for a thousand runs.
+            labels = (run["regime"], run["rung"], int(run["seed"]), int(run["experiment"]["recipe"]["epochs"]))
+            yield Entry(manifest["identity"], *labels, str(path.parent.relative_to(out)))
         except (InvalidFile, KeyError, TypeError, ValueError):
             continue
 
 
 def _of_folder(entry: Entry, folder: Path) -> RunStatus:
-    """By its folder alone."""
+    """The status of a run by its folder alone."""
     sessions = read_sessions(folder)
-    standing = RunStatus(
+    status = RunStatus(
         entry,
         folder,
         "stopped",
         place=read_place(folder),
         metrics=last_metrics(folder),
         restarts=max(0, len(sessions) - 1),
-        lost_steps=sum(each.lost_steps for each in sessions),
+        lost_steps=sum(session.lost_steps for session in sessions),
     )
     try:
         result = read_json(folder / "result.json")
         divergences = read_divergences(folder)
     except InvalidFile as error:
-        return replace(standing, kind="failed", detail=str(error))
+        return replace(status, kind="failed", detail=str(error))
     if result is not None:
-        return replace(standing, kind="finished", result=values_of(result))
+        return replace(status, kind="finished", result=values_of(result))
     if is_diverged(divergences):
-        return replace(standing, kind="diverged", detail=str(divergences[-1]))
+        return replace(status, kind="diverged", detail=str(divergences[-1]))
     held = is_held(folder)
-    return replace(standing, kind="running" if held else "stopped", detail="" if held else last_line(folder))
+    return replace(status, kind="running" if held else "stopped", detail="" if held else last_line(folder))
 
 
 def _ask_slurm(open_runs: list[tuple[Entry, Submission, int]], figures: AbstractSet[str]) -> tuple[_Slurm, list[str]]:
-    """What becomes of runs, and of the jobs of those names; and what could not be asked."""
+    """What Slurm reports of runs and of the figures' jobs, and what it did not report."""
     unanswered: list[str] = []
     names = {submission.name for _, submission, _ in open_runs}
     queued: dict[tuple[str, int], slurm_cli.Queued] = {}
-    answered = True
+    has_queue = True
     try:
         queued = {(job.name, job.index): job for job in slurm_cli.queue(sorted(names | figures))}
     except slurm_cli.SlurmError as error:
-        answered = False
+        has_queue = False
         unanswered.append(f"what is in the queue: {error}")
     gone = {submission.name: submission for _, submission, index in open_runs if (submission.name, index) not in queued}
     ended: dict[tuple[str, int], str] = {}
-    if gone and answered:  # where the controller is away the accounts would be old
+    if gone and has_queue:  # while the controller is away, accounting is out of date
         first = min(submission.seconds for submission in gone.values())
         try:
             ended = slurm_cli.ended(sorted(gone), first - SLACK_SECONDS)
         except slurm_cli.SlurmError as error:
             unanswered.append(f"how jobs ended: {error}")
-    return _Slurm(queued, ended, answered), unanswered
+    return _Slurm(queued, ended, has_queue), unanswered
 
 
-def _with_job(standing: RunStatus, job: tuple[Entry, Submission, int] | None, slurm: _Slurm, out: Path) -> RunStatus:
-    """What its job adds to what its folder says."""
+def _with_job(status: RunStatus, job: tuple[Entry, Submission, int] | None, slurm: _Slurm, out: Path) -> RunStatus:
+    """A run's status by its folder and its job."""
     if job is None:
-        return standing
+        return status
     _, submission, index = job
-    standing = replace(standing, submission=submission, index=index)
-    if standing.kind == "finished":
-        return standing
+    status = replace(status, submission=submission, index=index)
+    if status.kind == "finished":
+        return status
     queued = slurm.queued.get((submission.name, index))
     if queued:
         waits = queued.state == "PENDING"
         detail = queued.reason if waits else "" if queued.state == "RUNNING" else queued.state.lower()
-        return replace(standing, kind="queued" if waits else "running", job=queued, detail=detail)
-    now = _of_folder(standing.entry, standing.folder)  # once more: it may have ended while Slurm was asked
-    standing = replace(now, submission=submission, index=index)
-    if standing.kind in ("finished", "diverged", "running"):  # running, by another's hand
-        return standing
+        return replace(status, kind="queued" if waits else "running", job=queued, detail=detail)
+    now = _of_folder(status.entry, status.folder)  # read again: it may have ended during the call of Slurm
+    status = replace(now, submission=submission, index=index)
+    if status.kind in ("finished", "diverged", "running"):  # running in another process than its job
+        return status
     files, gone = JobFiles(submission.folder(out), index), slurm.ended.get((submission.name, index))
     failure = files.failure()
     if files.is_cancelled() or (gone and gone == "CANCELLED" and not failure):
-        return replace(standing, kind="cancelled")
+        return replace(status, kind="cancelled")
     if failure:
-        return replace(standing, kind="failed", detail=failure.message)
-    if not slurm.answered:
-        return replace(standing, kind="submitted")
-    if not gone and submission.user != getpass.getuser():  # a cluster may not show others' jobs
-        return replace(standing, kind="submitted", detail=f"by {submission.user}, whose job is not seen in the queue")
-    known = f"its job ended as {gone}" if gone else "its job is not in the queue any more"
-    return replace(standing, kind="failed", detail=f"{known}; last: {standing.detail}" if standing.detail else known)
+        return replace(status, kind="failed", detail=failure.message)
+    if not slurm.has_queue:
+        return replace(status, kind="submitted")
+    if not gone and submission.user != getpass.getuser():  # a cluster may hide the jobs of other users
+        return replace(status, kind="submitted", detail=f"by {submission.user}, whose job is not visible in the queue")
+    known = f"its job ended as {gone}" if gone else "its job is no longer in the queue"
+    return replace(status, kind="failed", detail=f"{known}; last: {status.detail}" if status.detail else known)
 
 
 def last_line(folder: Path) -> str:
-    """Of the run's log; empty where there is none."""
+    """The last line of the run's log; empty if there is none."""
     return next(reversed(read_tail(folder / "log.txt")), "")

@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from runner.launch.status import RunStatus, StudyStatus
 
 Kind = Literal["finished", "running", "queued", "diverged", "failed", "cancelled", "stopped", "submitted"]
-KINDS: dict[Kind, str] = {  # with the meaning of each, in the order of the text
+KINDS: dict[Kind, str] = {  # the meaning of each, in the order of the text
     "running": "in training",
     "queued": "waiting for Slurm",
-    "submitted": "submitted; Slurm knows the rest",
-    "stopped": "begun and not in training; `roadmap run` resumes them",
+    "submitted": "submitted; their state in Slurm is unknown",
+    "stopped": "started, but not in training; `roadmap run` resumes them",
     "failed": "ended without a result",
     "cancelled": "`roadmap run` resumes them",
-    "diverged": "their loss was no finite number",
+    "diverged": "the loss was not finite",
     "finished": "finished",
 }
-MOST_SEEDS = 6  # columns of the table; of more the counts are shown
-MOST_LINES = 20  # of a kind, below the table
+MOST_SEEDS = 6  # columns of the table; for more seeds, counts are shown
+MOST_LINES = 20  # of each kind, below the table
 
 
 def status_text(status: StudyStatus) -> str:
@@ -36,40 +36,40 @@ def status_text(status: StudyStatus) -> str:
         return "no runs yet"
     runs = _in_order(status.runs)
     names = Counter(run.name for run in runs)
-    shared = {name for name, count in names.items() if count > 1}  # by runs of several settings
+    shared = {name for name, count in names.items() if count > 1}  # by runs with different settings
     regimes = dict.fromkeys(run.entry.regime for run in runs)
     parts = [f"{regime}\n{_table([run for run in runs if run.entry.regime == regime])}" for regime in regimes]
     for kind, meaning in KINDS.items():
         parts += _of_kind(f"{kind} ({meaning})", [run for run in runs if run.kind == kind], shared)
     if status.figures:
         jobs = ", ".join(f"{job.job_id} ({job.state.lower()})" for job in status.figures)
-        parts.append(f"the figure is drawn when all have ended, by job {jobs}")
+        parts.append(f"the figure is drawn by job {jobs}, when all runs have ended")
     if status.figure_failed:
         parts.append(f"the figure was not drawn: {status.figure_failed}")
     counts = Counter[str](run.kind for run in runs)
     parts.append(f"{many(len(runs), 'run')}: {_counted(counts, list(KINDS))}{_lost(runs)}")
-    return "\n\n".join([*parts, *(f"Slurm was not asked {question}" for question in status.unanswered)])
+    return "\n\n".join([*parts, *(f"Slurm did not report {message}" for message in status.unanswered)])
 
 
 def _in_order(runs: Sequence[RunStatus]) -> list[RunStatus]:
-    """In the order of the ladder; runs that are not on it last."""
+    """The runs in the order of the ladder, followed by those that are not on it."""
     study = load_study()
     names = [rung.name for name in study.regimes for rung in ladder(name, study=study)]
     order = {name: i for i, name in reversed(list(enumerate(names)))}
     return sorted(runs, key=lambda run: (order.get(run.entry.rung, len(order)), run.entry.rung, run.entry.seed))
 
 
-def _of_kind(what: str, runs: Sequence[RunStatus], shared: AbstractSet[str]) -> list[str]:
-    """A line for each; for queued runs only the reasons, for finished ones nothing."""
+def _of_kind(title: str, runs: Sequence[RunStatus], shared: AbstractSet[str]) -> list[str]:
+    """A line for each run; for queued runs only the reasons, for finished ones nothing."""
     if not runs or runs[0].kind == "finished":
         return []
     if runs[0].kind == "queued":
         reasons = Counter(run.detail for run in runs)
-        held = "; held ones begin when `scontrol release` lets them go" if "held" in " ".join(reasons).lower() else ""
+        held = "; held jobs start after `scontrol release`" if "held" in " ".join(reasons).lower() else ""
         return [f"queued: {', '.join(f'{count} ({reason})' for reason, count in reasons.most_common())}{held}"]
     lines = [f"  {_line(run, shared)}" for run in runs[:MOST_LINES]]
     more = [f"  and {len(runs) - MOST_LINES} more"] if len(runs) > MOST_LINES else []
-    return ["\n".join([f"{what}:", *lines, *more])]
+    return ["\n".join([f"{title}:", *lines, *more])]
 
 
 def _counted(counts: Mapping[str, int], kinds: Sequence[str]) -> str:
@@ -78,11 +78,11 @@ def _counted(counts: Mapping[str, int], kinds: Sequence[str]) -> str:
 
 def _lost(runs: Sequence[RunStatus]) -> str:
     restarts, lost = sum(run.restarts for run in runs), sum(run.lost_steps for run in runs)
-    return f"; {many(restarts, 'restart')}, {many(lost, 'step')} lost and done again" if restarts else ""
+    return f"; {many(restarts, 'restart')}, {many(lost, 'step')} lost and repeated" if restarts else ""
 
 
 def _table(runs: Sequence[RunStatus]) -> str:
-    """Rungs by seeds; where the seeds are many, the number of runs of each kind."""
+    """Rungs by seeds; for many seeds, the number of runs of each kind."""
     seeds = sorted({run.entry.seed for run in runs})
     rows = []
     for rung in dict.fromkeys(run.entry.rung for run in runs):
@@ -90,7 +90,7 @@ def _table(runs: Sequence[RunStatus]) -> str:
         if len(seeds) > MOST_SEEDS:
             counts = Counter[str](run.kind for run in of_rung)
             rows.append([rung, _counted(counts, sorted(counts))])
-        else:  # runs of several settings may have the same rung and seed
+        else:  # runs with different settings may have the same rung and seed
             cells = [[_cell(run) for run in of_rung if run.entry.seed == seed] for seed in seeds]
             rows.append([rung, *(" | ".join(cell) for cell in cells)])
     header = [f"seed {seed}" for seed in seeds] if len(seeds) <= MOST_SEEDS else [f"{len(seeds)} seeds"]
@@ -107,7 +107,7 @@ def _cell(run: RunStatus) -> str:
 
 
 def _line(run: RunStatus, shared: AbstractSet[str]) -> str:
-    """One run: its progress, what ended it, its restarts and its job."""
+    """One run: its progress, why it ended, its restarts and its job."""
     parts: list[str] = []
     if run.kind in ("running", "submitted", "stopped"):
         parts.append(_progress(run))

@@ -9,7 +9,7 @@ from pathlib import Path
 from roadmap.progress import show_progress
 from roadmap.record.folder import read_metrics
 from roadmap.record.run import Run
-from runner.launch.distributed_worker import run_as_member, world_of_environment
+from runner.launch.distributed_worker import run_as_worker, world_of_environment
 from runner.launch.local import run_all
 from runner.launch.plan import PlannedRun, RunPlan
 from runner.machine.distributed import World
@@ -18,10 +18,10 @@ from runner.machine.resources import check_here, default_processes
 
 @dataclass(frozen=True)
 class Trained:
-    """What became of a plan."""
+    """The outcome of a plan."""
 
     plan: RunPlan  # with the states after training
-    failed: tuple[PlannedRun, ...] = ()  # came to no result, for another reason than a diverged loss
+    failed: tuple[PlannedRun, ...] = ()  # no result, for another reason than divergence
 
     @property
     def diverged(self) -> tuple[PlannedRun, ...]:
@@ -33,19 +33,19 @@ class Trained:
 
 
 def train_plan(plan: RunPlan, announce: Callable[[], object] | None = None) -> Trained | None:
-    """Trains what is waiting, and shows progress. A run that fails leaves the others alone.
+    """Trains the waiting runs, and shows progress. A run that fails does not affect the others.
 
-    `announce` is called before training, once this machine is known to have what the plan needs. Under torchrun or srun
-    the processes train each run together, and None is returned in those that only help: the first reports.
+    `announce` is called before training, after the check that this machine has what the plan needs. Under torchrun or
+    srun the processes train each run together; rank 0 reports, and the other ranks return None.
 
-    Raises ValueError for what this machine does not have. KeyboardInterrupt and SystemExit have a note that says how
-    many runs finished.
+    Raises ValueError if this machine lacks what the plan needs. KeyboardInterrupt and SystemExit get a note with the
+    number of finished runs.
     """
     execution, world = plan.execution, world_of_environment()
     recipes = [planned.run.experiment.recipe for planned in plan.waiting]
     check_here(execution, recipes, world.size if world else default_processes(execution, recipes))
     if world and world.rank > 0:
-        run_as_member(_jobs(plan), execution, world, plan.find_data, lambda event: None)
+        run_as_worker(_jobs(plan), execution, world, plan.find_data, lambda event: None)
         return None
     if announce:
         announce()
@@ -59,9 +59,9 @@ def _jobs(plan: RunPlan) -> list[tuple[Run, Path]]:
 
 
 def _train(plan: RunPlan, world: World | None) -> list[tuple[Run, Path]]:
-    """Returns the runs that came to no result."""
+    """Returns the runs that have no result."""
     jobs, execution = _jobs(plan), plan.execution
-    if not jobs and not world:  # other processes would wait for this one
+    if not jobs and not world:  # with a world, other processes wait for this one
         return []
     plan.out.mkdir(parents=True, exist_ok=True)
     if not world:
@@ -72,9 +72,9 @@ def _train(plan: RunPlan, world: World | None) -> list[tuple[Run, Path]]:
     try:
         with progress:
             if world:
-                return run_as_member(jobs, execution, world, plan.find_data, progress.show)
+                return run_as_worker(jobs, execution, world, plan.find_data, progress.show)
             return run_all(jobs, execution, progress.show)
     except (KeyboardInterrupt, SystemExit) as error:
         finished = f"{progress.finished} of {len(jobs)} runs finished"
-        error.add_note(f"stopped: {finished}, the others keep what they have; the same command resumes from here")
+        error.add_note(f"stopped: {finished}; the same command resumes the others")
         raise

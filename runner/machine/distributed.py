@@ -1,6 +1,6 @@
-"""The processes that train a run together: who they are, and what they tell each other.
+"""The processes that train a run together: their ranks, and the collective operations between them.
 
-Torch is imported when they meet: who merely starts them has no use for it.
+Torch is imported when they connect: a launcher that only starts them does not need it.
 """
 
 from __future__ import annotations
@@ -21,47 +21,47 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ADDRESS = "address://"
-MEETING_SECONDS = 600  # tasks of one job may be started minutes apart
+RENDEZVOUS_SECONDS = 600  # the tasks of a job may start minutes apart
 
 
 class RendezvousError(ValueError):
-    """The processes of a run did not come together; once more they may."""
+    """The processes of a run did not connect. Another attempt may succeed."""
 
 
 @dataclass(frozen=True)
 class World:
-    """One process among those that train a run, one a device. Alone, where nothing else is said."""
+    """One of the processes that train a run, one per device. By default the only one."""
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0  # on its machine: the number of its GPU
-    meeting: str = ""  # where they meet: torch.distributed's init_method, or address:// and a file for rank 0's address
-    cores: int | None = None  # that this process has for itself, where it is known
-    host: str = ""  # rank 0's, where the meeting is a file for its address
+    local_rank: int = 0  # rank within the machine: the number of its GPU
+    init_method: str = ""  # as in torch.distributed, or address:// and the path of a file with rank 0's address
+    cores: int | None = None  # reserved for this process; None: unknown
+    host: str = ""  # of rank 0; only used with address://
 
     @contextmanager
     def joined(self, device: str) -> Iterator[None]:
-        """Connected to the others, over NCCL from GPUs and gloo from CPUs. Raises RendezvousError."""
+        """Connects the processes, over NCCL on GPUs and gloo on CPUs. Raises RendezvousError."""
         import torch
         import torch.distributed.nn  # now, or DDP does later: its functions keep the group as a default, never freed
         from torch import distributed as dist
 
         if device == "cuda":
-            # Where a launcher shows each process its own GPU alone, that is number 0.
+            # If the launcher makes only one GPU visible to each process, its number is 0.
             torch.cuda.set_device(self.local_rank if torch.cuda.device_count() > 1 else 0)
         if self.size > 1:
             backend = "nccl" if device == "cuda" else "gloo"
             try:
-                if self.meeting.startswith(ADDRESS):
-                    store = self._store(Path(self.meeting.removeprefix(ADDRESS)))
+                if self.init_method.startswith(ADDRESS):
+                    store = self._store(Path(self.init_method.removeprefix(ADDRESS)))
                     dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size)
                 else:
-                    dist.init_process_group(backend, init_method=self.meeting, rank=self.rank, world_size=self.size)
+                    dist.init_process_group(backend, init_method=self.init_method, rank=self.rank, world_size=self.size)
             except (RuntimeError, TimeoutError) as error:
                 reason = str(error).splitlines()[0]
-                raise RendezvousError(f"the {self.size} processes do not meet at {self.meeting}: {reason}") from None
+                raise RendezvousError(f"{self.size} processes did not connect ({self.init_method}): {reason}") from None
         yield
-        # Not after an error: the others may never come to it.
+        # Not after an error: the other processes may never reach this call.
         if self.size > 1:
             dist.destroy_process_group()
             # Gloo's threads end with the group's last reference. One that frees a tensor while the interpreter shuts
@@ -69,9 +69,9 @@ class World:
             gc.collect()
 
     def _store(self, address: Path) -> TCPStore:
-        """What they meet by: at a port that is free on rank 0's host, so that no two jobs ever share one.
+        """The store at a free port of rank 0's host, so that two jobs never share a port.
 
-        Rank 0 leaves its address in a file that all can see.
+        Rank 0 writes its address to a file that all processes can read.
         """
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -79,43 +79,43 @@ class World:
             store = TCPStore(self.host, 0, self.size, is_master=True, wait_for_workers=False)
             write_atomic(address, f"{self.host} {store.port}".encode())
             return store
-        deadline = time.monotonic() + MEETING_SECONDS
+        deadline = time.monotonic() + RENDEZVOUS_SECONDS
         while not address.exists():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"rank 0 left no address for {MEETING_SECONDS} s")
+                raise TimeoutError(f"rank 0 wrote no address within {RENDEZVOUS_SECONDS} s")
             time.sleep(0.1)
         host, port = address.read_text().split()
         return TCPStore(host, int(port), self.size, is_master=False)
 
-    def sum(self, numbers: Tensor) -> Tensor:
-        """The sum over all processes, on each; in place."""
+    def all_reduce(self, numbers: Tensor) -> Tensor:
+        """The sum over all processes, in place. Every process gets it."""
         if self.size > 1:
             from torch import distributed as dist
 
             dist.all_reduce(numbers)
         return numbers
 
-    def spread(self, tensors: Iterable[Tensor]) -> None:
-        """Gives every process rank 0's values, in place."""
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Copies rank 0's values to every process, in place."""
         if self.size > 1:
             from torch import distributed as dist
 
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
-    def all_gather(self, word: T) -> list[T]:
-        """What each process says, by rank, on each."""
+    def all_gather(self, value: T) -> list[T]:
+        """The values of all processes, by rank. Every process gets them."""
         if self.size == 1:
-            return [word]
+            return [value]
         from torch import distributed as dist
 
-        words: list[T] = [word] * self.size
-        dist.all_gather_object(words, word)
-        return words
+        values: list[T] = [value] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
-    def first_not_none(self, word: str | None) -> str | None:
-        """What the first process that has something to say says, on each."""
-        return next((said for said in self.all_gather(word) if said is not None), None)
+    def first_not_none(self, value: str | None) -> str | None:
+        """The value of the first rank whose value is not None. Every process gets it."""
+        return next((value for value in self.all_gather(value) if value is not None), None)
 
 
 SINGLE_PROCESS = World()

@@ -13,28 +13,29 @@ from runner.machine.signals import FOR_THE_LAUNCHER
 
 
 def fork_server(*preload: str) -> BaseContext:
-    """Starts the server with these modules imported, unless it runs already; returns the context for its processes.
+    """Starts the server with these modules imported, unless it is running; returns the context for its processes.
 
-    The server, and each process until it sets its own handlers, ignores the signals that a terminal or Slurm sends to
-    all processes at once. They are for the launcher: without its server it would report every run as ended.
+    The server ignores the signals that a terminal or Slurm sends to all processes at once, and so does each process
+    until it sets its own handlers. They are for the launcher. If they ended the server, the launcher would report
+    every run as ended.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["runner.machine.ignore_signals", *preload])
     # Separately: starting the tracker unblocks SIGINT and SIGTERM, which the tracker itself ignores.
-    with _held_back(*FOR_THE_LAUNCHER):
+    with _blocked(*FOR_THE_LAUNCHER):
         resource_tracker.ensure_running()
-    with _held_back(*FOR_THE_LAUNCHER):
+    with _blocked(*FOR_THE_LAUNCHER):
         forkserver.ensure_running()
     return context
 
 
 @contextlib.contextmanager
-def _held_back(*numbers: signal.Signals) -> Iterator[None]:
-    """Blocks signals: they arrive here afterwards, and in a process that is started here once it unblocks them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+def _blocked(*numbers: signal.Signals) -> Iterator[None]:
+    """Blocks signals. This process gets them afterwards; a process started meanwhile, once it unblocks them."""
+    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)

@@ -1,6 +1,6 @@
-"""Imported first by a fork server, for its effect: the server ignores the signals that are for its launcher.
+"""Imported first by a fork server, for its side effect: the server ignores the signals that are for its launcher.
 
-It is started with them blocked, since any of them would end it before this module is imported.
+The server starts with these signals blocked, because any of them would end it before this module is imported.
 """
 
 import signal

@@ -1,6 +1,6 @@
-"""Random numbers that depend on what they are for alone, not on what was drawn before.
+"""Random numbers that depend only on their purpose, not on the numbers drawn before.
 
-So a run that is interrupted anywhere and goes on draws what an undisturbed one would, and no state is to be kept.
+So a run that is interrupted and resumed draws the same numbers as an uninterrupted one, and no state is stored.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def generator_for(*purpose: int | str) -> torch.Generator:
 def seed_globally(seed: int) -> None:
     """Seeds the global generators of Python, NumPy and torch, which timm, torchvision and networks draw from.
 
-    torch.manual_seed costs a millisecond where CUDA is built in but not in use, and puts every call aside for
-    the day that it is.
+    torch.manual_seed is not used: if CUDA is built in but not initialized, it takes a millisecond and queues every
+    call until CUDA is initialized.
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)

@@ -1,4 +1,4 @@
-"""What is asked of a run in training. The step in flight is finished first."""
+"""Requests to a run in training. The current step is finished first."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from enum import IntEnum
 
 
 class Request(IntEnum):
-    """The stronger the higher."""
+    """A higher value includes the lower ones."""
 
     NONE = 0
     SAVE = 1
-    STOP = 2  # with the state saved
+    STOP = 2  # and save

@@ -1,4 +1,4 @@
-"""What this machine has, found out without importing torch, which takes a second and more."""
+"""The cores and GPUs of this machine. Torch is imported only if there may be a GPU: the import takes over a second."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from roadmap.recipe import Recipe
 from roadmap.study.execution import Execution, accumulation
 
-GPU_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))  # NVIDIA's, AMD's, and Windows' for Linux
+GPU_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))  # of NVIDIA, of AMD, of Windows for Linux
 
 
 def available_cores() -> int:
@@ -17,7 +17,7 @@ def available_cores() -> int:
 
 
 def available_gpus(execution: Execution) -> int:
-    """Those that an execution may use: none where it is to be on the CPU."""
+    """The number of GPUs that an execution may use: 0 if it is on the CPU."""
     if execution.device == "cpu" or not any(driver.exists() for driver in GPU_DRIVERS):
         return 0
     import torch
@@ -26,30 +26,32 @@ def available_gpus(execution: Execution) -> int:
 
 
 def default_processes(execution: Execution, recipes: Sequence[Recipe]) -> int:
-    """The processes that share each run on this machine: one for each GPU that every batch can be shared by, or one.
+    """The number of processes that share each run on this machine.
 
-    Raises ValueError for more than there are GPUs.
+    One for each GPU, as far as every batch can be divided by them; without GPUs one. Raises ValueError if the execution
+    asks for more processes than there are GPUs.
     """
     gpus = available_gpus(execution)
     if execution.processes != "auto":
         if 0 < gpus < execution.processes:
-            raise ValueError(f"execution.processes is {execution.processes}, but there are {gpus} GPUs here")
+            raise ValueError(f"execution.processes must be at most {gpus}, the GPUs here (got {execution.processes})")
         return execution.processes
     return max((n for n in range(1, gpus + 1) if all(recipe.shared_by(n) for recipe in recipes)), default=1)
 
 
 def check_here(execution: Execution, recipes: Sequence[Recipe], processes: int) -> None:
-    """Raises ValueError for what can't be had on this machine, before anything is started."""
+    """Raises ValueError if this machine lacks what the execution asks for, before anything is started."""
     gpus = available_gpus(execution)
     if execution.device == "cuda" and not gpus:
-        raise ValueError("execution.device is cuda, but there is no CUDA device here; auto takes what there is")
+        raise ValueError("execution.device=cuda requires a CUDA device, and this machine has none; auto uses the CPU")
     if execution.compile is not None:
         import torch
 
         if execution.compile not in torch.compiler.list_backends(exclude_tags=()):
             known = ", ".join(torch.compiler.list_backends())
-            raise ValueError(f"execution.compile: {execution.compile!r} is no backend of torch.compile; {known} are")
+            requirement = f"must be a backend of torch.compile: {known}"
+            raise ValueError(f"execution.compile {requirement} (got {execution.compile!r})")
     if processes > 1 and not gpus and any(recipe.sync_batch_norm for recipe in recipes):
-        raise ValueError("recipe.sync_batch_norm: PyTorch synchronizes batch norm on GPUs alone; false, or one process")
+        raise ValueError(f"recipe.sync_batch_norm=true requires GPUs or one process (got {processes} on CPUs)")
     for recipe in recipes:
         accumulation(recipe, processes, execution.device_batch)

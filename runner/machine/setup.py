@@ -1,4 +1,4 @@
-"""What a run is computed on, and how: the choices that were left to the machine, made."""
+"""How a run is computed: an execution with each "auto" resolved for this machine."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from runner.machine.resources import check_here
 
 # Below this side, in pixels, a CPU loses more by casting than its bf16 units win (benchmarks/precision.py).
 BF16_CPU_IMAGE_SIZE = 128
-GPU_WORKERS = 10  # for each GPU, where there are so many cores: what --augment reference takes; fast, four do
-Asked = TypeVar("Asked")
+GPU_WORKERS = 10  # per GPU, if there are so many cores: needed by --augment reference; fast needs four
+Value = TypeVar("Value")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of mallopt, as malloc.h numbers them
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a run is computed, in full. Kept in the manifest."""
+    """How a run is computed, in full. Stored in the manifest."""
 
     device: Literal["cpu", "cuda"]
     precision: Literal["fp32", "bf16", "fp16"]
     processes: int
-    accumulation: int  # parts that a device takes its share of a batch in
+    accumulation: int  # parts of a device's share of a batch, computed one after another
     threads: int  # of a process
     workers: int
     channels_last: bool
@@ -40,16 +40,16 @@ class Setup:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def prepare(self) -> None:
-        """Sets what is set for a whole process."""
+        """Applies the settings that hold for the whole process."""
         torch.set_num_threads(self.threads)
-        # fp32 is what it says, also where a GPU would take a shorter format for convolutions.
+        # In full fp32: by default a GPU uses TF32 for convolutions.
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         if self.device == "cpu":
             _keep_freed_memory()
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         if self.compile is not None:
-            torch.compiler.reset()  # networks before this one count against the number of recompilations
+            torch.compiler.reset()  # earlier networks count against the limit of recompilations
 
     def autocast(self) -> AbstractContextManager[object]:
         dtype = DTYPES.get(self.precision)
@@ -59,10 +59,11 @@ class Setup:
 def choose_setup(
     recipe: Recipe, execution: Execution, processes: int, threads: int, stored: Setup | None = None
 ) -> Setup:
-    """What an execution comes to on this machine.
+    """An execution's settings on this machine.
 
-    `threads` is for each process where nothing else is said. What a run began with (`stored`) is kept where the
-    execution leaves it open: the last bits depend on precision and threads. Raises ValueError for what can't be had.
+    `threads` is the default for each process. Where the execution says "auto", the settings that the run began with
+    (`stored`) are kept: the last bits of its results depend on precision and threads. Raises ValueError if the machine
+    lacks what the execution asks for.
     """
     device = chosen_device(execution)
     check_here(execution, [recipe], processes)
@@ -83,18 +84,19 @@ def choose_setup(
 
 
 def _keep_freed_memory() -> None:
-    """Has glibc's allocator keep what is freed for the next step, which otherwise takes every large tensor anew.
+    """Makes glibc's allocator keep freed memory for the next step.
 
-    The kernel clears memory as it gives it. What that takes, and what is kept: benchmarks/NOTEBOOK.md, on networks.
+    Otherwise each large tensor takes new memory, which the kernel clears first. Measured in benchmarks/NOTEBOOK.md, on
+    networks.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's; other systems have other allocators
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # only glibc has it
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _unless_auto(asked: Asked | Auto, otherwise: Asked) -> Asked:
-    return otherwise if asked == "auto" else asked
+def _unless_auto(value: Value | Auto, default: Value) -> Value:
+    return default if value == "auto" else value
 
 
 def chosen_device(execution: Execution) -> Literal["cpu", "cuda"]:

@@ -1,4 +1,4 @@
-"""Signals, handled for a while."""
+"""Temporary signal handlers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from runner.machine.requests import Request
 
-# A terminal and Slurm signal all processes of a study at once: the launcher acts, and passes on what runs need to know.
+# A terminal and Slurm signal all processes of a study at once: the launcher acts, and passes on what concerns the runs.
 FOR_THE_LAUNCHER = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 Handler = Callable[[int, Any], Any] | signal.Handlers
@@ -18,27 +18,27 @@ Handler = Callable[[int, Any], Any] | signal.Handlers
 
 @contextlib.contextmanager
 def handled(handler: Handler, *numbers: signal.Signals) -> Iterator[None]:
-    """The signals go to a handler here, also in processes that are started here."""
-    # They are the main thread's; from another nothing can be done about them.
+    """Handles the signals with `handler` inside the block, also in processes that are forked there."""
+    # Only the main thread can set handlers.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in numbers}
+    previous_handlers = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, former in before.items():
-            signal.signal(number, former)
+        for number, previous in previous_handlers.items():
+            signal.signal(number, previous)
 
 
 class Requests:
-    """What signals ask of a run: SIGUSR2 that its state is saved, others that it stops with its state saved."""
+    """The requests that signals make: SIGUSR2 to save the state, others to save it and stop."""
 
     def __init__(self) -> None:
         self.save = self.stop = False
 
     @contextlib.contextmanager
-    def heard(self, *stopping: signal.Signals) -> Iterator[None]:
+    def received(self, *stopping: signal.Signals) -> Iterator[None]:
         with handled(self._save, signal.SIGUSR2), handled(self._stop, *stopping):
             yield
 

@@ -1,4 +1,4 @@
-"""The code that runs: which it is, and a copy of it that no later edit reaches."""
+"""The running code: its version, and a copy of it that later edits do not change."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from roadmap.study.load import study_path
 
 ROOT = Path(__file__).parent.parent.parent  # the folder of the packages
 PACKAGES = ("roadmap", "runner", "analysis")
-STATE_FILE = "code.json"  # beside the packages of a copy
+STATE_FILE = "code.json"  # beside the packages in a copy
 
 
 def code_state() -> dict[str, Any]:
-    """A hash of the sources, and, where they are a git checkout, its commit and whether they differ from it."""
-    kept = read_json(ROOT / STATE_FILE)
-    return kept if kept is not None else {"sources": _hash_of(_sources()), **_git_state()}
+    """A hash of the sources; in a git checkout also the commit, and whether the sources differ from it."""
+    stored_state = read_json(ROOT / STATE_FILE)
+    return stored_state if stored_state is not None else {"sources": _hash_of(_sources()), **_git_state()}
 
 
 def _sources() -> list[Path]:
@@ -44,7 +44,7 @@ def _git_state() -> dict[str, Any]:
         return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
 
     try:
-        # An environment may lie within another checkout.
+        # The folder of an installation may be inside another project's checkout.
         git("ls-files", "--error-unmatch", "runner/machine/snapshot.py")
         changed = git("status", "--porcelain", "--", *PACKAGES)
         return {"commit": git("rev-parse", "HEAD"), "modified": bool(changed)}
@@ -53,22 +53,22 @@ def _git_state() -> dict[str, Any]:
 
 
 def snapshot(folder: Path, plugins: Sequence[Path] = ()) -> tuple[Path, tuple[Path, ...]]:
-    """A copy of the packages, the study and the plugins in a folder below this one; the same code is copied once.
+    """Copies the packages, the study and the plugins into a subfolder of `folder`; the same code is copied only once.
 
-    Returns the folder that stands for the packages' own in PYTHONPATH, and the copies of the plugins.
+    Returns the subfolder, which is for PYTHONPATH, and the copies of the plugins.
     """
     state = code_state()
     target = folder / _hash_of([*_sources(), study_path(), *plugins], str(state))
     copies = tuple(target / "plugins" / str(i) / path.name for i, path in enumerate(plugins))
     if not target.exists():
-        aside = folder / f"new-{os.getpid()}"
-        shutil.rmtree(aside, ignore_errors=True)  # of a process of that number that was killed
+        temporary = folder / f"new-{os.getpid()}"
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process with the same number
         for package in PACKAGES:
-            shutil.copytree(ROOT / package, aside / package, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(study_path(), aside / "roadmap" / study_path().name)
+            shutil.copytree(ROOT / package, temporary / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(study_path(), temporary / "roadmap" / study_path().name)
         for path, copy in zip(plugins, copies, strict=True):
-            (aside / copy.relative_to(target)).parent.mkdir(parents=True)
-            shutil.copy(path, aside / copy.relative_to(target))
-        write_json(aside / STATE_FILE, state)
-        aside.rename(target)
+            (temporary / copy.relative_to(target)).parent.mkdir(parents=True)
+            shutil.copy(path, temporary / copy.relative_to(target))
+        write_json(temporary / STATE_FILE, state)
+        temporary.rename(target)
     return target, copies

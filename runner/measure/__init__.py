@@ -1,4 +1,4 @@
-"""What is measured or taken from networks: speed and memory, the input pipeline, robustness, exported files.
+"""Measuring and exporting networks: speed and memory, the input pipeline, evaluation, robustness, exported files.
 
 May import `roadmap` and all of `runner`.
 """

@@ -1,4 +1,4 @@
-"""Evaluating a trained network: on held-out images of its data or of other data, or on shifted ones (robustness.py)."""
+"""Evaluating a trained network on held-out images of its data or other data, or on shifted ones (robustness.py)."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from roadmap.study.execution import Execution
 from runner.data.datasets import class_names
 from runner.measure.robustness import evaluate_shifted
 from runner.measure.trained import Trained, Weights, read_peer, read_trained
-from runner.train.evaluation import Scores, evaluate_alone
+from runner.train.evaluation import Scores, evaluate_in_process
 
-Report = Callable[[int, int], None]  # images done, and of how many
+Report = Callable[[int, int], None]  # images done, and all
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network to evaluate, and how."""
+    """A network to evaluate, and the execution."""
 
     trained: Trained
     execution: Execution
-    folder: Path | None  # of its run, which keeps what is measured of shifted images; None: the weights are a file's
+    folder: Path | None  # of its run, in which results on shifted images are stored; None: the weights are from a file
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What a network is worth on held-out images."""
+    """A network's metrics on held-out images."""
 
     run: str
     data: str
@@ -46,16 +46,17 @@ class HeldOut:
 
 
 def shifted_data(options: StudyOptions) -> tuple[StudyOptions, Shifted | None]:
-    """The shifted images that `--data` means, and the options without them, which the network is not of.
+    """The options without `--data`, and the shifted images that it names: the network was not trained on them.
 
-    None where `--data` is absent, or a data set with training images. Raises ValueError for a folder of another shape.
+    If `--data` is absent, or names a data set with training images, the options are unchanged and the second is None.
+    Raises ValueError for a folder with another layout.
     """
     shifted = None if options.data is None else find_shifted(options.data, options.study().datasets)
     return (replace(options, data=None) if shifted else options), shifted
 
 
 def load_subject(
-    written: str | Path,
+    name: str | Path,
     options: StudyOptions,
     out: Path | None = None,
     *,
@@ -63,67 +64,67 @@ def load_subject(
     state_dict: Path | None = None,
     peer: str | None = None,
 ) -> Subject:
-    """The network of a run below `out`, or a rung's with a peer's weights where `state_dict` is given.
+    """The network of a run below `out`, or with `state_dict` that of a rung with a peer's weights.
 
-    `peer` is whose the weights are, LIBRARY/NAME. Raises ValueError for options that do not apply, for a run that is
-    absent or has no such weights, and for data whose classes are not the network's.
+    `peer` names the network that the weights are from, LIBRARY/NAME. Raises ValueError for options that do not apply,
+    for a run that is absent or has no such weights, and for data with other classes than the network's.
     """
     if state_dict is None:
-        return _subject_of_run(written, options, out, weights, peer)
+        return _subject_of_run(name, options, out, weights, peer)
     if weights == "ema":
-        raise ValueError("--weights ema applies to runs only: --state-dict has whatever the file holds")
+        raise ValueError("--weights ema requires a run: with --state-dict the file determines the weights")
     if peer is None:
         raise ValueError("--state-dict requires --of LIBRARY/NAME, such as torchvision/convnext_tiny")
     selection = Selection.of(options)
-    run = selection.run(selection.rung(str(written)))
+    run = selection.run(selection.rung(str(name)))
     return Subject(read_peer(run, state_dict, peer), selection.execution, None)
 
 
 def _subject_of_run(
-    written: str | Path, options: StudyOptions, out: Path | None, weights: Weights, peer: str | None
+    name: str | Path, options: StudyOptions, out: Path | None, weights: Weights, peer: str | None
 ) -> Subject:
-    """On the run's own data, or on other data of the same classes."""
+    """A run's network, to evaluate on its data or on other data with the same classes."""
     given = {"--of": peer, "--regime": options.regime, "--fidelity": options.fidelity}
-    unused = [name for name, value in given.items() if value]
+    unused = [option for option, value in given.items() if value]
     unused += [f"--set {setting}" for setting in options.settings if not setting.startswith("execution.")]
     if unused:
         raise ValueError(f"{unused[0]} requires --state-dict: a run is evaluated as it was trained")
-    study = options.study()  # with the plugins that its network may be of
-    folder = find_run(written, out or Path(study.defaults.out))
+    study = options.study()  # loads the plugins, which the network may need
+    folder = find_run(name, out or Path(study.defaults.out))
     trained = read_trained(folder, averaged=weights == "ema")
     run = trained.run
     selection = Selection.of(replace(options, regime=run.regime))
     if options.data is None:
         return Subject(trained, replace(selection.execution, data_path=trained.data_path), folder)
-    # What its images were scaled by stays.
+    # The images are normalized as in training.
     dataset = replace(selection.dataset, mean=run.dataset.mean, std=run.dataset.std)
     if dataset.classes != run.dataset.classes:
-        raise ValueError(f"--data {options.data} has {dataset.classes} classes, {run.name} {run.dataset.classes}")
+        raise ValueError(f"--data {options.data} must have {run.dataset.classes} classes (got {dataset.classes})")
     other = replace(run, data=selection.context.data, dataset=dataset)
     _check_classes(options.data, trained, other, selection.execution)
     return Subject(replace(trained, run=other), selection.execution, folder)
 
 
-def _check_classes(written: str, trained: Trained, other: Run, execution: Execution) -> None:
-    """Raises ValueError where other data has not the classes that the network's outputs are, in their order."""
+def _check_classes(data: str, trained: Trained, other: Run, execution: Execution) -> None:
+    """Raises ValueError unless the other data has the classes of the network's outputs, in the same order."""
     theirs, ours = class_names(other, execution.data_path), trained.class_names
     if theirs != ours:
-        first = next(pair for pair in zip(theirs, ours, strict=True) if pair[0] != pair[1])
-        raise ValueError(f"--data {written}: class {first[0]!r} stands where {trained.run.name} has {first[1]!r}")
-    numbered = not any(has_class_names(run.data, run.dataset) for run in (trained.run, other))
-    if numbered and trained.run.data != other.data:
-        raise ValueError(f"--data {written}: nothing shows that its classes are those of {trained.run.data}")
+        name, expected = next(pair for pair in zip(theirs, ours, strict=True) if pair[0] != pair[1])
+        raise ValueError(f"--data {data} must have the classes of {trained.run.name}: {expected!r} (got {name!r})")
+    are_numbered = not any(has_class_names(run.data, run.dataset) for run in (trained.run, other))
+    if are_numbered and trained.run.data != other.data:
+        raise ValueError(f"--data {data}: without names, its classes can't be matched with those of {trained.run.data}")
 
 
 def evaluate_held_out(subject: Subject, report: Report) -> HeldOut:
-    """On the held-out images of the data. `report` gets how many images are done, and of how many."""
+    """Evaluates on the held-out images of the data. `report` gets the number of images done, and of all."""
     run = subject.trained.run
-    scores = evaluate_alone(run, subject.trained.network, subject.execution, report)
+    scores = evaluate_in_process(run, subject.trained.network, subject.execution, report)
     return HeldOut(run.name, run.data, run.dataset.test_images, scores)
 
 
 def evaluate_on_shifted(subject: Subject, shifted: Shifted, report: Report) -> list[Evaluation]:
-    """Part by part. What is measured is kept in the run's folder at once, and not measured again.
+    """Evaluates part by part. Each result is stored in the run's folder at once, and not measured again.
 
     Raises ValueError for a class that the network does not have.
     """

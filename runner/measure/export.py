@@ -1,4 +1,4 @@
-"""Exporting a trained network: as weights, or as a program that runs without this project."""
+"""Exporting a trained network, as weights or as a program that runs without this project."""
 
 from __future__ import annotations
 
@@ -19,54 +19,54 @@ from runner.measure.trained import Trained, untrained
 
 Form = Literal["safetensors", "torchscript", "onnx"]
 SUFFIXES: dict[Form, str] = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
-TOLERANCE = 1e-4  # of the largest output, between a network and what was exported of it
-IMAGES = 2  # that both are given
+TOLERANCE = 1e-4  # of the largest output, between a network and the exported one
+IMAGES = 2  # on which they are compared
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written."""
+    """An exported file."""
 
     path: Path
     form: Form
     bytes: int
-    largest_difference: float  # of the outputs of what was read back, over the largest output
+    largest_difference: float  # of the outputs of the file that was read again, over the largest output
 
 
 def export_network(trained: Trained, form: Form, path: Path) -> Exported:
-    """Writes a run's network, and its folder where there is none. Raises what `export` does."""
+    """Writes a run's network, and creates the folder. Raises the errors of `export`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     difference = export(trained.run, trained.network, form, path)
     return Exported(path, form, path.stat().st_size, difference)
 
 
 def export(run: Run, network: nn.Module, form: Form, path: Path) -> float:
-    """Writes a network, reads it back, and gives the largest difference of its outputs, over the largest output.
+    """Writes a network, reads it again, and returns the largest difference of its outputs, over the largest output.
 
-    The path has what was written once that held. Raises ValueError where it is more than TOLERANCE, or where a package
-    that the form needs is not installed, and OSError where the path can't be written.
+    The file gets its name after this check. Raises ValueError if the difference is above TOLERANCE or if a package that
+    the form needs is not installed, and OSError if the path can't be written.
     """
     size = run.experiment.recipe.image_size
     images = torch.rand(IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
-    wanted = _outputs(network, images)
-    if path.exists() and not path.is_file():  # what is renamed over a device would take its place
-        raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}; a file is expected")
-    aside = path.with_name(f"{path.name}.new")
-    aside.open("wb").close()  # what can't be written is said by the system, not by the form's library
+    expected = _outputs(network, images)
+    if path.exists() and not path.is_file():  # the new file would replace, for instance, a device
+        raise ValueError(f"{path} must be a file (got {'a folder' if path.is_dir() else 'a special file'})")
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.open("wb").close()  # raises the system's OSError, instead of an error of the form's library
     try:
-        _written(form, run, network, images, aside)
-        found = READERS[form](run, aside)(images)
-        off = float((found - wanted).abs().max() / wanted.abs().max())
-        if not off <= TOLERANCE:
-            raise ValueError(f"{path}: what was read back gives outputs that are {off:.1e} off")
-        os.replace(aside, path)
+        _write(form, run, network, images, temporary)
+        outputs = READERS[form](run, temporary)(images)
+        difference = float((outputs - expected).abs().max() / expected.abs().max())
+        if not difference <= TOLERANCE:
+            raise ValueError(f"{path}: its outputs must differ by at most {TOLERANCE:.0e} (got {difference:.1e})")
+        os.replace(temporary, path)
     finally:
-        aside.unlink(missing_ok=True)
-    return off
+        temporary.unlink(missing_ok=True)
+    return difference
 
 
-def _written(form: Form, run: Run, network: nn.Module, images: Tensor, path: Path) -> None:
-    """Raises OSError, or ValueError, with the path where the disk does not take it, whatever the library raises."""
+def _write(form: Form, run: Run, network: nn.Module, images: Tensor, path: Path) -> None:
+    """Raises OSError or ValueError with the path if the disk fails, whatever the library raises."""
     from safetensors import SafetensorError
 
     try:
@@ -79,12 +79,12 @@ def _written(form: Form, run: Run, network: nn.Module, images: Tensor, path: Pat
 
 @torch.no_grad()
 def _outputs(network: nn.Module, images: Tensor) -> Tensor:
-    found: Tensor = network(images)
-    return found
+    outputs: Tensor = network(images)
+    return outputs
 
 
 def _describe(run: Run) -> dict[str, str]:
-    """What a reader of the file would ask."""
+    """The metadata of the file."""
     data, recipe = run.dataset, run.experiment.recipe
     return {
         "run": f"{run.name}-{run.identity}",
@@ -110,10 +110,10 @@ def _read_safetensors(run: Run, path: Path) -> Callable[[Tensor], Tensor]:
 
 
 def _write_torchscript(run: Run, network: nn.Module, images: Tensor, path: Path) -> None:
-    with torch.no_grad(), warnings.catch_warnings():  # of values that are taken for constants, as sizes of images are
+    with torch.no_grad(), warnings.catch_warnings():  # about values traced as constants, such as image sizes
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(network, images, check_trace=False)
-        content = io.BytesIO()  # a full disk would abort the process that writes there itself
+        content = io.BytesIO()  # if torch wrote to a full disk itself, the process would abort
         torch.jit.save(traced, content, _extra_files={"run.json": json.dumps(_describe(run))})
         path.write_bytes(content.getvalue())
 

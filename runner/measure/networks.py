@@ -1,4 +1,4 @@
-"""How fast networks are, and the memory they take: each measurement in a process of its own."""
+"""Measuring the speed and memory of networks, each measurement in a new process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from roadmap.serialization import three_digits
 from runner.launch.local import process_context
 from runner.measure.plan import MODES, Plan
 
-ENDING = 10.0  # seconds that a process may take to end
+EXIT_SECONDS = 10.0  # that a process may take to end
 
 
 class Failed(Exception):
@@ -43,7 +43,7 @@ class Measurement:
 
 
 def distinct_networks(selection: Selection) -> list[Run]:
-    """A run for each network of the selected rungs: two rungs whose steps take the same work are measured once."""
+    """A run for each network of the selected rungs: rungs with the same workload are measured once."""
     runs: dict[str, Run] = {}
     for rung in selection.rungs():
         run = selection.run(rung)
@@ -52,10 +52,10 @@ def distinct_networks(selection: Selection) -> list[Run]:
 
 
 def measure_networks(runs: Sequence[Run], plan: Plan, out: Path) -> Iterator[Measurement]:
-    """Measures every network once a round, so that a machine's drift affects all alike.
+    """Measures every network once per round, so that changes of the machine's speed affect all alike.
 
-    Gives each measurement as it comes; its result is appended to the bench.jsonl of `out` before. A network that fails
-    is left out of the rounds to come. Raises OSError where the disk does not take a result.
+    Yields each measurement after its result was appended to the bench.jsonl of `out`. A network that fails is left out
+    of the following rounds. Raises OSError if a result can't be written.
     """
     started, failed = datetime.now(UTC).isoformat(timespec="seconds"), set[str]()
     for number in range(1, plan.rounds + 1):
@@ -63,7 +63,7 @@ def measure_networks(runs: Sequence[Run], plan: Plan, out: Path) -> Iterator[Mea
             if run.identity in failed:
                 continue
             try:
-                result = _measured_apart(run, plan, started)
+                result = _measure_in_process(run, plan, started)
             except Failed as failure:
                 failed.add(run.identity)
                 yield Measurement(run, number, None, str(failure))
@@ -72,53 +72,53 @@ def measure_networks(runs: Sequence[Run], plan: Plan, out: Path) -> Iterator[Mea
                 yield Measurement(run, number, result)
 
 
-def _measured_apart(run: Run, plan: Plan, started: str) -> Round:
-    """In a fresh process, whose memory knows nothing of networks before. Raises Failed."""
+def _measure_in_process(run: Run, plan: Plan, started: str) -> Round:
+    """Measures in a new process, whose memory contains no earlier network. Raises Failed."""
     context = process_context()
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(  # type: ignore[attr-defined]
         target=_measure_for, args=(theirs, run, plan, started, LOADED), daemon=True
     )
-    with _undisturbed():  # else the new process may find nobody who tells it what to do
+    with _signals_blocked():  # otherwise an interrupt may leave the new process without its instructions
         process.start()
-    theirs.close()  # so that the end of the process is the end of the connection
+    theirs.close()  # so that the connection ends with the process
     try:
-        found: Round | str = ours.recv()
-        process.join(ENDING)  # in order: a compiler has processes of its own
+        result: Round | str = ours.recv()
+        process.join(EXIT_SECONDS)  # lets it end by itself: a compiler has processes that it ends
     except EOFError:
         process.join()
-        raise Failed(f"its process ended with status {process.exitcode}; out of memory, perhaps") from None
+        raise Failed(f"its process ended with status {process.exitcode}; perhaps out of memory") from None
     finally:
-        process.kill()  # where this one is interrupted
+        process.kill()  # in case this process was interrupted
         process.join()
         ours.close()
-    if isinstance(found, str):
-        raise Failed(found)
-    return found
+    if isinstance(result, str):
+        raise Failed(result)
+    return result
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Signals wait."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+def _signals_blocked() -> Iterator[None]:
+    """Delays interrupts to the end of the block."""
+    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
 
 
 def _measure_for(connection: Connection, run: Run, plan: Plan, started: str, plugins: Sequence[Path]) -> None:
-    """In a process of its own: measures, and sends what it found, or why it did not."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it decides
+    """The new process: measures, and sends the result, or the reason why there is none."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles it
     for plugin in plugins:
         load_file(plugin)
     from runner.measure.throughput import measure
 
     try:
-        found: Round | str = measure(run, plan, started)
-    except Exception as error:  # a design's that can't be built, a GPU's whose memory is too small, a plugin's
-        found = (str(error).splitlines() or [type(error).__name__])[0]
-        if "can't allocate memory" in found or type(error).__name__ == "OutOfMemoryError":  # a CPU's, a GPU's
-            found = f"the memory is too small for a batch of {plan.batch}"
-    with contextlib.suppress(OSError):  # whoever started it may be gone
-        connection.send(found)
+        result: Round | str = measure(run, plan, started)
+    except Exception as error:  # a design can't be built, a GPU's memory is too small, a plugin fails
+        result = (str(error).splitlines() or [type(error).__name__])[0]
+        if "can't allocate memory" in result or type(error).__name__ == "OutOfMemoryError":  # on a CPU, on a GPU
+            result = f"the memory is too small for a batch of {plan.batch}"
+    with contextlib.suppress(OSError):  # the parent process may have ended
+        connection.send(result)

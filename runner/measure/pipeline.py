@@ -1,4 +1,4 @@
-"""Where the input pipeline's time goes: the runner's own, in one process, with a stopwatch at its stages."""
+"""The time of each stage of the input pipeline, measured in one process."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ from runner.data.splits import Split
 from runner.data.transforms import ArrayTransform, PillowTransform
 from runner.machine.setup import choose_setup
 
-# In the order in which an image passes them: in a worker's process, then in the trainer's.
+# The stages in order: in a worker process, then in the trainer's process.
 WORKERS = ("read", "decode", "crop", "augment", "collate")
 TRAINERS = ("transfer", "normalize", "erase", "mix")
-REST = "the rest"  # of the clock: the loader's own
+REST = "the rest"  # of the measured time: the loader itself
 
 
 @dataclass(frozen=True)
 class DeviceRate:
-    """Images/s of a device in training."""
+    """The images/s of a device in training."""
 
     images_per_second: float
-    source: str = ""  # what was measured, and on what; empty where the rate is given
+    source: str = ""  # what was measured, and on which device; empty if the rate was given
 
 
 @dataclass(frozen=True)
 class PipelineTimes:
-    """Where the input pipeline's time goes: medians over the rounds, in seconds an image of one core."""
+    """The time of each stage: medians over the rounds, in seconds per image of one core."""
 
     rung: str
     rounds: int
     stages: Mapping[str, float]
-    worker: float  # the part of a worker's process
+    worker: float  # the stages in a worker process
     total: float
     device: DeviceRate | None = None
 
     @property
     def workers_needed(self) -> int | None:
-        """That keep the device busy; None where its rate is unknown."""
+        """The number of workers that keep the device busy; None if its rate is unknown."""
         return math.ceil(self.device.images_per_second * self.worker) if self.device else None
 
     @property
@@ -71,7 +71,7 @@ class PipelineTimes:
 
 
 def pipeline_times(rung: str, rounds: Sequence[Mapping[str, float]], device: DeviceRate | None) -> PipelineTimes:
-    """Of what `stage_seconds` gave, one round or more."""
+    """The medians of what `stage_seconds` yielded, in one round or more."""
     names = (*WORKERS, *TRAINERS, REST)
     stages = {stage: statistics.median(seconds[stage] for seconds in rounds) for stage in names}
     worker, total = (
@@ -81,7 +81,7 @@ def pipeline_times(rung: str, rounds: Sequence[Mapping[str, float]], device: Dev
 
 
 def device_rate(selection: Selection, out: Path, rate: float | None = None) -> DeviceRate | None:
-    """As given, else as `roadmap bench` measured the fastest of the selected rungs; None where it measured none.
+    """The given rate, or the fastest that `roadmap bench` measured of the selected rungs; None if it measured none.
 
     Raises ValueError for a rate that is not positive.
     """
@@ -97,7 +97,7 @@ def device_rate(selection: Selection, out: Path, rate: float | None = None) -> D
 
 
 class Stopwatch:
-    """Seconds by stage. Time within another stage is that one's."""
+    """Seconds by stage. The time of a nested stage counts only for that one."""
 
     def __init__(self, device: str) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -106,19 +106,19 @@ class Stopwatch:
 
     def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
-            self._turn()
+            self._switch()
             self.running.append(stage)
             try:
                 return function(*arguments, **named)
             finally:
                 if stage in TRAINERS and self.device == "cuda":
                     torch.cuda.synchronize()
-                self._turn()
+                self._switch()
                 self.running.pop()
 
         return call
 
-    def _turn(self) -> None:
+    def _switch(self) -> None:
         now = time.perf_counter()
         if self.running:
             self.seconds[self.running[-1]] += now - self.since
@@ -126,27 +126,26 @@ class Stopwatch:
 
 
 class TimedSplit:
-    """A split whose images are read, and decoded, by the stopwatch."""
+    """A split whose reading and decoding is timed by the stopwatch."""
 
     def __init__(self, split: Split, stopwatch: Stopwatch) -> None:
         self.split, self.labels, self.stopwatch = split, split.labels, stopwatch
-        self.read = stopwatch.timed("read", split.photo)
+        self.read = stopwatch.timed("read", split.image)
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def photo(self, index: int) -> EncodedImage:
-        photo: EncodedImage = self.read(index)
+    def image(self, index: int) -> EncodedImage:
+        image: EncodedImage = self.read(index)
         for name in ("rgb", "pixels"):
-            setattr(photo, name, self.stopwatch.timed("decode", getattr(photo, name)))
-        return photo
+            setattr(image, name, self.stopwatch.timed("decode", getattr(image, name)))
+        return image
 
 
 def stage_seconds(run: Run, execution: Execution, rounds: int, seconds: float) -> Iterator[dict[str, float]]:
-    """Seconds an image by stage, of one core: of each round, in whole batches of `seconds` or more.
+    """For each round, the seconds per image by stage, on one core. A round has whole batches and at least `seconds`.
 
-    A batch before the first round is not counted. Raises ValueError where the data is not there, or a batch can't be
-    made.
+    The first batch is not counted. Raises ValueError if the data is absent, or a batch can't be made.
     """
     try:
         yield from _rounds(run, execution, rounds, seconds)
@@ -162,20 +161,20 @@ def _rounds(run: Run, execution: Execution, rounds: int, seconds: float) -> Iter
     batches = TrainingBatches(run, training, setup, rank=0, skip_bad=execution.bad_images == "skip")
     stopwatch = Stopwatch(setup.device)
     _watch(batches, stopwatch)
-    stream = itertools.chain.from_iterable(batches.stream(0, 0) for _ in itertools.count())  # no end for small data
+    stream = itertools.chain.from_iterable(batches.stream(0, 0) for _ in itertools.count())  # endless
     next(stream)
     for _ in range(rounds):
         stopwatch.seconds.clear()
         images, began = 0, time.perf_counter()
         while not images or time.perf_counter() - began < seconds:
             images += len(next(stream)[0])
-        took = (time.perf_counter() - began) / images
-        found = {stage: stopwatch.seconds[stage] / images for stage in (*WORKERS, *TRAINERS)}
-        yield found | {REST: took - sum(found.values())}
+        total = (time.perf_counter() - began) / images
+        by_stage = {stage: stopwatch.seconds[stage] / images for stage in (*WORKERS, *TRAINERS)}
+        yield by_stage | {REST: total - sum(by_stage.values())}
 
 
 def _watch(batches: TrainingBatches, stopwatch: Stopwatch) -> None:
-    """Has the parts of a pipeline timed, each within the one that calls it."""
+    """Wraps the stages of a pipeline in the stopwatch; stages may be nested."""
     timed, prepare = stopwatch.timed, batches.samples.augmentation
     if isinstance(prepare, PerImage):
         prepare.split = TimedSplit(prepare.split, stopwatch)

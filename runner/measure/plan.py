@@ -1,4 +1,4 @@
-"""How networks are measured: what a user leaves open is chosen for the machine."""
+"""How networks are measured: options that a user leaves out are chosen for the machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from roadmap.study.execution import Execution, accumulation
 from runner.machine.resources import available_gpus, check_here
 
 MODES: tuple[Mode, ...] = ("training", "inference")
-CPU_PIXELS = 16 * 224**2  # of a batch on a CPU where none is given: beyond it a step takes longer, and no image less
+CPU_PIXELS = 16 * 224**2  # of a batch on a CPU by default: a larger batch takes no less time per image
 WARM_UP = {"cpu": 2, "cuda": 10}  # steps before the clock starts
 
 # The fields of the execution that each kind of measurement uses.
@@ -27,12 +27,12 @@ ROUNDS, SECONDS = Range(1), Range(above=0)
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """How networks are to be measured; None: as suits the machine. Raises ValueError for numbers out of range."""
+    """How networks are to be measured; None: chosen for the machine. Raises ValueError for numbers out of range."""
 
     batch: Annotated[int | None, Range(1)] = None  # images at a time
     rounds: Annotated[int, ROUNDS] = 5  # measurements of each network
     warm_up: Annotated[int | None, Range(0)] = None  # steps before the clock starts
-    seconds: Annotated[float, SECONDS] = 1.0  # that are measured at least, in whole steps
+    seconds: Annotated[float, SECONDS] = 1.0  # least time of a measurement, in whole steps
     only: Mode | None = None  # None: both
     cuda_graphs: bool = False
 
@@ -47,13 +47,13 @@ def check_clock(rounds: int, seconds: float) -> None:
 
 
 def check_settings(settings: Sequence[str], what: Literal["networks", "data"]) -> None:
-    """Raises ValueError for a setting of the execution that a measurement does not use."""
+    """Raises ValueError for an execution setting that the measurement does not use."""
     unused = {field.name for field in fields(Execution)} - set(USED[what])
     for setting in settings:
         section, _, key = setting.partition("=")[0].partition(".")
         if section == "execution" and key in unused:
-            instead = "--data NAME=PATH does" if key == "data_path" else f"of the execution {', '.join(USED[what])} do"
-            raise ValueError(f"--set {setting} does not apply to bench {what}; {instead}")
+            hint = "--data NAME=PATH does" if key == "data_path" else f"these fields do: {', '.join(USED[what])}"
+            raise ValueError(f"--set {setting} does not apply to bench {what}; {hint}")
 
 
 @dataclass(frozen=True)
@@ -64,23 +64,23 @@ class Plan:
     batch: int  # images at a time
     rounds: int  # measurements of each network
     warm_up: int  # steps before the clock starts
-    seconds: float  # that are measured at least, in whole steps
-    what: Sequence[Mode]
+    seconds: float  # least time of a measurement, in whole steps
+    modes: Sequence[Mode]
     cuda_graphs: bool
 
 
 def make_plan(runs: Sequence[Run], execution: Execution, options: BenchOptions) -> Plan:
-    """What is left open is chosen for the machine: one device of it. Raises ValueError for what can't be had here."""
+    """The options, completed for one device of this machine. Raises ValueError if the machine lacks what they need."""
     recipes, batch = [run.experiment.recipe for run in runs], options.batch
     device = "cuda" if available_gpus(execution) else "cpu"
     check_here(execution, recipes, 1)
     if options.cuda_graphs and device == "cpu":
         raise ValueError("--cuda-graphs requires a CUDA device, and there is none here")
     if batch is None:
-        # As many as a device takes at a time in training, the same for all.
-        batch = min(each.batch_size // accumulation(each, 1, execution.device_batch) for each in recipes)
+        # As many images as a device takes at a time in training, the same for all networks.
+        batch = min(recipe.batch_size // accumulation(recipe, 1, execution.device_batch) for recipe in recipes)
         if device == "cpu" and execution.device_batch == "auto":
-            batch = min(batch, *(max(1, CPU_PIXELS // each.image_size**2) for each in recipes))
+            batch = min(batch, *(max(1, CPU_PIXELS // recipe.image_size**2) for recipe in recipes))
     warm_up = WARM_UP[device] if options.warm_up is None else options.warm_up
-    what = (options.only,) if options.only else MODES
-    return Plan(execution, batch, options.rounds, warm_up, options.seconds, what, options.cuda_graphs)
+    modes = (options.only,) if options.only else MODES
+    return Plan(execution, batch, options.rounds, warm_up, options.seconds, modes, options.cuda_graphs)

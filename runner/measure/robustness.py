@@ -1,4 +1,4 @@
-"""What a network is worth on images of its classes from elsewhere (roadmap/data/robustness.py)."""
+"""Evaluating a network on shifted images of its classes (roadmap/data/robustness.py)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from roadmap.record.run import Run
 from roadmap.study.execution import Execution
 from runner.data.splits import ImageFiles
 from runner.measure.trained import Trained
-from runner.train.evaluation import Among, evaluate_alone
+from runner.train.evaluation import RestrictedClasses, evaluate_in_process
 
 
 def list_parts(shifted: Shifted, classes: tuple[str, ...]) -> list[Listing]:
-    """The images of each part, labelled as a run's classes.
+    """The images of each part, labelled with the indices of a run's classes.
 
     Raises ValueError for a class that the run does not have, before any image is read.
     """
@@ -31,55 +31,55 @@ def evaluate_shifted(
     known: Sequence[Evaluation],
     report: Callable[[int, int], None],
 ) -> Iterator[tuple[Evaluation, bool]]:
-    """Part by part, and whether the `known` have it as it is; what they have is not measured again.
+    """Yields the evaluation of each part, and whether `known` contains it; a known one is not measured again.
 
-    `report` gets how many images are done, and of how many. Raises ValueError for a class that the network does not
-    have.
+    `report` gets the number of images done, and of all. Raises ValueError for a class that the network does not have.
     """
     classes = network.class_names
     listings = list_parts(shifted, classes)
     chosen = chosen_classes(shifted, _present(listings), classes)
-    among = Among(network.network, [classes.index(name) for name in chosen], len(classes))
-    run = _of_whole_images(network.run) if shifted.shift and shifted.shift.corrupted else network.run
+    restricted = RestrictedClasses(network.network, [classes.index(name) for name in chosen], len(classes))
+    run = _without_crop(network.run) if shifted.shift and shifted.shift.corrupted else network.run
     whole = content_of(
-        [[f"{part.name} {each.content}".encode()] for part, each in zip(shifted.parts, listings, strict=True)]
+        [[f"{part.name} {listing.content}".encode()] for part, listing in zip(shifted.parts, listings, strict=True)]
     )
-    total, before = sum(len(listing.names) for listing in listings), 0
+    total, images_before = sum(len(listing.names) for listing in listings), 0
     for part, listing in zip(shifted.parts, listings, strict=True):
         images = len(listing.names)
-        made = Evaluation(
+        evaluation = Evaluation(
             shifted.name, part.name, listing.content, whole, network.weights, network.trained, len(chosen), images
         )
-        found = _known(made, known, skips=execution.bad_images == "skip")
-        if found:
-            yield replace(found, whole=whole), found.whole == whole
+        stored = _find_known(evaluation, known, skips=execution.bad_images == "skip")
+        if stored:
+            yield replace(stored, whole=whole), stored.whole == whole
         else:
-            told = partial(_report_behind, report, before, total)
-            scores = evaluate_alone(run, among, execution, told, ImageFiles(listing))
-            top1, top5 = (scores.value(METRICS[name]) or 0.0 for name in ("top1", "top5"))  # all that the file has
-            yield replace(made, skipped=scores.skipped_images, top1=top1, top5=top5), False
-        before += images
-        report(before, total)
+            report_part = partial(_report_of_all, report, images_before, total)
+            scores = evaluate_in_process(run, restricted, execution, report_part, ImageFiles(listing))
+            top1, top5 = (scores.value(METRICS[name]) or 0.0 for name in ("top1", "top5"))  # the file has no others
+            yield replace(evaluation, skipped=scores.skipped_images, top1=top1, top5=top5), False
+        images_before += images
+        report(images_before, total)
 
 
-def _known(made: Evaluation, known: Sequence[Evaluation], skips: bool) -> Evaluation | None:
-    """What is known of the same images and weights, as a part of the same whole before others."""
-    blank = replace(made, skipped=0, top1=0.0, top5=0.0)
+def _find_known(wanted: Evaluation, known: Sequence[Evaluation], skips: bool) -> Evaluation | None:
+    """A known evaluation of the same images and weights, preferably as a part of the same whole."""
+    blank = replace(wanted, skipped=0, top1=0.0, top5=0.0)
     same = [
-        each
-        for each in known
-        if replace(each, whole=made.whole, skipped=0, top1=0.0, top5=0.0) == blank and (skips or not each.skipped)
+        evaluation
+        for evaluation in known
+        if replace(evaluation, whole=wanted.whole, skipped=0, top1=0.0, top5=0.0) == blank
+        and (skips or not evaluation.skipped)
     ]
-    return next((each for each in same if each.whole == made.whole), same[-1] if same else None)
+    return next((match for match in same if match.whole == wanted.whole), same[-1] if same else None)
 
 
-def _report_behind(report: Callable[[int, int], None], before: int, total: int, done: int, of: int) -> None:
-    """How far a part is, as how far all are."""
+def _report_of_all(report: Callable[[int, int], None], before: int, total: int, done: int, of: int) -> None:
+    """Reports the progress within a part as that over all parts."""
     report(before + done, total)
 
 
-def _of_whole_images(run: Run) -> Run:
-    """Without the crop in evaluation: the images are what one left."""
+def _without_crop(run: Run) -> Run:
+    """The run without the crop in evaluation: corrupted images are cropped already."""
     recipe = replace(run.experiment.recipe, evaluation_crop=1.0)
     return replace(run, experiment=replace(run.experiment, recipe=recipe))
 

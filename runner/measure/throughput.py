@@ -1,7 +1,7 @@
-"""How fast one network is in this process, in training and inference, and the memory that it takes.
+"""Measuring the speed and memory of one network in this process, in training and inference.
 
-Batches are random and lie on the device: reading and augmenting images is no part of it. On a GPU the clock is its own
-events, and `--cuda-graphs` replays what was captured once; neither was ever run on one so far.
+Batches are random and on the device: reading and augmenting images is not measured. On a GPU, time is measured with
+CUDA events, and `--cuda-graphs` replays a captured graph. Neither has been run on a GPU so far.
 """
 
 from __future__ import annotations
@@ -29,41 +29,41 @@ from runner.measure.plan import Plan
 from runner.train.provenance import peak_memory
 from runner.train.train_state import TrainState, compiled, network_of
 
-SIDES = {"cpu": (1024, 2048), "cuda": (2048, 4096, 8192)}  # of the matrices
-CAPTURE_WARM_UP = 3  # steps before a CUDA graph is captured, as PyTorch's documentation has it
+SIDES = {"cpu": (1024, 2048), "cuda": (2048, 4096, 8192)}  # of square matrices
+CAPTURE_WARM_UP = 3  # steps before a CUDA graph is captured, as in PyTorch's documentation
 
 
 def measure(run: Run, plan: Plan, started: str) -> Round:
-    """One network, in a process that had none before: it would not know its own memory.
+    """Measures one network. The process must not have had another before: its memory would be counted too.
 
-    Raises ValueError for what can't be had here, and RuntimeError where a device's memory is too small.
+    Raises ValueError if the machine lacks what the plan needs, and RuntimeError if a device's memory is too small.
     """
     recipe, classes = run.experiment.recipe, run.dataset.classes
     setup = choose_setup(recipe, plan.execution, 1, available_cores())
     setup.prepare()
     if isinstance(run.experiment.design, NamedModel):
-        builder_of(run.experiment.design)  # nor is a network charged with the loading of its library
+        builder_of(run.experiment.design)  # so that the import of its library is not measured
     _load_libraries(setup)
     memory, clock = _Memory(setup.device), _Clock(setup.device, plan.warm_up, plan.seconds)
     shape = (plan.batch, 3, recipe.image_size, recipe.image_size)
     images = torch.randn(shape, device=setup.device).contiguous(memory_format=setup.memory_format)
     rates: dict[str, float | None] = {"inference": None, "training": None}
     peaks: dict[str, int | None] = dict(rates)  # type: ignore[arg-type]
-    # Training takes more memory than inference: on a CPU, whose peak is the process's, it comes last.
-    for what, make_step in (("inference", _inference), ("training", _training)):
-        if what in plan.what:
+    # Training takes more memory than inference. It is last, because on a CPU the peak is that of the process so far.
+    for mode, make_step in (("inference", _inference), ("training", _training)):
+        if mode in plan.modes:
             memory.begin()
-            rates[what] = plan.batch / clock.seconds_of(make_step(run, setup, images, plan.cuda_graphs))
-            peaks[what] = memory.peak()
-    counted = cost(run.experiment.design, recipe.image_size, classes)
+            rates[mode] = plan.batch / clock.seconds_of(make_step(run, setup, images, plan.cuda_graphs))
+            peaks[mode] = memory.peak()
+    model_cost = cost(run.experiment.design, recipe.image_size, classes)
     return Round(
         started=started,
         regime=run.regime,
         rung=run.rung,
         workload=workload_of(run),
         image_size=recipe.image_size,
-        parameters=counted.parameters,
-        macs=counted.macs,
+        parameters=model_cost.parameters,
+        macs=model_cost.macs,
         conditions=_conditions(setup, plan),
         training_images_per_second=rates["training"],
         inference_images_per_second=rates["inference"],
@@ -84,33 +84,33 @@ def _inference(run: Run, setup: Setup, images: Tensor, cuda_graphs: bool) -> Cal
 
 
 def _training(run: Run, setup: Setup, images: Tensor, cuda_graphs: bool) -> Callable[[], object]:
-    """Whole steps, as the engine takes them."""
-    learner, classes = TrainState(run, setup), run.dataset.classes
-    learner.model.train()
-    for group in learner.optimizer.param_groups:
-        group["lr"] = 0.0  # noise teaches nothing, and this way no loss runs away however many steps there are
+    """A whole training step, as in the engine."""
+    train_state, classes = TrainState(run, setup), run.dataset.classes
+    train_state.model.train()
+    for group in train_state.optimizer.param_groups:
+        group["lr"] = 0.0  # the images are noise, on which training could diverge
     targets = torch.randint(classes, (len(images),), device=setup.device)
     if run.experiment.recipe.mixes:
         targets = torch.rand(len(images), classes, device=setup.device).softmax(1)
 
     def gradients() -> Tensor:
-        learner.optimizer.zero_grad()
-        return learner.backward(images, targets)
+        train_state.optimizer.zero_grad()
+        return train_state.backward(images, targets)
 
     work = _captured(gradients) if cuda_graphs else gradients
 
     def step() -> None:
-        work().item()  # the engine looks at every loss
-        learner.update()  # never captured: with fp16 it waits for the GPU
+        work().item()  # the engine reads every loss
+        train_state.update()  # can't be captured: with fp16 it waits for the GPU
 
     return step
 
 
 def _captured(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """Some work as the replay of a CUDA graph, which leaves the result always in the same place.
+    """The work as the replay of a CUDA graph. The result is always the same tensor, overwritten.
 
-    As PyTorch's documentation has it for whole networks: warmed up on another stream, then captured, with gradients
-    that are made anew within.
+    As in PyTorch's documentation for whole networks: warmed up on another stream, then captured, with gradients
+    allocated inside.
     """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -130,13 +130,13 @@ def _captured(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
 
 
 class _Clock:
-    """Whole steps behind a warm-up, by the device's own clock."""
+    """Times whole steps after a warm-up, with the device's clock."""
 
     def __init__(self, device: Literal["cpu", "cuda"], warm_up: int, least: float) -> None:
-        self.device, self.warm_up, self.least = device, warm_up, least  # seconds
+        self.device, self.warm_up, self.least = device, warm_up, least  # `least`: seconds
 
     def seconds_of(self, step: Callable[[], object]) -> float:
-        """Of one step: the mean over as many as take the least time."""
+        """Seconds of one step: the mean over as many steps as take the least time."""
         for _ in range(self.warm_up):
             step()
         steps, seconds = 1, self._timed(step, 1)
@@ -163,7 +163,7 @@ class _Clock:
 
 
 class _Memory:
-    """What is allocated on a GPU; on a CPU what the process has beyond what it had at the start."""
+    """Peak memory: the allocations on a GPU; on a CPU the growth of the process since the start."""
 
     def __init__(self, device: Literal["cpu", "cuda"]) -> None:
         self.device = device
@@ -178,7 +178,7 @@ class _Memory:
 
 
 def _resident_now() -> int:
-    """Bytes; from here on the peak is counted anew, where the system can do that."""
+    """Bytes. Resets the peak, if the system can do that."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -188,12 +188,12 @@ def _resident_now() -> int:
 
 def _resident_peak() -> int:
     status = Path("/proc/self/status")
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE) if status.exists() else None
-    return int(found[1]) * 1024 if found else peak_memory("cpu")  # which elsewhere may be that of who started this
+    match = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE) if status.exists() else None
+    return int(match[1]) * 1024 if match else peak_memory("cpu")  # which may include that of the parent process
 
 
 def _load_libraries(setup: Setup) -> None:
-    """Uses what every network uses, so that none is charged with the loading of it."""
+    """Uses the libraries that every network uses, so that loading them is not measured."""
     layers = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.GELU(), nn.Flatten(), nn.Linear(16 * 14**2, 16))
     model = layers.to(setup.device).to(memory_format=setup.memory_format)
     with setup.autocast():
@@ -203,11 +203,11 @@ def _load_libraries(setup: Setup) -> None:
 
 
 def _matrix_gmacs_per_second(setup: Setup, clock: _Clock) -> float:
-    """Of the best product of two square matrices in the setup's precision."""
+    """The rate of the fastest product of two square matrices in the setup's precision."""
     dtype, best = DTYPES.get(setup.precision, torch.float32), 0.0
     for side in SIDES[setup.device]:
-        one, other = torch.randn(2, side, side, device=setup.device).to(dtype)
-        best = max(best, side**3 / 1e9 / clock.seconds_of(lambda one=one, other=other: one @ other))  # type: ignore[misc]
+        a, b = torch.randn(2, side, side, device=setup.device).to(dtype)
+        best = max(best, side**3 / 1e9 / clock.seconds_of(lambda a=a, b=b: a @ b))  # type: ignore[misc]
     return best
 
 
@@ -226,8 +226,8 @@ def _conditions(setup: Setup, plan: Plan) -> Conditions:
 
 
 def _processor() -> str:
-    """Its name where Linux has it, else what Python makes of it."""
-    known = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.+)$", known.read_text(), re.MULTILINE) if known.exists() else None
-    name = found[1] if found else platform.processor() or platform.machine() or sys.platform
+    """The processor's name, on Linux from /proc/cpuinfo, otherwise from Python."""
+    path = Path("/proc/cpuinfo")
+    match = re.search(r"^model name\s*:\s*(.+)$", path.read_text(), re.MULTILINE) if path.exists() else None
+    name = match[1] if match else platform.processor() or platform.machine() or sys.platform
     return re.sub(r"\((R|TM)\)| CPU| @.*", "", name).strip()

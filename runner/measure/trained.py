@@ -1,4 +1,4 @@
-"""Trained networks, as a run's folder has them, or with the weights of another library's network."""
+"""Trained networks: from a run's folder, or with the weights of another library's network."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ Weights = Literal["raw", "ema"]
 
 @dataclass(frozen=True)
 class Trained:
-    """A run, and its network as the newest checkpoint has it, or with the weights of another file."""
+    """A run, and its network with the weights of the newest checkpoint or of another file."""
 
     run: Run
     network: nn.Module
     weights: Weights
-    trained: tuple[int, int]  # epochs behind it, and steps of the next
-    classes: tuple[str, ...]  # of its outputs, as its images' folders were called; empty where its record is older
-    data_path: str | None = None  # where its images were
+    trained: tuple[int, int]  # finished epochs, and steps of the next one
+    classes: tuple[str, ...]  # names of its outputs; empty if the record is older and does not have them
+    data_path: str | None = None  # of its images
 
     @property
     def unfinished(self) -> str:
-        """How far a run is that has epochs left, in words; empty for one that is trained to its end."""
+        """The progress of a run that has epochs left, as text; empty for a finished one."""
         epochs = self.run.experiment.recipe.epochs
         return "" if self.trained[0] >= epochs else f"{self.trained[0]} of {epochs} epochs"
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of the network's outputs, in order. Raises ValueError where nothing names them."""
+        """The names of the network's outputs, in order. Raises ValueError if they are unknown."""
         names = self.classes or known_class_names(self.run.data, self.run.dataset)
         if names is not None:
             return names
@@ -46,18 +46,18 @@ class Trained:
 
 
 def read_trained(folder: Path, *, averaged: bool = False) -> Trained:
-    """A folder's run, and its network as the newest checkpoint has it; with EMA's weights if `averaged`.
+    """A folder's run, and its network with the weights of the newest checkpoint; with those of the EMA if `averaged`.
 
-    Raises ValueError where there is no run, no checkpoint, or no averaged weights, and InvalidFile where they are not
-    of this version.
+    Raises ValueError if there is no run, no checkpoint, or no averaged weights, and InvalidFile if the files are of
+    another version.
     """
     manifest = read_json(folder / "manifest.json")
     if manifest is None:
-        raise ValueError(f"{folder} is no run's folder: it has no manifest.json")
+        raise ValueError(f"{folder} is not a run's folder: it has no manifest.json")
     run = read_run(manifest, folder)
     saved = checkpoint.load(folder, run.identity)
     if saved is None:
-        raise ValueError(f"{folder} has no checkpoint: nothing of it was trained yet, or the file is gone")
+        raise ValueError(f"{folder} has no checkpoint: it has not been trained yet, or the file was removed")
     weights = saved["model"]
     if averaged:
         if not saved["ema"]:
@@ -71,15 +71,15 @@ def read_trained(folder: Path, *, averaged: bool = False) -> Trained:
 
 
 def untrained(run: Run) -> nn.Module:
-    """A run's network as it is before any training, in evaluation mode."""
+    """A run's network before training, in evaluation mode."""
     recipe = run.experiment.recipe
     return build(run.experiment.design, run.dataset.classes, image_size=recipe.image_size).eval()
 
 
 def read_peer(run: Run, path: Path, peer: str) -> Trained:
-    """A run's network with the weights that a file has of the same network of `peer`, LIBRARY/NAME.
+    """A run's network with a file's weights, which are for the same network of `peer`, LIBRARY/NAME.
 
-    Raises ValueError where that is another network.
+    Raises ValueError if they are for another network.
     """
     network = untrained(run)
     load_peer(network, run.experiment.design, peer, read_state_dict(path))

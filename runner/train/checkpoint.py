@@ -1,4 +1,4 @@
-"""The state that a run goes on from, on the disk: written aside and renamed, the one before kept."""
+"""Checkpoints: the state that a run resumes from. Written to a new file and renamed; the previous one is kept."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from roadmap.files import write_atomic
 
 NAME, PREVIOUS, NEW = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.new.pt"
 FORMAT = 2
-DAMAGED = "it is damaged or cut off"
+DAMAGED = "it is damaged or incomplete"
 KEYS = {"format", "identity", "model", "optimizer", "scaler", "ema", "epoch", "step", "loss_sum", "skipped", "seconds"}
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Writes the checkpoint; at every moment there is a whole one in the folder, once there was one."""
+    """Writes the checkpoint. From the first on, the folder contains a complete one at every moment."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomic(folder / NEW, buffer.getvalue())
@@ -32,9 +32,9 @@ def save(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load(folder: Path, identity: str) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read; None where there is none.
+    """The newest checkpoint that can be read; None if there is none.
 
-    Raises ValueError where it belongs to another run or another version, or where none can be read.
+    Raises ValueError if it belongs to another run or another version, or if there are checkpoints and none can be read.
     """
     paths = [path for path in (folder / NAME, folder / PREVIOUS) if path.exists()]
     broken = []
@@ -47,13 +47,13 @@ def load(folder: Path, identity: str) -> dict[str, Any] | None:
         if state.get("identity") != identity:
             raise ValueError(f"{path} is of run {state.get('identity')}, not {identity}; move the folder away")
         if state.get("format") != FORMAT or state.keys() != KEYS:
-            found = state.get("format")
-            raise ValueError(f"{path} has format {found!r}; this version reads {FORMAT}; move the folder away")
+            file_format = state.get("format")
+            raise ValueError(f"{path} has format {file_format!r}; this version reads {FORMAT}; move the folder away")
         if broken:
-            warnings.warn(f"{broken[0]}; going on from the one before it, {path.name}", stacklevel=2)
+            warnings.warn(f"{broken[0]}; resuming from the previous one, {path.name}", stacklevel=2)
         return state
     if broken:
-        raise ValueError(f"{'; '.join(broken)}; remove what can't be read to train from the start")
+        raise ValueError(f"{'; '.join(broken)}; remove these files to train from the start")
     return None
 
 
@@ -64,15 +64,15 @@ class _Unreadable(Exception):
 def _read(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:  # torch does not look at the check sums that it writes
+            if archive.testzip() is not None:  # torch does not verify the checksums that it writes
                 raise _Unreadable(DAMAGED)
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise _Unreadable(error.strerror or str(error)) from None
-    except pickle.UnpicklingError:  # its own message advises to load it without the safeguard
-        raise _Unreadable("it holds something else than tensors and numbers, or is damaged") from None
+    except pickle.UnpicklingError:  # torch's message advises loading without weights_only
+        raise _Unreadable("it contains something other than tensors and numbers, or is damaged") from None
     except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
         raise _Unreadable(DAMAGED) from None
     if not isinstance(state, dict):
-        raise _Unreadable("it has not what a checkpoint has")
+        raise _Unreadable("it does not contain a checkpoint")
     return state

@@ -48,20 +48,20 @@ from runner.train.evaluation import Scores, evaluate
 from runner.train.nonfinite import first_not_finite, not_finite_weight
 from runner.train.optimizer import learning_rate, load_optimizer
 from runner.train.provenance import environment, peak_memory, session
-from runner.train.trackers import mirror_finished, mirrored
+from runner.train.trackers import copy_finished_run, tracked
 from runner.train.train_state import TrainState
 
 
 class Stopped(Exception):
-    """The run was asked to stop; its state is on the disk."""
+    """The run was asked to stop. Its state is saved."""
 
 
 class Diverged(ValueError):
-    """The loss is no finite number any more."""
+    """The loss is not finite."""
 
 
 def _stored(folder: Path, manifest: dict[str, Any], run: Run) -> Setup:
-    """The setup that a run began with. Raises ValueError with the file where it is none."""
+    """The setup that a run began with. Raises ValueError with the file if the manifest has none that is valid."""
     try:
         began = began_with(manifest.get("execution"), crops_by_batch=run.crops_by_batch)
         setup: Setup = from_data(Setup, began, "execution")
@@ -79,27 +79,27 @@ def train(
     report: Report = ignore,
     request: Callable[[], Request] = lambda: Request.NONE,
 ) -> RunResult | None:
-    """Trains a run in its folder, or goes on where it was, and returns its result.
+    """Trains a run in its folder, or resumes it, and returns its result.
 
-    Called by every process of `world`, which they have joined, and of which only rank 0 writes. Only one training may
-    be in a folder: who calls this sees to it. `threads` are each process's where the execution leaves them open.
+    Called by every process of `world`, after `World.joined`; only rank 0 writes. The caller makes sure that no other
+    process trains in the folder. `threads` is the default for each process.
 
-    Returns nothing on other ranks than 0. Raises Stopped once `request` says so, with the state saved; Diverged at a
-    loss that is no finite number, which is recorded; ValueError where the folder belongs to another run, or where
-    something asked for can't be had.
+    Returns None on ranks other than 0. Raises Stopped once `request` asks for it, with the state saved; Diverged at a
+    loss that is not finite, which is recorded; ValueError if the folder belongs to another run, or if the machine lacks
+    what the execution asks for.
     """
-    how_far = state(folder, run)
-    if world.all_gather(how_far)[0] == "finished":  # by rank 0's word
+    run_state = state(folder, run)
+    if world.all_gather(run_state)[0] == "finished":  # rank 0 decides
         if world.rank == 0:
-            mirror_finished(run, folder, execution, report)
+            copy_finished_run(run, folder, execution, report)
         return read_result(folder, run)
     check_trainable(run)
     manifest = read_json(folder / "manifest.json") or {}
-    stored = _stored(folder, manifest, run) if how_far != "absent" else None
+    stored = _stored(folder, manifest, run) if run_state != "absent" else None
     setup = choose_setup(run.experiment.recipe, execution, world.size, threads, stored)
     setup.prepare()
-    print(f"computed on {setup}" + (f", begun on {stored}" if stored not in (None, setup) else ""))
-    if how_far == "absent" and world.rank == 0:
+    print(f"computed with {setup}" + (f", begun with {stored}" if stored not in (None, setup) else ""))
+    if run_state == "absent" and world.rank == 0:
         data: dict[str, Any] = {"classes": class_names(run, execution.data_path)}
         data["data_path"] = execution.data_path and str(Path(execution.data_path).expanduser().absolute())
         write_manifest(folder, run, **environment(setup), **data)
@@ -129,10 +129,10 @@ def _check_retry(execution: Execution, divergences: Sequence[Divergence]) -> Non
 
 
 def _retry(run: Run, folder: Path, divergences: Sequence[Divergence], world: World) -> tuple[Divergence, ...]:
-    """Has training go on from the last checkpoint, the rest of its epoch in another order; on record before it does."""
+    """Records that training resumes from the last checkpoint, with the rest of that epoch in another order."""
     saved = checkpoint.load(folder, run.identity)
-    place = (saved["epoch"], saved["step"]) if saved else (0, 0)
-    retried = (*divergences[:-1], replace(divergences[-1], retried_from=place))
+    epoch_and_step = (saved["epoch"], saved["step"]) if saved else (0, 0)
+    retried = (*divergences[:-1], replace(divergences[-1], retried_from=epoch_and_step))
     if world.rank == 0:
         write_divergences(folder, retried)
     return retried
@@ -145,7 +145,7 @@ class _NotFinite(Exception):
 
 
 class Training:
-    """The state of a run in training: what a checkpoint holds, and what follows from the run alone."""
+    """A run in training: the state that a checkpoint stores, and what is derived from the run."""
 
     def __init__(
         self,
@@ -163,60 +163,60 @@ class Training:
         self.recipe = run.experiment.recipe
         train_split, test_split = load_data(run, execution.data_path)
         skip_bad = execution.bad_images == "skip"
-        retries = [each.retried_from for each in divergences if each.retried_from]
+        retries = [divergence.retried_from for divergence in divergences if divergence.retried_from]
         self.batches = TrainingBatches(run, train_split, setup, world.rank, retries, skip_bad)
         self.test_batches = EvaluationBatches(run, test_split, setup, world.rank, skip_bad)
-        self.learner = learner = TrainState(run, setup, world)
-        self.model, self.ema = learner.model, learner.ema
-        self.optimizer, self.scaler = learner.optimizer, learner.scaler
-        self.epoch = self.step = 0  # the next to train
+        self.train_state = train_state = TrainState(run, setup, world)
+        self.model, self.ema = train_state.model, train_state.ema
+        self.optimizer, self.scaler = train_state.optimizer, train_state.scaler
+        self.epoch = self.step = 0  # the next ones to train
         self.loss_sum = 0.0  # over the epoch's steps so far
         self.skipped = 0  # images of the epoch so far that could not be read
         self.seconds = 0.0  # spent in the epoch so far
-        self.place: PlaceFile | None = None  # rank 0's, while it trains
+        self.position_file: PlaceFile | None = None  # of rank 0, while it trains
         self.saved_at = self.began = time.perf_counter()
-        self.saving = 0.0  # seconds that the last checkpoint took
+        self.save_seconds = 0.0  # that the last checkpoint took
 
     def train(self) -> RunResult | None:
-        """Trains to the end from where the state is; returns the result on rank 0."""
+        """Trains from the current state to the end; returns the result on rank 0."""
         self._check_agreement()
         with contextlib.ExitStack() as stack:
             if self.world.rank == 0:
-                self.place = stack.enter_context(contextlib.closing(PlaceFile(self.folder)))
-                self.place.write(TrainingPosition(self.epoch, self.step, self.batches.steps))
-                self.report = stack.enter_context(mirrored(self.run, self.folder, self.execution, self.report))
-            # Closed, so that its workers end before this process does.
+                self.position_file = stack.enter_context(contextlib.closing(PlaceFile(self.folder)))
+                self.position_file.write(TrainingPosition(self.epoch, self.step, self.batches.steps))
+                self.report = stack.enter_context(tracked(self.run, self.folder, self.execution, self.report))
+            # Closed here, so that its workers end before this process.
             self.stream = stack.enter_context(contextlib.closing(self.batches.stream(self.epoch, self.step)))
             while self.epoch < self.recipe.epochs:
                 self._train_epoch()
             if self.world.rank != 0:
                 return None
             result = self._result()
-            write_json(self.folder / "result.json", result.to_row())  # before the mirrors are closed, which copy it
+            write_json(self.folder / "result.json", result.to_row())  # before the trackers close: they copy it
             return result
 
     def record_session(self) -> None:
-        """That training starts here, and what a session before had trained beyond it."""
-        here, before = TrainingPosition(self.epoch, self.step, self.batches.steps), read_place(self.folder)
-        lost = max(0, before.total - here.total) if before else 0
-        append_session(self.folder, session(self.epoch, self.step, lost))
+        """Records this start of training, and the steps after it that an earlier session had trained and lost."""
+        position, previous = TrainingPosition(self.epoch, self.step, self.batches.steps), read_place(self.folder)
+        lost_steps = max(0, previous.total - position.total) if previous else 0
+        append_session(self.folder, session(self.epoch, self.step, lost_steps))
 
     def restore(self) -> None:
-        """Takes up the newest checkpoint of the folder, if there is one."""
+        """Loads the newest checkpoint of the folder, if there is one."""
         saved = checkpoint.load(self.folder, self.run.identity)
         if saved:
             try:
-                self._take_up(saved)
+                self._load_state(saved)
             except (RuntimeError, ValueError, KeyError) as error:
-                first = str(error).splitlines()[0]
+                reason = str(error).splitlines()[0]
                 raise ValueError(
-                    f"{self.folder}: the checkpoint is not of this network ({first}); move the folder away"
+                    f"{self.folder}: the checkpoint is of another network ({reason}); move the folder away"
                 ) from None
-            print(f"going on from epoch {self.epoch + 1}, step {self.step}")
+            print(f"resuming from epoch {self.epoch + 1}, step {self.step}")
         if self.world.rank == 0:
             keep_metrics(self.folder, self.epoch)
 
-    def _take_up(self, saved: dict[str, Any]) -> None:
+    def _load_state(self, saved: dict[str, Any]) -> None:
         self.model.load_state_dict(saved["model"])
         load_optimizer(self.optimizer, saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
@@ -226,19 +226,19 @@ class Training:
         self.loss_sum, self.skipped, self.seconds = saved["loss_sum"], saved["skipped"], saved["seconds"]
 
     def _check_agreement(self) -> None:
-        """Every process found on its disk what the others found. Raises RendezvousError where they did not."""
-        mine = (self.run.identity, self.setup, self.batches.retries, self.epoch, self.step)
-        found = self.world.all_gather(mine)
-        for rank, other in enumerate(found):
-            if other != found[0]:
-                raise RendezvousError(f"{self.folder}: rank {rank} found {other}, rank 0 {found[0]}; start them again")
+        """Raises RendezvousError unless all processes have read the same state from the disk."""
+        own_state = (self.run.identity, self.setup, self.batches.retries, self.epoch, self.step)
+        states = self.world.all_gather(own_state)
+        for rank, other in enumerate(states):
+            if other != states[0]:
+                raise RendezvousError(f"{self.folder}: rank {rank} read {other}, rank 0 {states[0]}; start them again")
 
     def _check_weights(self) -> None:
-        """A checkpoint never has weights that are not finite."""
-        # Running statistics are each process's own.
-        broken = self.world.first_not_none(not_finite_weight(self.model))
-        if broken:
-            raise _NotFinite(self._divergence(self.step, self.loss_sum / self.step, broken))
+        """Makes sure that no checkpoint has weights that are not finite."""
+        # Running statistics differ between processes.
+        name = self.world.first_not_none(not_finite_weight(self.model))
+        if name:
+            raise _NotFinite(self._divergence(self.step, self.loss_sum / self.step, name))
 
     def _save(self) -> None:
         self.saved_at = time.perf_counter()
@@ -250,7 +250,7 @@ class Training:
             {
                 "format": checkpoint.FORMAT,
                 "identity": self.run.identity,
-                "model": _in_plain_order(self.model.state_dict()),
+                "model": _contiguous(self.model.state_dict()),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "ema": self.ema.state_dict() if self.ema else None,
@@ -261,21 +261,21 @@ class Training:
                 "seconds": self.seconds + self.saved_at - self.began,
             },
         )
-        self.saving = time.perf_counter() - self.saved_at
+        self.save_seconds = time.perf_counter() - self.saved_at
 
     def _train_epoch(self) -> None:
-        """Trains what is left of an epoch, evaluates, and writes metrics and checkpoint."""
+        """Trains the rest of an epoch, evaluates, and writes metrics and checkpoint."""
         self.began, first_step = time.perf_counter(), self.step
         self.model.train()
         while self.step < self.batches.steps:
-            self._attend(self._train_step())
+            self._handle_request(self._train_step())
         self._check_weights()
-        trained = time.perf_counter() - self.began
+        train_seconds = time.perf_counter() - self.began
         images = (self.step - first_step) * self.recipe.batch_size
         raw = self._evaluate(self.model)
         averaged = self._evaluate(self.ema.module).values if self.ema else {}
         values = raw.values | {f"{AVERAGED}{key}": value for key, value in averaged.items()}
-        if self.epoch + 1 < self.recipe.epochs:  # lists of a thousand classes are kept once a run
+        if self.epoch + 1 < self.recipe.epochs:  # a list of a thousand classes is stored once per run
             values = {key: scalar(value) for key, value in values.items()}
         metrics = EpochMetrics(
             epoch=self.epoch + 1,
@@ -283,76 +283,76 @@ class Training:
             values=values,
             skipped_images=self.skipped + raw.skipped_images,
             learning_rate=self.optimizer.param_groups[0]["lr"],
-            images_per_second=images / trained if images else None,
+            images_per_second=images / train_seconds if images else None,
             peak_memory_bytes=peak_memory(self.setup.device),
             seconds=self.seconds + time.perf_counter() - self.began,
         )
-        self._name_skipped()
+        self._log_skipped()
         if self.world.rank == 0:
             append_metrics(self.folder, metrics)
         self.epoch, self.step, self.loss_sum, self.skipped, self.seconds = self.epoch + 1, 0, 0.0, 0, 0.0
         self.began = time.perf_counter()
-        if self.epoch == self.recipe.epochs or self._is_worth_saving():
+        if self.epoch == self.recipe.epochs or self._should_save():
             self._save()
         self.report(EpochDone(metrics))
 
-    def _is_worth_saving(self) -> bool:
-        """Whether a checkpoint like the last would take no more than its share of the time since then.
+    def _should_save(self) -> bool:
+        """Whether a checkpoint that takes as long as the last stays within its share of the time since then.
 
-        Rank 0's word, which no other has to know: it writes alone. Where a divergence is retried each epoch is saved,
-        since those after the checkpoint come out otherwise then, and W&B takes no epoch back.
+        Only rank 0's answer matters: it alone writes. With `on_nan: retry` every epoch is saved, because a retry
+        changes the epochs after the checkpoint, and W&B can't replace an epoch.
         """
         share = self.execution.checkpoint_share * (self.began - self.saved_at)
-        return self.execution.on_nan == "retry" or self.saving <= share
+        return self.execution.on_nan == "retry" or self.save_seconds <= share
 
-    def _name_skipped(self) -> None:
-        """Every process's, in the log."""
-        mine = [*self.batches.bad.news(), *self.test_batches.bad.news()]
-        for message in dict.fromkeys(itertools.chain(*self.world.all_gather(mine))):
+    def _log_skipped(self) -> None:
+        """Prints the unreadable images of all processes to the log."""
+        own_messages = [*self.batches.bad.unreported(), *self.test_batches.bad.unreported()]
+        for message in dict.fromkeys(itertools.chain(*self.world.all_gather(own_messages))):
             print(f"skipped: {message}")
 
     def _train_step(self) -> Request:
-        """One step on the global batch; returns what was asked for meanwhile."""
+        """One step on the global batch; returns the request that came meanwhile."""
         rate = learning_rate(self.recipe, (self.epoch + self.step / self.batches.steps) / self.recipe.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
         losses = [self._backward(next(self.stream), part) for part in range(self.setup.accumulation)]
-        loss, skipped, request = self._agree(torch.stack(losses).mean())
+        loss, skipped, request = self._reduce_step(torch.stack(losses).mean())
         if not math.isfinite(loss):
             raise _NotFinite(self._divergence(self.step + 1, loss, self._first_not_finite()))
-        self.learner.update()
+        self.train_state.update()
         self.step += 1
-        if self.place:
-            self.place.write(TrainingPosition(self.epoch, self.step, self.batches.steps))
+        if self.position_file:
+            self.position_file.write(TrainingPosition(self.epoch, self.step, self.batches.steps))
         self.loss_sum += loss
         self.skipped += skipped
         self.report(StepDone(self.epoch + 1, self.step, self.batches.steps, loss))
         return request
 
     def _backward(self, batch: tuple[Tensor, Tensor], part: int) -> Tensor:
-        """Adds a part's gradients; returns its loss."""
+        """Adds the gradients of a part of the batch; returns its loss."""
         self._seed_part(part)
-        return self.learner.backward(*batch, parts=self.setup.accumulation, part=part)
+        return self.train_state.backward(*batch, parts=self.setup.accumulation, part=part)
 
     def _seed_part(self, part: int) -> None:
-        """What a network draws, such as the paths to drop, depends on where it is alone."""
+        """Makes the network's random numbers, as for drop path, depend only on the run's seed and the position."""
         seed_globally(seed_for(self.run.seed, "step", self.epoch, self.step, self.world.rank, part))
 
-    def _agree(self, loss: Tensor) -> tuple[float, int, Request]:
-        """What every process learns: the loss over the global batch, images skipped, the strongest request."""
+    def _reduce_step(self, loss: Tensor) -> tuple[float, int, Request]:
+        """Over all processes: the loss of the global batch, the number of skipped images, the highest request."""
         skipped, self.batches.bad.count = self.batches.bad.count, 0
         due = time.perf_counter() - self.saved_at >= self.execution.checkpoint_minutes * 60
         request = max(self.request(), Request.SAVE if due and self.step < self.batches.steps else Request.NONE)
         if self.world.size == 1:
             return loss.item(), skipped, request
-        asked = [float(request == kind) for kind in (Request.SAVE, Request.STOP)]
+        requests = [float(request == kind) for kind in (Request.SAVE, Request.STOP)]
         mean = loss / self.world.size
-        told = self.world.sum(torch.cat((mean.view(1), torch.tensor([float(skipped), *asked]).to(mean))))
-        total, skipped_by_all, save, stop = told.tolist()
-        return total, round(skipped_by_all), Request.STOP if stop else Request.SAVE if save else Request.NONE
+        sums = self.world.all_reduce(torch.cat((mean.view(1), torch.tensor([float(skipped), *requests]).to(mean))))
+        mean_loss, skipped_by_all, save, stop = sums.tolist()
+        return mean_loss, round(skipped_by_all), Request.STOP if stop else Request.SAVE if save else Request.NONE
 
-    def _attend(self, request: Request) -> None:
+    def _handle_request(self, request: Request) -> None:
         if request is not Request.NONE:
             self._check_weights()
             self._save()
@@ -362,7 +362,7 @@ class Training:
 
     def _evaluate(self, model: nn.Module) -> Scores:
         def between() -> None:
-            self._attend(self._agree(torch.zeros((), device=self.setup.device))[2])
+            self._handle_request(self._reduce_step(torch.zeros((), device=self.setup.device))[2])
 
         return evaluate(model, self.test_batches, self.setup, self.world, between)
 
@@ -371,36 +371,36 @@ class Training:
         return Divergence(self.epoch + 1, step, rate, f"{loss:g}", module)
 
     def _first_not_finite(self) -> str:
-        """The module that the step in flight broke down in: the step is taken again, and watched."""
-        found: list[str | None] = []
+        """The first module whose output is not finite in the current step, which is computed again with hooks."""
+        names: list[str | None] = []
         with contextlib.closing(self.batches.stream(self.epoch, self.step)) as stream:
             for part in range(self.setup.accumulation):
                 images, _ = next(stream)
-                found.append(None if torch.isfinite(images).all() else "the images")
+                names.append(None if torch.isfinite(images).all() else "the images")
                 self._seed_part(part)
-                with self.setup.autocast():  # every part on every process: some modules wait for the others'
-                    found.append(first_not_finite(self.model, functools.partial(self.model, images)))
-        mine = next((name for name in found if name), None)
-        return self.world.first_not_none(mine) or "the loss itself"
+                with self.setup.autocast():  # all parts on all processes: some modules wait for other processes
+                    names.append(first_not_finite(self.model, functools.partial(self.model, images)))
+        own_name = next((name for name in names if name), None)
+        return self.world.first_not_none(own_name) or "the loss itself"
 
     def _result(self) -> RunResult:
-        """What the run came to, and what it took."""
+        """The final metrics, and what the training took."""
         epochs = read_metrics(self.folder)
-        counted = cost(self.run.experiment.design, self.recipe.image_size, self.run.dataset.classes)
+        model_cost = cost(self.run.experiment.design, self.recipe.image_size, self.run.dataset.classes)
         sessions = read_sessions(self.folder)
         return replace(
             RunResult.of_epochs(self.run.identity, epochs),
-            parameters=counted.parameters,
-            macs=counted.macs,
+            parameters=model_cost.parameters,
+            macs=model_cost.macs,
             epochs=len(epochs),
-            skipped_images=sum(each.skipped_images or 0 for each in epochs),
+            skipped_images=sum(epoch.skipped_images or 0 for epoch in epochs),
             divergences=tuple(self.divergences),
             restarts=len(sessions) - 1,
-            lost_steps=sum(each.lost_steps for each in sessions),
+            lost_steps=sum(session.lost_steps for session in sessions),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
 
-def _in_plain_order(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """For whoever reads the weights: without the order in memory that training prefers."""
+def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous copies, for readers of the weights: training may use channels_last."""
     return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}

@@ -1,4 +1,4 @@
-"""How good a network is on the held-out images."""
+"""Evaluating a network on held-out images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from runner.machine.setup import Setup, choose_setup
 
 @dataclass(frozen=True)
 class Scores:
-    """What a network is worth on held-out images."""
+    """A network's metrics on held-out images."""
 
     values: dict[str, Value]  # of each metric, by its key
     skipped_images: int  # that could not be read
@@ -37,18 +37,18 @@ class Scores:
 def evaluate(
     model: nn.Module, batches: EvaluationBatches, setup: Setup, world: World, between: Callable[[], None]
 ) -> Scores:
-    """All metrics on the held-out images, each of which counts once.
+    """All metrics on the held-out images. Each image counts once.
 
-    Each process takes its share of them, and all have the result. `between` is called before every batch, by every
-    process alike. Raises ValueError where no image can be read.
+    Each process evaluates its share of them, and all get the result. `between` is called before every batch, by all
+    processes equally often. Raises ValueError if no image can be read.
     """
-    # Running statistics are each process's own while it trains.
-    world.spread(model.buffers())
+    # Running statistics differ between processes while they train.
+    world.broadcast(model.buffers())
     model.eval()
     metrics = evaluated_metrics()
-    # What a batch of no images gives: a process whose share has none adds sums of the same shape.
-    nothing = torch.zeros(0, batches.classes), torch.zeros(0, dtype=torch.int64)
-    totals = [torch.zeros_like(metric.sums(*nothing), dtype=torch.float64, device=setup.device) for metric in metrics]
+    # The sums of an empty batch give the shapes, also for a process that has no images.
+    empty = torch.zeros(0, batches.classes), torch.zeros(0, dtype=torch.int64)
+    totals = [torch.zeros_like(metric.sums(*empty), dtype=torch.float64, device=setup.device) for metric in metrics]
     images_seen, batches.bad.count = 0, 0
     for images, labels in batches:
         between()
@@ -59,10 +59,10 @@ def evaluate(
             for metric, total in zip(metrics, totals, strict=True):
                 total += metric.sums(logits, labels).double()
     counts = torch.tensor([images_seen, batches.bad.count], dtype=torch.float64, device=setup.device)
-    summed = world.sum(torch.cat([counts, *(total.flatten() for total in totals)])).cpu()
+    summed = world.all_reduce(torch.cat([counts, *(total.flatten() for total in totals)])).cpu()
     (count, skipped), *sums = summed.split([2, *(total.numel() for total in totals)])
     if not count:
-        raise ValueError("none of the held-out images can be read")
+        raise ValueError("no held-out image can be read")
     values = {
         metric.key: _recorded(metric.final(total.view(shaped.shape), round(count.item())))
         for metric, total, shaped in zip(metrics, sums, totals, strict=True)
@@ -71,21 +71,21 @@ def evaluate(
 
 
 def _recorded(value: Tensor) -> Value:
-    """A number, or one of each class; None for what is not finite."""
+    """A number, or one for each class; None for a number that is not finite."""
     numbers = tuple(number if math.isfinite(number) else None for number in value.view(-1).tolist())
     return numbers if value.ndim else numbers[0]
 
 
-def evaluate_alone(
+def evaluate_in_process(
     run: Run,
     network: nn.Module,
     execution: Execution,
     report: Callable[[int, int], None],
     held_out: Split | None = None,
 ) -> Scores:
-    """A network on a run's held-out images, or on others, in this process.
+    """Evaluates a network in this process, on a run's held-out images or on other ones (`held_out`).
 
-    `report` hears how many are done, and of how many.
+    `report` gets the number of images done, and of all.
     """
     setup = choose_setup(run.experiment.recipe, execution, 1, available_cores())
     setup.prepare()
@@ -93,10 +93,10 @@ def evaluate_alone(
         _, held_out = load_data(run, execution.data_path)
     total = len(held_out)
     batches = EvaluationBatches(run, held_out, setup, 0, execution.bad_images == "skip")
-    done = itertools.count()
+    batches_done = itertools.count()
 
     def between() -> None:
-        report(min(next(done) * batches.batch_size, total), total)
+        report(min(next(batches_done) * batches.batch_size, total), total)
 
     network = network.to(torch.device(setup.device)).to(memory_format=setup.memory_format)
     scores = evaluate(network, batches, setup, SINGLE_PROCESS, between)
@@ -104,8 +104,8 @@ def evaluate_alone(
     return scores
 
 
-class Among(nn.Module):
-    """A network that chooses among some of its classes: the logits of the others are minus infinity."""
+class RestrictedClasses(nn.Module):
+    """A network that predicts only some of its classes: the logits of the others are minus infinity."""
 
     def __init__(self, network: nn.Module, chosen: Sequence[int], classes: int) -> None:
         super().__init__()

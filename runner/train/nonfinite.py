@@ -1,4 +1,4 @@
-"""Where a network stopped giving finite numbers."""
+"""Finding the module or weight of a network that is not finite."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 
 def first_not_finite(model: nn.Module, forward: Callable[[], object]) -> str | None:
-    """The name of the first module, in the order of a forward pass, whose output is not finite; None where all are."""
-    found: list[str] = []
+    """The first module in a forward pass whose output is not finite; None if all outputs are finite."""
+    names: list[str] = []
 
     def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, given: Any, output: Any) -> None:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor) and not torch.isfinite(output).all():
-                found.append(name)  # a module inside another ends before it
+                names.append(name)  # an inner module ends before the outer one
 
         return hook
 
@@ -26,15 +26,15 @@ def first_not_finite(model: nn.Module, forward: Callable[[], object]) -> str | N
         with torch.no_grad():
             forward()
     finally:
-        for each in hooks:
-            each.remove()
-    return found[0] if found else None
+        for hook in hooks:
+            hook.remove()
+    return names[0] if names else None
 
 
 def not_finite_weight(model: nn.Module) -> str | None:
-    """The first parameter or buffer that is not finite; None where all are."""
-    numbers = [each for each in itertools.chain(model.parameters(), model.buffers()) if each.is_floating_point()]
-    if nn.utils.get_total_norm(numbers).isfinite():  # one look at all; where it is not, it may only have overflowed
+    """The first parameter or buffer that is not finite; None if all are finite."""
+    tensors = [tensor for tensor in itertools.chain(model.parameters(), model.buffers()) if tensor.is_floating_point()]
+    if nn.utils.get_total_norm(tensors).isfinite():  # one check for all; if it fails, it may only have overflowed
         return None
     states = model.state_dict()
     return next((name for name, tensor in states.items() if not torch.isfinite(tensor).all()), None)

@@ -1,4 +1,4 @@
-"""What does not decide a run's result but belongs to its record: code, versions, machine, command."""
+"""What is recorded of a run beside its settings: code, versions, machine, command."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def environment(setup: Setup) -> dict[str, Any]:
 
 
 def session(epoch: int, step: int, lost_steps: int) -> Session:
-    """A start of training, here and now; a launcher names its job in the variable ROADMAP_JOB."""
+    """A start of training on this machine, now. A launcher sets the variable ROADMAP_JOB to its job."""
     started = datetime.now(UTC).isoformat(timespec="seconds")
     return Session(started, platform.node(), os.environ.get("ROADMAP_JOB"), epoch, step, lost_steps)
 
@@ -59,7 +59,7 @@ def _version(name: str) -> str | None:
 
 
 def peak_memory(device: str) -> int:
-    """Bytes: the device's allocations, or on a CPU the process's resident memory."""
+    """Bytes: the allocations on the device, or on a CPU the resident memory of the process."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     import resource

@@ -1,8 +1,8 @@
-"""Mirrors of a run's record where its users look: TensorBoard and Weights & Biases.
+"""Trackers, to which a run's record is copied: TensorBoard and Weights & Biases.
 
-The rows of metrics.jsonl and the result are copied to them, and nothing is ever read back: what goes wrong with a
-mirror changes nothing in training. Each has a folder of its own in that of the run, tensorboard/ and wandb/. Neither
-package is imported here unless its mirror is asked for (timm imports wandb where it is installed).
+The rows of metrics.jsonl and the result are copied, and nothing is read back: a tracker's failure changes nothing in
+training. Each has a subfolder of the run's folder, tensorboard/ and wandb/. A tracker's package is imported only if
+the tracker is requested (timm imports wandb if it is installed).
 """
 
 from __future__ import annotations
@@ -24,120 +24,121 @@ from roadmap.record.run import Run
 from roadmap.serialization import to_data
 from roadmap.study.execution import Execution
 
-COMPLETE = "complete"  # a file in a mirror's folder, once it has the result: what the mirror was asked for as
-SERVER_SECONDS = 30  # that W&B's server is waited for at a run's start and end: a preempted job has little more
+COMPLETE = "complete"  # a file in a tracker's folder, written after the result; it contains the execution's setting
+SERVER_SECONDS = 30  # timeout of W&B's server at a run's start and end: a preempted job has little more time
 
 
-class Mirror(Protocol):
-    """Opened as it is to be when the run is started: empty, or with what the rows that come will not change."""
+class Tracker(Protocol):
+    """Created at each start of a run: empty, or with rows that the ones to come do not change."""
 
     def add(self, metrics: EpochMetrics) -> None:
-        """An epoch's metrics; they come in order, from the first epoch on, at each start anew."""
+        """Adds an epoch's metrics. At each start all epochs are added in order, from the first."""
 
     def close(self, result: RunResult | None) -> None:
-        """With the result of a run that is finished."""
+        """`result`: of a finished run."""
 
 
 def check_installed(execution: Execution) -> None:
-    """Raises ValueError for a mirror whose package is not installed."""
-    for name in _asked_for(execution):
-        found = importlib.util.find_spec(name)
-        if found is None or found.origin is None:  # a folder of that name, which W&B leaves wherever it is used
+    """Raises ValueError for a tracker whose package is not installed."""
+    for name in _requested(execution):
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:  # without origin it is a folder of that name, such as W&B creates
             raise ValueError(
-                f"execution.{name} needs a package that is not installed: pip install 'roadmap-convnext[{name}]'"
+                f"execution.{name} requires a package that is not installed: pip install 'roadmap-convnext[{name}]'"
             )
 
 
 def missing_trackers(folder: Path, execution: Execution) -> list[str]:
-    """The mirrors that are asked for and do not have all of a finished run."""
-    return [name for name, value in _asked_for(execution).items() if _completed(folder / name) != value]
+    """The requested trackers that do not have all of a finished run."""
+    return [name for name, value in _requested(execution).items() if _completed_as(folder / name) != value]
 
 
-def mirror_finished(run: Run, folder: Path, execution: Execution, report: Report) -> None:
-    """Makes the mirrors that a finished run lacks."""
+def copy_finished_run(run: Run, folder: Path, execution: Execution, report: Report) -> None:
+    """Copies a finished run to the requested trackers that do not have it."""
     for name in missing_trackers(folder, execution):
-        _Follower(name, run, folder, execution, report).close()
+        _SafeTracker(name, run, folder, execution, report).close()
 
 
 @contextlib.contextmanager
-def mirrored(run: Run, folder: Path, execution: Execution, report: Report) -> Iterator[Report]:
-    """A `report` that the mirrors hear too: they have the record's epochs, get those that come, and the result after.
+def tracked(run: Run, folder: Path, execution: Execution, report: Report) -> Iterator[Report]:
+    """A `report` that also goes to the trackers. They get the recorded epochs, the new ones, and at the end the result.
 
-    For the process that writes the record. A mirror that fails says so once, as a warning.
+    For the process that writes the record. A tracker's failure is reported once, as a warning.
     """
-    followers = [_Follower(name, run, folder, execution, report) for name in _asked_for(execution)]
+    trackers = [_SafeTracker(name, run, folder, execution, report) for name in _requested(execution)]
 
-    def hear(event: TrainingEvent) -> None:
+    def track_and_report(event: TrainingEvent) -> None:
         if isinstance(event, EpochDone):
-            for follower in followers:
-                follower.add(event.metrics)
+            for tracker in trackers:
+                tracker.add(event.metrics)
         report(event)
 
     try:
-        yield hear
+        yield track_and_report
     finally:
-        for follower in followers:
-            follower.close()
+        for tracker in trackers:
+            tracker.close()
 
 
-def _asked_for(execution: Execution) -> dict[str, str]:
-    """By the name of each mirror, which is its package's, its folder's and its extra's too."""
+def _requested(execution: Execution) -> dict[str, str]:
+    """The execution's settings by the tracker's name, which is also that of its package, folder and extra."""
     tensorboard = {"tensorboard": "tensorboard"} if execution.tensorboard else {}
     return tensorboard | ({"wandb": execution.wandb} if execution.wandb else {})
 
 
-def _completed(folder: Path) -> str | None:
+def _completed_as(folder: Path) -> str | None:
     try:
         return (folder / COMPLETE).read_text(encoding="utf-8")
     except OSError:
         return None
 
 
-class _Follower:
-    """Keeps a mirror up with the record; from its first failure on, which is told of, it leaves it alone."""
+class _SafeTracker:
+    """Keeps a tracker up to date. Its first failure is reported, and from then on it is not used."""
 
     def __init__(self, name: str, run: Run, folder: Path, execution: Execution, report: Report) -> None:
         self.name, self.run, self.folder, self.report = name, run, folder, report
-        self.value = value = _asked_for(execution)[name]
-        self.mirror: Mirror | None = None
-        with self._failing_alone():
+        self.value = value = _requested(execution)[name]
+        self.tracker: Tracker | None = None
+        with self._failure_reported():
             (folder / name / COMPLETE).unlink(missing_ok=True)
-            self.mirror = TensorBoard(run, folder) if name == "tensorboard" else WeightsAndBiases(run, folder, value)
+            self.tracker = TensorBoard(run, folder) if name == "tensorboard" else WeightsAndBiases(run, folder, value)
             for metrics in read_metrics(folder):
-                self.mirror.add(metrics)
+                self.tracker.add(metrics)
 
     def add(self, metrics: EpochMetrics) -> None:
-        with self._failing_alone():
-            if self.mirror:
-                self.mirror.add(metrics)
+        with self._failure_reported():
+            if self.tracker:
+                self.tracker.add(metrics)
 
     def close(self) -> None:
-        with self._failing_alone():
-            if self.mirror:
+        with self._failure_reported():
+            if self.tracker:
                 result = read_result(self.folder, self.run)
-                self.mirror.close(result)
+                self.tracker.close(result)
                 if result:
                     (self.folder / self.name / COMPLETE).write_text(self.value, encoding="utf-8")
 
     @contextlib.contextmanager
-    def _failing_alone(self) -> Iterator[None]:
+    def _failure_reported(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            broken, self.mirror = self.mirror, None
-            why = " ".join(f"{type(error).__name__}: {error}".split())
-            message = f"{self.name} is left behind until the run is started again, training goes on: {why}"
+            failed_tracker, self.tracker = self.tracker, None
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            message = f"{self.name} failed and is not updated until the run is started again; training continues"
+            message = f"{message}: {reason}"
             print(f"warning: {message}")
             self.report(Warned(message))
             with contextlib.suppress(Exception):
-                if broken:
-                    broken.close(None)
+                if failed_tracker:
+                    failed_tracker.close(None)
 
 
 class TensorBoard:
-    """Made anew, so that no epoch is in it twice whatever the moment of an interruption.
+    """Rewritten at each start, so that no epoch is in it twice, whenever the run was interrupted.
 
-    An epoch's time is that of training alone, counted from the first start: where one is interrupted shows in no curve.
+    Wall-clock times count only training, from the first start: interruptions do not show in the curves.
     """
 
     def __init__(self, run: Run, folder: Path) -> None:
@@ -153,7 +154,7 @@ class TensorBoard:
         self.time += metrics.seconds or 0.0
         for key, value in metrics.numbers().items():
             self.writer.add_scalar(key, value, metrics.epoch, walltime=self.time)
-        self.writer.flush()  # raises what its thread met in writing
+        self.writer.flush()  # raises the errors of the writing thread
 
     def close(self, result: RunResult | None) -> None:
         if result:
@@ -167,26 +168,26 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run there has this run's identity and goes on, so that epochs it has are not sent again.
+    """The run has the same identity in W&B and is resumed there, so that no epoch is sent twice.
 
-    Offline W&B can't know what its server has: each start writes all there is, in place of what the start before left,
-    and without `resume`, so that `wandb sync` puts it in place of what was sent before.
+    Offline, W&B can't know what its server has. Then each start writes all epochs and replaces the files of the
+    previous start, without `resume`, so that `wandb sync` replaces what was sent before.
     """
 
     def __init__(self, run: Run, folder: Path, project: str) -> None:
         import wandb
 
-        for left in (folder / "wandb").glob(f"offline-run-*-{run.identity}"):
-            shutil.rmtree(left, ignore_errors=True)
+        for previous in (folder / "wandb").glob(f"offline-run-*-{run.identity}"):
+            shutil.rmtree(previous, ignore_errors=True)
         is_offline = wandb.setup().settings.mode in ("offline", "dryrun")
-        place = {"regime": run.regime, "rung": run.rung, "data": run.data, "seed": run.seed, "fidelity": run.fidelity}
+        labels = {"regime": run.regime, "rung": run.rung, "data": run.data, "seed": run.seed, "fidelity": run.fidelity}
         self.run = wandb.init(
             project=project,
             id=run.identity,
             name=run.name,
             group=run.rung,
-            config={**to_data(run.experiment), **place},
-            dir=folder.resolve(),  # W&B's own process may be in another folder
+            config={**to_data(run.experiment), **labels},
+            dir=folder.resolve(),  # W&B's process may run in another folder
             resume=None if is_offline else "allow",
             reinit="create_new",  # never the run of another training in this process
             settings=wandb.Settings(

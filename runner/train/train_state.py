@@ -1,4 +1,4 @@
-"""A network in training: what it takes to learn from a batch, whoever hands the batches over."""
+"""The state that training changes: network, optimizer, averaged weights, and one step on a given batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runner.train.optimizer import make_optimizer
 
 
 class TrainState:
-    """The network of a run on its device, and all that a training step changes."""
+    """The network of a run on its device, its optimizer, and everything else that a training step changes."""
 
     def __init__(self, run: Run, setup: Setup, world: World = SINGLE_PROCESS) -> None:
         self.setup, self.recipe = setup, run.experiment.recipe
@@ -36,13 +36,13 @@ class TrainState:
         self.scaler = torch.amp.GradScaler(setup.device, enabled=setup.precision == "fp16")
 
     def backward(self, images: Tensor, targets: Tensor, *, parts: int = 1, part: int = 0) -> Tensor:
-        """Adds the gradients of loss / `parts` of a part of a device's batch; returns its mean loss, without gradient.
+        """Adds the gradients of loss / `parts` of a part of a device's batch; returns its mean loss, detached.
 
-        Images are B x 3 x H x W. Targets are labels, or of mixed images probabilities, B x classes.
+        Images are B x 3 x H x W. Targets are labels, or for mixed images probabilities, B x classes.
         """
-        # Gradients cross to the other processes once a step, with its last part.
-        waits = isinstance(self.parallel, DistributedDataParallel) and part < parts - 1
-        with self.parallel.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
+        # Gradients are reduced over the processes once per step, with its last part.
+        defers_reduction = isinstance(self.parallel, DistributedDataParallel) and part < parts - 1
+        with self.parallel.no_sync() if defers_reduction else contextlib.nullcontext():  # type: ignore[operator]
             with self.setup.autocast():
                 logits = self.forward(images)
             loss = _loss(logits.float(), targets, self.recipe.label_smoothing)
@@ -50,7 +50,7 @@ class TrainState:
         return loss.detach()
 
     def update(self) -> None:
-        """Changes the weights by the gradients."""
+        """Clips the gradients, updates the weights and the averaged weights."""
         if self.recipe.clip_gradients is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_gradients)
@@ -61,7 +61,7 @@ class TrainState:
 
 
 def network_of(run: Run, setup: Setup, world: World = SINGLE_PROCESS) -> nn.Module:
-    """The network of a run as it begins, on its device and in its order in memory."""
+    """The initialized network of a run, on its device and in its memory format."""
     recipe = run.experiment.recipe
     seed_globally(seed_for(run.seed, "initialization"))
     model = build(
@@ -75,7 +75,7 @@ def network_of(run: Run, setup: Setup, world: World = SINGLE_PROCESS) -> nn.Modu
 
 
 def compiled(model: nn.Module, setup: Setup) -> Callable[[Tensor], Tensor]:
-    """The network's forward, by torch.compile where the setup has a backend of it."""
+    """The network's forward, compiled if the setup has a backend of torch.compile."""
     return model if setup.compile is None else torch.compile(model, backend=setup.compile)
 
 
@@ -89,10 +89,10 @@ def _parallel(model: nn.Module, setup: Setup, world: World) -> nn.Module:
     """The model with its gradients averaged over all processes."""
     if world.size == 1:
         return model
-    devices = [torch.cuda.current_device()] if setup.device == "cuda" else None  # as `World.joined` chose it
+    devices = [torch.cuda.current_device()] if setup.device == "cuda" else None  # chosen by `World.joined`
     return DistributedDataParallel(model, device_ids=devices)
 
 
 def _loss(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
-    """Cross entropy. Mixed targets are probabilities, with the smoothing in them already."""
+    """Cross entropy. Mixed targets are probabilities that contain the label smoothing."""
     return F.cross_entropy(logits, targets, label_smoothing=label_smoothing if targets.ndim == 1 else 0.0)

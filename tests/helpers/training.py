@@ -196,10 +196,10 @@ def start_processes(
 ) -> list[BaseProcess]:
     """Starts all processes of a run; one of them dies as `death` says."""
     warm_fork_server()
-    meeting = f"file://{tempfile.mkdtemp()}/meeting"
+    init_method = f"file://{tempfile.mkdtemp()}/rendezvous"
     started = []
     for rank in range(processes):
-        world = World(rank, processes, rank, meeting if processes > 1 else "")
+        world = World(rank, processes, rank, init_method if processes > 1 else "")
         dies = rank == (processes - 1 if death and death.where == "request" else 0)
         arguments = (run, folder, how, world, death if dies else None)
         started.append(FORKSERVER.Process(target=train_in_process, args=arguments))

@@ -1,1 +1,1 @@
-"""Runs as jobs of a Slurm cluster: submitted by submitit, kept going through preemption, time limits and crashes."""
+"""Runs as jobs of a Slurm cluster: submitted by submitit, requeued after preemption, time limits and crashes."""

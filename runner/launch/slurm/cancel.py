@@ -1,4 +1,4 @@
-"""Taking the jobs of runs out of Slurm's queue."""
+"""Cancelling the jobs of runs."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from runner.launch.status import StudyStatus
 
 @dataclass(frozen=True)
 class Cancelled:
-    """What was taken out of the queue."""
+    """What was cancelled."""
 
     runs: tuple[str, ...] = ()  # their names
     jobs: tuple[str, ...] = ()  # their numbers, such as 12_3
-    figures: tuple[str, ...] = ()  # the numbers of the jobs that were to draw the figure
+    figures: tuple[str, ...] = ()  # the numbers of the jobs that draw the figure
 
 
 def cancel(status: StudyStatus, names: Sequence[str]) -> Cancelled:
-    """Cancels the jobs of the named runs; without a name all jobs, those that draw the figure too.
+    """Cancels the jobs of the named runs; without a name all jobs, also those that draw the figure.
 
-    Raises ValueError where a job has another run too, and SlurmError where Slurm does not answer.
+    Raises ValueError if one of the jobs trains another run too, and SlurmError if Slurm does not answer.
     """
     status.require_queue()
     wanted = [run for run in runs_named(status.runs, names) if run.job]
     jobs = {run.job.job_id for run in wanted if run.job}
-    for run in status.runs:  # that are packed with one of them
+    for run in status.runs:  # one of them may be packed with another run
         if run.job and run.job.job_id in jobs and run not in wanted:
-            raise ValueError(f"job {run.job.job_id} has {run.name} too; name it as well, or leave both")
+            raise ValueError(f"job {run.job.job_id} trains {run.name} too; name all runs of the job, or none of them")
     figures = set() if names else {job.job_id for job in status.figures}
     if jobs | figures:
         slurm_cli.cancel(sorted(jobs | figures))

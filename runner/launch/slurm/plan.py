@@ -1,4 +1,4 @@
-"""The jobs that a plan would be submitted as, for a dry run."""
+"""The jobs that a submission would make, for a dry run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runner.launch.slurm.submit import Member, Queue, check_path, entries, plan_
 class PlannedJob:
     """The runs of one job."""
 
-    name: str  # ARRAY_INDEX, or ARRAY for a job by itself; arrays are numbered from 1
+    name: str  # ARRAY_INDEX, or ARRAY for a single job; arrays are numbered from 1
     layout: Layout
     runs: tuple[Member, ...]
     device_hours: float
@@ -33,8 +33,8 @@ class JobPlan:
     options: SubmitOptions
     jobs: tuple[PlannedJob, ...]
     scripts: tuple[str, ...]  # the batch script of each array
-    queued: int  # runs that are in Slurm's queue already
-    warning: str  # why Slurm's queue and limits are unknown; empty where they are known
+    queued: int  # runs already in Slurm's queue
+    warning: str  # why Slurm's queue and limits are unknown; empty if they are known
 
     @property
     def device_hours(self) -> float:
@@ -42,12 +42,12 @@ class JobPlan:
 
     @property
     def slow(self) -> int:
-        """Jobs that are expected to take more than the cluster's hours."""
+        """The number of jobs that are expected to take more than the cluster's hours."""
         return sum(job.hours > self.options.cluster.hours for job in self.jobs)
 
 
 def check_submission(plan: RunPlan, options: SubmitOptions) -> list[Member]:
-    """The runs to submit. Raises ValueError for a folder or a layout that no job can have."""
+    """The runs to submit. Raises ValueError for a folder or a layout that is not possible."""
     check_path(plan.out.resolve())
     members = [(planned.run, planned.folder) for planned in plan.waiting]
     for run, _ in members:
@@ -56,7 +56,7 @@ def check_submission(plan: RunPlan, options: SubmitOptions) -> list[Member]:
 
 
 def plan_jobs(plan: RunPlan, options: SubmitOptions, speed: Speed) -> JobPlan:
-    """Nothing is submitted. Where Slurm does not answer, its queue is taken to be empty."""
+    """The jobs that would be submitted. If Slurm does not answer, its queue is taken to be empty."""
     members = check_submission(plan, options)
     limit, queued, warning = _ask_slurm(plan.out)
     arrays = list(plan_arrays([member for member in members if member[0].identity not in queued], options, limit))
@@ -72,15 +72,15 @@ def plan_jobs(plan: RunPlan, options: SubmitOptions, speed: Speed) -> JobPlan:
 
 
 def _script(options: SubmitOptions, layout: Layout, jobs: Sequence[Sequence[Member]], out: Path) -> str:
-    """An array's batch script, with words for what only a submission chooses."""
+    """An array's batch script, with placeholders for what a submission chooses."""
     submission = Submission.new(options, layout, entries(jobs, out))
     return script(submission, out, out / FOLDER / "code" / "HASH").replace(submission.name, "roadmap-NAME")
 
 
 def _ask_slurm(out: Path) -> tuple[int, frozenset[str], str]:
-    """Slurm's limit of an array, the runs in its queue, and a warning where it does not answer."""
+    """Slurm's limit of an array, the runs in its queue, and a warning if it does not answer."""
     try:
-        known = limits()
-        return known.array, Queue.ask(out, known).runs, ""
+        cluster_limits = limits()
+        return cluster_limits.array, Queue.ask(out, cluster_limits).runs, ""
     except SlurmError as error:
-        return DEFAULT_ARRAY_LIMIT, frozenset(), f"{error}; what is in its queue is not known here"
+        return DEFAULT_ARRAY_LIMIT, frozenset(), f"{error}; its queue is unknown"

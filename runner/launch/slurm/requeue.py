@@ -1,8 +1,8 @@
-"""After the tasks of a job, in its batch script: is it over, or does it begin again?
+"""Decides, after the tasks of a job have ended, whether the job is requeued. Called by the batch script.
 
     python -m runner.launch.slurm.requeue FOLDER INDEX STATUS
 
-Only here is that decided, whatever ended the tasks: it is known what they saved, and none of them is left.
+This is decided only here, whatever ended the tasks, because no task is left and their saved state is final.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from roadmap.study.execution import MOST_RETRIES, Execution
 from runner.launch.slurm import slurm_cli
 from runner.launch.slurm.submission import Attempts, Entry, Failure, JobFiles, Submission, one_more_stop
 
-ASKED = (140, 143, 12, 15)  # as which srun reports tasks that SIGUSR2 or SIGTERM ended before they could hear it
+SIGNALLED = (140, 143, 12, 15)  # srun's status for tasks that SIGUSR2 or SIGTERM ended before they had handlers
 KILLED = (137, 9)
-PARTNER_GONE = r"(?i)closed by peer|reset by peer|socket|NCCL|gloo"  # what a task says when another is
-# States in which Slurm has decided what becomes of a job; of all others, such as SIGNALING, that is still open.
+PEER_LOST = r"(?i)closed by peer|reset by peer|socket|NCCL|gloo"  # in the error of a task when another has ended
+# States in which Slurm has decided whether a job is requeued; in others, such as SIGNALING, it has not.
 DECIDED = set("CANCELLED COMPLETING COMPLETED DEADLINE FAILED NODE_FAIL PENDING PREEMPTED".split())
 DECIDED |= {"REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "TIMEOUT", ""}  # "": not in the queue
-PATIENCE_SECONDS = 900  # with a controller that is away
+CONTROLLER_SECONDS = 900  # that a controller may not answer
 
 
 def main(folder: Path, index: int, status: int) -> int:
-    """The exit status of the job, where it is over; where it begins again, Slurm ends this process."""
+    """Returns the exit status of the job if it is over; if it is requeued, Slurm ends this process."""
     submission: Submission = from_data(Submission, read_json(folder / "submission.json"))
     out, files = folder.parent.parent, JobFiles(folder, index)
     runs = [out / entry.folder for entry in submission.jobs[index]]
@@ -43,19 +43,19 @@ def main(folder: Path, index: int, status: int) -> int:
     if _is_decided(job_id):
         return status or 1
     failure = files.failure()
-    if failure is None and status not in (0, *ASKED):
+    if failure is None and status not in (0, *SIGNALLED):
         failure = Failure(f"the tasks of job {job_id} ended with status {status}; {_hint(status)}", again=True)
-    elif failure and status in KILLED and re.search(PARTNER_GONE, failure.message):
+    elif failure and status in KILLED and re.search(PEER_LOST, failure.message):
         failure = replace(failure, message=f"{failure.message}; a task was {_hint(status)}")
-    verdict = _next(files.attempts(), failure, sum(map(_steps, runs)), submission)
+    outcome = _next(files.attempts(), failure, sum(map(_steps, runs)), submission)
     files.forget_failure()
-    if isinstance(verdict, Failure):
-        files.fail(verdict)
-        _log(submission.jobs[index], out, f"job {job_id} has failed: {verdict.message}")
+    if isinstance(outcome, Failure):
+        files.fail(outcome)
+        _log(submission.jobs[index], out, f"job {job_id} has failed: {outcome.message}")
         return status or 1
-    files.write_attempts(verdict)
-    why = f"after a failure ({failure.message})" if failure else "where it was stopped"
-    _log(submission.jobs[index], out, f"job {job_id} is begun again {why}")
+    files.write_attempts(outcome)
+    reason = f"after a failure ({failure.message})" if failure else "because it was stopped"
+    _log(submission.jobs[index], out, f"job {job_id} is requeued {reason}")
     _requeue(job_id)
     return status or 1
 
@@ -73,7 +73,7 @@ def _steps(run: Path) -> int:
 
 
 def _next(before: Attempts, failure: Failure | None, steps: int, submission: Submission) -> Attempts | Failure:
-    """What the job has behind it when it begins again, or why it does not."""
+    """The job's attempts with this one, if it is requeued, or the failure that ends it."""
     cluster = submission.options.cluster
     if failure is None:
         return one_more_stop(before, steps, cluster)
@@ -83,7 +83,7 @@ def _next(before: Attempts, failure: Failure | None, steps: int, submission: Sub
 
 
 def _hint(status: int) -> str:
-    return "killed, perhaps for want of memory" if status in KILLED else "what they printed is beside its submission"
+    return "killed, perhaps for lack of memory" if status in KILLED else "their output is in the submission's folder"
 
 
 def _job_id() -> str:
@@ -92,15 +92,15 @@ def _job_id() -> str:
 
 
 def _is_decided(job_id: str) -> bool:
-    """Cancelled, out of time, or to begin again by Slurm's own will."""
+    """Whether Slurm has decided: the job was cancelled, reached its time limit, or is requeued by Slurm itself."""
     try:
         return slurm_cli.state_of(job_id) in DECIDED
-    except slurm_cli.SlurmError:  # a controller that is away decides nothing
+    except slurm_cli.SlurmError:  # the controller is away
         return False
 
 
 def _requeue(job_id: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + CONTROLLER_SECONDS
     while True:
         try:
             slurm_cli.requeue(job_id)
@@ -110,7 +110,7 @@ def _requeue(job_id: str) -> None:
             if time.monotonic() > deadline or _is_decided(job_id):
                 return
         time.sleep(10)
-    time.sleep(PATIENCE_SECONDS)  # until Slurm ends this process
+    time.sleep(CONTROLLER_SECONDS)  # until Slurm ends this process
 
 
 def _log(entries: tuple[Entry, ...], out: Path, message: str) -> None:

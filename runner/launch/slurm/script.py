@@ -1,4 +1,4 @@
-"""The batch scripts of a submission, as submitit writes them."""
+"""The batch scripts of a submission, written by submitit."""
 
 from __future__ import annotations
 
@@ -18,42 +18,43 @@ from roadmap.study.cluster import Cluster
 from runner.launch.slurm import slurm_cli
 from runner.launch.slurm.submission import Submission
 
-FIGURE_MINUTES = 30  # submitit takes a job of ten minutes or less for timed out whenever it is signalled
+FIGURE_MINUTES = 30  # submitit treats any signal to a job of ten minutes or less as a timeout
 
 
 def sbatch(
     submission: Submission, out: Path, tasks: Sequence[Callable[[], object]], code: Path, after: Sequence[str]
 ) -> str:
-    """Submits an array, or a job by itself, to begin when other jobs have ended; returns its number."""
+    """Submits an array, or a single job, to start when the jobs `after` have ended; returns its number."""
     try:
-        # Whether a job begins again is not submitit's to decide: its own rule takes every short job for timed out.
+        # No limit of submitit: runner/launch/slurm/requeue.py decides. submitit would treat short jobs as timed out.
         executor = submitit.SlurmExecutor(submission.folder(out), max_num_timeout=sys.maxsize)
     except RuntimeError:
         raise slurm_cli.SlurmError("Slurm's command srun is not on this machine; submit from a login node") from None
     executor.update_parameters(**_parameters(submission, out, code, after))
-    with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what sbatch says, and raises it too
+    with contextlib.redirect_stderr(io.StringIO()):  # submitit prints sbatch's errors, and also raises them
         return executor.submit_array(tasks)[0].job_id.split("_")[0]
 
 
 def script(submission: Submission, out: Path, code: Path) -> str:
-    """What sbatch is given of an array of runs."""
+    """The batch script of an array of runs."""
     count = len(submission.jobs)
     command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(submission.folder(out)))}"
-    told = _parameters(submission, out, code, [])
-    text: str = _make_sbatch_string(command, submission.folder(out), map_count=count if count > 1 else None, **told)
+    parameters = _parameters(submission, out, code, [])
+    map_count = count if count > 1 else None
+    text: str = _make_sbatch_string(command, submission.folder(out), map_count=map_count, **parameters)
     return text
 
 
 def _parameters(submission: Submission, out: Path, code: Path, after: Sequence[str]) -> dict[str, Any]:
-    """What submitit is told; nothing where a cluster's own default is to hold."""
+    """submitit's parameters, without those for which the cluster's default applies."""
     jobs = submission.jobs
-    told = {
+    parameters = {
         "job_name": submission.name,
         "stderr_to_stdout": True,
         "dependency": f"afterany:{':'.join(after)}" if after else None,
         **(_of_runs(submission, out, code) if jobs else _of_figure(submission, code)),
     }
-    return {key: value for key, value in told.items() if value is not None}
+    return {key: value for key, value in parameters.items() if value is not None}
 
 
 def _of_runs(submission: Submission, out: Path, code: Path) -> dict[str, Any]:
@@ -69,12 +70,12 @@ def _of_runs(submission: Submission, out: Path, code: Path) -> dict[str, Any]:
         "gpus_per_node": layout.tasks_per_node if cluster.gpus_per_node else None,
         "signal_delay_s": cluster.save_seconds,
         "array_parallelism": options.most_running or len(submission.jobs),
-        # Slurm does not hand a job's CPUs a task down to its steps; one failed task is the end of all.
+        # Slurm does not pass a job's CPUs per task to its steps. The second option: a failed task ends all tasks.
         "srun_args": [f"--cpus-per-task={cluster.cpus_per_task}", "--kill-on-bad-exit=1"],
         "setup": [
             *_setup(cluster, code),
-            "trap : TERM  # the tasks hear it; what follows them is to find out what it meant",
-            f'rm -f {folder}/"{index}".failure.json {folder}/"{index}".cancelled  # of a start before this one',
+            "trap : TERM  # the tasks handle it; the requeue command after them decides",
+            f'rm -f {folder}/"{index}".failure.json {folder}/"{index}".cancelled  # from a previous start',
         ],
         "teardown": ["status=$?", f'{after} {folder} "{index}" "$status"'],
     }
@@ -82,8 +83,8 @@ def _of_runs(submission: Submission, out: Path, code: Path) -> dict[str, Any]:
 
 def _of_figure(submission: Submission, code: Path) -> dict[str, Any]:
     cluster = submission.options.cluster.for_figure()
-    told = {"time": FIGURE_MINUTES, "nodes": 1, "ntasks_per_node": 1, "cpus_per_task": 1}
-    return {**_of_cluster(cluster), **told, "setup": _setup(cluster, code)}
+    parameters = {"time": FIGURE_MINUTES, "nodes": 1, "ntasks_per_node": 1, "cpus_per_task": 1}
+    return {**_of_cluster(cluster), **parameters, "setup": _setup(cluster, code)}
 
 
 def _of_cluster(cluster: Cluster) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""What was submitted, on record: <out>/slurm/<name>/ for each array of jobs, which has the same name in Slurm.
+"""The records of submissions: <out>/slurm/<name>/ for each array of jobs, which has the same name in Slurm.
 
-submission.json   written before sbatch is called: by its name Slurm says what became of it
-INDEX.attempts.json, INDEX.failure.json, INDEX.cancelled   of a job: what it has behind it, and why it has no result
-code below <out>/slurm/code/, and submitit's own files
+submission.json   written before sbatch is called, so that Slurm can be asked for the jobs by their name
+INDEX.attempts.json, INDEX.failure.json, INDEX.cancelled   of a job: earlier attempts, and why it has no result
+submitit's files; the code is in <out>/slurm/code/
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from roadmap.serialization import Range, check, from_data, to_data
 from roadmap.study.cluster import Cluster, Layout
 from roadmap.study.execution import Execution
 
-FOLDER, RECORD = "slurm", "submission.json"  # below the folder of runs, and below that of a submission
+FOLDER, RECORD = "slurm", "submission.json"  # in the folder of runs, and in that of a submission
 PREFIX = "roadmap-"
-MOST_IDLE = 5  # stops in a row without a step between them: on a busy cluster a job may be preempted as it begins
-LOCK_SECONDS = 300  # that another submission into the same folder is waited for
+MOST_IDLE = 5  # stops in a row without a step between: on a busy cluster a job may be preempted as soon as it starts
+LOCK_SECONDS = 300  # to wait for another submission into the same folder
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Entry:
     rung: str
     seed: int
     epochs: int
-    folder: str  # below that of the runs
+    folder: str  # relative to the folder of runs
 
     @staticmethod
     def of(run: Run, folder: Path, out: Path) -> Entry:
@@ -54,46 +54,46 @@ class Entry:
 class SubmitOptions:
     """How runs are submitted."""
 
-    profile: str  # of ablations.yaml
+    profile: str  # name in ablations.yaml
     cluster: Cluster
     execution: Execution
     command: tuple[str, ...]  # that submits them
-    pack: int = 1  # runs of a job
-    most_running: int | None = None  # jobs at a time
+    pack: int = 1  # runs per job
+    most_running: int | None = None  # most jobs at a time
 
     @staticmethod
     def of(selection: Selection, command: tuple[str, ...], pack: int | None, max_running: int | None) -> SubmitOptions:
-        """`pack` and `max_running` are None for the defaults. Raises ValueError for what no submission can follow."""
+        """`pack` and `max_running` are None for the defaults. Raises ValueError for options that are not possible."""
         assert selection.profile is not None and selection.cluster is not None
         check(pack, Range(1), "pack")
         check(max_running, Range(1), "max_running")
         execution = selection.execution
         if execution.processes != "auto":
             raise ValueError(
-                "execution.processes is unused on Slurm: there it is nodes x tasks a node of the cluster, "
-                "such as --set cluster.nodes=2"
+                "execution.processes is unused on Slurm: the number is nodes x tasks per node of the cluster, "
+                "such as with --set cluster.nodes=2"
             )
-        path = execution.data_path  # absolute, since a job may be submitted again from any folder
+        path = execution.data_path  # made absolute, because a job may be submitted again from another folder
         execution = replace(execution, data_path=str(Path(path).resolve()) if path else None)
         return SubmitOptions(selection.profile, selection.cluster, execution, command, pack or 1, max_running)
 
     def layout(self, run: Run) -> Layout:
-        """Raises ValueError for a layout that can't train the run, with those that can."""
+        """The layout of a run's job. Raises ValueError for one that can't train the run, with those that can."""
         try:
             layout = self.cluster.layout(run.experiment.recipe, self.execution)
         except ValueError as error:
             raise ValueError(f"clusters.{self.profile}: {run.name}: {error}") from None
         if self.pack > 1 and layout.processes > 1:
             raise ValueError(
-                f"--pack {self.pack} is for runs of one process, but clusters.{self.profile} gives {run.name} "
-                f"{layout} (nodes x tasks a node)"
+                f"--pack {self.pack} requires runs of one process, but clusters.{self.profile} gives {run.name} "
+                f"{layout} (nodes x tasks per node)"
             )
         return layout
 
 
 @dataclass(frozen=True)
 class Submission:
-    """An array of jobs, or one job by itself; without runs, the job that draws the figure after the others."""
+    """An array of jobs, or a single job; without runs, the job that draws the figure after the others."""
 
     name: str
     submitted: str  # ISO 8601, UTC
@@ -116,7 +116,7 @@ class Submission:
         write_json(self.folder(out) / RECORD, to_data(self))
 
     def remove(self, out: Path) -> None:
-        """The record first: without it the rest means nothing."""
+        """Removes the record first: without it the other files are ignored."""
         (self.folder(out) / RECORD).unlink()
         shutil.rmtree(self.folder(out), ignore_errors=True)
 
@@ -126,15 +126,15 @@ class Submission:
         return datetime.fromisoformat(self.submitted).timestamp()
 
     def log(self, index: int, out: Path) -> Path | None:
-        """What the first task of a job printed, where it has begun."""
+        """The output of the first task of a job; None before it has started."""
         return self._newest(f"*_{index}_0_log.out" if len(self.jobs) > 1 else "*_0_log.out", out)
 
     def pickle(self, index: int, out: Path) -> Path | None:
-        """What submitit keeps of a job."""
+        """The pickled task of a job, written by submitit."""
         return self._newest(f"*_{index}_submitted.pkl" if len(self.jobs) > 1 else "*_submitted.pkl", out)
 
     def has_ended(self, out: Path) -> bool:
-        """Of a job by itself: whether it has come to its end, well or not."""
+        """Whether a single job has ended, with or without success."""
         return self._newest("*_0_result.pkl", out) is not None
 
     def _newest(self, pattern: str, out: Path) -> Path | None:
@@ -142,20 +142,20 @@ class Submission:
 
 
 def read_submissions(out: Path) -> list[Submission]:
-    """All of a folder of runs, oldest first. Raises ValueError with the file where one can't be read."""
-    found = []
+    """All submissions of a folder of runs, oldest first. Raises ValueError with the file if one can't be read."""
+    submissions = []
     for path in (out / FOLDER).glob(f"{PREFIX}*/{RECORD}"):
         content = read_json(path)
         try:
-            found.append(from_data(Submission, content))
+            submissions.append(from_data(Submission, content))
         except ValueError as error:
             raise ValueError(f"{path}: {error}; move the folder away") from None
-    return sorted(found, key=lambda submission: submission.submitted)
+    return sorted(submissions, key=lambda submission: submission.submitted)
 
 
 @contextlib.contextmanager
 def submitting(out: Path) -> Iterator[None]:
-    """Holds a folder of runs against a second submission into it. Raises ValueError where another takes too long."""
+    """Locks a folder of runs against other submissions. Raises ValueError if another one holds the lock too long."""
     (out / FOLDER).mkdir(parents=True, exist_ok=True)
     path = out / FOLDER / "lock"
     with path.open("a") as lock:
@@ -168,7 +168,7 @@ def submitting(out: Path) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise ValueError(f"another submission holds {path}; wait for it to end") from None
                 time.sleep(0.2)
-        # Another machine may remember the folder as it was: a change of one's own makes it look again.
+        # A network file system may have cached the folder: a change from this machine invalidates the cache.
         (path.parent / f"look-{os.getpid()}").touch()
         (path.parent / f"look-{os.getpid()}").unlink()
         yield
@@ -179,24 +179,24 @@ class Failure:
     """Why a job ended without a result."""
 
     message: str
-    again: bool  # whether the same once more may well succeed
+    again: bool  # whether another attempt may succeed
 
 
 @dataclass(frozen=True)
 class Attempts:
-    """What a job has behind it."""
+    """The earlier attempts of a job."""
 
     crashes: int = 0
-    idle: int = 0  # times in a row that it was stopped without a step more than before
-    steps: int = 0  # of its runs, when it was last stopped
+    idle: int = 0  # stops in a row without a new step
+    steps: int = 0  # of its runs, at the last stop
 
 
 def one_more_stop(attempts: Attempts, steps: int, cluster: Cluster) -> Attempts | Failure:
-    """What a job has behind it that was stopped and begins again, or why it does not: it gets nowhere."""
+    """The attempts with one more stop, if the job is requeued; a Failure if it was stopped too often without a step."""
     idle = attempts.idle + 1 if steps <= attempts.steps else 0
     if idle < MOST_IDLE:
         return replace(attempts, idle=idle, steps=steps)
-    limit = f"the cluster's hours, {cluster.hours:g}, less save_seconds, {cluster.save_seconds}, may be too few"
+    limit = f"the cluster's hours, {cluster.hours:g}, minus save_seconds, {cluster.save_seconds}, may be too few"
     return Failure(f"stopped {MOST_IDLE} times in a row before a step was done; {limit}", again=False)
 
 
@@ -216,29 +216,29 @@ class JobFiles:
         return self.folder / f"{self.index}.attempts.json"
 
     def fail(self, failure: Failure) -> None:
-        """The first failure of the job's tasks is the one that counts: others fail for want of the first."""
-        aside = self._failure.with_name(f"{self._failure.name}.{secrets.token_hex(4)}")
-        aside.write_text(json.dumps(to_data(failure)), encoding="utf-8")
+        """Records the first failure of the job's tasks. Later ones are ignored: they are consequences of the first."""
+        temporary = self._failure.with_name(f"{self._failure.name}.{secrets.token_hex(4)}")
+        temporary.write_text(json.dumps(to_data(failure)), encoding="utf-8")
         try:
-            os.link(aside, self._failure)  # whole or not at all, and not over another
+            os.link(temporary, self._failure)  # atomic, and does not replace an existing file
         except FileExistsError:
             pass
         except OSError:  # a file system without links
-            os.replace(aside, self._failure)
-        aside.unlink(missing_ok=True)
+            os.replace(temporary, self._failure)
+        temporary.unlink(missing_ok=True)
 
     def failure(self) -> Failure | None:
         try:
             content = read_json(self._failure)
             return from_data(Failure, content) if content else None
         except (InvalidFile, ValueError) as error:
-            return Failure(f"it failed, and why can't be read ({error})", again=True)
+            return Failure(f"it failed, and the reason can't be read ({error})", again=True)
 
     def forget_failure(self) -> None:
         self._failure.unlink(missing_ok=True)
 
     def cancel(self) -> None:
-        """On record that someone wanted it out of the queue: Slurm's accounts may not be there, or be late."""
+        """Records that a user cancelled the job: Slurm's accounting may be absent or late."""
         (self.folder / f"{self.index}.cancelled").touch()
 
     def is_cancelled(self) -> bool:

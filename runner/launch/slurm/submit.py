@@ -32,17 +32,17 @@ from runner.launch.slurm.task import Task
 from runner.machine.signals import handled
 from runner.machine.snapshot import snapshot
 
-REFUSALS = (slurm_cli.SlurmError, FailedJobError, FailedSubmissionError)
-MISREAD = "%:\n"  # in paths, by sbatch and by PYTHONPATH
+SUBMISSION_ERRORS = (slurm_cli.SlurmError, FailedJobError, FailedSubmissionError)
+FORBIDDEN = "%:\n"  # in paths: sbatch and PYTHONPATH misread them
 Member = tuple[Run, Path]  # a run and its folder
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """What came of it."""
+    """The outcome of a submission."""
 
     arrays: list[tuple[Submission, str]]  # with their numbers in Slurm
-    elsewhere: int  # runs that are in the queue already, or have ended meanwhile
+    elsewhere: int  # runs that are already in the queue, or have finished meanwhile
     figure: str | None  # the job that draws the figure
 
     @property
@@ -53,11 +53,11 @@ class Submitted:
 def plan_arrays(
     members: Iterable[Member], options: SubmitOptions, limit: int
 ) -> Iterator[tuple[Layout, list[list[Member]]]]:
-    """The arrays to submit: of each the layout, and of each of its jobs the runs. `limit` is the jobs of an array."""
-    alike: dict[Layout, list[Member]] = {}
+    """The arrays to submit: the layout of each, and the runs of each of its jobs. `limit`: most jobs of an array."""
+    by_layout: dict[Layout, list[Member]] = {}
     for run, folder in members:
-        alike.setdefault(options.layout(run), []).append((run, folder))
-    for layout, group in alike.items():
+        by_layout.setdefault(options.layout(run), []).append((run, folder))
+    for layout, group in by_layout.items():
         jobs = [group[start : start + options.pack] for start in range(0, len(group), options.pack)]
         for start in range(0, len(jobs), limit):
             yield layout, jobs[start : start + limit]
@@ -69,17 +69,17 @@ def submit(
     options: SubmitOptions,
     conclude: Callable[[], object],
 ) -> Submitted:
-    """Submits what is not in the queue already, all of it or nothing, and `conclude` for when all have ended.
+    """Submits the runs that are not in the queue, all or none, and a job that calls `conclude` after all have ended.
 
-    Raises ValueError for a folder that Slurm can't be told of, and SlurmError where Slurm does not take it, with
-    nothing left in its queue.
+    Raises ValueError for a folder name that Slurm misreads, and SlurmError if Slurm refuses a job; then none stays in
+    its queue.
     """
     out = out.resolve()
     check_path(out)
-    with submitting(out), handled(signal.SIG_IGN, signal.SIGHUP):  # no half of it where a connection breaks
+    with submitting(out), handled(signal.SIG_IGN, signal.SIGHUP):  # a lost connection does not interrupt it
         limits = slurm_cli.limits()
         queue = Queue.ask(out, limits)
-        new = [member for member in members if queue.lacks(*member)]
+        new = [member for member in members if queue.is_missing(*member)]
         if not new:
             return Submitted([], len(members), None)
         code, plugins = snapshot(out / FOLDER / "code", LOADED)
@@ -88,7 +88,8 @@ def submit(
             for layout, jobs in plan_arrays(new, options, limits.array):
                 submission = record(Submission.new(options, layout, entries(jobs, out)))
                 tasks = [_task(submission, i, job, out, plugins) for i, job in enumerate(jobs)]
-                after = [arrays[-1][1]] if options.most_running and arrays else []  # so that no more run in all
+                # One array after another, so that `most_running` holds for all of them.
+                after = [arrays[-1][1]] if options.most_running and arrays else []
                 arrays.append((submission, sbatch(submission, out, tasks, code, after)))
             figure = record(Submission.new(options, Layout(1, 1)))
             task = Figure(plugins, conclude, JobFiles(figure.folder(out), 0))
@@ -97,14 +98,14 @@ def submit(
 
 
 def check_path(out: Path) -> None:
-    """Raises ValueError for a folder that Slurm can't be told of."""
-    for character in MISREAD:
+    """Raises ValueError for a folder name that Slurm misreads."""
+    for character in FORBIDDEN:
         if character in str(out):
-            raise ValueError(f"{str(out)!r} has a {character!r}, which Slurm would misread; choose another --out")
+            raise ValueError(f"--out must not contain {character!r}, which Slurm misreads (got {str(out)!r})")
 
 
 def entries(jobs: Sequence[Sequence[Member]], out: Path) -> tuple[tuple[Entry, ...], ...]:
-    """What is put on record of the runs of jobs."""
+    """The recorded entries of the runs of jobs."""
     return tuple(tuple(Entry.of(run, folder.resolve(), out) for run, folder in job) for job in jobs)
 
 
@@ -115,32 +116,32 @@ def _task(submission: Submission, index: int, job: Sequence[Member], out: Path, 
 
 @dataclass(frozen=True)
 class Queue:
-    """What of a folder of runs is in Slurm's queue."""
+    """The runs of a folder that are in Slurm's queue."""
 
-    runs: frozenset[str]  # identities
-    numbers: frozenset[str]  # of arrays
+    runs: frozenset[str]  # their identities
+    numbers: frozenset[str]  # the job numbers of their arrays
 
     @staticmethod
     def ask(out: Path, limits: slurm_cli.Limits) -> Queue:
-        """Raises SlurmError, and ValueError where Slurm hides jobs that someone else submitted."""
+        """Asks Slurm. Raises SlurmError, and ValueError if Slurm hides jobs that another user submitted."""
         submissions = {submission.name: submission for submission in read_submissions(out)}
         jobs = [job for job in slurm_cli.queue(submissions) if submissions[job.name].jobs]
         seen = {job.name for job in jobs}
         if limits.hides_jobs:
-            _check_hidden([each for each in submissions.values() if each.jobs and each.name not in seen], out)
+            _check_hidden([other for other in submissions.values() if other.jobs and other.name not in seen], out)
         runs = (entry.identity for job in jobs for entry in submissions[job.name].jobs[job.index])
         return Queue(frozenset(runs), frozenset(job.job_id.split("_")[0] for job in jobs))
 
-    def lacks(self, run: Run, folder: Path) -> bool:
-        """Whether it is to be submitted: it may have ended since it was looked for in the queue."""
+    def is_missing(self, run: Run, folder: Path) -> bool:
+        """Whether a run is to be submitted. It may have finished since the queue was read."""
         return run.identity not in self.runs and state(folder, run) != "finished"
 
 
 def _check_hidden(unseen: Sequence[Submission], out: Path) -> None:
-    """Slurm shows one's own jobs alone: others' may be in the queue. Raises ValueError for such."""
-    own = getpass.getuser()
+    """Raises ValueError for unfinished jobs of other users, which may be in the queue although Slurm hides them."""
+    user = getpass.getuser()
     for submission in unseen:
-        if submission.user != own and not _is_over(submission, out):
+        if submission.user != user and not _is_over(submission, out):
             raise ValueError(
                 f"{out}: {submission.user} submitted runs into it that have not ended, and this cluster does not show "
                 f"whether they are in its queue; leave them to {submission.user}, or choose another --out"
@@ -148,7 +149,7 @@ def _check_hidden(unseen: Sequence[Submission], out: Path) -> None:
 
 
 def _is_over(submission: Submission, out: Path) -> bool:
-    """Each of its jobs has its results, has failed, or was cancelled."""
+    """Whether each job of a submission has its results, has failed, or was cancelled."""
     for index, job in enumerate(submission.jobs):
         files = JobFiles(submission.folder(out), index)
         finished = all((out / entry.folder / "result.json").exists() for entry in job)
@@ -159,7 +160,7 @@ def _is_over(submission: Submission, out: Path) -> bool:
 
 @contextlib.contextmanager
 def _all_or_nothing(out: Path) -> Iterator[Callable[[Submission], Submission]]:
-    """Puts submissions on record, and takes all of them back where something fails. Raises SlurmError."""
+    """Records submissions, and cancels and removes all of them if something fails. Raises SlurmError."""
     written: list[Submission] = []
 
     def record(submission: Submission) -> Submission:
@@ -170,22 +171,22 @@ def _all_or_nothing(out: Path) -> Iterator[Callable[[Submission], Submission]]:
     try:
         yield record
     except BaseException as error:
-        left = _take_back(written, out)
-        error.add_note(f"stopped: {left}")  # for who was interrupted
-        if isinstance(error, REFUSALS):
-            raise slurm_cli.SlurmError(f"{_last_line(error)}; {left}") from None
+        outcome = _roll_back(written, out)
+        error.add_note(f"stopped: {outcome}")  # shown after an interrupt
+        if isinstance(error, SUBMISSION_ERRORS):
+            raise slurm_cli.SlurmError(f"{_last_line(error)}; {outcome}") from None
         raise
 
 
-def _take_back(written: Sequence[Submission], out: Path) -> str:
-    """Nothing of a failed submission stays in the queue, nor a record of it; returns what is to be said of that.
+def _roll_back(written: Sequence[Submission], out: Path) -> str:
+    """Removes a failed submission from the queue, and its records; returns the outcome as text.
 
-    Where Slurm does not even answer to that, the records stay: they tell the next submission what may be in the queue.
+    If Slurm does not answer, the records stay, so that the next submission knows what may be in the queue.
     """
     try:
         slurm_cli.cancel_named([submission.name for submission in written])
     except slurm_cli.SlurmError:
-        return f"what Slurm may have taken has a name in {out / FOLDER}, and is not submitted twice"
+        return f"jobs that Slurm may have accepted are recorded in {out / FOLDER}, and are not submitted twice"
     for submission in written:
         submission.remove(out)
     return "nothing was submitted"
@@ -199,7 +200,7 @@ def _last_line(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Figure:
-    """What a follow-up job does."""
+    """The task of the job that follows all others."""
 
     plugins: tuple[Path, ...]
     conclude: Callable[[], object]

@@ -125,7 +125,10 @@ def test_cost_is_macs_times_images_over_speed(capsys):
         (["run", "--set", "recipe.epochs=0"], "recipe.epochs must be at least 1 (got 0)"),
         (["run", "--set", "design.width.x=3"], "nothing lies below it"),
         (["run", "--regime", "resnet-50"], "imagenet: no such folder; one with train/CLASS/IMAGE"),
-        (["run", "--set", "recipe.batch_size=2000"], "more than the 1343 training images"),
+        (
+            ["run", "--set", "recipe.batch_size=2000"],
+            "batch_size must be at most 1343, the training images of digits (got 2000)",
+        ),
         (["figure"], "no finished run"),
         (["figure", "--published", "-o", "x.bmp"], "a figure must end in .png, .svg, .pdf"),
         (["figure", "--published", "--regime", "pico"], "the paper has no table of regime 'pico'"),
@@ -283,8 +286,8 @@ def test_how_runs_are_computed_is_no_part_of_what_they_are(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("execution.device=cuda", "there is no CUDA device here"),
-        ("execution.compile=inductr", "is no backend of torch.compile"),
+        ("execution.device=cuda", "execution.device=cuda requires a CUDA device"),
+        ("execution.compile=inductr", "execution.compile must be a backend of torch.compile"),
         ("execution.device_batch=7", "execution.device_batch 7 can't make; 2, 4, 8, 16, 32 or 64 can"),
     ],
 )
@@ -321,7 +324,7 @@ def test_a_run_that_began_by_one_augmentation_is_not_asked_for_by_the_other(tmp_
     assert json.loads(manifest.read_text())["execution"]["augment"] == "reference"
     refused = run_here(*command, "--augment", "fast")
     assert refused.status == 2
-    message = "began with reference augmentation, --augment fast is another; --out FOLDER trains it again"
+    message = "began (got fast); --out FOLDER trains it again"
     assert message in refused.err
     assert run_here(*command)
 

@@ -80,7 +80,7 @@ def test_batches_are_functions_of_seed_epoch_and_step(batches, make_run, augment
     assert not torch.equal(first(there, 1, 5)[0], drawn[0][0])
 
 
-def test_a_stream_goes_on_over_the_end_of_an_epoch(batches, make_run):
+def test_a_stream_continues_after_the_end_of_an_epoch(batches, make_run):
     run = make_run("recipe", batch_size=256, epochs=3)
     parts = list(batches(run).stream(1, 3))
     assert len(parts) == 2 + 5
@@ -162,8 +162,8 @@ def test_erasing_takes_its_share(batches, make_run):
     assert changed.item() == pytest.approx(0.25, abs=0.04)
 
 
-def test_small_images_are_cropped_and_mirrored_by_whole_pixels(batches, make_run):
-    """Every image of a batch is one of its own crops out of black, mirrored or not."""
+def test_small_images_are_cropped_and_flipped_by_whole_pixels(batches, make_run):
+    """Every image of a batch is a crop of the image in a black frame, flipped or not."""
     run = make_run("pico", batch_size=32, crop_padding=2, horizontal_flip=0.5, image_size=8)
     split = load_data(run)[0]
     mean, std = (torch.tensor(run.dataset.mean[:1]) * 255, torch.tensor(run.dataset.std[:1]) * 255)
@@ -189,8 +189,8 @@ def test_every_held_out_image_is_in_one_share_once(make_run, processes, workers)
     numbered, setup = replace(held_out, labels=torch.arange(len(held_out))), setup_of(run, processes, workers=workers)
     shares = [list(EvaluationBatches(run, numbered, setup, rank)) for rank in range(processes)]
     assert len({len(share) for share in shares}) == 1  # as many rounds on each process
-    seen = torch.cat([labels for share in shares for _, labels in share])
-    assert seen.sort().values.tolist() == list(range(len(held_out)))
+    all_labels = torch.cat([labels for share in shares for _, labels in share])
+    assert all_labels.sort().values.tolist() == list(range(len(held_out)))
 
 
 def test_a_damaged_image_ends_the_run_or_is_skipped_and_counted(batches, make_run, photographs, tmp_path):
@@ -212,8 +212,8 @@ def test_a_damaged_image_ends_the_run_or_is_skipped_and_counted(batches, make_ru
         assert skipping.bad.count == 1
         evaluation = EvaluationBatches(run, held_out, setup_of(run, workers=workers), 0, skip_bad=True)
         assert sum(len(labels) for _, labels in evaluation) == 6 and evaluation.bad.count == 1
-        assert [message.count("4.png can't be read") for message in skipping.bad.news()] == [1]
-        assert not skipping.bad.news()  # told of once
+        assert [message.count("4.png can't be read") for message in skipping.bad.unreported()] == [1]
+        assert not skipping.bad.unreported()  # told of once
 
 
 def test_a_folder_of_damaged_images_ends_also_where_they_are_skipped(batches, make_run, photographs, tmp_path):
@@ -223,12 +223,12 @@ def test_a_folder_of_damaged_images_ends_also_where_they_are_skipped(batches, ma
     for path in (root / "train").rglob("*.png"):
         path.write_bytes(b"")
     run = folder_run(make_run, root, epochs=1, **FULL)
-    with pytest.raises(BadImage, match="nor can the 16 before it"):
+    with pytest.raises(BadImage, match="the 16 images before it can't be read either"):
         first(batches(run, load_data(run, str(root))[0], skip_bad=True))
 
 
 def test_a_batch_larger_than_the_data_is_refused(make_run):
-    with pytest.raises(ValueError, match="4096 is more than the 1343 training images"):
+    with pytest.raises(ValueError, match=r"at most 1343, the training images of digits \(got 4096\)"):
         check_trainable(make_run("recipe", batch_size=4096))
 
 
@@ -245,11 +245,11 @@ def test_splits_know_their_length():
 def test_the_reference_is_timms_pixel_for_pixel_and_the_fast_one_nearly(make_run, photographs, augment):
     run = folder_run(make_run, photographs, **FULL)
     split, recipe = load_data(run, str(photographs))[0], run.experiment.recipe
-    found = choose_augmentation(run, split, augment)([(1, 0), (1, 3)])
+    batch = choose_augmentation(run, split, augment)([(1, 0), (1, 3)])
     transform = training_transform(recipe, run.dataset)
-    for image, index in zip(found.images, (0, 3), strict=True):
+    for image, index in zip(batch.images, (0, 3), strict=True):
         seed_globally(seed_for(run.seed, "augment", 1, index))
-        expected = torch.as_tensor(transform(split.photo(index).rgb()))
+        expected = torch.as_tensor(transform(split.image(index).rgb()))
         assert torch.equal(image, expected) == (augment == "reference")
         assert (image.int() - expected.int()).abs().float().mean() < 20
 

@@ -58,7 +58,7 @@ def test_fashion_mnist_is_read_from_debians_package(make_run):
     train, test = load_data(make_run(data="fashion-mnist"))
     assert train.images.shape == (60000, 1, 28, 28) and test.images.shape == (10000, 1, 28, 28)
     assert train.labels.bincount().tolist() == [6000] * 10
-    assert train.photo(0).rgb().mode == "RGB" and train.photo(0).size == (28, 28)
+    assert train.image(0).rgb().mode == "RGB" and train.image(0).size == (28, 28)
 
 
 def idx(array):
@@ -108,18 +108,18 @@ def test_cifar_is_read_as_torchvision_reads_it(tmp_path, monkeypatch, name):
     # torchvision compares checksums, which made-up files have not.
     monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
     monkeypatch.setattr(CIFAR10, "_load_meta", lambda self: None)
-    its = datasets.BUILT_IN[name]
+    source = datasets.BUILT_IN[name]
     for path in (tmp_path, tmp_path / folder):
-        train, test = its.read(its.find(path))
+        train, test = source.read(source.find(path))
         assert train.images.shape == (4 * (len(parts) - 1), 3, 32, 32) and test.labels.tolist() == [0, 1, 2, 3]
-        assert np.asarray(test.photo(1).rgb()).reshape(-1)[:3].tolist() == test.images[1, :, 0, 0].tolist()
+        assert np.asarray(test.image(1).rgb()).reshape(-1)[:3].tolist() == test.images[1, :, 0, 0].tolist()
 
 
 def test_damaged_cifar_files_are_refused(tmp_path):
     (tmp_path / "cifar-10-batches-py").mkdir()
-    its = datasets.BUILT_IN["cifar10"]
+    source = datasets.BUILT_IN["cifar10"]
     with pytest.raises(ValueError, match=r"cifar-10-batches-py: files of cifar10 are missing or damaged"):
-        its.read(its.find(tmp_path))
+        source.read(source.find(tmp_path))
 
 
 def test_a_download_that_fails_says_where_was_looked(tmp_path, monkeypatch):
@@ -146,7 +146,7 @@ def test_an_image_folder_is_read_class_by_class(tmp_path):
     assert list_images(root)[0].classes == ("ant", "bee") and len(train) == 7 and len(held_out) == 6
     assert train.labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert train.names[3] == b"ant/deep/grey.png"
-    assert train.photo(3).rgb().getpixel((0, 0)) == (200, 200, 200)
+    assert train.image(3).rgb().getpixel((0, 0)) == (200, 200, 200)
 
 
 def test_sixteen_bits_are_scaled_and_pixels_without_a_known_range_are_refused(tmp_path):
@@ -156,10 +156,10 @@ def test_sixteen_bits_are_scaled_and_pixels_without_a_known_range_are_refused(tm
     Image.fromarray(ramp.astype(np.float32)).save(root / "train" / "ant" / "float.tiff")
     images = ImageFiles(list_images(root)[0])
     names = images.names.tolist()
-    pixels = np.asarray(images.photo(names.index(b"ant/deep.png")).rgb())
+    pixels = np.asarray(images.image(names.index(b"ant/deep.png")).rgb())
     assert np.array_equal(pixels[:, :, 0], ramp >> 8) and pixels.max() == 255
     with pytest.raises(BadImage, match=r"float\.tiff can't be read as an image: its pixels are of mode F"):
-        images.photo(names.index(b"ant/float.tiff")).rgb()
+        images.image(names.index(b"ant/float.tiff")).rgb()
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "CMYK", "P", "1"])
@@ -168,7 +168,7 @@ def test_pixels_of_other_kinds_become_rgb(tmp_path, mode):
     suffix = "tiff" if mode == "CMYK" else "png"
     Image.new("RGB", (7, 5), (250, 250, 250)).convert(mode).save(root / "train" / "ant" / f"other.{suffix}")
     images = ImageFiles(list_images(root)[0])
-    image = images.photo(images.names.tolist().index(f"ant/other.{suffix}".encode())).rgb()
+    image = images.image(images.names.tolist().index(f"ant/other.{suffix}".encode())).rgb()
     assert image.mode == "RGB" and min(image.getpixel((3, 3))) > 200
 
 
@@ -177,7 +177,7 @@ def test_a_file_that_the_system_does_not_give_is_not_taken_for_a_damaged_one(tmp
     images = ImageFiles(list_images(root)[0])
     (root / "train" / "ant" / "0.jpg").unlink()
     with pytest.raises(FileNotFoundError):
-        images.photo(0)
+        images.image(0)
 
 
 def test_a_single_class_is_refused(tmp_path, capsys):
@@ -254,8 +254,8 @@ def test_named_data_may_be_given_a_path_that_has_to_hold_it(tmp_path, capsys, mo
 
     root = make_folder(tmp_path / "set")
     for name, wanted in (
-        ("fashion-mnist", "train-images-idx3-ubyte (or .gz), with its three companions, was looked for"),
-        ("cifar10", "cifar-10-batches-py/ was looked for"),
+        ("fashion-mnist", "does not contain train-images-idx3-ubyte (or .gz) and its three companions"),
+        ("cifar10", "does not contain cifar-10-batches-py/"),
         ("imagenet", "no such folder"),
         ("digits", "the digits come with scikit-learn"),
     ):

@@ -57,10 +57,10 @@ def test_a_camera_that_was_held_upright_is_passed_over_as_by_pillow(china):
 @pytest.mark.parametrize("reduction", [2, 4, 8])
 def test_a_reduced_image_is_the_whole_one_made_smaller(china, kind, reduction):
     width, height = china.size
-    found = EncodedImage(encoded(china, kind)).pixels(reduction)
-    assert found.shape == (-(-height // reduction), -(-width // reduction), 3)
+    pixels = EncodedImage(encoded(china, kind)).pixels(reduction)
+    assert pixels.shape == (-(-height // reduction), -(-width // reduction), 3)
     expected = np.asarray(china.reduce(reduction)).astype(int)
-    assert np.abs(found - expected).mean() < 3
+    assert np.abs(pixels - expected).mean() < 3
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:-2]])
@@ -71,7 +71,9 @@ def test_an_image_that_is_not_whole_is_named(china, damage):
 
 @pytest.mark.parametrize("data", [b"", b"hello", bytes(1000)])
 def test_what_is_no_image_is_named(data):
-    with pytest.raises(BadImage, match=r"cat/4\.jpg can't be read as an image: it is of no known format, or damaged"):
+    with pytest.raises(
+        BadImage, match=r"cat/4\.jpg can't be read as an image: its format is unknown, or it is damaged"
+    ):
         EncodedImage(data, lambda: "cat/4.jpg")
 
 

@@ -77,11 +77,11 @@ def both(source, folder):
 
 
 def assert_same_images(source, folder):
-    for files, its in both(source, folder):
-        assert torch.equal(its.labels, files.labels) and len(its) == len(files)
+    for files, packed_split in both(source, folder):
+        assert torch.equal(packed_split.labels, files.labels) and len(packed_split) == len(files)
         for i in range(len(files)):
-            assert bytes(its.encoded(i)) == files.encoded(i)
-            assert its.photo(i).rgb().tobytes() == files.photo(i).rgb().tobytes()
+            assert bytes(packed_split.encoded(i)) == files.encoded(i)
+            assert packed_split.image(i).rgb().tobytes() == files.image(i).rgb().tobytes()
 
 
 def one_sentence(capsys):
@@ -112,18 +112,18 @@ def test_a_run_on_packed_data_is_the_folders_run_bit_for_bit(tmp_path):
     assert pack(source, folder) == 0
     settings = ("recipe.batch_size=4", "recipe.epochs=3", "recipe.image_size=32", "execution.workers=2")
     of_the_machine = ("seconds", "images_per_second", "peak_memory_bytes")
-    found = []
+    results = []
     for data in (source, folder):
         out = tmp_path / f"runs-{data.name}"
         arguments = ["run", "--steps", "layer-scale", "--data", f"insects={data}", "--out", str(out)]
         assert main([*arguments, *(word for each in settings for word in ("--set", each))]) == 0
         (run,) = out.glob("*/*/result.json")
         rows = [json.loads(line) for line in (run.parent / "metrics.jsonl").read_text().splitlines()]
-        found.append((run.parent.name, [{key: row[key] for key in row if key not in of_the_machine} for row in rows]))
-    assert found[0] == found[1] and len(found[0][1]) == 3
+        results.append((run.parent.name, [{key: row[key] for key in row if key not in of_the_machine} for row in rows]))
+    assert results[0] == results[1] and len(results[0][1]) == 3
 
 
-def test_images_encoded_anew_are_another_data_set_no_larger_than_asked(tmp_path, capsys):
+def test_reencoded_images_are_another_data_set_no_larger_than_requested(tmp_path, capsys):
     source, folder = tmp_path / "source", tmp_path / "small"
     make_photographs(source, count=4)
     for split in ("train", "val"):
@@ -131,19 +131,19 @@ def test_images_encoded_anew_are_another_data_set_no_larger_than_asked(tmp_path,
     assert pack(source, folder, "--resize", "100", "--quality", "60") == 0
     assert "8 encoded again" in capsys.readouterr().out
     assert describe_folder(folder).content != describe_folder(source).content
-    for files, its in both(source, folder):
-        for i in range(len(its)):
-            size, small = files.photo(i).size, its.photo(i).size
+    for files, packed_split in both(source, folder):
+        for i in range(len(packed_split)):
+            size, small = files.image(i).size, packed_split.image(i).size
             assert small == ((133, 100) if size == (500, 375) else size)
     other = tmp_path / "other"
     assert pack(source, other, "--resize", "100", "--quality", "90") == 0
     assert describe_folder(other).content != describe_folder(folder).content
 
 
-def test_imagenet_encoded_anew_is_not_taken_for_imagenet(tmp_path, make_run):
+def test_reencoded_imagenet_is_not_taken_for_imagenet(tmp_path, make_run):
     source, folder = make_photographs(tmp_path / "source", count=4), tmp_path / "small"
     assert pack(source, folder, "--resize", "64") == 0
-    with pytest.raises(ValueError, match="8 of its images were encoded anew, so that it is imagenet no longer"):
+    with pytest.raises(ValueError, match="8 of its images were re-encoded, so it is not imagenet as published"):
         load_data(make_run(data="imagenet"), str(folder))
 
 
@@ -161,13 +161,13 @@ def test_pixels_of_other_kinds_are_packed_as_the_folder_has_them(tmp_path):
     assert_same_images(source, folder)
     small = tmp_path / "small"
     assert pack(source, small, "--resize", "30", "--quality", "95") == 0
-    for files, its in both(source, small):
-        for i in range(len(its)):
-            theirs = files.photo(i).rgb()
-            if theirs.size == (80, 60):
-                assert its.photo(i).size == (40, 30)
-                assert its.photo(i).header.getexif().get(0x0112) is None
-                means = [np.asarray(each, float).mean((0, 1)) for each in (theirs, its.photo(i).rgb())]
+    for files, packed_split in both(source, small):
+        for i in range(len(packed_split)):
+            original = files.image(i).rgb()
+            if original.size == (80, 60):
+                assert packed_split.image(i).size == (40, 30)
+                assert packed_split.image(i).header.getexif().get(0x0112) is None
+                means = [np.asarray(each, float).mean((0, 1)) for each in (original, packed_split.image(i).rgb())]
                 assert np.abs(means[0] - means[1]).max() < 3
 
 
@@ -196,9 +196,7 @@ def test_bad_images_stop_the_packing_or_are_left_out_and_counted(tmp_path, capsy
     assert check(folder) == 0
 
 
-def test_a_packing_that_was_stopped_goes_on_with_the_files_that_are_finished(
-    photographs, packed, tmp_path, monkeypatch, capsys
-):
+def test_interrupted_packing_resumes_after_the_finished_files(photographs, packed, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "set"
     append_row = packed_writer.append_json_line
 
@@ -219,7 +217,7 @@ def test_a_packing_that_was_stopped_goes_on_with_the_files_that_are_finished(
     assert_as_undisturbed(folder, packed)
 
 
-def test_files_whose_options_are_not_known_any_more_are_written_anew(photographs, packed, tmp_path):
+def test_files_with_unknown_options_are_written_again(photographs, packed, tmp_path):
     """The first line of the journal, which has them, is damaged; other options are asked for."""
     folder = tmp_path / "set"
     shutil.copytree(packed, folder)
@@ -273,8 +271,8 @@ def test_wrong_requests_are_refused(photographs, packed, tmp_path, capsys):
     new = tmp_path / "new"
     for arguments, message in (
         ((others, packed, "--shard-megabytes", "1"), "was packed from other images"),
-        ((photographs, tmp_path / "else"), "is there and no packed data set"),
-        ((packed, new), "is packed already; an image folder is expected"),
+        ((photographs, tmp_path / "else"), "must be a new or empty folder, or a packed data set"),
+        ((packed, new), "must be an image folder (got a packed data set)"),
         ((tmp_path / "nowhere", new), "no such folder"),
         (("~nobody-of-that-name/images", new), "no such folder"),
         ((photographs, new, "--quality", "80"), "--quality requires --resize"),
@@ -295,7 +293,7 @@ def test_the_same_packing_again_sees_that_a_file_is_gone_or_cut_off(photographs,
         file.truncate(first.stat().st_size - 1)
     for _ in range(2):
         assert pack(photographs, copy, "--shard-megabytes", "1") == 2
-        assert f"{first} is not there as it was written" in capsys.readouterr().err
+        assert f"{first} is missing or has another size" in capsys.readouterr().err
         first.unlink(missing_ok=True)
 
 
@@ -303,7 +301,7 @@ def test_a_destination_within_the_source_is_refused(tmp_path, capsys):
     source = make_photographs(tmp_path / "source")
     for inside in (source, source / "train" / "packed", source / "train" / ".." / "new"):
         assert pack(source, inside) == 2
-        assert "lies in" in capsys.readouterr().err
+        assert "must be outside" in capsys.readouterr().err
         assert not (inside / "packed.json").exists()
 
 
@@ -338,10 +336,10 @@ def test_a_flipped_byte_is_found_by_the_check_and_by_who_reads_it(copy, capsys):
     split, bad = Packed(copy, "train"), []
     for i in range(len(split)):
         try:
-            split.photo(i)
+            split.image(i)
         except BadImage as error:
             bad.append(str(error))
-    assert len(bad) == 1 and "train-00000.arrow: ant/" in bad[0] and "its checksum is another" in bad[0]
+    assert len(bad) == 1 and "train-00000.arrow: ant/" in bad[0] and "its checksum differs" in bad[0]
 
 
 @pytest.mark.parametrize("region", ["head", "foot"])
@@ -364,20 +362,20 @@ def test_missing_and_truncated_files_are_named(copy, capsys):
     (copy / "val-00000.arrow").unlink()
     assert check(copy) == 1
     output = capsys.readouterr().out
-    assert f"train-00001.arrow has {size - 100} bytes, not {size}" in output
+    assert f"train-00001.arrow must have {size} bytes (got {size - 100})" in output
     assert "No such file or directory" in output and "val-00000.arrow" in output
     split = Packed(copy, "train")
-    with pytest.raises(DamagedShard, match="`roadmap data check` says what else"):
-        split.photo(len(split) // 2)
+    with pytest.raises(DamagedShard, match="`roadmap data check` lists all damage"):
+        split.image(len(split) // 2)
     with pytest.raises(FileNotFoundError, match="val-00000"):
-        Packed(copy, "val").photo(0)
+        Packed(copy, "val").image(0)
 
 
 def test_an_index_that_was_changed_is_found(copy, capsys):
     data = json.loads((copy / INDEX).read_text())
     (copy / INDEX).write_text(json.dumps({**data, "content": "0" * 16}))
     assert check(copy) == 1
-    assert "what it holds is not what the index says" in capsys.readouterr().out
+    assert "its content differs from the index" in capsys.readouterr().out
     (copy / INDEX).write_text(json.dumps({**data, "format": 99}))
     assert check(copy) == 2
     assert "has format 99; this version reads 1" in one_sentence(capsys)
@@ -386,9 +384,9 @@ def test_an_index_that_was_changed_is_found(copy, capsys):
 def test_without_the_library_one_sentence_says_what_to_install(photographs, packed, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert pack(photographs, tmp_path / "new") == 2
-    assert "packed data needs pyarrow: pip install 'roadmap-convnext[packed]'" in one_sentence(capsys)
+    assert "packed data requires pyarrow: pip install 'roadmap-convnext[packed]'" in one_sentence(capsys)
     assert check(packed) == 2
-    assert "packed data needs pyarrow" in one_sentence(capsys)
+    assert "packed data requires pyarrow" in one_sentence(capsys)
 
 
 def test_more_files_than_may_be_mapped_at_a_time_are_read(photographs, packed, monkeypatch):

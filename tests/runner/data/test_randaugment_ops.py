@@ -34,11 +34,11 @@ def photograph():
     return Image.fromarray(load_sample_image("flower.jpg"))
 
 
-def difference(image, name, arguments, how=HOW):
+def difference(image, name, arguments, options=HOW):
     """Of each pixel, from what timm makes of the image."""
     operation = auto_augment.NAME_TO_OP[name]
-    expected = np.asarray(operation(image, *arguments, **how)).astype(int)
-    return ON_ARRAYS[operation](np.array(image), *arguments, **how) - expected
+    expected = np.asarray(operation(image, *arguments, **options)).astype(int)
+    return ON_ARRAYS[operation](np.array(image), *arguments, **options) - expected
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])  # which may turn the direction round
@@ -50,10 +50,10 @@ def test_an_operation_is_pillows_within_two_levels(photograph, name, magnitude, 
     arguments = to_arguments(magnitude, {}) if to_arguments else ()
     if name.startswith("Posterize") and arguments[0] < 1:
         return  # Pillow refuses; tests/runner/data/test_augment.py has that it is black
-    found = difference(photograph.resize((224, 224)), name, arguments)
-    assert np.abs(found).mean() < (1.5 if name in GEOMETRIC else 0.5)
+    differences = difference(photograph.resize((224, 224)), name, arguments)
+    assert np.abs(differences).mean() < (1.5 if name in GEOMETRIC else 0.5)
     if name not in GEOMETRIC:
-        assert np.abs(found).max() <= 1
+        assert np.abs(differences).max() <= 1
 
 
 @pytest.mark.parametrize("name", ["AutoContrast", "Equalize", "Contrast", "Color", "Sharpness", "Brightness"])
@@ -74,7 +74,7 @@ def test_geometry_is_pillows_within_a_tenth_of_a_pixel(name, magnitude, resample
     spot = 255 * np.exp(-((x - 70) ** 2 + (y - 65) ** 2) / 50)
     image = Image.fromarray(np.repeat(spot.astype(np.uint8)[:, :, None], 3, axis=2))
     random.seed(magnitude)
-    how = {"resample": resample, "fillcolor": (0, 0, 0)}
+    options = {"resample": resample, "fillcolor": (0, 0, 0)}
     arguments = auto_augment.LEVEL_TO_ARG[name](magnitude, {})
     operation = auto_augment.NAME_TO_OP[name]
 
@@ -82,9 +82,11 @@ def test_geometry_is_pillows_within_a_tenth_of_a_pixel(name, magnitude, resample
         weights = np.asarray(pixels)[:, :, 0] * 1.0
         return np.array([(weights * x).sum(), (weights * y).sum()]) / weights.sum()
 
-    theirs = centre(operation(image, *arguments, **how))
-    assert centre(ON_ARRAYS[operation](np.array(image), *arguments, **how)) == pytest.approx(theirs, abs=0.1)
-    assert np.abs(theirs - centre(image)).max() > 0.5  # it was moved
+    expected_image = centre(operation(image, *arguments, **options))
+    assert centre(ON_ARRAYS[operation](np.array(image), *arguments, **options)) == pytest.approx(
+        expected_image, abs=0.1
+    )
+    assert np.abs(expected_image - centre(image)).max() > 0.5  # it was moved
 
 
 def test_what_comes_into_view_is_filled(photograph):
@@ -117,24 +119,24 @@ def both(recipe, data, seed):
     ],
 )
 def test_crops_are_pillows(jpeg, changes):
-    """The same crop of the same random numbers, mirrored alike."""
+    """The same random numbers give the same crop and flip."""
     recipe = recipe_of("recipe", **changes)
     for seed in range(40):
-        theirs, ours = both(recipe, jpeg, seed)
-        assert ours.shape == theirs.shape
-        assert np.abs(ours - theirs).mean() < (1 if recipe.image_size == 224 else 2)
+        expected_image, ours = both(recipe, jpeg, seed)
+        assert ours.shape == expected_image.shape
+        assert np.abs(ours - expected_image).mean() < (1 if recipe.image_size == 224 else 2)
 
 
 @pytest.mark.parametrize("written", ["rand-m9-mstd0.5-inc1", "rand-m5-n3-p0.8", "rand-m15-mmax20-mstd1-inc1"])
 def test_samples_are_timms_of_the_same_random_numbers(jpeg, written):
     """Some levels apart, but where a posterized level's border lies between: that is a step of half the range."""
-    recipe, apart = recipe_of("recipe", randaugment=written), []
+    recipe, mean_differences = recipe_of("recipe", randaugment=written), []
     for seed in range(150):
-        theirs, ours = both(recipe, jpeg, seed)
-        apart.append(np.abs(ours - theirs).mean())
-    assert np.median(apart) < 1
-    assert np.quantile(apart, 0.9) < 4
-    assert max(apart) < 20
+        expected_image, ours = both(recipe, jpeg, seed)
+        mean_differences.append(np.abs(ours - expected_image).mean())
+    assert np.median(mean_differences) < 1
+    assert np.quantile(mean_differences, 0.9) < 4
+    assert max(mean_differences) < 20
 
 
 def drawn(recipe, count):
@@ -143,7 +145,7 @@ def drawn(recipe, count):
     (randaugment,) = transform.randaugment
     for operation in randaugment.ops:
 
-        def noted(image, *level, name=operation.name, **how):
+        def noted(image, *level, name=operation.name, **options):
             arguments[name].append(level[0] if level else None)
             return image
 

@@ -24,7 +24,7 @@ from tests.helpers.training import FORKSERVER, assert_same_weights, execution, t
 from tests.helpers.waiting import until
 
 
-def train_one(run, folder, how, world, losses):
+def train_one(run, folder, chosen_execution, world, losses):
     from runner.train import engine
 
     torch.set_num_threads(1)
@@ -34,29 +34,31 @@ def train_one(run, folder, how, world, losses):
             losses.put((world.rank, event.loss))
 
     with world.joined("cpu"):
-        engine.train(run, folder, how, 1, world, hear)
-    left = [thread.read_text().strip() for thread in Path("/proc/self/task").glob("*/comm")]
-    assert not [name for name in left if "gloo" in name]  # one that outlives the interpreter may abort the process
+        engine.train(run, folder, chosen_execution, 1, world, hear)
+    thread_names = [thread.read_text().strip() for thread in Path("/proc/self/task").glob("*/comm")]
+    assert not [
+        name for name in thread_names if "gloo" in name
+    ]  # one that outlives the interpreter may abort the process
 
 
 def losses_of(run, folder, processes, **changes):
     """The loss of each step, as rank 0 hears it, and weights at the end."""
     warm_fork_server()
-    told = FORKSERVER.SimpleQueue()
-    how = execution(**changes)
-    meeting = f"file://{folder}-meeting" if processes > 1 else ""
+    losses_queue = FORKSERVER.SimpleQueue()
+    chosen_execution = execution(**changes)
+    init_method = f"file://{folder}-init_method" if processes > 1 else ""
     started = []
     for rank in range(processes):
-        arguments = (run, folder, how, World(rank, processes, rank, meeting), told)
+        arguments = (run, folder, chosen_execution, World(rank, processes, rank, init_method), losses_queue)
         started.append(FORKSERVER.Process(target=train_one, args=arguments))
         started[-1].start()
     steps = run.experiment.recipe.epochs * (run.dataset.train_images // run.experiment.recipe.batch_size)
-    heard = [told.get() for _ in range(steps)]
+    losses_by_rank = [losses_queue.get() for _ in range(steps)]
     for process in started:
         process.join()
         assert process.exitcode == 0
-    assert {rank for rank, _ in heard} == {0}
-    return [loss for _, loss in heard]
+    assert {rank for rank, _ in losses_by_rank} == {0}
+    return [loss for _, loss in losses_by_rank]
 
 
 PLAIN = {"mix_probability": 0.0, "random_erasing": 0.0, "drop_path": 0.0, "crop_padding": 0, "precision": "fp32"}
@@ -146,7 +148,7 @@ def test_the_processes_are_the_gpus_that_can_share_every_batch(make_run, monkeyp
         monkeypatch.setattr(resources, "available_gpus", lambda execution, count=gpus: count)
         assert resources.default_processes(execution(), recipes) == processes
     assert resources.default_processes(execution(processes=2), recipes) == 2
-    with pytest.raises(ValueError, match=r"execution\.processes is 9, but there are 8 GPUs here"):
+    with pytest.raises(ValueError, match=r"execution\.processes must be at most 8, the GPUs here \(got 9\)"):
         resources.default_processes(execution(processes=9), recipes)
 
 
@@ -183,13 +185,13 @@ def test_a_layout_that_can_not_be_is_one_sentence(tmp_path):
 def test_processes_of_torchrun_and_of_slurm_know_their_places():
     torchrun = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "n1"}
     world = world_of_environment(torchrun)
-    assert (world.rank, world.size, world.local_rank, world.meeting) == (5, 8, 1, "env://")
+    assert (world.rank, world.size, world.local_rank, world.init_method) == (5, 8, 1, "env://")
     step = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NODELIST": "n1,n2"}
     step |= {"SLURM_JOB_ID": "17", "SLURM_STEP_ID": "0", "SLURM_CPUS_PER_TASK": "10"}
     world = world_of_environment(step)
     assert (world.rank, world.size, world.local_rank, world.cores) == (3, 4, 1, 10)
-    assert world.meeting.startswith("tcp://n1:")
-    assert world_of_environment(step | {"SLURM_STEP_ID": "1"}).meeting != world.meeting
+    assert world.init_method.startswith("tcp://n1:")
+    assert world_of_environment(step | {"SLURM_STEP_ID": "1"}).init_method != world.init_method
     # A batch script, or a session of salloc, is one process, whatever was allocated.
     assert world_of_environment({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "17"}) is None
     assert world_of_environment({}) is None
@@ -202,7 +204,7 @@ def test_processes_of_torchrun_and_of_slurm_know_their_places():
 def test_the_first_of_slurms_nodes(nodes, first):
     step = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NODELIST": nodes}
     world = world_of_environment(step | {"SLURM_JOB_ID": "17", "SLURM_STEP_ID": "0"})
-    assert world.meeting.startswith(f"tcp://{first}:")
+    assert world.init_method.startswith(f"tcp://{first}:")
 
 
 @pytest.mark.slow
@@ -229,7 +231,7 @@ def test_two_tasks_of_slurm_on_two_nodes_give_the_same(slurm, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["rank 0", "its partner"])
 def test_a_process_that_dies_ends_the_run_at_once(tmp_path, victim):
-    """Not with the other waiting for it; and the same command goes on."""
+    """The other process does not wait for it, and the same command resumes the run."""
     command = ["run", "--steps", "gelu", "--processes", "2", "--set", "recipe.epochs=99", *LIGHT]
     process = start_apart(*command, cwd=tmp_path, stderr=subprocess.STDOUT)
 

@@ -209,7 +209,7 @@ def test_a_stopped_job_begins_again_as_long_as_it_gets_on(ended):
         with pytest.raises(Requeued):
             ended(0)
     assert ended(0) == 1
-    assert "before a step was done; the cluster's hours, 1, less save_seconds, 90" in ended.files.failure().message
+    assert "before a step was done; the cluster's hours, 1, minus save_seconds, 90" in ended.files.failure().message
 
 
 @pytest.mark.parametrize("how", ["told", "killed"])
@@ -244,12 +244,12 @@ def test_a_run_that_is_to_be_retried_is_not_over_by_its_divergence(ended, make_r
     assert ended(0) == 1
 
 
-def test_a_task_that_was_killed_is_told_of_behind_its_partners_word(ended):
+def test_a_killed_task_is_reported_after_its_peers_error(ended):
     for _ in range(3):
         ended.files.fail(Failure("RuntimeError: Connection closed by peer", again=True))
         with suppress(Requeued):
             ended(137)
-    assert "closed by peer; a task was killed, perhaps for want of memory" in ended.files.failure().message
+    assert "closed by peer; a task was killed, perhaps for lack of memory" in ended.files.failure().message
 
 
 @pytest.mark.parametrize("state", ["RUNNING", "SIGNALING", "STOPPED"])
@@ -408,9 +408,9 @@ RUN = ["run", "--on", "slurm", "--steps", "gelu,layer-norm", "--seeds", "6"]
 
 def test_a_submission_is_split_at_the_clusters_limit(played, tmp_path, capsys):
     assert main(RUN) == 0
-    told = capsys.readouterr().out
-    assert "submitted: 1, 10 jobs of 1 node with 1 task, 1 h at most" in told and "submitted: 2, 2 jobs" in told
-    assert "submitted: 3, the table and the figure of runs, when all have ended (12 runs)" in told
+    output = capsys.readouterr().out
+    assert "submitted: 1, 10 jobs of 1 node with 1 task, 1 h at most" in output and "submitted: 2, 2 jobs" in output
+    assert "submitted: 3, the table and the figure of runs, when all have ended (12 runs)" in output
     scripts = [path.read_text() for path in sorted((tmp_path / "runs/slurm").glob("*/*_submission.sh"))]
     assert sum("--array=0-9%10" in text for text in scripts) == 1
     assert sum("--dependency=afterany:1:2" in text for text in scripts) == 1
@@ -426,7 +426,7 @@ def test_what_slurm_refuses_half_way_is_taken_back(played, tmp_path, capsys):
 
 
 def test_what_slurm_may_have_taken_keeps_its_record(played, tmp_path, capsys):
-    """Where it does not even answer to being told to forget it: the next submission finds it by its name."""
+    """Slurm does not answer to the cancellation either: the next submission finds the job by its name."""
     (tmp_path / "played/sbatch.fails.2").touch()
     played.fail("scancel", "scancel: error: no controller")
     assert main(RUN) == 1
@@ -454,7 +454,7 @@ def test_nothing_is_written_where_slurm_is_away(played, tmp_path, capsys):
         (["--on", "slurm", "--cluster", "papr"], "unknown cluster 'papr'; .*paper"),
         (["--on", "slurm", "--pack", "0"], r"--pack must be at least 1 \(got 0\)"),
         (["--on", "slurm", "--processes", "2"], "execution.processes is unused on Slurm"),
-        (["--on", "slurm", "--pack", "2", "--set", "cluster.nodes=2"], "--pack 2 is for runs of one process"),
+        (["--on", "slurm", "--pack", "2", "--set", "cluster.nodes=2"], "--pack 2 requires runs of one process"),
         (["--on", "slurm", "--set", "cluster.nodes=3"], "clusters.cpu: pico/.*can't be shared by 3.*: 2 x 1, 4 x 1"),
         (["--on", "slurm", "--set", "cluster.hours=soon"], "cluster.hours"),
     ],
@@ -469,9 +469,9 @@ def test_options_that_no_submission_can_follow(played, options, message, capsys)
 
 def test_a_dry_run_prints_jobs_scripts_and_hours_and_submits_nothing(played, tmp_path, capsys):
     assert main([*RUN, "--dry-run", "--pack", "5", "--set", "cluster.sbatch={reservation: mine}"]) == 0
-    told = capsys.readouterr().out
-    assert "1_2  layer-norm" in told and "#SBATCH --reservation=mine" in told and "#SBATCH --array=0-2%3" in told
-    assert "device-hours in 3 jobs" in told and "Nothing was submitted" in told
+    output = capsys.readouterr().out
+    assert "1_2  layer-norm" in output and "#SBATCH --reservation=mine" in output and "#SBATCH --array=0-2%3" in output
+    assert "device-hours in 3 jobs" in output and "Nothing was submitted" in output
     assert played.calls("sbatch") == [] and not (tmp_path / "runs").exists()
 
 
@@ -479,9 +479,13 @@ def test_a_dry_run_works_where_there_is_no_slurm(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nowhere")
     assert main(["run", "--on", "slurm", "--regime", "resnet-50", "--dry-run"]) == 0
-    told = capsys.readouterr().out
-    assert "#SBATCH --nodes=4" in told and "#SBATCH --gpus-per-node=8" in told and "#SBATCH --gpus-per-node=2" in told
-    assert "is not on this machine" in told
+    output = capsys.readouterr().out
+    assert (
+        "#SBATCH --nodes=4" in output
+        and "#SBATCH --gpus-per-node=8" in output
+        and "#SBATCH --gpus-per-node=2" in output
+    )
+    assert "is not on this machine" in output
 
 
 @pytest.mark.slow
@@ -522,13 +526,13 @@ def test_status_of_every_kind_by_one_question_each(played, tmp_path, make_run, c
     played.answer("squeue", f"{made.name}|0|5|RUNNING|None|n1\n{made.name}|1|5|PENDING|Priority|\n")
     played.answer("sacct", ACCOUNTS.format(name=made.name))
     assert main(["status"]) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     line = "pico/gelu-s0: epoch 2 of 2, step 2 of 5, top-1 50.00 %, 800 images/s, 2s left, "
     line += "1 restart, 7 steps lost, job 5_0 on n1"
-    assert line in told
-    assert "queued: 1 (Priority)" in told and "pico/width-s0: the disk is full" in told
-    assert "pico/pico-s0: its job ended as OUT_OF_MEMORY" in told and "91.50 %" in told
-    assert "6 runs: 1 running, 1 queued, 2 failed, 1 cancelled, 1 finished" in told
+    assert line in output
+    assert "queued: 1 (Priority)" in output and "pico/width-s0: the disk is full" in output
+    assert "pico/pico-s0: its job ended as OUT_OF_MEMORY" in output and "91.50 %" in output
+    assert "6 runs: 1 running, 1 queued, 2 failed, 1 cancelled, 1 finished" in output
     assert len(played.calls()) == 2
     assert main(["status", "gelu", "--json"]) == 0
     (record,) = json.loads(capsys.readouterr().out)
@@ -544,12 +548,12 @@ def test_a_run_that_waits_to_be_retried_is_queued(played, tmp_path, make_run, ca
     played.answer("squeue", f"{made.name}|N/A|5|PENDING|Priority|\n")
     assert main(["status"]) == 0 and "1 queued" in capsys.readouterr().out
     played.answer("squeue", f"{made.name}|N/A|5|PENDING|launch failed requeued held|\n")
-    assert main(["status"]) == 0 and "held ones begin when `scontrol release`" in capsys.readouterr().out
+    assert main(["status"]) == 0 and "held jobs start after `scontrol release`" in capsys.readouterr().out
     played.answer("squeue", "")
     assert main(["status"]) == 0 and "1 diverged" in capsys.readouterr().out
 
 
-def test_a_figure_that_is_still_to_be_drawn_is_told_of(played, tmp_path, make_run, capsys):
+def test_a_figure_that_is_still_to_be_drawn_is_reported(played, tmp_path, make_run, capsys):
     """Also when every run has ended: whoever watches waits for it."""
     out = tmp_path / "runs"
     run = make_run("gelu")
@@ -565,7 +569,7 @@ def test_a_figure_that_is_still_to_be_drawn_is_told_of(played, tmp_path, make_ru
     assert len(played.calls()) == before  # there is nothing to ask of Slurm
 
 
-def test_a_figure_that_was_not_drawn_is_told_of(played, tmp_path, make_run, capsys):
+def test_a_figure_that_was_not_drawn_is_reported(played, tmp_path, make_run, capsys):
     out = tmp_path / "runs"
     run = make_run("gelu")
     submitted(out, ((run, run.folder(out)),))
@@ -586,14 +590,14 @@ def test_jobs_that_a_cluster_hides_are_not_submitted_twice(played, tmp_path, mak
     if user != "root":
         assert "someone else submitted runs into it that have not ended" in capsys.readouterr().err
         assert main(["status"]) == 0
-        assert "pico/gelu-s0: by someone else, whose job is not seen in the queue" in capsys.readouterr().out
+        assert "pico/gelu-s0: by someone else, whose job is not visible in the queue" in capsys.readouterr().out
         JobFiles(made.folder(out), 0).cancel()
         assert main(RUN) == 0
 
 
 def test_a_folder_that_slurm_would_misread_is_refused(played, capsys):
     assert main([*RUN, "--out", "50%a"]) == 2
-    assert "50%a' has a '%', which Slurm would misread" in capsys.readouterr().err
+    assert "--out must not contain '%', which Slurm misreads" in capsys.readouterr().err
 
 
 def test_every_key_of_a_profile_is_in_the_script(played, capsys):
@@ -603,11 +607,11 @@ def test_every_key_of_a_profile_is_in_the_script(played, capsys):
     settings = [f"--set=cluster.{key}" for key in keys.split()]
     more = ["--set=cluster.setup=[module load cuda]", "--set=cluster.sbatch={exclusive: true, nice: false}"]
     assert main(["run", "--on", "slurm", "--steps", "gelu", "--dry-run", "--cluster", "cpu", *settings, *more]) == 0
-    told = capsys.readouterr().out.splitlines()
+    output = capsys.readouterr().out.splitlines()
     expected = "partition=gpu account=vision qos=high constraint=v100 mem=1536MB cpus-per-task=10 nodes=2"
     for option in [*expected.split(), "gpus-per-node=2", "ntasks-per-node=2", "time=60", "exclusive"]:
-        assert f"#SBATCH --{option}" in told
-    assert "module load cuda" in told and not any("nice" in line for line in told)
+        assert f"#SBATCH --{option}" in output
+    assert "module load cuda" in output and not any("nice" in line for line in output)
 
 
 def test_the_figures_job_is_small(played, tmp_path):
@@ -625,14 +629,14 @@ def test_status_by_the_folders_alone(played, tmp_path, make_run, capsys):
     begin(run, out)
     played.fail("squeue", "slurm_load_jobs error: Unable to contact slurm controller")
     assert main(["status"]) == 0
-    told = capsys.readouterr().out
-    assert "1 submitted" in told and "Slurm was not asked what is in the queue: " in told
+    output = capsys.readouterr().out
+    assert "1 submitted" in output and "Slurm did not report what is in the queue: " in output
     played.answer("sacct", "")
     (tmp_path / "played/squeue.fails").unlink()
     played.fail("sacct", "sacct: error: Slurm accounting storage is disabled")
     assert main(["status"]) == 0
-    told = capsys.readouterr().out
-    assert "its job is not in the queue any more" in told and "accounting storage is disabled" in told
+    output = capsys.readouterr().out
+    assert "its job is no longer in the queue" in output and "accounting storage is disabled" in output
 
 
 def test_cancel_touches_the_studys_jobs_alone(played, tmp_path, make_run, capsys):
@@ -677,8 +681,8 @@ def test_cancelled_is_cancelled_without_accounting_too(played, tmp_path, make_ru
     )
     played.answer("sacct", stretch)  # of jobs that never began
     assert main(["status"]) == 0
-    told = capsys.readouterr().out
-    assert "4 runs: 1 failed, 3 cancelled" in told and "its job is not in the queue any more" in told
+    output = capsys.readouterr().out
+    assert "4 runs: 1 failed, 3 cancelled" in output and "its job is no longer in the queue" in output
 
 
 def test_a_run_that_is_held_is_running_whoever_trains_it(played, tmp_path, make_run, capsys):
@@ -702,7 +706,7 @@ def test_verbs_that_need_the_queue_say_that_it_is_not_known(played, tmp_path, ma
     played.fail("squeue", "slurm_load_jobs error: Unable to contact slurm controller")
     for verb in ("cancel", "retry"):
         assert main([verb]) == 1
-        assert f"roadmap {verb}: Slurm was not asked what is in the queue" in capsys.readouterr().err
+        assert f"roadmap {verb}: Slurm did not report what is in the queue" in capsys.readouterr().err
 
 
 def test_a_job_that_is_stopped_again_and_again_as_it_begins_has_failed(make_run, tmp_path):

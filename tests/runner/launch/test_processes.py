@@ -117,11 +117,11 @@ def test_ctrl_c_while_it_starts_runs_is_clean(moment):
 def test_two_commands_at_once_share_the_work(tmp_path):
     arguments = ["run", "--steps", "recipe,gelu", *QUICK, "--set", "recipe.epochs=6"]
     processes = [start_apart(*arguments) for _ in range(2)]
-    told = [process.communicate(timeout=900) for process in processes]
+    outputs = [process.communicate(timeout=900) for process in processes]
     codes = [process.returncode for process in processes]
-    assert 0 in codes and set(codes) <= {0, 1}, told  # who leaves runs to the other has not finished the study
-    assert 1 not in codes or "in training by another process" in str(told)
-    assert "Traceback" not in str(told)
+    assert 0 in codes and set(codes) <= {0, 1}, outputs  # who leaves runs to the other has not finished the study
+    assert 1 not in codes or "in training by another process" in str(outputs)
+    assert "Traceback" not in str(outputs)
     assert len(list(tmp_path.rglob("result.json"))) == 2
     for log in tmp_path.rglob("log.txt"):
         assert "Traceback" not in log.read_text() and log.read_text().count("epoch 6:") == 1
@@ -147,15 +147,15 @@ def undisturbed():
     return {run.name: outcome(run) for run in folder.glob("runs/pico/*")}
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_study_goes_on_and_ends_as_an_undisturbed_one(undisturbed, tmp_path, how):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_study_resumes_and_ends_as_an_undisturbed_one(undisturbed, tmp_path, number):
     process = start_apart(*LONG, start_new_session=True)
     wait_for_epoch(process)
-    os.killpg(process.pid, how)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=300)
-    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[how]
-    if how == signal.SIGINT:
-        assert len(errors.strip().splitlines()) == 1 and "the same command resumes from here" in errors
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
+    if number == signal.SIGINT:
+        assert len(errors.strip().splitlines()) == 1 and "the same command resumes the others" in errors
     assert not list(tmp_path.rglob("result.json"))
 
     again = run_here(*LONG)
@@ -185,7 +185,7 @@ def test_progress_is_live_in_a_terminal():
     assert "\x1b[" in text and "2/2 epochs" in text and "all runs" in text and "top-1" in text and "left" in text
 
 
-def test_sigusr2_saves_the_state_and_training_goes_on():
+def test_sigusr2_saves_the_state_and_training_continues():
     process = start_apart("run", "--steps", "recipe", *QUICK, "--set", "recipe.epochs=500", stderr=None)
     try:
         wait_for(process, lambda: "epoch 1:" in logs(), "an epoch is trained")

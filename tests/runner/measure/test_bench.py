@@ -102,8 +102,8 @@ def test_what_was_measured_before_an_interruption_is_kept(here, number, status):
         (["-o", "file/speeds.png"], "file: File exists"),
         (["--set", "execution.data_path=x"], "does not apply to bench networks; --data NAME=PATH does"),
         (["--steps", "gelo"], "did you mean 'gelu'"),
-        (["--set", "execution.compile=nonesuch"], "'nonesuch' is no backend of torch.compile"),
-        (["--set", "execution.device=cuda"], "there is no CUDA device here"),
+        (["--set", "execution.compile=nonesuch"], "execution.compile must be a backend of torch.compile"),
+        (["--set", "execution.device=cuda"], "execution.device=cuda requires a CUDA device"),
     ],
 )
 def test_what_can_not_be_measured_is_refused_in_a_sentence(here, capsys, options, said):
@@ -137,15 +137,15 @@ def test_a_measured_step_is_the_engines_and_changes_no_weight(make_run):
     made, learn = [], throughput.TrainState
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(throughput, "TrainState", lambda *arguments: made.append(learn(*arguments)) or made[-1])
-        # In public it is measured in a process of its own, whose weights nobody sees.
+        # The public function measures in a new process, whose weights are not accessible.
         step = throughput._training(run, setup, torch.randn(4, 3, 32, 32), False)
-    (learner,) = made
-    before = [parameter.clone() for parameter in learner.model.parameters()]
+    (train_state,) = made
+    before = [parameter.clone() for parameter in train_state.model.parameters()]
     step()
     step()
-    assert all(torch.equal(one, other) for one, other in zip(before, learner.model.parameters(), strict=True))
-    assert all(state["step"] == 2 for state in learner.optimizer.state.values())
-    assert learner.ema.n_averaged == 2 and learner.model.training
+    assert all(torch.equal(one, other) for one, other in zip(before, train_state.model.parameters(), strict=True))
+    assert all(state["step"] == 2 for state in train_state.optimizer.state.values())
+    assert train_state.ema.n_averaged == 2 and train_state.model.training
 
 
 def test_networks_with_the_same_work_share_a_measurement():
@@ -218,6 +218,6 @@ def test_figures_take_what_was_measured(here, capsys):
     assert "--throughput does not apply to --compare" in capsys.readouterr().err
 
 
-def test_a_batch_that_no_memory_holds_is_said_so(here, capsys):
+def test_a_batch_that_is_too_large_for_the_memory_is_reported(here, capsys):
     assert main(["bench", *QUICK, "--steps", "pico", "--batch", str(10**10)]) == 1
     assert "failed: pico: the memory is too small for a batch of 10000000000" in capsys.readouterr().err

@@ -59,22 +59,22 @@ def test_a_program_runs_without_this_project_on_any_number_of_images(runs, tmp_p
     assert torch.allclose(torch.from_numpy(found), wanted, atol=1e-4)
     assert session.get_modelmeta().custom_metadata_map["classes"] == "10"
     assert main(["export", str(folder), "--to", "torchscript", "-o", str(tmp_path / "a.pt")]) == 0
-    told = {"run.json": ""}
-    assert torch.allclose(torch.jit.load(tmp_path / "a.pt", _extra_files=told)(images), wanted, atol=1e-5)
-    assert json.loads(told["run.json"])["classes"] == "10"
+    message = {"run.json": ""}
+    assert torch.allclose(torch.jit.load(tmp_path / "a.pt", _extra_files=message)(images), wanted, atol=1e-5)
+    assert json.loads(message["run.json"])["classes"] == "10"
 
 
-def test_what_can_not_be_written_is_said_so(runs, tmp_path, capsys):
+def test_a_path_that_can_not_be_written_is_reported(runs, tmp_path, capsys):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for form in ("safetensors", "torchscript", "onnx"):
-        for path, told in (
-            (tmp_path, "is a folder; a file is expected"),
-            (pipe, "is no regular file; a file is expected"),
+        for path, message in (
+            (tmp_path, "must be a file (got a folder)"),
+            (pipe, "must be a file (got a special file)"),
             ("/proc/nothing", "/proc/nothing.new: "),
         ):
             assert main(["export", "pico-s0", "--to", form, "--out", str(runs), "-o", str(path)]) == 2
-            assert told in capsys.readouterr().err
+            assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [pipe] and pipe.is_fifo()
 
 
@@ -98,13 +98,13 @@ def test_averaged_weights_are_others(runs):
     assert not torch.equal(raw.head.weight, averaged.head.weight)
 
 
-def test_what_can_not_be_exported_is_said_so(runs, tmp_path, capsys):
-    for written, told in (
+def test_a_run_that_can_not_be_exported_is_reported(runs, tmp_path, capsys):
+    for written, message in (
         ("gelu-s0", "no run is called 'gelu-s0'"),
         ("nothing", "no run is called 'nothing'"),
     ):
         assert main(["export", written, "--out", str(runs)]) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     (folder,) = runs.glob("pico/pico-s0-*")
     bare = tmp_path / folder.name
     bare.mkdir()
@@ -123,18 +123,18 @@ def test_every_rung_gives_maps_of_four_strides(rung):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--set", "recipe.epochs=2"], "--set recipe.epochs=2 requires --state-dict"),
         (["--regime", "pico"], "--regime requires --state-dict"),
         (["--of", "timm/resnet50"], "--of requires --state-dict"),
-        (["--state-dict", "a.pth", "--of", "timm/resnet50", "--weights", "ema"], "--weights ema applies to runs only"),
+        (["--state-dict", "a.pth", "--of", "timm/resnet50", "--weights", "ema"], "--weights ema requires a run"),
         (["--state-dict", "a.pth"], "--state-dict requires --of LIBRARY/NAME"),
     ],
 )
-def test_options_that_have_no_say_in_an_evaluation_are_refused(runs, capsys, options, told):
+def test_options_that_are_unused_in_an_evaluation_are_refused(runs, capsys, options, message):
     assert main(["evaluate", "pico-s0", "--out", str(runs), *options]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_run_is_evaluated_as_it_was_in_training(runs, capsys):
@@ -162,6 +162,6 @@ def test_a_peers_weights_are_evaluated_in_the_same_network(tmp_path, capsys, suf
     settings = ["--set", "recipe.image_size=32", "--set", "recipe.batch_size=64"]
     assert main([*command, *settings, "--state-dict", str(path), "--of", "torchvision/convnext_tiny"]) == 0
     assert re.search(r"on 454 held-out images of digits: top-1 \d", capsys.readouterr().out)
-    for other, told in (("torchvision/resnet50", "is not the network of resnet50"), ("resnet50", "names no peer's")):
+    for other, message in (("torchvision/resnet50", "is not the network of resnet50"), ("resnet50", "names no peer's")):
         assert main([*command, *settings, "--state-dict", str(path), "--of", other]) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err

@@ -40,22 +40,22 @@ def stages(capsys):
 def test_every_stage_of_photographs_is_named(folder, capsys, augment):
     everything = ["--set", "recipe.randaugment=rand-m9-mstd0.5-inc1", "--set", f"execution.augment={augment}"]
     assert main([*QUICK, "--data", "pets", *RESIZED, *everything, "--rate", "1e6"]) == 0
-    found = capsys.readouterr()
+    output = capsys.readouterr()
     for stage in ("read", "decode", "crop", "augment", "collate"):
-        assert f"\n{stage} " in found.out
+        assert f"\n{stage} " in output.out
     for stage in ("transfer", "normalize", "erase", "mix"):
-        assert f"\n{stage} " in found.out
-    assert "A device that trains on 1000000 images/s keeps" in found.out
-    assert "[2/2] round 2 of 2: " in found.err
+        assert f"\n{stage} " in output.out
+    assert "A device that trains on 1000000 images/s keeps" in output.out
+    assert "[2/2] round 2 of 2: " in output.err
 
 
 def test_small_images_are_done_a_batch_at_a_time(folder, capsys):
     assert main(QUICK) == 0
-    found = stages(capsys)
-    assert {"crop", "normalize"} <= found and "decode" not in found
+    output = stages(capsys)
+    assert {"crop", "normalize"} <= output and "decode" not in output
 
 
-def test_bad_images_end_it_or_are_skipped_as_it_is_told(folder, capsys):
+def test_bad_images_end_it_or_are_skipped_as_requested(folder, capsys):
     (folder / "pets" / "train" / "cat" / "3.jpg").write_bytes(b"no image")
     command = [*QUICK, "--data", "pets", *RESIZED]
     assert main(command) == 2
@@ -87,7 +87,7 @@ def test_the_stages_and_the_rest_are_all_there_is(folder, capsys):
 
 
 @pytest.mark.parametrize("setting", ["recipe.image_size=1000000", "recipe.crop_padding=1000000"])
-def test_batches_that_no_memory_holds_are_told(folder, capsys, setting):
+def test_batches_that_are_too_large_for_the_memory_are_reported(folder, capsys, setting):
     assert main([*QUICK, "--set", setting]) == 2
     error = capsys.readouterr().err
     assert "no batch can be made here: " in error and "Traceback" not in error
@@ -101,14 +101,14 @@ def test_packed_images_have_the_stages_of_a_folders(folder, capsys):
 
 
 @pytest.mark.parametrize("setting", ["workers=4", "threads=2", "wandb=mine", "checkpoint_minutes=1"])
-def test_settings_without_a_say_are_refused(folder, capsys, setting):
+def test_unused_settings_are_refused(folder, capsys, setting):
     assert main([*QUICK, "--set", f"execution.{setting}"]) == 2
     assert (
-        f"--set execution.{setting} does not apply to bench data; of the execution device," in capsys.readouterr().err
+        f"--set execution.{setting} does not apply to bench data; these fields do: device," in capsys.readouterr().err
     )
 
 
-def test_workers_are_told_for_what_bench_measured(folder, capsys):
+def test_workers_are_computed_for_what_bench_measured(folder, capsys):
     quick = ["bench", "--rounds", "1", "--warm-up", "0", "--seconds", "0.001", "--batch", "4", "--only", "training"]
     assert main(QUICK) == 0
     assert "--rate IMAGES tells" in capsys.readouterr().out
@@ -131,7 +131,7 @@ def test_workers_are_told_for_what_bench_measured(folder, capsys):
         (["dat"], "invalid choice: 'dat'"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_sentence(folder, capsys, options, message):
+def test_mistakes_are_reported_in_one_sentence(folder, capsys, options, message):
     assert main(["bench", *options]) == 2
     assert message in capsys.readouterr().err
 

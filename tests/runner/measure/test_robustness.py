@@ -218,7 +218,7 @@ def test_what_is_known_is_not_measured_again(places, capsys, monkeypatch):
         measured[held_out.root] += 1
         return Scores({"top1": 10.0, "top5": 20.0}, 0)
 
-    monkeypatch.setattr(robustness, "evaluate_alone", counted)
+    monkeypatch.setattr(robustness, "evaluate_in_process", counted)
     corrupted = ("--data", str(places / "imagenet-c"))
     evaluated(capsys, places, *corrupted)
     assert measured.total() == 75
@@ -310,7 +310,7 @@ def test_other_classes_in_other_data_are_refused(places, capsys, scans):
         shutil.copytree(places / "six" / split, renamed / split)
         (renamed / split / CLASSES[0]).rename(renamed / split / "n02000000")
     command = ("evaluate", "pico-s0", "--out", str(places / "runs"), "--data", str(renamed))
-    assert "class 'n01443537' stands where pico/pico-s0 has 'n01440764'" in told(capsys, *command, status=2)
+    assert "must have the classes of pico/pico-s0: 'n01440764' (got 'n01443537')" in told(capsys, *command, status=2)
 
 
 def test_several_runs_are_evaluated_by_one_command(places, capsys):
@@ -320,7 +320,7 @@ def test_several_runs_are_evaluated_by_one_command(places, capsys):
 
 
 def test_a_run_on_a_folder_is_evaluated_where_its_images_were(places, capsys):
-    """With nothing said; the record has the path."""
+    """Without an option; the record has the path."""
     result = json.loads((folder_of(places) / "result.json").read_text())
     assert evaluated(capsys, places)["top1"] == pytest.approx(result["top1"])
 
@@ -425,7 +425,7 @@ def test_runs_on_data_without_folders_go_by_numbers(scans, capsys, tmp_path):
     assert "pico/pico-s0 on 2 images of mine among 2 of 10 classes: top-1 50.00 %" in out
 
 
-def test_an_unfinished_run_is_evaluated_and_said_to_be_so(places, capsys, tmp_path):
+def test_an_unfinished_run_is_evaluated_and_reported_as_unfinished(places, capsys, tmp_path):
     folder = folder_of(places)
     other = tmp_path / folder.name
     other.mkdir()

@@ -46,7 +46,7 @@ def test_a_run_leaves_its_record(tiny_run, tmp_path):
 # With BN, and with LN and layer scale; without mixing and erasing, which draw numbers of their own in between.
 @pytest.mark.parametrize("mixing", [0.0, 1.0])
 @pytest.mark.parametrize("rung", ["recipe", "layer-scale"])
-def test_stopping_anywhere_and_going_on_changes_nothing(tiny_run, tmp_path, rung, mixing):
+def test_stopping_anywhere_and_resuming_changes_nothing(tiny_run, tmp_path, rung, mixing):
     run = tiny_run(rung, ema=0.9, mix_probability=mixing, random_erasing=mixing / 4, drop_path=0.5)
     train(run, tmp_path / "whole")
     for step in (1, 5, 7, 9):  # in the first epoch, at its end, in the second
@@ -85,7 +85,7 @@ def test_a_truncated_checkpoint_is_passed_over_for_the_one_before(tiny_run, tmp_
         train(run, tmp_path / "cut", should_stop=lambda: len(read_metrics(tmp_path / "cut")) == 2)
     path = tmp_path / "cut" / checkpoint.NAME
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.warns(UserWarning, match="damaged or cut off.; going on from the one before it"):
+    with pytest.warns(UserWarning, match="damaged or incomplete.; resuming from the previous one"):
         train(run, tmp_path / "cut")
     assert_same(tmp_path / "whole", tmp_path / "cut")
 
@@ -131,8 +131,8 @@ def test_the_engine_takes_the_steps_of_a_plain_loop(make_run, tmp_path, rung):
     arguments = {"drop_path": 0.4, "initialization": recipe.initialization}
     model = roadmap.build(run.experiment.design, 10, **arguments).to(memory_format=torch.channels_last)
     decayed = [p for p in model.parameters() if p.ndim > 1 or recipe.optimizer == "sgd"]
-    left = [p for p in model.parameters() if p.ndim <= 1 and recipe.optimizer != "sgd"]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": left, "weight_decay": 0.0}]
+    not_decayed = [p for p in model.parameters() if p.ndim <= 1 and recipe.optimizer != "sgd"]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": not_decayed, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     if recipe.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, momentum=0.9, fused=True)  # rounding apart, which grows
@@ -160,8 +160,8 @@ def test_the_engine_takes_the_steps_of_a_plain_loop(make_run, tmp_path, rung):
         loss.backward()
         optimizer.step()
         assert [group["lr"] for group in training.optimizer.param_groups] == pytest.approx([rate] * len(groups))
-    for (name, ours), theirs in zip(training.model.named_parameters(), model.parameters(), strict=True):
-        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6), name
+    for (name, parameter), expected in zip(training.model.named_parameters(), model.parameters(), strict=True):
+        assert torch.allclose(parameter, expected, rtol=1e-4, atol=1e-6), name
 
 
 def test_every_epochs_learning_rate_is_the_schedules(tiny_run, tmp_path):
@@ -197,11 +197,11 @@ def test_the_time_of_a_resumed_epoch_is_all_of_it(tiny_run, tmp_path):
 def test_data_that_is_not_what_the_study_says_is_refused(tiny_run, tmp_path):
     run = tiny_run()
     run = replace(run, dataset=replace(run.dataset, train_images=5000))
-    with pytest.raises(ValueError, match=r"has \(336, 114\) training and test images, the study says \(5000, 114\)"):
+    with pytest.raises(ValueError, match=r"must have \(5000, 114\) training and test images \(got \(336, 114\)\)"):
         train(run, tmp_path)
 
 
-def test_averaged_weights_are_evaluated_apart(tiny_run, tmp_path):
+def test_averaged_weights_are_evaluated_separately(tiny_run, tmp_path):
     result = train(tiny_run("recipe", ema=0.999), tmp_path)
     assert result.values.keys() == {f"{kind}{metric.key}" for metric in METRICS.values() for kind in ("", "ema_")}
     assert result.values["test_loss"] != result.values["ema_test_loss"]
@@ -213,7 +213,7 @@ def test_bf16_trains_and_is_recorded(tiny_run, tmp_path):
     assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path).values() if tensor.is_floating_point())
 
 
-def test_going_on_keeps_the_execution_of_the_record(tiny_run, tmp_path):
+def test_resuming_keeps_the_recorded_execution(tiny_run, tmp_path):
     """Other numbers of threads give other last bits."""
     run = tiny_run("recipe")
     train(run, tmp_path / "whole")
@@ -236,8 +236,8 @@ def test_every_held_out_image_is_counted_once(tiny_run, tmp_path, monkeypatch):
         def forward(self, images):
             return torch.nn.functional.one_hot(torch.full((len(images),), 3), 10).float()
 
-    found = evaluate(Right(), training.test_batches, training.setup, training.world, lambda: None)
-    assert found.value(TOP1) == pytest.approx(100 * (labels == 3).sum().item() / count)
+    scores = evaluate(Right(), training.test_batches, training.setup, training.world, lambda: None)
+    assert scores.value(TOP1) == pytest.approx(100 * (labels == 3).sum().item() / count)
 
 
 def test_seeds_differ_and_repeat(tiny_run, tmp_path):

@@ -34,19 +34,19 @@ def test_classic_decays_by_ten_every_thirty_epochs():
 
 def test_weight_decay_leaves_biases_norms_and_layer_scales():
     model = roadmap.build(roadmap.ladder("pico", "layer-scale")[0].experiment.design, 10)
-    decayed, left = (group["params"] for group in parameter_groups(model, recipe_of("recipe")))
+    decayed, not_decayed = (group["params"] for group in parameter_groups(model, recipe_of("recipe")))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    decayed, left = ({names[id(parameter)] for parameter in group} for group in (decayed, left))
-    assert decayed | left == set(names.values()) and not decayed & left
+    decayed, not_decayed = ({names[id(parameter)] for parameter in group} for group in (decayed, not_decayed))
+    assert decayed | not_decayed == set(names.values()) and not decayed & not_decayed
     assert all(name.endswith("weight") and "norm" not in name for name in decayed)
-    assert all(name.endswith(("bias", "scale")) or "norm" in name for name in left)
-    assert any(name.endswith("scale") for name in left)
+    assert all(name.endswith(("bias", "scale")) or "norm" in name for name in not_decayed)
+    assert any(name.endswith("scale") for name in not_decayed)
 
 
 def test_classic_decays_everything():
     model = roadmap.build(roadmap.compose("pico", []).design, 10)
-    decayed, left = parameter_groups(model, recipe_of("resnet-50"))
-    assert len(decayed["params"]) == len(list(model.parameters())) and not left["params"]
+    decayed, not_decayed = parameter_groups(model, recipe_of("resnet-50"))
+    assert len(decayed["params"]) == len(list(model.parameters())) and not not_decayed["params"]
     optimizer = make_optimizer(model, recipe_of("resnet-50"))
     assert [group["weight_decay"] for group in optimizer.param_groups] == [1e-4]
 
@@ -63,7 +63,7 @@ def test_optimizers_have_the_recipes_numbers():
 
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("rung", ["pico", "layer-scale"])
-def test_what_began_with_another_form_of_the_optimizer_goes_on_by_it(rung, scaled):
+def test_a_run_that_began_with_another_form_of_the_optimizer_resumes_with_it(rung, scaled):
     recipe, models = recipe_of(rung, "pico"), [torch.nn.Linear(3, 2) for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
     began, goes_on = (make_optimizer(model, recipe) for model in models)

@@ -54,13 +54,15 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(tiny_run, t
     kills = 0
     while kills < KILLS:
         # Every second or so a checkpoint, so that many kills can't keep it from getting on.
-        how = execution(workers=drawn.choice((0, 0, 1, 2)), checkpoint_minutes=drawn.choice((0, 0.01, 10)))
+        chosen_execution = execution(workers=drawn.choice((0, 0, 1, 2)), checkpoint_minutes=drawn.choice((0, 0.01, 10)))
         if kills % 2:
             where = list(MOMENTS)[(case + kills // 2) % len(MOMENTS)]
             death = Death(where, drawn.randint(1, MOMENTS[where]))
-            finished = end(start_processes(run, killed, how, processes, death))
+            finished = end(start_processes(run, killed, chosen_execution, processes, death))
         else:
-            finished = not kill_after(start_processes(run, killed, how, processes), drawn.uniform(0.1, seconds))
+            finished = not kill_after(
+                start_processes(run, killed, chosen_execution, processes), drawn.uniform(0.1, seconds)
+            )
         if finished:  # too soon: it is to be killed more often
             assert_same(whole, killed)
             for name in ("result.json", "metrics.jsonl", checkpoint.NAME, checkpoint.PREVIOUS):
@@ -135,9 +137,7 @@ def test_where_no_checkpoint_can_be_read_nothing_is_thrown_away(tiny_run, tmp_pa
         train(run, tmp_path, should_stop=lambda: len(read_metrics(tmp_path)) == 2)
     for name in (checkpoint.NAME, checkpoint.PREVIOUS):
         (tmp_path / name).write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(
-        ValueError, match=r"checkpoint\.previous\.pt can't be read .*; remove what can't be read to train"
-    ):
+    with pytest.raises(ValueError, match=r"checkpoint\.previous\.pt can't be read .*; remove these files to train"):
         train(run, tmp_path)
     assert len(read_metrics(tmp_path)) == 2
 
@@ -153,7 +153,7 @@ def test_a_flipped_bit_is_seen(tiny_run, tmp_path):
     for _ in range(20):
         place = drawn.randrange(len(whole) // 10, len(whole) * 9 // 10)  # in the weights
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
-        with pytest.warns(UserWarning, match="damaged or cut off"):
+        with pytest.warns(UserWarning, match="damaged or incomplete"):
             assert checkpoint.load(tmp_path, run.identity)["epoch"] == 2
 
 
@@ -167,7 +167,7 @@ def test_a_checkpoint_of_another_network_is_refused(tiny_run, tmp_path):
     saved = torch.load(tmp_path / checkpoint.NAME, weights_only=True)
     saved["model"]["another.weight"] = saved["model"].pop(next(iter(saved["model"])))
     torch.save(saved, tmp_path / checkpoint.NAME)
-    with pytest.raises(ValueError, match=r"the checkpoint is not of this network .*; move the folder away"):
+    with pytest.raises(ValueError, match=r"the checkpoint is of another network .*; move the folder away"):
         train(run, tmp_path)
 
 
@@ -184,7 +184,7 @@ def test_nothing_in_a_checkpoint_is_executed(tiny_run, tmp_path):
     saved = torch.load(tmp_path / checkpoint.NAME, weights_only=True)
     torch.save(saved | {"epoch": Deadly()}, tmp_path / checkpoint.NAME)
     (tmp_path / checkpoint.PREVIOUS).unlink(missing_ok=True)
-    with pytest.raises(ValueError, match="holds something else than tensors and numbers"):
+    with pytest.raises(ValueError, match="contains something other than tensors and numbers"):
         train(run, tmp_path)
     assert not (tmp_path / "executed").exists()
 
@@ -240,7 +240,7 @@ def test_a_divergence_names_step_rate_and_module_and_keeps_the_last_good_checkpo
         train(run, tmp_path)
 
 
-def test_a_retry_goes_on_from_the_last_checkpoint_in_another_order_and_says_so(tiny_run, tmp_path, weaken):
+def test_a_retry_resumes_from_the_last_checkpoint_in_another_order_and_reports_it(tiny_run, tmp_path, weaken):
     run = tiny_run("recipe", epochs=3)
     train(run, tmp_path / "whole")
     weaken(at=8, once=True)
@@ -252,7 +252,7 @@ def test_a_retry_goes_on_from_the_last_checkpoint_in_another_order_and_says_so(t
     assert whole[0].train_loss == retried[0].train_loss and whole[1].train_loss != retried[1].train_loss
 
 
-def test_a_retry_that_is_interrupted_goes_on_as_a_retry(tiny_run, tmp_path, weaken):
+def test_a_retry_that_is_interrupted_resumes_as_a_retry(tiny_run, tmp_path, weaken):
     from runner.train.engine import Stopped
 
     run = tiny_run("recipe", epochs=3)
@@ -350,9 +350,9 @@ class Clock:
             self.now += 1
             self.saves.append((state["epoch"], state["step"]))
 
-        def timed_backward(learner, *batch, **parts):
+        def timed_backward(train_state, *batch, **parts):
             self.now += 1
-            return backward(learner, *batch, **parts)
+            return backward(train_state, *batch, **parts)
 
         monkeypatch.setattr(checkpoint, "save", timed_save)
         monkeypatch.setattr(TrainState, "backward", timed_backward)
@@ -382,7 +382,7 @@ def test_where_a_divergence_is_retried_no_epoch_goes_without_a_checkpoint(tiny_r
     assert clock.saves == [(1, 0), (2, 0), (3, 0)]
 
 
-def test_killed_between_two_savings_a_run_goes_on_from_the_last_and_counts_the_loss(tiny_run, tmp_path, monkeypatch):
+def test_a_run_killed_between_checkpoints_resumes_from_the_last_and_counts_lost_steps(tiny_run, tmp_path, monkeypatch):
     clock, run = Clock(monkeypatch), tiny_run("recipe", epochs=6)
     train(run, tmp_path / "whole")
     clock.saves.clear()

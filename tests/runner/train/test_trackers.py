@@ -125,18 +125,18 @@ def assert_on_wandb(folder, finished=True):
         assert read_json(folder / "result.json").items() <= summary.items()
 
 
-def test_mirrors_have_the_record_and_change_nothing_in_it(tiny_run, tmp_path):
+def test_trackers_have_the_record_and_change_nothing_in_it(tiny_run, tmp_path):
     run, heard = tiny_run("recipe", ema=0.9, drop_path=0.5), []
     train(run, tmp_path / "plain")
-    train(run, tmp_path / "mirrored", heard.append, **BOTH)
-    assert_same(tmp_path / "plain", tmp_path / "mirrored")
-    assert heard == read_metrics(tmp_path / "mirrored")
-    assert_on_tensorboard(tmp_path / "mirrored")
-    assert_on_wandb(tmp_path / "mirrored")
+    train(run, tmp_path / "tracked", heard.append, **BOTH)
+    assert_same(tmp_path / "plain", tmp_path / "tracked")
+    assert heard == read_metrics(tmp_path / "tracked")
+    assert_on_tensorboard(tmp_path / "tracked")
+    assert_on_wandb(tmp_path / "tracked")
 
-    told = json.loads(tensorboard(tmp_path / "mirrored")[1]["run/text_summary"])
-    assert told == read_json(tmp_path / "mirrored" / "manifest.json")["run"]
-    found, *_ = wandb(tmp_path / "mirrored")
+    told = json.loads(tensorboard(tmp_path / "tracked")[1]["run/text_summary"])
+    assert told == read_json(tmp_path / "tracked" / "manifest.json")["run"]
+    found, *_ = wandb(tmp_path / "tracked")
     assert (found.project, found.run_id) == ("roadmap", run.identity)
     assert not found.resume  # `wandb sync` puts all of it in place of what it sent before
     assert (found.display_name, found.run_group) == ("pico/recipe-s0", "recipe")
@@ -144,12 +144,12 @@ def test_mirrors_have_the_record_and_change_nothing_in_it(tiny_run, tmp_path):
     assert config["recipe"]["epochs"] == 2 and config["rung"] == "recipe"
     assert config.keys() >= {"design", "regime", "data", "seed", "fidelity"}
 
-    names = {path.name for path in (tmp_path / "mirrored").iterdir()}
+    names = {path.name for path in (tmp_path / "tracked").iterdir()}
     assert names - {path.name for path in (tmp_path / "plain").iterdir()} == {"tensorboard", "wandb"}
 
 
 @pytest.mark.parametrize("step", [1, 5, 7, 9])  # in the first epoch, at its end, in the second
-def test_stopping_anywhere_and_going_on_leaves_each_epoch_once(tiny_run, tmp_path, step):
+def test_stopping_anywhere_and_resuming_leaves_each_epoch_once(tiny_run, tmp_path, step):
     run, steps = tiny_run("recipe"), iter(range(1, 100))
     with pytest.raises(Stopped):
         train(run, tmp_path, should_stop=lambda: next(steps) == step, **BOTH)
@@ -162,7 +162,7 @@ def test_stopping_anywhere_and_going_on_leaves_each_epoch_once(tiny_run, tmp_pat
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_run_leaves_each_epoch_once(tiny_run, tmp_path, processes):
-    """Killed where a row is on the disk and its checkpoint is not: that epoch is trained, and told of, again."""
+    """Killed where a row is on the disk and its checkpoint is not: that epoch is trained and reported again."""
     run, how = tiny_run("recipe", epochs=3), execution(**BOTH)
     assert not end(start_processes(run, tmp_path, how, processes, Death("write", 11)))
     before = read_metrics(tmp_path)
@@ -172,7 +172,7 @@ def test_a_killed_run_leaves_each_epoch_once(tiny_run, tmp_path, processes):
     assert_on_wandb(tmp_path)
 
 
-def test_a_mirror_that_is_asked_for_later_is_made_of_a_finished_run(tiny_run, tmp_path):
+def test_a_tracker_that_is_requested_later_gets_a_finished_run(tiny_run, tmp_path):
     run = tiny_run("recipe", epochs=1)
     result = train(run, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
@@ -206,7 +206,7 @@ def train_as_job(run, folder, how, told, breaks=False):
 
 
 def messages(*arguments):
-    """The warnings of a run that is trained in a process of its own."""
+    """The warnings of a run that is trained in a new process."""
     warm_fork_server()
     told = FORKSERVER.SimpleQueue()
     process = FORKSERVER.Process(target=train_as_job, args=(*arguments[:3], told, *arguments[3:]))
@@ -219,14 +219,14 @@ def messages(*arguments):
     return found
 
 
-def test_a_mirror_that_can_not_be_made_is_told_of_once(tiny_run, tmp_path):
+def test_a_tracker_that_can_not_be_created_is_reported_once(tiny_run, tmp_path):
     run, how = tiny_run("recipe"), execution(**BOTH)
     train(run, tmp_path / "plain")
-    folder = tmp_path / "mirrored"
+    folder = tmp_path / "tracked"
     folder.mkdir()
     (folder / "tensorboard").write_text("a file in its place")
     (told,) = messages(run, folder, how)
-    assert told.startswith("tensorboard is left behind until the run is started again, training goes on: ")
+    assert told.startswith("tensorboard failed and is not updated until the run is started again; training continues: ")
     assert (folder / "log.txt").read_text().count(told) == 1
     assert_same(tmp_path / "plain", folder)
     assert_on_wandb(folder)  # the other is none the worse
@@ -235,12 +235,12 @@ def test_a_mirror_that_can_not_be_made_is_told_of_once(tiny_run, tmp_path):
     assert_on_tensorboard(folder)
 
 
-def test_a_mirror_that_breaks_down_is_told_of_once(tiny_run, tmp_path):
+def test_a_tracker_that_fails_is_reported_once(tiny_run, tmp_path):
     run, how = tiny_run("recipe", epochs=3), execution(**BOTH)
     train(run, tmp_path / "plain")
-    folder = tmp_path / "mirrored"
+    folder = tmp_path / "tracked"
     (told,) = messages(run, folder, how, True)
-    assert told.startswith("wandb is left behind until the run is started again, training goes on: ")
+    assert told.startswith("wandb failed and is not updated until the run is started again; training continues: ")
     assert (folder / "log.txt").read_text().count(told) == 1
     assert_same(tmp_path / "plain", folder)
     assert_on_tensorboard(folder)
@@ -265,11 +265,11 @@ def test_a_server_that_is_not_there_costs_a_warning(tiny_run, tmp_path, monkeypa
         lambda event: told.append(event.message) if isinstance(event, Warned) else None,
         lambda: Request.NONE,
     )
-    assert len(told) == 1 and "wandb is left behind" in told[0] and (tmp_path / "result.json").exists()
+    assert len(told) == 1 and "wandb failed and is not updated" in told[0] and (tmp_path / "result.json").exists()
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
-def test_a_package_that_is_missing_is_told_of_before_anything_is_trained(tmp_path, monkeypatch, capsys, name):
+def test_a_missing_package_is_reported_before_anything_is_trained(tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, name, None)
     option = ["--tensorboard"] if name == "tensorboard" else ["--wandb", "roadmap"]
@@ -287,7 +287,7 @@ def test_a_project_that_can_not_be_is_refused(tmp_path, monkeypatch, capsys, pro
     assert "wandb must be a project's name" in error and f"(got {project!r})" in error
 
 
-def test_the_command_mirrors_new_runs_and_finished_ones(tmp_path):
+def test_the_command_copies_new_runs_and_finished_ones_to_trackers(tmp_path):
     def roadmap(*arguments):
         done = run_here("run", *QUICK, *arguments, cwd=tmp_path)
         assert (done.status, done.err) == (0, "")

@@ -13,7 +13,7 @@ import pytest
 
 from roadmap.files import read_json
 from roadmap.record.sessions import read_place, read_sessions
-from runner.machine.distributed import MEETING_SECONDS
+from runner.machine.distributed import RENDEZVOUS_SECONDS
 from runner.machine.snapshot import code_state
 from tests.helpers import ROOT
 from tests.helpers.cluster import NODES
@@ -90,8 +90,8 @@ class Study:
         until(lambda: not left_behind(self.slurm), "no process is left")
         assert len(self.run_folders()) == runs
         for folder in self.run_folders():
-            (theirs,) = other.glob(f"pico/{folder.name}")
-            assert_same(folder, theirs)
+            (undisturbed_folder,) = other.glob(f"pico/{folder.name}")
+            assert_same(folder, undisturbed_folder)
             assert (folder / "result.json").exists()
         assert {record["state"] for record in self.status().values()} == {"finished"}
         assert list(self.runs.glob("*.png")), "the figure was not drawn"
@@ -108,11 +108,11 @@ def left_behind(slurm):
 
 def watchers(slurm, job):
     """Slurm's processes that look after a job's."""
-    found = []
+    titles = []
     for pid in slurm.processes():
         with suppress(OSError):  # one that has ended since
-            found.append(Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0])
-    return [title for title in found if title.startswith(f"slurmstepd: [{job}.")]
+            titles.append(Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0])
+    return [title for title in titles if title.startswith(f"slurmstepd: [{job}.")]
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_a_study_with_two_ranks_on_two_nodes(study, tmp_path):
     assert "nothing to train" in study.roadmap(*command)
 
 
-def test_a_preempted_job_goes_on_where_it_was(study, undisturbed):
+def test_a_preempted_job_resumes(study, undisturbed):
     """Of a task on each of two nodes, with a GPU each. The test of a packed job has it of a single task."""
     study.submit(*LONG, *TWO_NODES, "--set", "cluster.gpus_per_node=1", step_seconds=0.1)
     study.wait_for_epoch(2)
@@ -198,7 +198,7 @@ def test_a_preempted_job_goes_on_where_it_was(study, undisturbed):
     assert read_json(study.run_folder() / "result.json")["restarts"] == 1
 
 
-def test_a_job_that_is_told_by_sigterm_alone_goes_on_too(study, undisturbed):
+def test_a_job_that_gets_only_sigterm_resumes_too(study, undisturbed):
     """As where a cluster preempts without the signal that was asked for."""
     study.submit(*LONG, step_seconds=0.1)
     study.wait_for_epoch(2)
@@ -209,7 +209,7 @@ def test_a_job_that_is_told_by_sigterm_alone_goes_on_too(study, undisturbed):
     assert [session.lost_steps for session in read_sessions(study.run_folder())] == [0, 0]
 
 
-def test_a_job_that_needs_more_than_its_hours_goes_on_in_another(study, undisturbed):
+def test_a_job_that_reaches_its_time_limit_is_requeued(study, undisturbed):
     """Two minutes, of which submitit would take any signal for a time-out; Slurm may signal a minute early."""
     limit = ["--set", "cluster.hours=0.033", "--set", "cluster.save_seconds=60"]
     study.submit(*LONG, *limit, step_seconds=0.7)
@@ -235,7 +235,7 @@ def test_a_node_that_fails_takes_nothing_with_it(study, undisturbed):
 
 
 def test_a_cancelled_job_keeps_its_state_and_does_not_come_back(study, undisturbed):
-    """The figure is drawn all the same, of what there is; the same command goes on with the rest."""
+    """The figure of the finished runs is drawn all the same; the same command resumes the others."""
     study.submit(*BOTH, step_seconds=0.1)
     until(lambda: [epoch_of(run) >= 2 for run in study.run_folders()] == [True, True], "both are at it")
     foreign = study.slurm.run("sbatch", "--parsable", "-o", "/dev/null", "--wrap", "sleep 600").strip()
@@ -259,8 +259,8 @@ def test_a_controller_that_is_away_while_jobs_run(study, undisturbed):
     study.wait_for_epoch(2)
     study.slurm.stop_controller()
     try:
-        told = study.roadmap("status")
-        assert "Slurm was not asked what is in the queue: " in told and f"of {EPOCHS}" in told
+        output = study.roadmap("status")
+        assert "Slurm did not report what is in the queue: " in output and f"of {EPOCHS}" in output
         refused = study.submit("--steps", "gelu", *SHORT, status=1)
         assert refused.startswith("pico on digits") and "roadmap run: Slurm does not" in refused
         assert len(list((study.runs / "slurm").glob("roadmap-*"))) == 2  # of what was submitted before
@@ -273,9 +273,9 @@ def test_a_controller_that_is_away_while_jobs_run(study, undisturbed):
 def test_two_submissions_at_once(study, undisturbed, tmp_path):
     """Every run is submitted once."""
     both = [start_apart("run", "--on", "slurm", *BOTH, cwd=tmp_path) for _ in range(2)]
-    told = [process.communicate(timeout=300)[0] for process in both]
+    output = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert sum("not submitted twice: 2 runs" in text for text in told) == 1
+    assert sum("not submitted twice: 2 runs" in text for text in output) == 1
     study.slurm.wait_until_empty()
     study.assert_finished_as(undisturbed / "1", runs=2)
     for folder in study.run_folders():
@@ -283,7 +283,7 @@ def test_two_submissions_at_once(study, undisturbed, tmp_path):
 
 
 def test_a_crash_is_tried_again_and_not_for_ever(study, undisturbed):
-    """A task that is killed begins again; what is killed each time has failed, and is retried when one says so."""
+    """A killed task is requeued; a task that is killed each time fails, and `retry` submits it again."""
     study.submit(*LONG, "--set", "cluster.most_crashes=1", step_seconds=0.1)
     for kill in range(2):
         study.wait_for_epoch(1 + 2 * kill)
@@ -319,12 +319,12 @@ def test_a_divergence_is_not_tried_again(study):
     assert "is diverged: there is nothing to retry" in study.roadmap("retry", "layer-norm", status=2)
 
 
-def test_one_tasks_failure_is_the_end_of_all_at_once_and_its_error_is_told(study, tmp_path):
+def test_one_tasks_failure_ends_all_at_once_and_its_error_is_reported(study, tmp_path):
     plugin = tmp_path / "broken.py"
     text = 'import os\nif os.environ.get("SLURM_PROCID") == "1" and os.environ.get("SLURM_STEP_NUM_TASKS") == "2":\n'
     plugin.write_text(f'{text}    raise RuntimeError("the second task is broken")\n')
     study.submit("--steps", "layer-norm", *SHORT, *TWO_NODES, "--plugin", "broken.py")
-    study.slurm.wait_until_empty(seconds=MEETING_SECONDS / 2)  # not when the first gives the other up
+    study.slurm.wait_until_empty(seconds=RENDEZVOUS_SECONDS / 2)  # not when the first gives the other up
     until(lambda: not left_behind(study.slurm), "no process is left")
     record = study.status()["layer-norm"]
     assert record["state"] == "failed" and "RuntimeError: the second task is broken" in record["detail"]
@@ -351,14 +351,14 @@ def test_an_edit_after_the_submission_reaches_no_job(study, tmp_path):
 
 
 def test_small_runs_share_a_job(study, tmp_path):
-    told = study.submit("--steps", "gelu,layer-norm", "--seeds", "2", *SHORT, "--pack", "3")
-    assert "2 jobs of 1 node with 1 task" in told
+    output = study.submit("--steps", "gelu,layer-norm", "--seeds", "2", *SHORT, "--pack", "3")
+    assert "2 jobs of 1 node with 1 task" in output
     study.slurm.wait_until_empty()
     local = trained_here("--steps", "gelu,layer-norm", "--seeds", "2", *SHORT, folder=tmp_path)
     study.assert_finished_as(local, runs=4)
 
 
-def test_a_packed_job_that_is_preempted_goes_on(study, undisturbed):
+def test_a_packed_job_that_is_preempted_resumes(study, undisturbed):
     study.submit(*BOTH, "--pack", "2", "--set", "cluster.cpus_per_task=2", step_seconds=0.1)
     until(lambda: len(study.run_folders()) == 2, "both are in training")
     until(lambda: all(epoch_of(run) >= 2 for run in study.run_folders()), "both are at it")
@@ -382,15 +382,15 @@ def test_five_thousand_runs_take_a_handful_of_calls(study, tmp_path, monkeypatch
         wrapper.chmod(0o755)
     study.slurm.run("scontrol", "update", f"NodeName={','.join(NODES)}", "State=DRAIN", "Reason=test")
     monkeypatch.setenv("PATH", str(bin_folder), prepend=":")
-    told = study.submit("--steps", "all", "--seeds", "278", *SHORT[:4], "--max-running", "50")
-    assert told.count("submitted: ") == 4 and "(5004 runs)" in told
+    output = study.submit("--steps", "all", "--seeds", "278", *SHORT[:4], "--max-running", "50")
+    assert output.count("submitted: ") == 4 and "(5004 runs)" in output
     assert calls.read_text().split().count("sbatch") == 4
     arrays = study.slurm.run("squeue", "-h", "-o", "%i %E").splitlines()
     assert sum("%50]" in line for line in arrays) == 3
     assert sum("afterany" in line for line in arrays) == 3  # the second behind the first, so that no more than 50 run
     calls.unlink()
-    told = study.roadmap("status")
-    assert "5004 runs: 5004 queued" in told
+    output = study.roadmap("status")
+    assert "5004 runs: 5004 queued" in output
     assert len(calls.read_text().split()) <= 2
     study.roadmap("cancel")
     until(lambda: not study.slurm.queue(), "the queue is empty")
