@@ -455,7 +455,7 @@ def _selection_of_one(study: StudyKeywords) -> Selection:
 
 def _warn_if_unfinished(run: str, progress: str) -> None:
     if progress:
-        warnings.warn(f"{run} is not trained to its end: {progress}", stacklevel=3)
+        warnings.warn(f"{run} has not finished training: {progress}", stacklevel=3)
 
 
 def collect(out: PathLike | None = None, *, output: Paths = ()) -> pd.DataFrame:

@@ -161,7 +161,7 @@ class NamedModel:
         return NamedModel(library, name, arguments)  # type: ignore[arg-type]  # as the line above holds
 
     @property
-    def idle(self) -> set[str]:
+    def unused_fields(self) -> set[str]:
         """The recipe's fields that have no say in it."""
         takes_drop_path = "{drop_path}" in self.arguments.values()
         return {"initialization"} | (set() if takes_drop_path else {"drop_path"})

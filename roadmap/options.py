@@ -16,7 +16,7 @@ from roadmap.data.dataset import Dataset
 from roadmap.network.cost import Cost, cost
 from roadmap.plugins import load_file
 from roadmap.recipe import OPTIMIZERS, Experiment
-from roadmap.record.run import Run, own_code
+from roadmap.record.run import Run, custom_code
 from roadmap.serialization import changed, from_data, parse_value, suggest, to_data
 from roadmap.study.ablations import specs_of
 from roadmap.study.cluster import Cluster
@@ -175,7 +175,7 @@ class Selection:
         rungs = tuple(map(self._set, (*chosen, *beside)))
         for setting in self.settings:
             section, _, name = setting.partition("=")[0].partition(".")
-            if section == "recipe" and all(name in rung.experiment.idle for rung in rungs):
+            if section == "recipe" and all(name in rung.experiment.unused_fields for rung in rungs):
                 raise ValueError(f"--set {setting}: {name} has no say in the recipe of any of these rungs")
         return rungs
 
@@ -215,7 +215,7 @@ class Selection:
 
     def run(self, rung: Rung, seed: int = 0) -> Run:
         context, dataset = self.context, self.dataset
-        code = own_code(rung.experiment, context.data)
+        code = custom_code(rung.experiment, context.data)
         return Run(context.regime, rung.name, rung.experiment, context.data, dataset, seed, context.fidelity, code)
 
 

@@ -138,7 +138,7 @@ class Recipe:
         return None if self.image_size >= WHOLE_IMAGE_SIZE else int(self.image_size / self.evaluation_crop)
 
     @property
-    def idle(self) -> set[str]:
+    def unused_fields(self) -> set[str]:
         """The fields that have no say, given the others."""
         names: set[str] = set()
         if self.optimizer in OPTIMIZERS:  # else its plug-in is not loaded, and nothing is known of it
@@ -163,11 +163,11 @@ class Experiment:
     recipe: Recipe
 
     @property
-    def idle(self) -> set[str]:
+    def unused_fields(self) -> set[str]:
         """The recipe's fields that have no say, given the others and the design."""
         if isinstance(self.design, NamedModel):
-            return self.recipe.idle | self.design.idle
-        return self.recipe.idle | (set() if self.design.has_batch_norm else {"sync_batch_norm"})
+            return self.recipe.unused_fields | self.design.unused_fields
+        return self.recipe.unused_fields | (set() if self.design.has_batch_norm else {"sync_batch_norm"})
 
 
 def changes(before: Experiment, after: Experiment) -> list[Difference]:

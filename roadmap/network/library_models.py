@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class OwnModel:
+class CustomModel:
     """A user's function."""
 
     name: str
@@ -27,7 +27,7 @@ class OwnModel:
     code: str  # a hash of the file that defines it: another code is another network
 
 
-MODELS: Registry[OwnModel] = Registry("model", shown="own/{}")
+MODELS: Registry[CustomModel] = Registry("model", shown="own/{}")
 find_model = MODELS.find
 
 
@@ -41,7 +41,7 @@ def model(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def register(build: Callable[..., Any]) -> Callable[..., Any]:
         if name in STEPS:  # of which rungs are called, as references are of models
             raise ValueError(f"step {name!r} exists already")
-        MODELS.add(name, OwnModel(name, build, code_of(build)))
+        MODELS.add(name, CustomModel(name, build, code_of(build)))
         return build
 
     return register

@@ -71,7 +71,7 @@ class Run:
         return found or out / f"{self.name}-{self.identity}"
 
 
-def own_code(experiment: Experiment, data: str) -> dict[str, str]:
+def custom_code(experiment: Experiment, data: str) -> dict[str, str]:
     """Users' own code that decides a run's result, by name, with the hash of each one's file: another code is another
     run. `data` is the data set's name; that of a folder of images names no code.
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from roadmap.files import append_json_line, fsync, read_json_lines
 from roadmap.serialization import from_data
 
-FILE, PLACE_FILE = "sessions.jsonl", "place.json"
-PLACE_BYTES = 80  # of the file: it is written over in place, each step
+FILE, POSITION_FILE = "sessions.jsonl", "place.json"
+POSITION_BYTES = 80  # of the file: it is written over in place, each step
 
 
 @dataclass(frozen=True)
@@ -59,22 +59,22 @@ def read_sessions(folder: Path) -> tuple[Session, ...]:
     return tuple(sessions)
 
 
-class PlaceFile:
+class PositionFile:
     """Where training is, kept on the disk at each step: a few microseconds, and there after a SIGKILL."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = os.open(folder / PLACE_FILE, os.O_WRONLY | os.O_CREAT, 0o666)
+        self._file = os.open(folder / POSITION_FILE, os.O_WRONLY | os.O_CREAT, 0o666)
 
     def write(self, place: TrainingPosition) -> None:
-        os.pwrite(self._file, (json.dumps(vars(place)).ljust(PLACE_BYTES - 1) + "\n").encode(), 0)
+        os.pwrite(self._file, (json.dumps(vars(place)).ljust(POSITION_BYTES - 1) + "\n").encode(), 0)
 
     def close(self) -> None:
         os.close(self._file)
 
 
-def read_place(folder: Path) -> TrainingPosition | None:
+def read_position(folder: Path) -> TrainingPosition | None:
     """None before the first step, and where the file is not whole: nothing but a report depends on it."""
     try:
-        return TrainingPosition(**json.loads((folder / PLACE_FILE).read_text()))
+        return TrainingPosition(**json.loads((folder / POSITION_FILE).read_text()))
     except (OSError, ValueError, TypeError):
         return None

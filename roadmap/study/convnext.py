@@ -19,10 +19,10 @@ def convnext(name: str, study: Study | None = None) -> Design:
     study = study or load_study()
     if name not in study.family:
         raise ValueError(f"unknown ConvNeXt {name!r}; {suggest(study.family, name)}")
-    return sibling_design(study.family[name])
+    return design_of_size(study.family[name])
 
 
-def sibling_design(sibling: ConvNeXtSize) -> Design:
+def design_of_size(sibling: ConvNeXtSize) -> Design:
     design = convnext_design(sibling.width, sibling.depths)
     if sibling.isotropic:
         design = replace(design, stem=replace(design.stem, kernel=sibling.patch, stride=sibling.patch, last_norm=None))

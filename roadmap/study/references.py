@@ -6,7 +6,7 @@ from roadmap.design import Design, NamedModel
 from roadmap.network.library_models import MODELS
 from roadmap.recipe import Experiment
 from roadmap.serialization import changed, suggest
-from roadmap.study.convnext import sibling_design
+from roadmap.study.convnext import design_of_size
 from roadmap.study.rungs import Rung, StudyContext
 from roadmap.study.schema import Reference, ReferenceModel, Study
 
@@ -74,4 +74,4 @@ def _network(study: Study, form: ReferenceModel, where: str) -> Design | NamedMo
         return NamedModel.parse(form.model, form.arguments)
     if name not in study.family:
         raise ValueError(f"{where}.model: unknown ConvNeXt {name!r}; {suggest(study.family, name)}")
-    return sibling_design(changed(study.family[name], form.arguments, f"{where}.arguments"))
+    return design_of_size(changed(study.family[name], form.arguments, f"{where}.arguments"))

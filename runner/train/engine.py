@@ -34,7 +34,7 @@ from roadmap.record.folder import (
 from roadmap.record.metrics import AVERAGED
 from roadmap.record.results import Divergence, EpochMetrics, RunResult, scalar
 from roadmap.record.run import Run
-from roadmap.record.sessions import PlaceFile, TrainingPosition, append_session, read_place, read_sessions
+from roadmap.record.sessions import PositionFile, TrainingPosition, append_session, read_position, read_sessions
 from roadmap.serialization import from_data
 from roadmap.study.execution import MOST_RETRIES, Execution, began_with
 from runner.data.batches import EvaluationBatches, TrainingBatches
@@ -173,7 +173,7 @@ class Training:
         self.loss_sum = 0.0  # over the epoch's steps so far
         self.skipped = 0  # images of the epoch so far that could not be read
         self.seconds = 0.0  # spent in the epoch so far
-        self.place: PlaceFile | None = None  # rank 0's, while it trains
+        self.place: PositionFile | None = None  # rank 0's, while it trains
         self.saved_at = self.began = time.perf_counter()
         self.saving = 0.0  # seconds that the last checkpoint took
 
@@ -182,7 +182,7 @@ class Training:
         self._check_agreement()
         with contextlib.ExitStack() as stack:
             if self.world.rank == 0:
-                self.place = stack.enter_context(contextlib.closing(PlaceFile(self.folder)))
+                self.place = stack.enter_context(contextlib.closing(PositionFile(self.folder)))
                 self.place.write(TrainingPosition(self.epoch, self.step, self.batches.steps))
                 self.report = stack.enter_context(mirrored(self.run, self.folder, self.execution, self.report))
             # Closed, so that its workers end before this process does.
@@ -197,7 +197,7 @@ class Training:
 
     def record_session(self) -> None:
         """That training starts here, and what a session before had trained beyond it."""
-        here, before = TrainingPosition(self.epoch, self.step, self.batches.steps), read_place(self.folder)
+        here, before = TrainingPosition(self.epoch, self.step, self.batches.steps), read_position(self.folder)
         lost = max(0, before.total - here.total) if before else 0
         append_session(self.folder, session(self.epoch, self.step, lost))
 

@@ -90,7 +90,7 @@ def test_attribution_takes_all_that_was_run(out, capsys):
     rows = {line.split()[0]: line.split() for line in said.splitlines() if line}
     assert rows["recipe"][1] == "+0.00" and rows["gelu"][-2:] == ["+2.00", "+5.00"]
     assert "All steps together: +5.00. The Shapley values sum to" in said
-    assert "Pairs can't be told apart: more than 7 sets of steps are needed" in said
+    assert "Effects of pairs can't be separated: more than 7 sets of steps are needed" in said
 
 
 def test_a_study_that_orders_steps_as_the_paper_is_told_from_one_that_does_not(out, capsys):

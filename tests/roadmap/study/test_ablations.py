@@ -249,10 +249,10 @@ def test_attention_costs_what_torch_counts_wherever_it_stands(attention, steps):
 def test_another_code_is_another_run(attention, make_run, monkeypatch):
     from dataclasses import replace
 
-    from roadmap.record.run import own_code
+    from roadmap.record.run import custom_code
 
     (rung,) = roadmap.ladder("pico", "attention")
-    run = replace(make_run(), experiment=rung.experiment, mixers=own_code(rung.experiment, "digits"))
+    run = replace(make_run(), experiment=rung.experiment, mixers=custom_code(rung.experiment, "digits"))
     assert run.mixers.keys() == {"attention"}
     assert replace(run, mixers={"attention": "0123456789ab"}).identity != run.identity
 

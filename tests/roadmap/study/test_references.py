@@ -80,8 +80,8 @@ def test_the_recipes_drop_path_reaches_the_library():
     network = build_named(NamedModel("timm", "deit_tiny_patch16_224", {"drop_path_rate": "{drop_path}"}), 10, 224, 0.3)
     assert network.blocks[-1].drop_path1.drop_prob == pytest.approx(0.3)
     design = reference(StudyContext.of("resnet-50"), "vgg-16-bn").experiment
-    assert {"drop_path", "initialization"} <= design.idle
-    assert "drop_path" not in reference(StudyContext.of("resnet-50"), "swin-t").experiment.idle
+    assert {"drop_path", "initialization"} <= design.unused_fields
+    assert "drop_path" not in reference(StudyContext.of("resnet-50"), "swin-t").experiment.unused_fields
 
 
 def test_what_a_model_names_itself_is_left_by_weight_decay():
