@@ -21,7 +21,7 @@ class InvalidFile(ValueError):
 
 def digest(data: Any) -> str:
     """A hash of plain data, whatever the order of its keys."""
-    import hashlib  # here, as what answers at once does without
+    import hashlib  # imported late to keep `roadmap list` fast
 
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -85,7 +85,7 @@ class StudyOptions:
     def metric(self, name: str) -> Metric:
         """As --metric names it, also of these plugins. Raises ValueError for an unknown one."""
         self.study()
-        from roadmap.record.metrics import find_metric  # here, as what answers at once does without
+        from roadmap.record.metrics import find_metric  # imported late to keep `roadmap list` fast
 
         return find_metric(name)
 

@@ -58,7 +58,7 @@ def load_file(path: Path) -> None:
         return
     if not path.is_file():
         raise ValueError(f"plugin {path}: no such file")
-    import hashlib  # here, as what answers at once does without
+    import hashlib  # imported late to keep `roadmap list` fast
 
     # Two files of one name are two modules.
     name = f"roadmap_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"

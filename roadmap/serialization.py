@@ -227,7 +227,7 @@ def parse_value(text: str, where: str) -> Any:
 
 def suggest(valid: Iterable[object], given: object) -> str:
     """What may stand here instead of `given`, the nearest first: for error messages."""
-    import difflib  # here, as what answers at once does without
+    import difflib  # imported late to keep `roadmap list` fast
 
     names = [str(name) for name in valid]
     near = difflib.get_close_matches(str(given), names, n=1)

@@ -20,7 +20,7 @@ FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The options of verbs that show finished runs: which runs, and the metric that compares them."""
-    from roadmap.record.metrics import TOP1, metric_names  # imported late: `roadmap list` does without
+    from roadmap.record.metrics import TOP1, metric_names  # imported late to keep `roadmap list` fast
 
     parser.add_argument("--metric", default=TOP1.name, help=metric_names())
     add_study_options(parser, ablation=True)

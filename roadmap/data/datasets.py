@@ -36,7 +36,7 @@ for _name in ("digits", "fashion-mnist", "cifar10", "cifar100"):
 
 
 def _imagenet_classes() -> tuple[str, ...]:
-    from roadmap.data.robustness import imagenet_classes  # here, as what answers at once does without
+    from roadmap.data.robustness import imagenet_classes  # imported late to keep `roadmap list` fast
 
     return imagenet_classes()
 
@@ -83,7 +83,7 @@ def kind_of(name: str, description: Dataset) -> Kind:
 
 def kind_of_folder(folder: Path) -> Kind:
     """Whether its images are packed."""
-    from roadmap.data.packed_format import is_packed  # here, as what answers at once does without
+    from roadmap.data.packed_format import is_packed  # imported late to keep `roadmap list` fast
 
     return "packed" if is_packed(folder) else "folder"
 

@@ -141,7 +141,7 @@ def speed_measured(out: Path, regime: str, device: str | None = None) -> Speed |
     for machine, network, macs_per_second in measured:
         if machine == machines[-1]:
             seen.setdefault(network, []).append(macs_per_second)
-    import statistics  # here, as what answers at once does without
+    import statistics  # imported late to keep `roadmap list` fast
 
     medians = {network: statistics.median(speeds) for network, speeds in seen.items()}
     median = statistics.median(medians.values())

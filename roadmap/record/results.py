@@ -116,7 +116,7 @@ class RunResult:
     @staticmethod
     def of_epochs(identity: str, epochs: Sequence[EpochMetrics]) -> RunResult:
         """What its epochs say of a run that has finished them."""
-        import statistics  # here, as what answers at once does without
+        import statistics  # imported late to keep `roadmap list` fast
 
         rates = [each.images_per_second for each in epochs if each.images_per_second]
         return RunResult(

@@ -36,7 +36,7 @@ from roadmap.record.results import Divergence, EpochMetrics, RunResult, scalar
 from roadmap.record.run import Run
 from roadmap.record.sessions import PositionFile, TrainingPosition, append_session, read_position, read_sessions
 from roadmap.serialization import from_data
-from roadmap.study.execution import MOST_RETRIES, Execution, began_with
+from roadmap.study.execution import MOST_RETRIES, Execution, recorded_execution
 from runner.data.batches import EvaluationBatches, TrainingBatches
 from runner.data.datasets import check_trainable, class_names, load_data
 from runner.machine.distributed import SINGLE_PROCESS, RendezvousError, World
@@ -63,7 +63,7 @@ class Diverged(ValueError):
 def _stored(folder: Path, manifest: dict[str, Any], run: Run) -> Setup:
     """The setup that a run began with. Raises ValueError with the file where it is none."""
     try:
-        began = began_with(manifest.get("execution"), crops_by_batch=run.crops_by_batch)
+        began = recorded_execution(manifest.get("execution"), crops_by_batch=run.crops_by_batch)
         setup: Setup = from_data(Setup, began, "execution")
     except ValueError as error:
         raise ValueError(f"{folder}/manifest.json: {error}") from None

@@ -75,7 +75,7 @@ def test_steps_choose_what_an_ablation_takes():
     assert names == ["pico", "only-kernel-size-7"]  # the adopted one of several
     names = [rung.name for rung in roadmap.ladder("pico", "kernel-size=13,kernel-size=15", ablation="add-one")]
     assert names == ["pico", "only-kernel-size-13", "only-kernel-size-15"]
-    with pytest.raises(ValueError, match="stands there in two variants"):
+    with pytest.raises(ValueError, match="is given in two variants"):
         roadmap.ladder("pico", "kernel-size=13,kernel-size=15", ablation="leave-one-out")
     with pytest.raises(ValueError, match="not compositions"):
         roadmap.ladder("pico", "kernel-size=9+gelu", ablation="add-one")

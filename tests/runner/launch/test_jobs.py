@@ -358,10 +358,10 @@ def test_the_layouts_that_are_named_can(nodes, gpus, batch, each):
     [
         ({"nodes": 0}, r"nodes must be at least 1 \(got 0\)"),
         ({"hours": 0.0}, r"hours must be above 0 and below 10000 \(got 0.0\)"),
-        ({"gpus_per_node": 4, "tasks_per_node": 2}, r"tasks_per_node must be one a GPU, 4 \(got 2\)"),
+        ({"gpus_per_node": 4, "tasks_per_node": 2}, r"tasks_per_node must be gpus_per_node, 4 \(got 2\)"),
         ({"execution": {"processes": 3}}, "execution.processes is nodes x tasks_per_node here"),
         ({"partition": ""}, "partition must be a name, or null"),
-        ({"sbatch": {"cpus_per_task": 4}}, "sbatch.cpus_per_task: it has a key of its own"),
+        ({"sbatch": {"cpus_per_task": 4}}, "sbatch.cpus_per_task can't be set: another key"),
         ({"figure": {"gpus": 1}}, "figure.gpus: unknown; .*partition"),
         ({"figure": {"memory_gb": -1}}, "figure.memory_gb must be above 0"),
         ({"sbatch": {"--reservation": "x"}}, "sbatch.--reservation: not an option's long name"),
