@@ -85,7 +85,7 @@ class Cluster:
             raise InvalidField("execution.processes can't be set: it is nodes x tasks_per_node")
 
     def for_figure(self) -> Cluster:
-        """The profile of the job that draws the figure: small, without GPUs, and without the extra options of `sbatch`."""
+        """The profile of the job that draws the figure: small, without GPUs and without `sbatch` options."""
         changes = {"memory_gb": FIGURE_MEMORY_GB, "constraint": None, "sbatch": {}, **self.figure}
         values = {"hours": 1.0, **{key: getattr(self, key) for key in FIGURE_KEYS}, **changes}
         small: Cluster = from_data(Cluster, values, "figure")

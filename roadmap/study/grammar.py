@@ -14,7 +14,7 @@
 | `gelu`, `kernel-size-9` | Name("gelu") | that rung; a step that is not on the ladder is applied to the last rung |
 | `recipe..gelu`, `..gelu`, `recipe..` | Slice("recipe", "gelu") | these rungs and all rungs between them |
 | `kernel-size=9` | StepSpec("kernel-size", 9) | the rung of that name, or a variant on the rung before its step |
-| `stage-ratio=2:2:6:2@recipe` | StepSpec("stage-ratio", [2, 2, 6, 2], Name("recipe")) | the same, with the MACs of `recipe` |
+| `stage-ratio=2:2:6:2@recipe` | StepSpec("stage-ratio", [2, 2, 6, 2], Name("recipe")) | the same, at its MACs |
 | `gelu+layer-norm`, `+gelu` | Composition((StepSpec("gelu"), ...)) | only these steps, applied to the start |
 | `without-gelu`, `only-gelu`, `all-steps` | Generated("without", "gelu") | that rung of an ablation |
 | `order3-02-gelu` | Generated("order", "gelu", 3, 2) | the second rung of the third random order |

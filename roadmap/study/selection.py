@@ -37,10 +37,11 @@ def ladder(
 ) -> tuple[Rung, ...]:
     """The rungs of a regime in the study's order.
 
-    With the ablation "cumulative" each rung has all steps before it, and `steps` chooses among them: "all", names, or a
+    With the ablation "cumulative" each rung has all steps before it, and `steps` chooses rungs: "all", names, or a
     slice such as "recipe..gelu", separated by commas. A variant that is not on the ladder, `stage-ratio=2:2:6:2`, is
     applied to the rung before its step, a step that is not on the ladder to the last rung. `gelu+layer-norm` is the
-    start with only these steps. With the other ablations (ABLATIONS) `steps` chooses which steps are left out, added or shuffled.
+    start with only these steps. With the other ablations (ABLATIONS) `steps` chooses the steps that are left out, added
+    or shuffled.
 
     Raises ValueError for an unknown name, with the valid ones, and NoEffect for a step that changes nothing; in the
     generated ablations such a rung is marked instead.

@@ -121,5 +121,5 @@ def test_a_folder_is_packed_and_its_damage_found(tmp_path):
     assert shard.name in damage
     with pytest.raises(ValueError, match="quality requires resize"):
         roadmap.pack(source, tmp_path / "other", quality=80)
-    with pytest.raises(ValueError, match="is no packed data set"):
+    with pytest.raises(ValueError, match="is not a packed data set"):
         roadmap.check_packed(source)

@@ -124,7 +124,7 @@ def test_cost_is_macs_times_images_over_speed(capsys):
         (["run", "--set", "recipe.epochs=many"], "recipe.epochs: 'many' is not a whole number"),
         (["run", "--set", "recipe.epochs=0"], "recipe.epochs must be at least 1 (got 0)"),
         (["run", "--set", "design.width.x=3"], "nothing lies below it"),
-        (["run", "--regime", "resnet-50"], "imagenet: no such folder; one with train/CLASS/IMAGE"),
+        (["run", "--regime", "resnet-50"], "imagenet: no such folder; it must have train/CLASS/IMAGE"),
         (["run", "--set", "recipe.batch_size=2000"], "more than the 1343 training images"),
         (["figure"], "no finished run"),
         (["figure", "--published", "-o", "x.bmp"], "a figure ends in .png, .svg, .pdf"),

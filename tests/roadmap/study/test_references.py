@@ -213,7 +213,7 @@ def test_a_users_own_module_is_a_reference(tmp_path):
     [
         (["--references", "swin"], "unknown reference 'swin'; did you mean 'swin-"),
         (["--references", "vgg-16-bn"], "can't be trained in regime 'pico': it has no form for it"),
-        (["--references", "timm/resnet19"], "timm has no model 'resnet19'; near are: .*resnet18"),
+        (["--references", "timm/resnet19"], "timm has no model 'resnet19'; similar names: .*resnet18"),
         (["--references", "own/none"], "unknown model own/none; "),
         (["--references", "timm/swin_tiny_patch4_window7_224"], "takes no image of 32 pixels"),
     ],
@@ -278,7 +278,7 @@ def test_a_model_that_asks_for_values_is_counted_on_them(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ("return 3", "own/wrong gives a int; a torch.nn.Module is expected"),
+        ("return 3", "own/wrong must return a torch.nn.Module (got int)"),
         ("return torch.nn.ReLU()", "own/wrong has no weights to train"),
         ("return torch.nn.Conv2d(3, 8, 32)", "own/wrong gives [1, 8, 1, 1] for one image; logits of 10 classes are"),
         ("return torch.nn.LSTM(32, 8)", "own/wrong takes no image of 32 pixels"),

@@ -162,6 +162,9 @@ def test_a_peers_weights_are_evaluated_in_the_same_network(tmp_path, capsys, suf
     settings = ["--set", "recipe.image_size=32", "--set", "recipe.batch_size=64"]
     assert main([*command, *settings, "--state-dict", str(path), "--of", "torchvision/convnext_tiny"]) == 0
     assert re.search(r"on 454 held-out images of digits: top-1 \d", capsys.readouterr().out)
-    for other, told in (("torchvision/resnet50", "is not the network of resnet50"), ("resnet50", "names no peer's")):
+    for other, told in (
+        ("torchvision/resnet50", "is not the network of resnet50"),
+        ("resnet50", "must be torchvision/NAME"),
+    ):
         assert main([*command, *settings, "--state-dict", str(path), "--of", other]) == 2
         assert told in capsys.readouterr().err

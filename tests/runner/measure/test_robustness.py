@@ -393,8 +393,8 @@ def test_a_peers_weights_are_held_against_imagenet_a(tmp_path, capsys):
         (lambda root: make_folder(root, ("x",), CLASSES), "imagenet-c={root}/x", "CORRUPTION/SEVERITY/CLASS/IMAGE was"),
         (lambda root: None, "imagenet-a={root}/nowhere", "no such folder"),
         (lambda root: None, "{root}/nowhere", "no such folder"),
-        (lambda root: None, "imagenet-a=", "a name, a path, or NAME=PATH is expected"),
-        (lambda root: None, "={root}", "a name, a path, or NAME=PATH is expected"),
+        (lambda root: None, "imagenet-a=", "must be a name, a path, or NAME=PATH"),
+        (lambda root: None, "={root}", "must be a name, a path, or NAME=PATH"),
     ],
 )
 def test_folders_of_another_shape_are_refused(places, capsys, tmp_path, make, written, said):
