@@ -45,10 +45,8 @@ def around_blocks(design: Design) -> dict[str, str]:
     if rule.place == "between":
         halving = [*_norm_and_act(rule.norm, None), f"{rule.kernel}x{rule.kernel}, stride 2{bias}"]
     else:
-        halving = [
-            f"in the block; shortcut {rule.kernel}x{rule.kernel}, stride 2{bias}",
-            *_norm_and_act(rule.norm, None),
-        ]
+        shortcut = f"in the block; shortcut {rule.kernel}x{rule.kernel}, stride 2{bias}"
+        halving = [shortcut, *_norm_and_act(rule.norm, None)]
     return {"stem": " → ".join(stem), "downsampling": " → ".join(halving), "head": " → ".join(head)}
 
 

@@ -1,6 +1,6 @@
 """Models from outside this project: those of timm and torchvision by name, and custom models.
 
-A named model can replace a design: it is built, counted, trained and hashed in the same way. Steps rewrite only designs.
+A named model can replace a design: it is built, counted, trained and hashed in the same way. Steps can't change it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ find_model = MODELS.find
 def model(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers the decorated function, or module class, as the model `own/NAME`.
 
-    It takes `num_classes` and the arguments of the study, all by keyword, and returns a module from images N x 3 x H x W
-    to logits N x classes.
+    It takes `num_classes` and the arguments of the study, all by keyword, and returns a module from images
+    N x 3 x H x W to logits N x classes.
     """
 
     def register(build: Callable[..., Any]) -> Callable[..., Any]:

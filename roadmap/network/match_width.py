@@ -36,6 +36,5 @@ def match_width(design: Design, target: Design, input_size: int, num_classes: in
         nearest = min(itertools.product(*around), key=lambda widths: abs(deviation(widths)))
         if abs(deviation(nearest)) <= TOLERANCE:
             return replace(design, width=nearest)
-    raise ValueError(
-        f"no width comes within 1 % of {target_macs} MACs: {list(nearest)} is {100 * deviation(nearest):+.1f} % off"
-    )
+    percent = 100 * deviation(nearest)
+    raise ValueError(f"no width comes within 1 % of {target_macs} MACs: {list(nearest)} is {percent:+.1f} % off")

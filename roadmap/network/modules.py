@@ -59,12 +59,8 @@ class _Depthwise(torch.autograd.Function):
         images, filters = x.reshape(1, -1, height, width), gradient.reshape(-1, 1, height, width)
         weight_gradient = F.conv2d(images, filters, padding=kernel // 2, groups=len(filters))
         weight_gradient = weight_gradient.view(-1, channels, kernel, kernel).sum(0).unsqueeze(1)
-        return (
-            x_gradient,
-            torch.empty_like(weight).copy_(weight_gradient),
-            bias_gradient,
-            None,
-        )  # with the strides of the weight, or DDP warns
+        # The gradient gets the strides of the weight, because DDP warns about others.
+        return x_gradient, torch.empty_like(weight).copy_(weight_gradient), bias_gradient, None
 
 
 class DepthwiseConvolution(nn.Conv2d):
@@ -108,9 +104,7 @@ class ConvNormAct(nn.Module):
         super().__init__()
         self.conv = find_mixer(layer.mixer).build(layer) if layer.mixer else _convolution(layer)
         self.norm = NORMS[layer.norm](layer.outputs) if layer.norm else nn.Identity()
-        self.act = _activation(
-            layer.act, in_place=layer.norm is not None
-        )  # the gradient of a norm uses its input, not its output
+        self.act = _activation(layer.act, in_place=layer.norm is not None)  # a norm's gradient needs only its input
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.act(self.norm(self.conv(x)))

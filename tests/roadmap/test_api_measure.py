@@ -67,7 +67,7 @@ def test_show_and_diff_give_values():
     assert roadmap.show("gelu", settings={"recipe.epochs": 7}).experiment.recipe.epochs == 7
     differences = roadmap.diff("kernel-size-7", "gelu")
     assert {(str(each.before), str(each.after)) for each in differences} == {("relu", "gelu")}
-    with pytest.raises(ValueError, match="steps applies to functions of several rungs only"):
+    with pytest.raises(ValueError, match="steps applies only to functions for several rungs"):
         roadmap.show("gelu", steps="all")
 
 
