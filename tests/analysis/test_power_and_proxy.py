@@ -44,7 +44,7 @@ def test_power_before_a_study_is_by_the_papers_noise(out, capsys):
 def test_power_after_a_study_is_by_its_own_noise(out, capsys):
     finish_all(out, "recipe,gelu", seeds=4, value=lambda rung, seed: 90 + seed * (1 + (rung.name == "gelu")))
     said = told(capsys, "power", "--steps", "pico,recipe,gelu", "--difference", "2")
-    assert "8 runs of pico" in said and "With 4 seeds the smallest differences seen are" in said
+    assert "8 runs of pico" in said and "With 4 seeds the smallest detectable differences are" in said
 
 
 def test_power_of_a_given_noise(out, capsys):
@@ -99,7 +99,7 @@ def test_a_study_that_orders_steps_as_the_paper_is_told_from_one_that_does_not(o
     published = published_rungs("modernize_resnet50.csv")
     finish_all(out, value=lambda rung, seed: published[rung.name].top1_mean if rung.name in published else 76.13)
     said = told(capsys, "proxy")
-    assert "Kendall's tau +1.00" in said and "of 14 steps" in said and "more alike than chance would" in said
+    assert "Kendall's tau +1.00" in said and "of 14 steps" in said and "The orders agree more than by chance" in said
     assert main(["table", "-o", "study.csv"]) == 0
     capsys.readouterr()
     assert "Kendall's tau +1.00" in told(capsys, "proxy", "--against", "study.csv")
@@ -180,4 +180,4 @@ def test_a_loss_is_held_against_accuracies_the_right_way_round(out, capsys):
     for path in out.glob("pico/*/result.json"):
         result = json.loads(path.read_text())
         write_json(path, result | {"top1": 150 - result["top1"]})
-    assert "more unlike than chance" in told(capsys, "proxy")
+    assert "The orders disagree more than by chance" in told(capsys, "proxy")

@@ -80,7 +80,7 @@ def test_steps_choose_what_an_ablation_takes():
     with pytest.raises(ValueError, match="not compositions"):
         roadmap.ladder("pico", "kernel-size=9+gelu", ablation="add-one")
     assert roadmap.ladder("resnet-50", "final-norm", ablation="add-one")[1].no_effect is False
-    with pytest.raises(ValueError, match="the start alone has none"):
+    with pytest.raises(ValueError, match="an ablation needs at least one step"):
         roadmap.ladder("pico", "pico", ablation="add-one")
 
 

@@ -383,8 +383,8 @@ def test_a_peers_weights_are_held_against_imagenet_a(tmp_path, capsys):
     ("make", "written", "said"),
     [
         (lambda root: make_folder(root, ("x",)), "{root}/x", "class 'ant' is not among those of what the network was"),
-        (lambda root: (root / "x").mkdir(parents=True), "{root}/x", "0 files and no folders"),
-        (lambda root: (root / "x" / CLASSES[0]).mkdir(parents=True), "{root}/x", "no image; files ending in"),
+        (lambda root: (root / "x").mkdir(parents=True), "{root}/x", "got 0 files and no folder"),
+        (lambda root: (root / "x" / CLASSES[0]).mkdir(parents=True), "{root}/x", "no image; names of images end in"),
         (
             lambda root: make_folder(root, ("x",), CLASSES[:1]),
             "imagenet-a={root}/x",
