@@ -26,7 +26,7 @@ class Conv:
     """One convolution of a block, with the norm and the activation after it."""
 
     kernel: Annotated[int, Range(1, odd=True)]  # side of the square kernel, pixels; odd, to keep the image size
-    width: Annotated[float | Literal["same"], Range(above=0)]  # output channels / width of the stage; "same": as its input
+    width: Annotated[float | Literal["same"], Range(above=0)]  # output channels / width of the stage; "same": its input
     depthwise: bool = False  # one group per channel
     norm: Norm | None = "bn"  # directly after the convolution
     act: Activation | None = None  # after the norm
@@ -53,8 +53,7 @@ class Block:
 
     def __post_init__(self) -> None:
         if all(conv.width == SAME for conv in self.convs):
-            raise InvalidField(f"convs must have at least one with another width than {SAME!r}, for the output of the
-            block")
+            raise InvalidField(f"convs must have one with another width than {SAME!r}, for the output of the block")
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ class Selection:
 
     def _set(self, rung: Rung) -> Rung:
         experiment = with_settings(Experiment, rung.experiment, self.settings)
-        OPTIMIZERS.find(experiment.recipe.optimizer)  # not when a recipe is made, because manifests are read without plug-ins
+        OPTIMIZERS.find(experiment.recipe.optimizer)  # not in Recipe: manifests are read without plug-ins
         return replace(rung, experiment=experiment)
 
     def cost(self, rung: Rung) -> Cost:
@@ -264,8 +264,7 @@ def _with_data(study: Study, written: str | None) -> tuple[Study, str | None, st
             valid = suggest(study.datasets, written)
             raise ValueError(f"--data {written}: no such folder, and no data set of that name; {valid}")
         if name in study.datasets:
-            raise ValueError(f"--data {written}: {name} is the name of a data set; give {name}={path} for it, or
-            NAME={path}")
+            raise ValueError(f"--data {written}: {name}={path} is the data set of that name; rename another folder")
     elif study.has_dataset(name):
         return study, name, path
     try:

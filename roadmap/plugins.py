@@ -28,7 +28,7 @@ class Registry(dict[str, T]):
     """The values of one kind by name. Installed packages are loaded only if a name is not found."""
 
     def __init__(self, kind: str, *, shown: str = "{!r}", hint: str = LOAD_HINT) -> None:
-        """`kind` names a value in messages, `shown` formats its name there. `hint` ends the message of an unknown name."""
+        """`kind` and the format `shown` are for messages about a value, `hint` for those about an unknown name."""
         super().__init__()
         self.kind, self.shown, self.hint = kind, shown, hint
 
