@@ -113,7 +113,7 @@ def recipe(recipe: Recipe, *, to: Recipe) -> Recipe:
 
 @step("stage-ratio")
 def stage_ratio(design: Design, *, depths: tuple[int, ...], widen_to: int = 0) -> Design:
-    """Sets the numbers of blocks in the stages. `widen_to` is a larger width that keeps the FLOPs; smaller is ignored."""
+    """Sets the numbers of blocks in the stages. A larger `widen_to` is the new width, to keep the FLOPs."""
     return replace(design, depths=depths, width=widen_to if widen_to > design.widths[0] else design.width)
 
 

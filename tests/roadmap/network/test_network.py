@@ -299,7 +299,7 @@ def test_blocks_that_can_not_be_are_refused():
         roadmap.Conv(2, width=1.0)
     with pytest.raises(ValueError, match="depthwise"):
         roadmap.Conv(3, width=1.0, depthwise=True)
-    with pytest.raises(ValueError, match="decides the block's output"):
+    with pytest.raises(ValueError, match="for the output of the block"):
         roadmap.Block((roadmap.Conv(3, width="same"),))
 
 

@@ -317,7 +317,7 @@ def test_installed_packages_bring_steps_and_mixers_by_an_entry_point(tmp_path):
         ("import roadmap\n@roadmap.step('gelu')\ndef f(design): pass", "'gelu' exists already"),
         ("def broken(:", "SyntaxError"),
         ("import sys\nsys.exit(3)", "SystemExit"),
-        ("import roadmap\n@roadmap.step('mine')\ndef f(design, k): pass", "by keyword alone"),
+        ("import roadmap\n@roadmap.step('mine')\ndef f(design, k): pass", "must be keyword-only"),
     ],
 )
 def test_plugins_that_do_not_load_are_named(tmp_path, text, message):
