@@ -97,7 +97,7 @@ def _checks_of_reference(study: Study, name: str, reference: Reference) -> Itera
     yield from [(f"{where}.counterpart", reference.counterpart, study.references)] if reference.counterpart else []
     yield from ((f"{where}.forms", regime, study.regimes) for regime in reference.forms)
     if reference.counterpart == name:
-        raise ValueError(f"{where}.counterpart: {name!r} must be another reference")
+        raise ValueError(f"{where}.counterpart must be another reference (got {name!r})")
     forms: dict[str, ReferenceModel | ModelOverride | None] = {f"{where}.form": reference.form}
     forms |= {f"{where}.forms.{regime}": form for regime, form in reference.forms.items()}
     for path, form in forms.items():

@@ -333,7 +333,7 @@ def test_the_json_has_what_was_published(capsys):
         ),
         ({"a": {"title": "A", "form": {"model": "family/convnext"}}}, "references.a.form.model: unknown 'convnext'"),
         ({"a": {"title": "A", "forms": {"pico": {"recipe": {"epoch": 1}}}}}, "references.a.forms.pico.recipe: unknown"),
-        ({"a": {"title": "A", "counterpart": "a"}}, "references.a.counterpart: 'a' is itself"),
+        ({"a": {"title": "A", "counterpart": "a"}}, "references.a.counterpart must be another reference"),
         (
             {"a": {"title": "A", "form": {"modle": "timm/a"}}},
             "references.a.form.modle: unknown key; did you mean 'model'",

@@ -390,7 +390,11 @@ def test_a_peers_weights_are_held_against_imagenet_a(tmp_path, capsys):
             "imagenet-a={root}/x",
             "'n01440764' is not among the 200",
         ),
-        (lambda root: make_folder(root, ("x",), CLASSES), "imagenet-c={root}/x", "CORRUPTION/SEVERITY/CLASS/IMAGE was"),
+        (
+            lambda root: make_folder(root, ("x",), CLASSES),
+            "imagenet-c={root}/x",
+            "the layout must be CORRUPTION/SEVERITY/CLASS/IMAGE",
+        ),
         (lambda root: None, "imagenet-a={root}/nowhere", "no such folder"),
         (lambda root: None, "{root}/nowhere", "no such folder"),
         (lambda root: None, "imagenet-a=", "must be a name, a path, or NAME=PATH"),
