@@ -1,7 +1,7 @@
 """Re-run, take apart and extend the ablation study of "A ConvNet for the 2020s".
 
-Importing this package takes a few milliseconds: each name is imported when it is first used. Designs and costs work
-without torch, and the command handles Ctrl-C before it imports anything large.
+Importing this package takes a few milliseconds, because each name is imported at its first use. So designs and costs
+need no torch, and the command can handle Ctrl-C before large imports.
 """
 
 from __future__ import annotations

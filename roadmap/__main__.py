@@ -1,16 +1,16 @@
-"""`python -m roadmap`, and where the command `roadmap` begins."""
+"""The entry point of `python -m roadmap` and of the command `roadmap`."""
 
 import sys
 
 
 def main() -> int:
-    """Runs the command; returns its exit status. Ctrl-C during its imports ends it without a traceback too."""
+    """Runs the command and returns its exit status. Ctrl-C during imports ends it without a traceback."""
     try:
         from roadmap.cli import main as command
 
         return command()
     except KeyboardInterrupt:
-        return 130  # as roadmap.text.INTERRUPTED, which may not be imported yet
+        return 130  # INTERRUPTED in roadmap.cli.options, which may not be imported yet
 
 
 if __name__ == "__main__":

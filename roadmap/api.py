@@ -1,8 +1,8 @@
-"""The Python API: a function for everything that the command does. See `roadmap.__all__` for the whole of it.
+"""The Python API: a function for everything that the command does. `roadmap.__all__` lists all public names.
 
-Each returns its result as a value: a pandas table, a matplotlib figure, or a dataclass. Options that choose a part of
-the study are the keywords of `roadmap.options.StudyKeywords`, the same as on the command line. Bad input raises
-ValueError with one clear sentence. `runner` and `analysis` are imported when a function that needs them is called.
+Each function returns its result: a pandas table, a matplotlib figure, or a dataclass. Keywords that select a part of
+the study are those of `roadmap.options.StudyKeywords`, the same as on the command line. Invalid input raises ValueError
+with one clear sentence. `runner` and `analysis` are imported when a function that needs them is called.
 """
 
 from __future__ import annotations
@@ -43,22 +43,29 @@ if TYPE_CHECKING:
 
 PathLike: TypeAlias = Path | str
 Paths: TypeAlias = PathLike | Iterable[PathLike]
-OF_SEVERAL_RUNGS = ("steps", "ablation", "references", "base", "on", "cluster")  # keywords of the study
+OF_SEVERAL_RUNGS = (
+    "steps",
+    "ablation",
+    "references",
+    "base",
+    "on",
+    "cluster",
+)  # keywords that apply only to several rungs
 
 
 @dataclass(frozen=True)
 class StudyRuns:
-    """What `run` returns."""
+    """The result of `run`."""
 
     runs: tuple[PlannedRun, ...]  # each with its folder and its state: absent, begun, diverged or finished
-    failed: tuple[PlannedRun, ...]  # came to no result; the log in each one's folder says why
-    table: pd.DataFrame  # a row a rung: accuracies in percent, differences in points
-    figure: Figure | None  # the roadmap figure; None where no run has finished
-    submitted: Submitted | None = None  # the jobs, where the runs were submitted to Slurm
+    failed: tuple[PlannedRun, ...]  # without a result; the log in the folder of the run has the reason
+    table: pd.DataFrame  # a row per rung: accuracies in percent, differences in points
+    figure: Figure | None  # the roadmap figure; None if no run has finished
+    submitted: Submitted | None = None  # the jobs, if the runs were submitted to Slurm
 
     @property
     def diverged(self) -> tuple[PlannedRun, ...]:
-        """The runs whose loss became no finite number."""
+        """The runs whose loss or weights were not finite."""
         return tuple(planned for planned in self.runs if planned.state == "diverged")
 
     @property
@@ -67,10 +74,10 @@ class StudyRuns:
 
 
 def plan(*, seeds: int | None = None, out: Path | str | None = None, **study: Unpack[StudyKeywords]) -> RunPlan:
-    """The runs that `run` would train, each with its folder and its state. Nothing is started or written.
+    """The runs that `run` would train, each with its folder and its state. Starts and writes nothing.
 
     `seeds`: runs of each rung, with seeds 0 to seeds - 1 (default: the study's number). `out`: the folder of the runs.
-    Raises ValueError for a name that the study does not know, and for runs that can't be trained.
+    Raises ValueError for an unknown name, and for runs that can't be trained.
     """
     from runner.launch.plan import RunPlan
 
@@ -88,14 +95,14 @@ def run(
 ) -> StudyRuns:
     """Trains the selected rungs and returns their results. Runs that have finished are not trained again.
 
-    `seeds` and `out` are as in `plan`. With `on="slurm"` the runs are submitted instead, `pack` of them in a job and at
-    most `max_running` jobs at a time, and the results are those that exist already.
+    `seeds` and `out` are as in `plan`. With `on="slurm"` the runs are submitted, `pack` runs in a job and at most
+    `max_running` jobs at a time, and the results are those of runs that have finished already.
 
-    A run that fails or diverges does not raise: it is reported in the result. May be called from any thread, and in a
-    notebook; a script calls it below `if __name__ == "__main__":`, since runs are trained in processes of their own.
+    A run that fails or diverges does not raise an error: the result has it. Works in any thread and in notebooks. A
+    script must call it below `if __name__ == "__main__":`, because runs are trained in separate processes.
 
-    Raises ValueError for bad input, and runner.launch.slurm.slurm_cli.SlurmError where Slurm refuses. KeyboardInterrupt
-    saves the state of the runs in training; the same call resumes them.
+    Raises ValueError for invalid input, and runner.launch.slurm.slurm_cli.SlurmError for an error of Slurm. On
+    KeyboardInterrupt the runs in training save their state; the same call resumes them.
     """
     from analysis.report.summary import summarize
     from runner.launch.plan import check_local
@@ -109,18 +116,18 @@ def run(
         from runner.launch.train_plan import train_plan
 
         trained = train_plan(planned)
-        failed = trained.failed if trained else ()  # None: the first process of torchrun's reports them
+        failed = trained.failed if trained else ()  # None: only rank 0 of torchrun has them
     summary = summarize(planned.selection, planned.out)
     return StudyRuns(planned.refreshed().runs, failed, summary.table, summary.figure, submitted)
 
 
 def _submit(planned: RunPlan, pack: int | None, max_running: int | None, study: StudyKeywords) -> Submitted | None:
-    """None where nothing is left to train."""
+    """Submits the runs. None if nothing is left to train."""
     from runner.launch.slurm.plan import check_submission
     from runner.launch.slurm.submission import SubmitOptions
     from runner.launch.slurm.submit import submit
 
-    call = ("roadmap.run", *(f"{name}={value!r}" for name, value in study.items()))  # in the place of a command
+    call = ("roadmap.run", *(f"{name}={value!r}" for name, value in study.items()))  # recorded instead of a command
     options = SubmitOptions.of(planned.selection, call, pack, max_running)
     runs, out = check_submission(planned, options), planned.out.resolve()
     if not runs:
@@ -130,7 +137,7 @@ def _submit(planned: RunPlan, pack: int | None, max_running: int | None, study: 
 
 
 def conclude(selection: Selection, out: Path) -> None:
-    """Prints the table of the selected rungs and saves the figure in `out`, when their runs have ended."""
+    """Prints the table of the selected rungs and saves the figure in `out`, after their runs have ended."""
     import sys
 
     from analysis.report.summary import summarize
@@ -144,20 +151,20 @@ def conclude(selection: Selection, out: Path) -> None:
 
 
 def status(runs: Sequence[str] = (), *, out: Path | str | None = None) -> StudyStatus:
-    """The status of every run below a folder, or of those named; printed, it is the text of `roadmap status`.
+    """The status of every run below a folder, or of the given runs. Its `str` is the text of `roadmap status`.
 
-    `runs`: rungs, RUNG-sSEED, identities, folders or jobs. Slurm is asked about what was submitted. Raises ValueError
-    for a name that no run has, and for a folder that does not exist.
+    `runs`: rungs, RUNG-sSEED, identities, folders or jobs. The state of submitted jobs comes from Slurm. Raises
+    ValueError for a name without a run, and for a folder that does not exist.
     """
     from runner.launch.named import runs_named
     from runner.launch.status import collect_status
 
-    whole = collect_status(_existing(out))
-    return replace(whole, runs=runs_named(whole.runs, runs))
+    study_status = collect_status(_existing(out))
+    return replace(study_status, runs=runs_named(study_status.runs, runs))
 
 
 def run_status(run: str, *, out: Path | str | None = None) -> RunStatus:
-    """The status of one run, by a name as in `status`. Raises ValueError where the name means none or several."""
+    """The status of one run, by a name as in `status`. Raises ValueError if no run, or several, have the name."""
     from runner.launch.named import run_named
     from runner.launch.status import collect_status
 
@@ -165,19 +172,19 @@ def run_status(run: str, *, out: Path | str | None = None) -> RunStatus:
 
 
 def logs(run: str, *, out: Path | str | None = None) -> str:
-    """The log of a run, by a name as in `status`; before it has one, what its job printed, or nothing.
+    """The log of a run, by a name as in `status`. Before there is a log, the output of its job, or nothing.
 
-    Raises ValueError where the name means no run, or several.
+    Raises ValueError if no run, or several, have the name.
     """
     path = run_status(run, out=out).log
     return path.read_text(encoding="utf-8", errors="replace") if path else ""
 
 
 def cancel(runs: Sequence[str] = (), *, out: Path | str | None = None) -> Cancelled:
-    """Takes the jobs of runs out of Slurm's queue; without a name all jobs below the folder, the figure's too.
+    """Cancels the Slurm jobs of runs; without `runs` all jobs of the folder, including that of the figure.
 
-    Each run saves its state. Raises ValueError for a name that no run has and for a job that has another run too, and
-    runner.launch.slurm.slurm_cli.SlurmError where Slurm does not answer.
+    Each run saves its state. Raises ValueError for a name without a run and for a job that also has another run, and
+    runner.launch.slurm.slurm_cli.SlurmError if Slurm does not answer.
     """
     from runner.launch.slurm.cancel import cancel as cancel_runs
     from runner.launch.status import collect_status
@@ -191,10 +198,10 @@ def retry(
     out: Path | str | None = None,
     report: Callable[[Submitted], object] | None = None,
 ) -> Retried:
-    """Submits runs to Slurm again, as they were submitted before; without a name all that failed.
+    """Submits runs to Slurm again, with the same options; without `runs` all failed runs.
 
-    `report` is called with each submission once it is made. Raises ValueError for a name that no run has and for a run
-    that has not failed, and runner.launch.slurm.slurm_cli.SlurmError where Slurm does not answer.
+    `report` is called with each submission after it is made. Raises ValueError for a name without a run and for a run
+    that has not failed, and runner.launch.slurm.slurm_cli.SlurmError if Slurm does not answer.
     """
     from runner.launch.slurm.resubmit import retry as retry_runs
     from runner.launch.status import collect_status
@@ -203,18 +210,19 @@ def retry(
 
 
 def _existing(out: Path | str | None) -> Path:
-    """The folder of the runs, absolute. Raises ValueError where there is none."""
+    """The absolute path of the folder of the runs. Raises ValueError if it does not exist."""
     folder = StudyOptions().out(out)
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder of runs; --out names another")
+        raise ValueError(f"{folder}: no such folder of runs; choose one with --out")
     return folder.resolve()
 
 
 def rungs(**study: Unpack[StudyKeywords]) -> pd.DataFrame:
     """The selected rungs, then the references, as `roadmap list`: a row for each.
 
-    Parameters and multiply-adds (`macs`) are of the recipe's image size. `published_top1` and `published_top1_std` are
-    percent, `published_gmacs` 1e9 multiply-adds at 224 pixels; the paper's Tables 10 and 11 have them.
+    Parameters and multiply-adds (`macs`) are for the image size of the recipe. `published_top1` and
+    `published_top1_std` are in percent, `published_gmacs` in 1e9 multiply-adds at 224 pixels (Tables 10 and 11 of the
+    paper).
     """
     import pandas as pd
 
@@ -233,15 +241,15 @@ def rungs(**study: Unpack[StudyKeywords]) -> pd.DataFrame:
 
 
 def show(step: str, **study: Unpack[StudyKeywords]) -> Rung:
-    """A rung by its name, a variant such as kernel-size=13, or steps alone: gelu+layer-norm.
+    """A rung by its name, a variant such as kernel-size=13, or a combination of steps: gelu+layer-norm.
 
-    Its `experiment` has the design and the recipe. Keywords of several rungs, such as `steps`, do not apply.
+    Its `experiment` has the design and the recipe. Keywords for several rungs, such as `steps`, are not allowed.
     """
     return _selection_of_one(study).rung(step)
 
 
 def diff(before: str, after: str, **study: Unpack[StudyKeywords]) -> list[Difference]:
-    """What changes from one rung to another; each difference has a path and the values before and after."""
+    """The differences between two rungs, each with a path and the values before and after."""
     selection = _selection_of_one(study)
     return changes(selection.rung(before).experiment, selection.rung(after).experiment)
 
@@ -255,10 +263,10 @@ def estimate(
     out: Path | str | None = None,
     **study: Unpack[StudyKeywords],
 ) -> Estimate:
-    """Device-hours of the selected rungs before anything is submitted, as `roadmap cost`.
+    """Estimates the device-hours of the selected rungs, as `roadmap cost`.
 
-    The speed of a device is `throughput` (multiply-adds a second), else that of a `device` of the study, else as the
-    runs below `out` measured it. `gpus` devices share the work, `seeds` are the runs of each rung.
+    The speed of a device is `throughput` (multiply-adds per second), else that of a `device` of the study, else the
+    speed that runs below `out` measured. `gpus` devices share the work. `seeds` is the number of runs of each rung.
     """
     options = StudyOptions.of(study)
     speed = {"device": device, "throughput": throughput}
@@ -276,13 +284,14 @@ def bench(
     out: Path | str | None = None,
     **study: Unpack[StudyKeywords],
 ) -> pd.DataFrame:
-    """Measures how fast the selected networks are here, and their memory: a row for each rung that could be measured.
+    """Measures speed and memory of the selected networks on this machine: a row for each rung that could be measured.
 
-    Columns: images/s, their spread (half the range of the rounds), peak bytes, multiply-adds a second, and their share
-    of a matrix product's, in training and inference. A warning names each network that failed. `out`, the folder of the
-    runs, keeps every measurement in its bench.jsonl. `batch` is images at a time, `warm_up` steps before the clock
-    starts, `seconds` what each measurement takes at least. Call it below `if __name__ == "__main__"` in a script: each
-    network is measured in a process of its own.
+    Columns, for training and inference: images/s, their spread (half the range of the rounds), peak bytes,
+    multiply-adds per second, and their share of the multiply-adds per second of a matrix product. A warning names each
+    network that failed. Every measurement is kept in bench.jsonl of `out`, the folder of the runs. `batch` is the
+    number of images in a batch, `warm_up` the number of steps before the clock starts, `seconds` the minimum time of a
+    measurement. A script must call it below `if __name__ == "__main__":`, because each network is measured in a
+    separate process.
     """
     import pandas as pd
 
@@ -292,11 +301,11 @@ def bench(
     from runner.measure.plan import BenchOptions, check_settings, make_plan
 
     options = StudyOptions.of(study)
-    how = BenchOptions(batch, rounds, warm_up, seconds, only, cuda_graphs)
+    bench_options = BenchOptions(batch, rounds, warm_up, seconds, only, cuda_graphs)
     check_settings(options.settings, "networks")
     selection, folder = Selection.of(options), options.out(out)
     runs = distinct_networks(selection)
-    plan = make_plan(runs, selection.execution, how)
+    plan = make_plan(runs, selection.execution, bench_options)
     results = []
     with show_count(len(runs) * rounds, selection.title) as report:
         for measurement in measure_networks(runs, plan, folder):
@@ -316,10 +325,10 @@ def bench_data(
     out: Path | str | None = None,
     **study: Unpack[StudyKeywords],
 ) -> PipelineTimes:
-    """Measures where the input pipeline's time goes on one core, for the last of the selected rungs.
+    """Measures the time of each stage of the input pipeline on one core, for the last of the selected rungs.
 
-    `rate` is a device's images/s in training, for the number of workers that keep it busy; by default as `bench`
-    measured the fastest of the rungs in `out`.
+    `rate` is the images/s of a device in training; from it follows the number of workers that keep it busy. Default:
+    the rate of the fastest rung that `bench` measured in `out`.
     """
     from roadmap.progress import show_count
     from runner.measure.pipeline import device_rate, pipeline_times, stage_seconds
@@ -347,12 +356,12 @@ def evaluate(
     out: Path | str | None = None,
     **study: Unpack[StudyKeywords],
 ) -> pd.DataFrame:
-    """Trained networks on the held-out images of their data, or of other `data`: a row for each, accuracies in percent.
+    """Evaluates trained networks on held-out images, or on `data`: a row for each network, accuracies in percent.
 
-    Runs are given by rung, rung-sSEED, identity or folder. On images of another distribution (ImageNet-A, -R, -Sketch,
-    -C, or any folder of the same classes) there is a row for each part, and of ImageNet-C the mean corruption error
-    `mce`; the run's folder keeps them, so they are not measured again. With `state_dict`, a file with the weights of
-    the same network of `peer` (LIBRARY/NAME), one rung is given.
+    `runs`: rungs, RUNG-sSEED, identities or folders. For images of another distribution (ImageNet-A, -R, -Sketch, -C,
+    or any folder with the same classes) there is a row for each part, and for ImageNet-C the mean corruption error
+    `mce`. These results are kept in the folder of the run and not measured again. `state_dict` is a file with the
+    weights of `peer` (LIBRARY/NAME); it requires one rung, of the same network.
     """
     import pandas as pd
 
@@ -389,7 +398,7 @@ def export(
 ) -> Path:
     """Writes a run's network as a file for other programs, by default in the run's folder, and returns its path.
 
-    The file is read back; raises ValueError where its outputs differ.
+    The file is read back. Raises ValueError if its outputs differ.
     """
     from runner.measure.export import SUFFIXES, export_network
     from runner.measure.trained import read_trained
@@ -413,8 +422,9 @@ def pack(
 ) -> Index:
     """Packs an image folder into a few large files, as `roadmap data pack`; returns the index of what was written.
 
-    `source` is a folder, NAME=PATH, or a name below $ROADMAP_DATA. `resize` is the pixels that an image's shorter side
-    has at most, `quality` JPEG's of images that are resized, `jobs` the number of processes. The same call resumes.
+    `source` is a folder, NAME=PATH, or a name below $ROADMAP_DATA. `resize` is the largest shorter side of an image in
+    pixels, `quality` the JPEG quality of resized images, `jobs` the number of processes. After an interruption the same
+    call resumes.
     """
     from roadmap.progress import counting
     from runner.data import packed_writer
@@ -426,9 +436,9 @@ def pack(
 
 
 def check_packed(folder: Path | str) -> list[str]:
-    """Reads a packed data set back, as `roadmap data check`: a sentence for each damage, none where it is whole.
+    """Reads a packed data set back, as `roadmap data check`, and returns a sentence for each damage.
 
-    Raises ValueError where the folder is not packed, or its packing was not finished.
+    Raises ValueError if the folder is not packed, or if packing was not finished.
     """
     from roadmap.progress import counting
     from runner.data.packed_reader import damage
@@ -442,10 +452,10 @@ def check_packed(folder: Path | str) -> list[str]:
 
 
 def _options_of_one(study: StudyKeywords) -> StudyOptions:
-    """Raises ValueError for keywords that apply to functions of several rungs only."""
+    """The options of a function for one rung. Raises ValueError for keywords that apply only to several rungs."""
     for name in OF_SEVERAL_RUNGS:
         if name in study:
-            raise ValueError(f"{name} applies to functions of several rungs only")
+            raise ValueError(f"{name} applies only to functions for several rungs")
     return StudyOptions.of(study)
 
 
@@ -455,13 +465,13 @@ def _selection_of_one(study: StudyKeywords) -> Selection:
 
 def _warn_if_unfinished(run: str, progress: str) -> None:
     if progress:
-        warnings.warn(f"{run} is not trained to its end: {progress}", stacklevel=3)
+        warnings.warn(f"{run} has not finished training: {progress}", stacklevel=3)
 
 
 def collect(out: PathLike | None = None, *, output: Paths = ()) -> pd.DataFrame:
     """Every run below the folder `out` (default: the study's) as a row, with `analysis.collection.COLUMNS`.
 
-    The table is also written to each path of `output`, a .csv or .parquet. Raises ValueError where there is no such
+    The table is also written to each path of `output`, a .csv or .parquet. Raises ValueError if there is no such
     folder, and for another suffix.
     """
     from analysis.collection import collect as collect_runs
@@ -489,11 +499,11 @@ def figure(
 ) -> Figure:
     """The roadmap figure or another kind, of the finished runs below the folder `out` (default: the study's).
 
-    With `published` it is drawn from the paper's tables, without any run. `compare` draws the paper's roadmap beside
-    the runs', or the difference to it; `against` names the regime whose published table that is. `x` is what a
-    tradeoff holds the metric against (default: macs). `throughput` writes the images/s that `roadmap bench` measured
-    beside each bar. The figure is as wide as `columns` of a page. It is also written to each path of `output`, a .png,
-    .svg or .pdf. Raises ValueError for an option that the figure leaves unused, and where there is nothing to draw.
+    With `published` the figure shows the paper's tables and needs no run. `compare` draws the paper's roadmap beside
+    that of the runs, or the difference; `against` names the regime of the published table. `x` is the horizontal axis
+    of a tradeoff (default: macs). `throughput` writes the images/s that `roadmap bench` measured beside each bar. The
+    width is `columns` columns of a page. The figure is also written to each path of `output`, a .png, .svg or .pdf.
+    Raises ValueError for an option that the figure does not use, and if there is nothing to draw.
     """
     from analysis.figures import save_figure
     from analysis.figures.kinds import draw
@@ -515,11 +525,11 @@ def table(
     robustness: bool = False,
     **study: Unpack[StudyKeywords],
 ) -> pd.DataFrame:
-    """The paper's table beside that of the finished runs below the folder `out` (default: the study's): a row a rung.
+    """The paper's table beside that of the finished runs below the folder `out` (default: the study's): a row per rung.
 
-    Accuracies are in percent, differences in points; the column `study` is the regime's title. With `published` it is
-    the paper's own table, without any run; with `robustness` ImageNet-C, -A, -R and -Sketch of the evaluated runs,
-    above the paper's Table 8. Raises ValueError where no run has finished, and for an option that is left unused.
+    Accuracies are in percent, differences in points. The column `study` is the title of the regime. With `published` it
+    is only the paper's table and needs no run. With `robustness` it is ImageNet-C, -A, -R and -Sketch of the evaluated
+    runs, above the paper's Table 8. Raises ValueError if no run has finished, and for an option that is not used.
     """
     from analysis.options import TableOptions
     from analysis.tables.selected import combined, tables_of
@@ -534,10 +544,10 @@ def report(
     metric: str = "top1",
     **study: Unpack[StudyKeywords],
 ) -> Path:
-    """Writes one HTML page of everything that is known of the runs below the folder `out` (default: the study's).
+    """Writes one HTML page about the runs below the folder `out` (default: the study's), and returns its path.
 
-    It is written to `output`, else to report.html among the runs. Returns its path. Raises ValueError where there is
-    no folder of runs, and for another suffix than .html.
+    The path is `output`, by default report.html in the folder of the runs. Raises ValueError if there is no folder of
+    runs, and for another suffix than .html.
     """
     from analysis.report.building import write_report
 
@@ -547,9 +557,9 @@ def report(
 def report_server(
     out: PathLike | None = None, *, port: int = 0, metric: str = "top1", **study: Unpack[StudyKeywords]
 ) -> ThreadingHTTPServer:
-    """Serves the page of `report` on this machine, made again when runs have changed; at any free port for 0.
+    """A server of the page of `report` on this machine, which updates it when runs change. Port 0: any free port.
 
-    Call its `serve_forever`, or give that to a thread. Raises ValueError as `report` does, and for a port in use.
+    Call its `serve_forever`, directly or in a thread. Raises ValueError as `report` does, and for a port in use.
     """
     from analysis.report.building import report_server as server_of
 
@@ -564,10 +574,10 @@ def power(
     metric: str = "top1",
     **study: Unpack[StudyKeywords],
 ) -> Power:
-    """How many seeds it takes to see differences, in points of the metric (default: 0.1, 0.2, 0.5 and 1).
+    """The number of seeds that detects differences, in points of the metric (default: 0.1, 0.2, 0.5 and 1).
 
-    `noise` is the standard deviation of a run in points; by default that of the runs below the folder `out`, and
-    before there are any the paper's. Raises ValueError for numbers out of range, and where the noise is not known.
+    `noise` is the standard deviation of a run in points; by default that of the runs below the folder `out`, or of the
+    paper if there are no runs. Raises ValueError for numbers out of range, and if the noise is not known.
     """
     from analysis.power import DIFFERENCES, power_of_study
 
@@ -575,9 +585,9 @@ def power(
 
 
 def attribution(out: PathLike | None = None, *, metric: str = "top1", **study: Unpack[StudyKeywords]) -> Attribution:
-    """The effect of each step in orders other than the paper's, by all ablations below the folder `out`.
+    """The effect of each step over many orders of the steps, from all ablations below the folder `out`.
 
-    Raises ValueError where no run of the start, or of all steps, has finished, and for the keyword `ablation`.
+    Raises ValueError if no run of the start, or of all steps, has finished, and for the keyword `ablation`.
     """
     from analysis.attribution import attribution_of_runs
 
@@ -591,10 +601,10 @@ def proxy(
     metric: str = "top1",
     **study: Unpack[StudyKeywords],
 ) -> Proxy:
-    """Whether the study below the folder `out` orders the steps as another does.
+    """Compares the ranking of the steps by the study below the folder `out` with that by another study.
 
-    `against` is a regime, of whose published table, or a CSV file that `roadmap table` wrote. Raises ValueError where
-    no run has finished, and where the two have fewer than four steps in common.
+    `against` is a regime with a published table, or a CSV file that `roadmap table` wrote. Raises ValueError if no run
+    has finished, and if the two have fewer than four steps in common.
     """
     from analysis.proxy import proxy_of
 

@@ -1,7 +1,7 @@
-"""A network as plain data: what is rewritten by the steps, then counted, drawn, hashed and built.
+"""A network as plain data. Steps rewrite it; then it is counted, drawn, hashed and built.
 
-Everything here is a value. `roadmap.network.plan` resolves it into layers with channels; `roadmap.cost` counts
-those, `roadmap.build` makes modules of them.
+All classes here are immutable values. `roadmap.network.plan` resolves a design into layers with channels.
+`roadmap.cost` counts them, `roadmap.build` makes modules of them.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from roadmap.serialization import InvalidField, Range, check_fields
 Norm = Literal["bn", "ln"]
 Activation = Literal["relu", "gelu"]
 
-MAX_BLOCKS = 10_000  # a slip of the hand, beyond any network there is
+MAX_BLOCKS = 10_000  # more than any real network; probably a typing error
 
-# A convolution of this width gives as many channels as it gets.
+# A convolution of this width has as many output channels as input channels.
 SAME: Final = "same"
 
 
 @dataclass(frozen=True)
 class Conv:
-    """One convolution of a block, with the norm and the activation behind it."""
+    """One convolution of a block, with the norm and the activation after it."""
 
-    kernel: Annotated[int, Range(1, odd=True)]  # side of the square kernel, pixels; odd, to keep the size of the image
-    width: Annotated[float | Literal["same"], Range(above=0)]  # output channels over the stage's width, or its input's
-    depthwise: bool = False  # one group a channel
-    norm: Norm | None = "bn"  # directly behind the convolution
-    act: Activation | None = None  # behind the norm
+    kernel: Annotated[int, Range(1, odd=True)]  # side of the square kernel, pixels; odd, to keep the image size
+    width: Annotated[float | Literal["same"], Range(above=0)]  # output channels / width of the stage; "same": its input
+    depthwise: bool = False  # one group per channel
+    norm: Norm | None = "bn"  # directly after the convolution
+    act: Activation | None = None  # after the norm
     bias: bool = False  # added to each output channel
-    mixer: str | None = None  # an entry of roadmap.network.mixers in place of the convolution
+    mixer: str | None = None  # an entry of roadmap.network.mixers that replaces the convolution
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -47,27 +47,27 @@ class Conv:
 class Block:
     """A residual block: the convolutions in order, then the sum with the shortcut."""
 
-    convs: tuple[Conv, ...]  # in order; at least one has a width of its own
-    act: Activation | None = None  # behind the sum
-    layer_scale: float | None = None  # start of a learned scale per channel on the residual branch
+    convs: tuple[Conv, ...]  # in order; at least one has a width other than "same"
+    act: Activation | None = None  # after the sum
+    layer_scale: float | None = None  # initial value of a learned scale per channel of the residual branch
 
     def __post_init__(self) -> None:
         if all(conv.width == SAME for conv in self.convs):
-            raise InvalidField(f"convs must have one of another width than {SAME!r}, which decides the block's output")
+            raise InvalidField(f"convs must have one with another width than {SAME!r}, for the output of the block")
 
 
 @dataclass(frozen=True)
 class Stem:
-    """What the image meets first. Its width is the stage's, or that of the blocks' output."""
+    """The first layers. Their width is that of the first stage, or that of the output of its blocks."""
 
     kernel: Annotated[int, Range(1)]  # side of the square kernel, pixels
     stride: Annotated[int, Range(1)]  # pixels
-    norm: Norm | None  # behind the convolution
-    act: Activation | None  # behind the norm
+    norm: Norm | None  # after the convolution
+    act: Activation | None  # after the norm
     bias: bool  # added to each output channel
-    pool: bool  # 3x3 max pooling of stride 2 behind the activation
-    width: Literal["stage", "block"] = "stage"  # output channels: the first stage's width, or its blocks' output
-    last_norm: Norm | None = None  # behind everything else in the stem
+    pool: bool  # 3x3 max pooling of stride 2 after the activation
+    width: Literal["stage", "block"] = "stage"  # output channels: width of the first stage, or output of its blocks
+    last_norm: Norm | None = None  # after everything else in the stem
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -78,13 +78,13 @@ class Downsampling:
     """How the resolution halves from one stage to the next.
 
     "shortcut": the first block of a stage takes the stride in its spatial convolution, and its shortcut is a
-    convolution with the norm behind it (also where only the channels change).
-    "between": a convolution of its own between the stages, with the norm before it; the blocks change nothing.
+    convolution with the norm after it (also if only the channels change).
+    "between": a separate convolution between the stages, with the norm before it; the blocks keep the resolution.
     """
 
     place: Literal["shortcut", "between"]  # on the shortcut of a stage's first block, or between the stages
     kernel: Annotated[int, Range(1)]  # side of the square kernel, pixels; odd on a shortcut
-    norm: Norm | None  # behind the convolution of a shortcut, before that between stages
+    norm: Norm | None  # after the convolution of a shortcut, before that between stages
     bias: bool  # added to each output channel
 
     def __post_init__(self) -> None:
@@ -95,11 +95,11 @@ class Downsampling:
 
 @dataclass(frozen=True)
 class Design:
-    """A whole network, up to the number of classes."""
+    """A whole network except for the number of classes."""
 
-    width: Annotated[int | tuple[int, ...], Range(1)]  # channels of the first stage, doubled in each later; or of each
+    width: Annotated[int | tuple[int, ...], Range(1)]  # channels of the first stage, doubled in later ones; or of each
     depths: Annotated[tuple[int, ...], Range(1)]  # blocks in each stage
-    stem: Stem  # what the image meets first
+    stem: Stem  # the first layers
     block: Block | tuple[Block, ...]  # one for all stages, or one for each stage
     downsampling: Downsampling  # how the resolution halves from one stage to the next
     head_norm: Norm | None = None  # between the global pooling and the linear layer
@@ -137,37 +137,37 @@ class Design:
         return "bn" in (*around, *(conv.norm for block in self.blocks for conv in block.convs))
 
 
-# What stands for the run's own values in a model's arguments.
+# Placeholders in the arguments of a model, replaced by values of the run.
 FILLED = ("{image_size}", "{drop_path}")
 
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A network by its name in the library that builds it. Its weights begin as the library draws them."""
+    """A network by its name in the library that builds it and draws its initial weights."""
 
-    library: Literal["timm", "torchvision", "own"]  # "own": a function that `model` registered
+    library: Literal["timm", "torchvision", "own"]  # "own": a model that `roadmap.model` registered
     name: str  # in the library
-    arguments: dict[str, Any] = field(default_factory=dict, hash=False)  # {image_size} and {drop_path}: the recipe's
+    arguments: dict[str, Any] = field(default_factory=dict, hash=False)  # {image_size}, {drop_path}: the recipe's
 
     def __str__(self) -> str:
         return f"{self.library}/{self.name}"
 
     @staticmethod
-    def parse(written: str, arguments: dict[str, Any]) -> NamedModel:
-        """`timm/NAME`, `torchvision/NAME` or `own/NAME`. Raises ValueError for what is no such."""
-        library, slash, name = written.partition("/")
+    def parse(text: str, arguments: dict[str, Any]) -> NamedModel:
+        """The model `timm/NAME`, `torchvision/NAME` or `own/NAME`. Raises ValueError for other texts."""
+        library, slash, name = text.partition("/")
         if not (slash and name) or library not in ("timm", "torchvision", "own"):
-            raise ValueError(f"{written!r} is no model; timm/NAME, torchvision/NAME and own/NAME are")
-        return NamedModel(library, name, arguments)  # type: ignore[arg-type]  # as the line above holds
+            raise ValueError(f"a model must be timm/NAME, torchvision/NAME or own/NAME (got {text!r})")
+        return NamedModel(library, name, arguments)  # type: ignore[arg-type]  # checked above
 
     @property
-    def idle(self) -> set[str]:
-        """The recipe's fields that have no say in it."""
+    def unused_fields(self) -> set[str]:
+        """The fields of the recipe that the model does not use."""
         takes_drop_path = "{drop_path}" in self.arguments.values()
         return {"initialization"} | (set() if takes_drop_path else {"drop_path"})
 
     def filled(self, image_size: int, drop_path: float) -> dict[str, Any]:
-        """The arguments with the recipe's values."""
+        """The arguments with the values of the recipe."""
         values = dict(zip(FILLED, (image_size, drop_path), strict=True))
         return {
             name: values.get(value, value) if isinstance(value, str) else value
@@ -175,7 +175,7 @@ class NamedModel:
         }
 
 
-# The bottleneck of torchvision's ResNet-50, v1.5: the stride sits on the 3x3.
+# The bottleneck of torchvision's ResNet-50, v1.5: the 3x3 convolution has the stride.
 RESNET_BLOCK = Block(
     (Conv(1, width=1.0, act="relu"), Conv(3, width=1.0, act="relu"), Conv(1, width=4.0)),
     act="relu",
@@ -194,7 +194,7 @@ def resnet(width: int, depths: tuple[int, ...]) -> Design:
 
 
 def simplest(design: Design) -> Design:
-    """The same network in the fewest words: one block, and one width, where they serve for all stages."""
+    """The same network in the shortest form: one block and one width, if they are valid for all stages."""
     width, block = design.width, design.block
     if isinstance(width, tuple) and width == tuple(width[0] * 2**i for i in range(len(width))):
         width = width[0]
@@ -204,7 +204,7 @@ def simplest(design: Design) -> Design:
 
 
 def comparable(*designs: Design) -> tuple[Design, ...]:
-    """The same networks in words of the same shape: stage by stage, where one of them needs it."""
+    """The same networks in forms of the same shape: with a value for each stage, if one of them needs it."""
     designs = tuple(map(simplest, designs))
     if any(isinstance(design.block, tuple) for design in designs):
         designs = tuple(replace(design, block=design.blocks) for design in designs)
@@ -214,12 +214,12 @@ def comparable(*designs: Design) -> tuple[Design, ...]:
 
 
 def map_blocks(design: Design, function: Callable[[Block], Block]) -> Design:
-    """The design with every stage's block replaced by what `function` makes of it."""
+    """The design with every stage's block replaced by the result of `function`."""
     if isinstance(design.block, tuple):
         return replace(design, block=tuple(function(block) for block in design.block))
     return replace(design, block=function(design.block))
 
 
 def map_convs(design: Design, function: Callable[[Conv], Conv]) -> Design:
-    """The design with every convolution of its blocks replaced by what `function` makes of it."""
+    """The design with every convolution of its blocks replaced by the result of `function`."""
     return map_blocks(design, lambda block: replace(block, convs=tuple(function(conv) for conv in block.convs)))

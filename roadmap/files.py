@@ -1,4 +1,4 @@
-"""Files of JSON: written whole or not at all, or line by line; and a hash of what they hold."""
+"""JSON files: atomic writing, files with a record per line, and hashes of data."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ TAIL_BYTES = 4096
 
 
 class InvalidFile(ValueError):
-    """A file, or the run folder that it belongs to, does not hold what it should."""
+    """A file, or its run folder, has invalid content."""
 
 
 def digest(data: Any) -> str:
-    """A hash of plain data, whatever the order of its keys."""
-    import hashlib  # here, as what answers at once does without
+    """A hash of plain data, which does not depend on the order of keys."""
+    import hashlib  # imported late to keep `roadmap list` fast
 
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON file's content; None where there is no such file. Raises InvalidFile where it is not an object."""
+    """The content of a JSON file; None if it does not exist. Raises InvalidFile if it is not an object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -41,27 +41,30 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a whole file or none: aside, to the disk, then renamed."""
+    """Writes a JSON file with `write_atomic`."""
     write_atomic(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Raises OSError with the path where the disk does not take it; what stood there before stays."""
-    aside = path.with_name(path.name + ".tmp")
+    """Writes a file under a temporary name, to the disk, and renames it. So the file is complete or unchanged.
+
+    Raises OSError with the path if it can't be written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
     try:
-        with aside.open("wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
-            aside.unlink()  # a full disk has no room for half a file
+            temporary.unlink()  # frees space on a full disk
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def append_json_line(path: Path, row: dict[str, Any]) -> None:
-    """Adds a line of JSON to a file. Raises OSError with the path where the disk does not take it."""
+    """Adds a line of JSON to a file. Raises OSError with the path if it can't be written."""
     try:
         with path.open("ab+") as file:
             if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":  # the last line was cut off
@@ -72,7 +75,7 @@ def append_json_line(path: Path, row: dict[str, Any]) -> None:
 
 
 def fsync(path: Path) -> None:
-    """Waits until a file is on the disk itself. Raises OSError with the path where the disk does not take it."""
+    """Waits until a file is on the disk. Raises OSError with the path if it can't be written."""
     try:
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -81,7 +84,7 @@ def fsync(path: Path) -> None:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """The values of a file of JSON lines, None for what is no JSON; a last line that was cut off is left out."""
+    """The values of a file of JSON lines; None for an invalid line. A last line without its end is left out."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     except FileNotFoundError:
@@ -90,7 +93,7 @@ def read_json_lines(path: Path) -> list[Any]:
 
 
 def read_tail(path: Path) -> list[str]:
-    """The last whole lines of a text file that are not blank, one at least; none where there is no such file."""
+    """Complete, non-blank lines from the end of a text file: at least one if it has any. Empty if there is no file."""
     try:
         with path.open("rb") as file:
             start = end = file.seek(0, os.SEEK_END)
@@ -98,7 +101,7 @@ def read_tail(path: Path) -> list[str]:
             while start and not lines:  # a line may be long
                 file.seek(start := max(0, start - max(TAIL_BYTES, end - start)))
                 text = file.read(end - start)
-                whole = text.split(b"\n")[1 if start else 0 : -1]  # without what is cut off at either end
+                whole = text.split(b"\n")[1 if start else 0 : -1]  # without incomplete lines at either end
                 lines = [line for part in whole if (line := part.decode("utf-8", "replace").strip())]
             return lines
     except OSError:
@@ -106,18 +109,18 @@ def read_tail(path: Path) -> list[str]:
 
 
 def append_record(path: Path, value: Any, version: int) -> None:
-    """Adds a dataclass as a line that tells its format. Raises OSError with the path if the disk does not take it."""
+    """Adds a dataclass as a line with its format version. Raises OSError with the path if it can't be written."""
     append_json_line(path, {"format": version, **to_data(value)})
 
 
 def read_records(path: Path, kind: type[T], version: int) -> list[T]:
-    """The dataclasses of a file's lines, in order; lines that are no such, or of another version, are left out."""
-    found = []
+    """The dataclasses of a file, in order. Lines that are invalid or have another format version are left out."""
+    records = []
     for row in read_json_lines(path):
         if isinstance(row, dict) and row.pop("format", None) == version:
             with contextlib.suppress(ValueError):
-                found.append(from_data(kind, row))
-    return found
+                records.append(from_data(kind, row))
+    return records
 
 
 def _parsed(line: str) -> Any:

@@ -1,4 +1,4 @@
-"""The one kind of registry, of what users may add: steps, mixers, models, data sets, metrics and optimizers.
+"""The registry class for everything that plug-ins can add: steps, mixers, models, data sets, metrics, optimizers.
 
 A decorator of each kind adds to its `Registry`. The code that uses the decorator is a Python file that the command line
 or the study names, or a module that an installed package names in the entry point group `roadmap.steps`.
@@ -18,31 +18,29 @@ from roadmap.serialization import suggest
 T = TypeVar("T")
 
 GROUP = "roadmap.steps"
-LOADED: list[Path] = []  # files, in order, for processes that train to load too
+LOADED: list[Path] = []  # files in order; training processes load them, too
 
 
 LOAD_HINT = " (--plugin loads the file that defines it)"
 
 
 class Registry(dict[str, T]):
-    """The values of one kind by name. Installed packages are loaded only when a name is not found without them."""
+    """The values of one kind by name. Installed packages are loaded only if a name is not found."""
 
     def __init__(self, kind: str, *, shown: str = "{!r}", hint: str = LOAD_HINT) -> None:
-        """`kind` is what messages call a value, `shown` the format of its name there, `hint` the end of the message
-        about an unknown name.
-        """
+        """`kind` and the format `shown` are for messages about a value, `hint` for those about an unknown name."""
         super().__init__()
         self.kind, self.shown, self.hint = kind, shown, hint
 
     def add(self, name: str, value: T) -> T:
-        """Raises ValueError where the name is taken."""
+        """Adds a value and returns it. Raises ValueError if the name is taken."""
         if name in self:
             raise ValueError(f"{self.kind} {name!r} exists already")
         self[name] = value
         return value
 
     def find(self, name: str) -> T:
-        """The value of that name, from an installed package where needed. Raises ValueError with the valid names."""
+        """The value of that name. Loads installed packages if needed. Raises ValueError with the valid names."""
         if name not in self:
             load_installed()
         if name not in self:
@@ -52,21 +50,21 @@ class Registry(dict[str, T]):
 
 
 def load_file(path: Path) -> None:
-    """Runs a file's decorators, once. Raises ValueError with the file and what is wrong in it."""
+    """Runs a file, once, so that its decorators register. Raises ValueError with the file and the error."""
     path = path.resolve()
     if path in LOADED:
         return
     if not path.is_file():
         raise ValueError(f"plugin {path}: no such file")
-    import hashlib  # here, as what answers at once does without
+    import hashlib  # imported late to keep `roadmap list` fast
 
-    # Two files of one name are two modules.
+    # Two files of the same name need two module names.
     name = f"roadmap_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"plugin {path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where typing and inspect look for what the file defines
+    sys.modules[name] = module  # typing and inspect look here for the definitions of the file
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:

@@ -1,4 +1,4 @@
-"""How long work is shown, a study in training above all: live in a terminal, line by line elsewhere."""
+"""Progress of long work, such as training: live bars in a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
 
-LONG = 120.0  # seconds without a word
+LONG = 120.0  # seconds without output
 
 
 class Progress:
-    """Counts what is done; the base of both ways to show it."""
+    """Counts runs and epochs. The base class of the two displays."""
 
     def __init__(self, runs: Sequence[Run], done: Mapping[str, int]) -> None:
         self.runs = len(runs)
@@ -30,7 +30,7 @@ class Progress:
         self.finished = self.ended = 0
         self.trained = self.running = 0
         self.spent = 0.0  # seconds in the epochs trained
-        self.output = sys.stdout  # that of the start: a run in this process prints to its log
+        self.output = sys.stdout  # the original one: a run in this process redirects output to its log
 
     def __enter__(self) -> Self:
         return self
@@ -38,8 +38,8 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def show(self, reported: RunEvent) -> None:
-        run, event = reported.run, reported.event
+    def show(self, run_event: RunEvent) -> None:
+        run, event = run_event.run, run_event.event
         if isinstance(event, EpochDone):
             self.trained += 1
             self.spent += event.metrics.seconds or 0.0
@@ -58,7 +58,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """By the pace of the epochs so far; none before the first."""
+        """An estimate from the epochs so far; None before the first."""
         if not self.trained:
             return None
         return self.spent / self.trained * sum(self.left.values()) / max(1, self.running)
@@ -69,14 +69,14 @@ class Progress:
 
 
 def ending_text(ending: Ending) -> str:
-    """A line about a run that ended."""
+    """The text about a run that ended."""
     if isinstance(ending, Finished) and ending.result:
         return f"{TOP1.text(ending.result.value(TOP1))} in {duration(ending.result.seconds)}"
     return f"{ending}, left to it" if isinstance(ending, InUse) else str(ending)
 
 
 class PlainProgress(Progress):
-    """A line at each quarter of a run and at its end, and within long epochs one every few minutes."""
+    """Prints a line at each quarter of a run, at its end, and every few minutes within long epochs."""
 
     def __init__(self, runs: Sequence[Run], done: Mapping[str, int]) -> None:
         super().__init__(runs, done)
@@ -87,8 +87,8 @@ class PlainProgress(Progress):
         if isinstance(event, Warned):
             text = f"warning: {event.message}"
         elif isinstance(event, StepDone) and time.monotonic() - self.printed_at > LONG:
-            where = f"epoch {event.epoch} of {epochs}, step {event.step} of {event.steps}"
-            text = f"{where}, loss {event.loss:.4f}"
+            position = f"epoch {event.epoch} of {epochs}, step {event.step} of {event.steps}"
+            text = f"{position}, loss {event.loss:.4f}"
         elif isinstance(event, EpochDone):
             epoch = event.metrics.epoch
             quarter = epoch * 4 // epochs != (epoch - 1) * 4 // epochs
@@ -151,28 +151,28 @@ class LiveProgress(Progress):
 
 
 def show_progress(runs: Sequence[Run], done: Mapping[str, int]) -> Progress:
-    """`done` has the epochs that each run, by its identity, has behind it."""
+    """The display for this output. `done` has the number of finished epochs of each run, by its identity."""
     return LiveProgress(runs, done) if sys.stdout.isatty() else PlainProgress(runs, done)
 
 
 @contextlib.contextmanager
-def show_count(total: int, what: str) -> Iterator[Callable[[str], None]]:
-    """Hears of each of so many things that it is done: a bar in a terminal, lines elsewhere.
+def show_count(total: int, title: str) -> Iterator[Callable[[str], None]]:
+    """Gives a function to call with a text after each of `total` items: it shows a bar in a terminal, lines elsewhere.
 
-    On the error output, so that what is printed in the end stands alone.
+    Prints to the error output, so that the standard output has only the result.
     """
     if not sys.stderr.isatty():
         done = 0
 
-        def say(text: str) -> None:
+        def print_line(text: str) -> None:
             nonlocal done
             done += 1
             print(f"[{done}/{total}] {text}", flush=True, file=sys.stderr)
 
-        yield say
+        yield print_line
         return
     with _bars() as bars:
-        task = bars.add_task(what, total=total)
+        task = bars.add_task(title, total=total)
 
         def show(text: str) -> None:
             bars.console.print(text, highlight=False, markup=False)
@@ -183,7 +183,7 @@ def show_count(total: int, what: str) -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def counting(doing: str, noun: str) -> Iterator[Callable[[int, int], None]]:
-    """For work whose things are too many to tell of each: hears how many are done, and of how many."""
+    """Gives a function to call with the numbers of finished and of all items, for work with many items."""
     if not sys.stderr.isatty():
         yield _plain_counting(doing, noun)
         return
@@ -202,14 +202,14 @@ def _bars(noun: str = "") -> Bars:
 
 
 def _plain_counting(doing: str, noun: str) -> Callable[[int, int], None]:
-    """A line at each tenth, and every few minutes."""
-    told, told_at = 0, time.monotonic()
+    """Prints a line at each tenth, and every few minutes."""
+    printed_tenth, printed_at = 0, time.monotonic()
 
-    def tell(done: int, total: int) -> None:
-        nonlocal told, told_at
+    def print_count(done: int, total: int) -> None:
+        nonlocal printed_tenth, printed_at
         tenth = 10 * done // max(total, 1)
-        if tenth > told or time.monotonic() - told_at > LONG:
-            told, told_at = tenth, time.monotonic()
+        if tenth > printed_tenth or time.monotonic() - printed_at > LONG:
+            printed_tenth, printed_at = tenth, time.monotonic()
             print(f"{doing}: {done} of {total} {noun}", flush=True, file=sys.stderr)
 
-    return tell
+    return print_count

@@ -1,4 +1,4 @@
-"""A training recipe as plain data: everything that decides how a design is trained."""
+"""A training recipe as plain data: all settings of the training of a design."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from roadmap.design import Design, NamedModel, comparable
 from roadmap.plugins import Registry, code_of
 from roadmap.serialization import PROBABILITY, Difference, InvalidField, Range, Text, check_fields, differences, suggest
 
-# timm's notation, such as rand-m9-mstd0.5-inc1; a part that timm doesn't know it would pass over without a word.
+# timm's notation, such as rand-m9-mstd0.5-inc1. Checked here, because timm silently ignores unknown parts.
 RANDAUGMENT_PARTS = r"rand(-m\d+|-n[1-9]\d*|-p(0?\.\d+|0|1)|-mstd\d+(\.\d+)?|-mmax\d+|-inc[01])*"
 RANDAUGMENT = "timm's notation, such as rand-m9-mstd0.5-inc1"
-WHOLE_IMAGE_SIZE = 384  # pixels; from here on evaluation takes the whole image
+WHOLE_IMAGE_SIZE = 384  # pixels; from this size on, evaluation uses the whole image
 OptimizerField = Literal["momentum", "betas", "eps"]
-OPTIMIZER_FIELDS: tuple[OptimizerField, ...] = ("momentum", "betas", "eps")  # that some optimizers use and others not
-Build = Callable[[list[dict[str, Any]], "Recipe"], Any]  # parameter groups and a recipe to a torch optimizer
+OPTIMIZER_FIELDS: tuple[OptimizerField, ...] = ("momentum", "betas", "eps")  # used by some optimizers only
+Build = Callable[[list[dict[str, Any]], "Recipe"], Any]  # (parameter groups, recipe) -> torch optimizer
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """How the weights follow the gradients."""
+    """An optimizer by its name, with the fields of the recipe that it uses."""
 
     name: str
     uses: tuple[OptimizerField, ...]
-    build: Build | None = None  # None: one of runner/train/optimizer.py
-    code: str | None = None  # of users' own: a hash of the file that defines it
+    build: Build | None = None  # None: runner/train/optimizer.py builds it
+    code: str | None = None  # of custom ones: hash of the file that defines it
 
 
 OPTIMIZERS: Registry[Optimizer] = Registry("optimizer")
@@ -36,11 +36,11 @@ OPTIMIZERS.add("adamw", Optimizer("adamw", ("betas", "eps")))
 
 
 def optimizer(name: str, *, uses: Sequence[OptimizerField] = OPTIMIZER_FIELDS) -> Callable[[Build], Build]:
-    """Registers the decorated function as what builds the optimizer `name`, for `recipe.optimizer`.
+    """Registers the decorated function, which builds the optimizer `name` of `recipe.optimizer`.
 
-    It takes the parameter groups, a list of {"params": [...], "weight_decay": ...}, and the recipe, and gives a
-    torch.optim.Optimizer, whose learning rate is then set before every step. `uses` are the recipe's fields that it
-    reads. Raises ValueError where the name is taken, or where `uses` names another field.
+    It takes the parameter groups, a list of {"params": [...], "weight_decay": ...}, and the recipe, and returns a
+    torch.optim.Optimizer. The engine sets the learning rate before every step. `uses` are the fields of the recipe that
+    the function reads. Raises ValueError if the name is taken, or if `uses` has another field.
     """
     for field in uses:
         if field not in OPTIMIZER_FIELDS:
@@ -53,12 +53,12 @@ def optimizer(name: str, *, uses: Sequence[OptimizerField] = OPTIMIZER_FIELDS) -
     return register
 
 
-def _is_randaugment(written: str) -> bool:
-    """timm's notation, with every part once, and a magnitude that timm does not cut off."""
-    parts = re.findall(r"-([a-z]+)([\d.]+)", written)
+def _is_randaugment(text: str) -> bool:
+    """Whether it is timm's notation, with each part at most once, and a magnitude within timm's limit."""
+    parts = re.findall(r"-([a-z]+)([\d.]+)", text)
     values = {name: float(value) for name, value in parts}
-    whole = re.fullmatch(RANDAUGMENT_PARTS, written) is not None and len(values) == len(parts)
-    return whole and values.get("m", 0) <= values.get("mmax", 10)
+    is_valid = re.fullmatch(RANDAUGMENT_PARTS, text) is not None and len(values) == len(parts)
+    return is_valid and values.get("m", 0) <= values.get("mmax", 10)
 
 
 @dataclass(frozen=True)
@@ -68,45 +68,45 @@ class Recipe:
     # schedule
     epochs: Annotated[int, Range(1)]  # passes over the training images
     warmup_epochs: Annotated[int, Range(0)]  # the learning rate rises linearly from 0
-    batch_size: Annotated[int, Range(1)]  # images a step, over all devices
-    optimizer: str  # what turns gradients into steps: sgd, adamw, or a plug-in's
-    learning_rate: Annotated[float, Range(above=0)]  # after warm-up, at this batch size
+    batch_size: Annotated[int, Range(1)]  # images per step, over all devices
+    optimizer: str  # sgd, adamw, or one of a plug-in
+    learning_rate: Annotated[float, Range(above=0)]  # after warm-up, for this batch size
     schedule: Literal["step", "cosine"]  # how the learning rate falls after warm-up
-    min_learning_rate: Annotated[float, Range(0)]  # where the cosine ends
+    min_learning_rate: Annotated[float, Range(0)]  # at the end of the cosine
     decay_epochs: Annotated[int, Range(1)]  # "step": epochs between two decays
-    decay_factor: Annotated[float, Range(0)]  # "step": what each decay multiplies by
+    decay_factor: Annotated[float, Range(0)]  # "step": factor of each decay
     # optimizer
-    momentum: Annotated[float, Range(0, below=1)]  # SGD
-    betas: Annotated[tuple[float, float], Range(0, below=1)]  # AdamW
-    eps: Annotated[float, Range(above=0)]  # AdamW
+    momentum: Annotated[float, Range(0, below=1)]  # of SGD
+    betas: Annotated[tuple[float, float], Range(0, below=1)]  # of AdamW
+    eps: Annotated[float, Range(above=0)]  # of AdamW
     weight_decay: Annotated[float, Range(0)]  # decoupled from the gradient in AdamW, added to it in SGD
-    decay_norms_and_biases: bool  # whether weight decay also takes biases, norms and layer scale
+    decay_norms_and_biases: bool  # apply weight decay also to biases, norms and layer scale
     # augmentation
     image_size: Annotated[int, Range(1)]  # side of the training and evaluation crop, pixels
-    crop: Literal["padded", "random-resized"]  # "padded": of the image at its training size, or larger
+    crop: Literal["padded", "random-resized"]  # "padded": a crop of the image at its training size or larger
     crop_padding: Annotated[int, Range(0)]  # "padded": pixels added on every side before the crop
-    crop_scale: Annotated[tuple[float, float], Range(above=0)]  # "random-resized": share of the image's area, rising
-    crop_ratio: Annotated[tuple[float, float], Range(above=0)]  # "random-resized": width over height, rising
-    interpolation: Literal["bilinear", "bicubic"]  # wherever an image is resized, in training and evaluation
+    crop_scale: Annotated[tuple[float, float], Range(above=0)]  # "random-resized": least and largest share of the area
+    crop_ratio: Annotated[tuple[float, float], Range(above=0)]  # "random-resized": least and largest width / height
+    interpolation: Literal["bilinear", "bicubic"]  # of resizing, in training and evaluation
     horizontal_flip: Annotated[float, PROBABILITY]  # probability
-    randaugment: Annotated[str | None, Text(RANDAUGMENT, _is_randaugment)]  # timm's notation; null is off
-    mixup: Annotated[float, Range(0)]  # alpha of the Beta distribution; 0 is off
-    cutmix: Annotated[float, Range(0)]  # alpha of the Beta distribution; 0 is off
-    mix_probability: Annotated[float, PROBABILITY]  # that a batch is mixed at all
-    mix_switch_probability: Annotated[float, PROBABILITY]  # that it is by cutmix, where both are on
-    mix_group: Annotated[int, Range(1)]  # images of a batch that are mixed alike, in pairs; the paper's batch a device
-    random_erasing: Annotated[float, PROBABILITY]  # probability; filled by pixel with normal noise
+    randaugment: Annotated[str | None, Text(RANDAUGMENT, _is_randaugment)]  # timm's notation; null: off
+    mixup: Annotated[float, Range(0)]  # alpha of the Beta distribution; 0: off
+    cutmix: Annotated[float, Range(0)]  # alpha of the Beta distribution; 0: off
+    mix_probability: Annotated[float, PROBABILITY]  # probability that a batch is mixed
+    mix_switch_probability: Annotated[float, PROBABILITY]  # probability of cutmix, if both are on
+    mix_group: Annotated[int, Range(1)]  # images mixed with the same draw, in pairs; the paper's batch per device
+    random_erasing: Annotated[float, PROBABILITY]  # probability; erased pixels are filled with normal noise
     # regularization
-    label_smoothing: Annotated[float, Range(0, below=1)]  # share of the target spread over all classes
-    drop_path: Annotated[float, Range(0, below=1)]  # of the last block; grows linearly from 0 at the first
-    clip_gradients: Annotated[float | None, Range(above=0)]  # the largest norm of a step's gradient; null is off
+    label_smoothing: Annotated[float, Range(0, below=1)]  # share of the target that is spread over all classes
+    drop_path: Annotated[float, Range(0, below=1)]  # rate of the last block; grows linearly from 0 at the first
+    clip_gradients: Annotated[float | None, Range(above=0)]  # largest norm of the gradient of a step; null: off
     # evaluation
-    evaluation_crop: Annotated[float, Range(above=0, maximum=1)]  # share of the resized side kept, below 384 pixels
+    evaluation_crop: Annotated[float, Range(above=0, maximum=1)]  # kept share of the resized side, below 384 pixels
     # model and numbers
-    initialization: Literal["torchvision", "truncated-normal"]  # the latter: std 0.02, biases 0
-    ema: Annotated[float | None, Range(above=0, below=1)]  # decay a step of the averaged weights; null is off
-    sync_batch_norm: bool  # statistics over all devices' images, not each device's own (on GPUs)
-    precision: Literal["auto", "fp32", "bf16", "fp16"]  # "auto": what is faster on the device; the record has it
+    initialization: Literal["torchvision", "truncated-normal"]  # "truncated-normal": std 0.02, biases 0
+    ema: Annotated[float | None, Range(above=0, below=1)]  # decay per step of the averaged weights; null: off
+    sync_batch_norm: bool  # statistics over the images of all devices (on GPUs)
+    precision: Literal["auto", "fp32", "bf16", "fp16"]  # "auto": the fastest on the device; the record has it
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -122,26 +122,26 @@ class Recipe:
 
     @property
     def mixes(self) -> bool:
-        """Whether images are mixed, by mixup or cutmix."""
+        """Whether images are mixed by mixup or cutmix."""
         return self.mix_probability > 0 and (self.mixup > 0 or self.cutmix > 0)
 
     def shared_by(self, processes: int) -> bool:
-        """Whether the batch can be shared alike, without parting a pair of images that are mixed."""
+        """Whether the batch can be divided evenly without separating the two images of a mixed pair."""
         return self.batch_size % (processes * (2 if self.mixes else 1)) == 0
 
     @property
     def evaluation_size(self) -> int | None:
-        """Pixels of the shorter side before the centre crop; None where the whole image is taken, squashed.
+        """Pixels of the shorter side before the centre crop; None if the whole image is resized to a square.
 
-        As in the released ConvNeXt code: resize 256 and crop 224, but no crop from 384 pixels on.
+        As in the released ConvNeXt code: resize to 256 and crop 224, but no crop from 384 pixels on.
         """
         return None if self.image_size >= WHOLE_IMAGE_SIZE else int(self.image_size / self.evaluation_crop)
 
     @property
-    def idle(self) -> set[str]:
-        """The fields that have no say, given the others."""
+    def unused_fields(self) -> set[str]:
+        """The fields that are not used, given the others."""
         names: set[str] = set()
-        if self.optimizer in OPTIMIZERS:  # else its plug-in is not loaded, and nothing is known of it
+        if self.optimizer in OPTIMIZERS:  # else its plug-in is not loaded
             names |= set(OPTIMIZER_FIELDS).difference(OPTIMIZERS[self.optimizer].uses)
         names |= {"min_learning_rate"} if self.schedule == "step" else {"decay_epochs", "decay_factor"}
         names |= {"crop_padding"} if self.crop == "random-resized" else {"crop_scale", "crop_ratio"}
@@ -157,21 +157,21 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a step rewrites: a design and the recipe that trains it."""
+    """A design and the recipe that trains it. Steps rewrite experiments."""
 
     design: Design | NamedModel
     recipe: Recipe
 
     @property
-    def idle(self) -> set[str]:
-        """The recipe's fields that have no say, given the others and the design."""
+    def unused_fields(self) -> set[str]:
+        """The fields of the recipe that are not used, given the others and the design."""
         if isinstance(self.design, NamedModel):
-            return self.recipe.idle | self.design.idle
-        return self.recipe.idle | (set() if self.design.has_batch_norm else {"sync_batch_norm"})
+            return self.recipe.unused_fields | self.design.unused_fields
+        return self.recipe.unused_fields | (set() if self.design.has_batch_norm else {"sync_batch_norm"})
 
 
 def changes(before: Experiment, after: Experiment) -> list[Difference]:
-    """What differs, the designs in words of the same shape."""
+    """The differences, with both designs in forms of the same shape."""
     old, new = before.design, after.design
     if isinstance(old, Design) and isinstance(new, Design):
         old, new = comparable(old, new)

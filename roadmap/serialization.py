@@ -1,6 +1,6 @@
-"""Frozen dataclasses to plain data (what JSON and YAML hold) and back, checked on the way.
+"""Conversion of frozen dataclasses to plain data (the types of JSON and YAML) and back, with checks.
 
-The one place where data from outside becomes values: the study's YAML, `--set`, and manifests.
+All external data becomes values here: the YAML of the study, `--set`, and manifests.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 
-ADDED_IN = "added_in"  # key of a field's metadata
-MAX_NUMBER = 1e15  # no number of a study is near; beyond it arithmetic gets slow, or floats run out
+ADDED_IN = "added_in"  # key in the metadata of a field
+MAX_NUMBER = 1e15  # far above any number of a study; beyond it arithmetic is slow or inexact
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
     """Numbers within bounds: the values of a field `epochs: Annotated[int, Range(1)]` are at least 1.
 
-    Where other kinds of values are valid too, it stands around all of them: `Annotated[int | None, Range(1)]`.
+    If other types are valid, too, annotate their union: `Annotated[int | None, Range(1)]`.
     """
 
     minimum: float | None = None
     maximum: float | None = None
-    above: float | None = None  # the minimum, where it is itself outside
-    below: float | None = None  # the maximum, where it is itself outside
+    above: float | None = None  # exclusive minimum
+    below: float | None = None  # exclusive maximum
     odd: bool = False
     other_than: float | None = None
 
@@ -37,14 +37,14 @@ class Range:
     def __contains__(self, value: Any) -> bool:
         lowest = -MAX_NUMBER if self.minimum is None else self.minimum
         highest = MAX_NUMBER if self.maximum is None else self.maximum
-        if not lowest <= value <= highest:  # NaN, too
+        if not lowest <= value <= highest:  # also for NaN
             return False
         if (self.above is not None and value <= self.above) or (self.below is not None and value >= self.below):
             return False
         return not (self.odd and value % 2 == 0) and bool(value != self.other_than)
 
     def __str__(self) -> str:
-        """What a value must be: "between 1 and 10000", "above 0", "odd and at least 3"."""
+        """The requirement in words: "between 1 and 10000", "above 0", "odd and at least 3"."""
         if self.minimum is not None and self.maximum is not None:
             parts = [f"between {self.minimum} and {self.maximum}"]
         else:
@@ -80,7 +80,7 @@ class InvalidField(ValueError):
 def check(value: Any, allowed: Range | Text, name: str) -> None:
     """Raises InvalidField, "NAME must be between 1 and 10000 (got 0)", unless `value` is allowed.
 
-    Of a tuple each item must be. A value of another kind passes, such as "auto" or None beside numbers.
+    In a tuple each item must be allowed. Values of other types pass, such as "auto" or None beside numbers.
     """
     if isinstance(value, tuple | list):
         for i, item in enumerate(value):
@@ -94,14 +94,14 @@ def check_fields(value: Any) -> None:
     kind: Any = type(value)
     for name, allowed, takes_text in _checked_fields(kind):
         item = getattr(value, name)
-        if isinstance(item, str) and not takes_text:  # a step may have put it there
+        if isinstance(item, str) and not takes_text:  # a step may have set it
             raise InvalidField(f"{name} must be {allowed} (got {item!r})")
         check(item, allowed, name)
 
 
 @cache
 def _checked_fields(kind: Any) -> list[tuple[str, Range | Text, bool]]:
-    """With what each allows, and whether a text may be among it, such as "auto" beside numbers."""
+    """Each field with a requirement: its name, the requirement, and whether texts such as "auto" are valid."""
     annotated = [(name, hint, allowed) for name, hint in field_types(kind).items() if (allowed := allowed_by(hint))]
     return [(name, allowed, _takes_text(hint.__origin__)) for name, hint, allowed in annotated]
 
@@ -111,32 +111,32 @@ def _takes_text(kind: Any) -> bool:
 
 
 def allowed_by(kind: Any) -> Range | Text | None:
-    """What an annotated type allows; None for a type that allows all of its values."""
+    """The requirement of an annotated type; None for other types."""
     metadata = kind.__metadata__ if typing.get_origin(kind) is Annotated else ()
     return next((item for item in metadata if isinstance(item, Range | Text)), None)
 
 
 def range_of(kind: type, name: str) -> Range:
-    """The range of a dataclass's field, which must have one."""
+    """The range of a field of a dataclass, which must have one."""
     allowed = allowed_by(field_types(kind)[name])
     assert isinstance(allowed, Range), f"{kind.__name__}.{name} has no range"
     return allowed
 
 
 def added_in(version: str) -> dict[str, str]:
-    """The metadata of a dataclass field that was added once values of the class were stored.
+    """The metadata of a field that was added to a dataclass after values of it were stored in files.
 
-    `version` is the release that added it. The field has a default that means what was done before it existed:
+    `version` is the release that added it. The default of the field must mean the behaviour before it existed:
     `warm_restarts: int = field(default=0, metadata=added_in("0.2"))`.
     """
     return {ADDED_IN: version}
 
 
 def to_data(value: Any, *, hashed: bool = False) -> Any:
-    """Dataclasses as dicts and tuples as lists, all the way down.
+    """Plain data: dataclasses as dicts and tuples as lists, recursively.
 
-    The form to be `hashed` leaves out what `added_in` marks where it has its default, so that a hash from before the
-    field existed stays.
+    If the data will be `hashed`, fields with `added_in` are left out if they have their default. So a hash from before
+    the field existed stays valid.
     """
     if dataclasses.is_dataclass(value):
         names = hashed_fields(value) if hashed else [field.name for field in dataclasses.fields(value)]
@@ -149,7 +149,7 @@ def to_data(value: Any, *, hashed: bool = False) -> Any:
 
 
 def hashed_fields(value: Any) -> list[str]:
-    """The names of a dataclass's fields, without those that `added_in` marks and that have their default."""
+    """The names of the fields of a dataclass, without fields with `added_in` that have their default."""
     names = []
     for field in dataclasses.fields(value):
         factory = field.default_factory
@@ -163,8 +163,8 @@ def from_data(kind: Any, data: Any, where: str = "") -> Any:
     """A value of the type `kind` from plain data.
 
     `kind` is a dataclass, int, float, str, bool, a Literal, a union, tuple[...] or dict[str, ...], or one of these
-    with a Range or Text in Annotated.
-    Raises ValueError with the key path below `where`, what stands there and what is valid.
+    with a Range or Text in Annotated. Raises ValueError with the key path, which starts with `where`, the value and the
+    requirement.
     """
     is_dataclass, origin, arguments = _anatomy(kind)
     if is_dataclass:
@@ -177,7 +177,7 @@ def from_data(kind: Any, data: Any, where: str = "") -> Any:
     if origin in (typing.Union, types.UnionType):
         return _union_from(arguments, data, where)
     if origin is Literal:
-        if data not in arguments or isinstance(data, bool) not in {isinstance(choice, bool) for choice in arguments}:
+        if data not in arguments or isinstance(data, bool) not in {isinstance(value, bool) for value in arguments}:
             raise ValueError(f"{where}: {data!r} is not valid; {suggest(arguments, data)}")
         return data
     if origin is tuple:
@@ -191,21 +191,21 @@ def from_data(kind: Any, data: Any, where: str = "") -> Any:
         is_number = isinstance(data, int | float) and not isinstance(data, bool)
         _expect(
             is_number and abs(data) < MAX_NUMBER, f"a finite number below {MAX_NUMBER:.0e}", data, where
-        )  # NaN is not less either
+        )  # False for NaN
         return float(data)
-    if kind is int and isinstance(data, float) and data.is_integer():  # 1e1 is a whole number too
+    if kind is int and isinstance(data, float) and data.is_integer():  # such as 1e1
         data = int(data)
     if kind is int and isinstance(data, int):
         _expect(abs(data) < MAX_NUMBER, f"a whole number below {MAX_NUMBER:.0e}", data, where)
-    names = {int: "a whole number", str: "a text", bool: "true or false", types.NoneType: "null"}
+    names = {int: "a whole number", str: "text", bool: "true or false", types.NoneType: "null"}
     if kind not in names:
-        raise ValueError(f"{where}: a value of type {_describe(kind)} can't be written; numbers, texts and tuples can")
+        raise ValueError(f"{where}: a value of type {_describe(kind)} can't be written; use numbers, text or tuples")
     _expect(isinstance(data, kind) and (kind is bool or not isinstance(data, bool)), names[kind], data, where)
     return data
 
 
 def changed(value: Any, changes: Mapping[str, Any], where: str) -> Any:
-    """A dataclass with fields replaced from plain data, checked. Raises ValueError with the place."""
+    """A dataclass with fields replaced from plain data. Raises ValueError with the key path for invalid changes."""
     if not changes:
         return value
     data = to_data(value)
@@ -214,20 +214,20 @@ def changed(value: Any, changes: Mapping[str, Any], where: str) -> Any:
 
 
 def parse_value(text: str, where: str) -> Any:
-    """A value as it is written in YAML, on the command line. Raises ValueError where it is not valid YAML."""
+    """A value from text in YAML, such as on the command line. Raises ValueError if it is not valid YAML."""
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise ValueError(f"{where}: {text!r} is not a value in YAML") from None
-    try:  # YAML 1.1 takes 1e-3 for a text
+    try:  # YAML 1.1 reads 1e-3 as text
         return float(value) if isinstance(value, str) else value
     except ValueError:
         return value
 
 
 def suggest(valid: Iterable[object], given: object) -> str:
-    """What may stand here instead of `given`, the nearest first: for error messages."""
-    import difflib  # here, as what answers at once does without
+    """The end of an error message: the valid name that is most similar to `given`, and all valid names."""
+    import difflib  # imported late to keep `roadmap list` fast
 
     names = [str(name) for name in valid]
     near = difflib.get_close_matches(str(given), names, n=1)
@@ -235,7 +235,7 @@ def suggest(valid: Iterable[object], given: object) -> str:
 
 
 def check_keys(data: Any, valid: Iterable[str], where: str) -> None:
-    """Raises ValueError unless `data` is a mapping whose keys are all among `valid`."""
+    """Raises ValueError unless `data` is a mapping with only keys in `valid`."""
     _expect(isinstance(data, Mapping), "a mapping", data, where)
     valid = list(valid)
     for key in data:
@@ -243,7 +243,7 @@ def check_keys(data: Any, valid: Iterable[str], where: str) -> None:
             raise ValueError(f"{_join(where, str(key))}: unknown key; {suggest(valid, key)}")
 
 
-@cache  # thousands of manifests have the same few types
+@cache  # reading thousands of manifests uses few types
 def _anatomy(kind: Any) -> tuple[bool, Any, tuple[Any, ...]]:
     return dataclasses.is_dataclass(kind), typing.get_origin(kind), typing.get_args(kind)
 
@@ -256,7 +256,7 @@ def field_types(kind: type) -> dict[str, Any]:
 
 @cache
 def _unchecked_field_types(kind: type) -> dict[str, Any]:
-    """Without ranges, which the dataclass checks itself."""
+    """The types without ranges, which the dataclass checks itself."""
     hints = field_types(kind).items()
     return {name: hint.__origin__ if typing.get_origin(hint) is Annotated else hint for name, hint in hints}
 
@@ -279,11 +279,11 @@ def _dataclass_from(kind: Any, data: Any, where: str) -> Any:
 
 
 def _union_from(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
-    """The first kind that takes the data; where none does, the error of the kind that has its shape."""
+    """The value of the first type that accepts the data. Else raises the error of the type that fits best."""
     if data is None and types.NoneType in kinds:
         return None
     mappings = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
-    if len(mappings) == 1 and isinstance(data, Mapping):  # what is wrong within it is told
+    if len(mappings) == 1 and isinstance(data, Mapping):  # so that the error names the part that is invalid
         return from_data(mappings[0], data, where)
     errors = []
     for kind in kinds:
@@ -298,7 +298,7 @@ def _union_from(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
 
 
 def _has_shape(kind: Any, data: Any) -> bool:
-    if dataclasses.is_dataclass(kind):  # of several, that which has such fields
+    if dataclasses.is_dataclass(kind):  # the dataclass that has one of these fields
         return isinstance(data, Mapping) and not data.keys().isdisjoint(
             field.name for field in dataclasses.fields(kind)
         )
@@ -307,8 +307,8 @@ def _has_shape(kind: Any, data: Any) -> bool:
 
 def _describe(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
-        return " or ".join(repr(choice) for choice in typing.get_args(kind))
-    names = {float: "a number", int: "a whole number", str: "a text", bool: "true or false", types.NoneType: "null"}
+        return " or ".join(repr(argument) for argument in typing.get_args(kind))
+    names = {float: "a number", int: "a whole number", str: "text", bool: "true or false", types.NoneType: "null"}
     return str(names.get(kind) or getattr(kind, "__name__", kind))
 
 
@@ -331,7 +331,7 @@ def _join(where: str, key: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """One value that differs between two pieces of plain data."""
+    """One value that differs."""
 
     path: str
     before: Any
@@ -342,7 +342,7 @@ class Difference:
 
 
 def differences(before: Any, after: Any, path: str = "") -> list[Difference]:
-    """What differs, down to the smallest parts that have a counterpart on the other side."""
+    """The differences between two values, as small as possible."""
     before, after = to_data(before), to_data(after)
     if isinstance(before, dict) and isinstance(after, dict) and before.keys() == after.keys():
         pairs = [(_join(path, key), before[key], after[key]) for key in before]
@@ -350,11 +350,11 @@ def differences(before: Any, after: Any, path: str = "") -> list[Difference]:
         pairs = [(f"{path}[{i}]", old, new) for i, (old, new) in enumerate(zip(before, after, strict=True))]
     else:
         return [] if before == after else [Difference(path, before, after)]
-    return [found for where, old, new in pairs for found in differences(old, new, where)]
+    return [difference for where, old, new in pairs for difference in differences(old, new, where)]
 
 
 def show(value: Any) -> str:
-    """Plain data as a person would write it in YAML."""
+    """Plain data as short text, similar to YAML."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {show(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -367,7 +367,7 @@ def show(value: Any) -> str:
 
 
 def three_digits(value: float) -> str:
-    """A measured number: 7.31, 68.9, and all of a large number's digits before the point."""
+    """A measured number as text: 7.31, 68.9, 1234."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 

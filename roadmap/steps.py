@@ -1,8 +1,8 @@
-"""The steps from a ResNet to a ConvNeXt, each a small function that rewrites a design or a recipe.
+"""The steps from a ResNet to a ConvNeXt. Each is a small function that rewrites a design or a recipe.
 
-Source: "A ConvNet for the 2020s" (Liu et al., 2022), section 2. A step's first argument says what it rewrites,
-`design`, `recipe` or `experiment`; the others, by keyword alone, are its parameters, whose values for each
-regime stand in `ablations.yaml`. Steps work in any order: each does what its words say to whatever it finds.
+Source: "A ConvNet for the 2020s" (Liu et al., 2022), section 2. The name of the first argument of a step
+is what it rewrites: `design`, `recipe` or `experiment`. The keyword-only arguments are its parameters; their values for
+each regime are in `ablations.yaml`. Steps work in any order and on any design.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from roadmap.serialization import Range, field_types, from_data, suggest
 
 
 class NoEffect(ValueError):
-    """A step left the experiment as it was."""
+    """A step did not change the experiment."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A named rewriting of an experiment. Groups, titles and parameters of a study stand in `ablations.yaml`."""
+    """A named function that rewrites an experiment. `ablations.yaml` has groups, titles and parameters of a study."""
 
     name: str
     function: Callable[..., Any]
-    group: str = ""  # where the study names none
+    group: str = ""  # if the study has no group for it
     title: str = ""
 
     @cached_property
     def subject(self) -> str:
-        """What the function rewrites: "design", "recipe" or "experiment"."""
+        """The argument that the function rewrites: "design", "recipe" or "experiment"."""
         return next(iter(inspect.signature(self.function).parameters), "")
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
-        """The type of each parameter, the one that variants vary first."""
+        """The type of each parameter. Variants set the first one."""
         parameters = inspect.signature(self.function).parameters.values()
-        names = [each.name for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY]
+        names = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
         try:
             return {name: field_types(self.function).get(name, Any) for name in names}
         except NameError as error:
@@ -49,12 +49,12 @@ class Step:
 
     @cached_property
     def required(self) -> list[str]:
-        """Parameters that have no default."""
+        """The parameters without a default."""
         signature = inspect.signature(self.function).parameters
         return [name for name in self.parameters if signature[name].default is inspect.Parameter.empty]
 
     def __call__(self, experiment: Experiment, **parameters: Any) -> Experiment:
-        """The rewritten experiment. Raises NoEffect where that is the same as before."""
+        """The rewritten experiment. Raises NoEffect if it is the same as before."""
         subject = experiment if self.subject == "experiment" else getattr(experiment, self.subject)
         try:
             changed = self.function(subject, **parameters)
@@ -63,8 +63,8 @@ class Step:
         except Exception as error:
             raise ValueError(f"step {self.name!r} fails: {type(error).__name__}: {error}") from error
         if type(changed) is not type(subject):
-            wanted, found = type(subject).__name__, type(changed).__name__
-            raise ValueError(f"step {self.name!r} must return a {wanted}, not a {found}")
+            expected, actual = type(subject).__name__, type(changed).__name__
+            raise ValueError(f"step {self.name!r} must return a {expected} (got {actual})")
         changes: dict[str, Any] = {self.subject: changed}
         result: Experiment = changed if self.subject == "experiment" else replace(experiment, **changes)
         if result == experiment:
@@ -72,13 +72,13 @@ class Step:
         return result
 
     def variant(self, value: Any, where: str) -> dict[str, Any]:
-        """The parameters that make a variant: `value` for the first of them. Raises ValueError where there is none."""
+        """The parameters of a variant: `value` for the first one. Raises ValueError if the step has no parameters."""
         if not self.parameters:
             raise ValueError(f"{where}: step {self.name!r} has no parameter to vary")
         return self.check_parameters({next(iter(self.parameters)): value}, where)
 
     def check_parameters(self, data: dict[str, Any], where: str) -> dict[str, Any]:
-        """Plain data as this step's parameters. Raises ValueError with the place of what is wrong."""
+        """Plain data as parameters of the step. Raises ValueError with the key path of an invalid parameter."""
         types = self.parameters
         for key in data:
             if key not in types:
@@ -91,35 +91,35 @@ find_step = STEPS.find
 
 
 def step(name: str, *, group: str = "", title: str = "") -> Callable[[Callable[..., Any]], Step]:
-    """Registers the decorated function as the step `name`. Raises ValueError where it can't be one."""
+    """Registers the decorated function as the step `name`. Raises ValueError for an invalid signature or name."""
 
     def register(function: Callable[..., Any]) -> Step:
-        made = Step(name, function, group, title or name)
-        if made.subject not in ("design", "recipe", "experiment"):
+        new_step = Step(name, function, group, title or name)
+        if new_step.subject not in ("design", "recipe", "experiment"):
             raise ValueError(f"step {name!r}: its first argument must be design, recipe or experiment")
-        for each in list(inspect.signature(function).parameters.values())[1:]:
-            if each.kind is not inspect.Parameter.KEYWORD_ONLY:
-                raise ValueError(f"step {name!r}: its parameter {each.name!r} must be by keyword alone, behind a *")
-        return STEPS.add(name, made)
+        for parameter in list(inspect.signature(function).parameters.values())[1:]:
+            if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+                raise ValueError(f"step {name!r}: its parameter {parameter.name!r} must be keyword-only, after a *")
+        return STEPS.add(name, new_step)
 
     return register
 
 
 @step("recipe")
 def recipe(recipe: Recipe, *, to: Recipe) -> Recipe:
-    """Another training recipe, whole."""
+    """Replaces the whole training recipe."""
     return to
 
 
 @step("stage-ratio")
 def stage_ratio(design: Design, *, depths: tuple[int, ...], widen_to: int = 0) -> Design:
-    """Other numbers of blocks in the stages; widened where the FLOPs are to be held, never narrowed."""
+    """Sets the numbers of blocks in the stages. A larger `widen_to` is the new width, to keep the FLOPs."""
     return replace(design, depths=depths, width=widen_to if widen_to > design.widths[0] else design.width)
 
 
 @step("patchify-stem")
 def patchify_stem(design: Design, *, patch: int = 4) -> Design:
-    """A convolution over patches that do not overlap, with bias, no norm, no activation, no pooling."""
+    """The stem becomes a convolution over patches without overlap: with bias, without norm, activation and pooling."""
     stem = replace(design.stem, kernel=patch, stride=patch, bias=True, norm=None, act=None, pool=False)
     return replace(design, stem=stem)
 
@@ -132,13 +132,13 @@ def depthwise(design: Design) -> Design:
 
 @step("width")
 def width(design: Design, *, width: int) -> Design:
-    """Another width of the first stage."""
+    """Sets the width of the first stage."""
     return replace(design, width=width)
 
 
 @step("inverted-bottleneck")
 def inverted_bottleneck(design: Design, *, expansion: float = 4.0) -> Design:
-    """The hidden width is a multiple of the block's input and output, which have the stage's width."""
+    """Input and output of a block get the width of the stage; the hidden width is a multiple of it."""
 
     def invert(block: Block) -> Block:
         hidden = tuple(conv if conv.width == SAME else replace(conv, width=expansion) for conv in block.convs[:-1])
@@ -159,7 +159,7 @@ def move_up_depthwise(design: Design) -> Design:
 
 @step("kernel-size")
 def kernel_size(design: Design, *, kernel: Annotated[int, Range(3, odd=True)]) -> Design:
-    """Another kernel of the spatial convolution, odd so that the size of the image is kept."""
+    """Sets the kernel of the spatial convolution; odd, to keep the image size."""
     return map_convs(design, lambda conv: replace(conv, kernel=kernel) if conv.is_spatial else conv)
 
 
@@ -177,25 +177,25 @@ def gelu(design: Design) -> Design:
 
 @step("fewer-activations")
 def fewer_activations(design: Design) -> Design:
-    """Of the block's activations only the one before its last convolution stays."""
+    """Only the activation before the last convolution of a block stays."""
 
-    def thin(block: Block) -> Block:
-        stays = len(block.convs) - 2
-        convs = (conv if i == stays else replace(conv, act=None) for i, conv in enumerate(block.convs))
+    def reduce(block: Block) -> Block:
+        kept = len(block.convs) - 2
+        convs = (conv if i == kept else replace(conv, act=None) for i, conv in enumerate(block.convs))
         return replace(block, convs=tuple(convs), act=None)
 
-    return map_blocks(design, thin)
+    return map_blocks(design, reduce)
 
 
 @step("fewer-norms")
 def fewer_norms(design: Design) -> Design:
-    """Of the block's norms only the one behind its spatial convolution stays; shortcuts keep theirs."""
+    """Only the norm after the spatial convolution of a block stays. Shortcuts keep their norms."""
     return map_convs(design, lambda conv: conv if conv.is_spatial else replace(conv, norm=None))
 
 
 @step("layer-norm")
 def layer_norm(design: Design) -> Design:
-    """Every BN becomes an LN; the block's convolutions get biases, which BN had made idle."""
+    """Every BN becomes an LN. The convolutions of blocks get biases, which have no effect before BN."""
 
     def swap(norm: Norm | None) -> Norm | None:
         return "ln" if norm == "bn" else norm
@@ -211,15 +211,15 @@ def layer_norm(design: Design) -> Design:
 
 @step("final-norm")
 def final_norm(design: Design) -> Design:
-    """An LN behind the global pooling: a rung of its own in the authors' ablation code."""
+    """Adds an LN after the global pooling: a separate rung in the authors' ablation code."""
     return replace(design, head_norm="ln")
 
 
 @step("separate-downsampling")
 def separate_downsampling(design: Design, *, norms: bool = True) -> Design:
-    """Between stages a 2x2 convolution of stride 2 with bias; no stride and no projection left in the blocks.
+    """Adds a 2x2 convolution of stride 2 with bias between stages. Blocks have no stride and no projection.
 
-    With `norms` an LN before each, one behind the stem and one behind the global pooling.
+    `norms` adds an LN before each of these convolutions, one after the stem and one after the global pooling.
     """
     between = replace(design.downsampling, place="between", kernel=2, norm="ln" if norms else None, bias=True)
     stem = replace(design.stem, width="block", last_norm="ln" if norms else design.stem.last_norm)
@@ -228,11 +228,11 @@ def separate_downsampling(design: Design, *, norms: bool = True) -> Design:
 
 @step("layer-scale")
 def layer_scale(design: Design, *, initial: float = 1e-6) -> Design:
-    """A learned scale per channel on the residual branch (Touvron et al., 2021)."""
+    """Adds a learned scale per channel to the residual branch (Touvron et al., 2021)."""
     return map_blocks(design, lambda block: replace(block, layer_scale=initial))
 
 
-# All that change the design at the width and depths it has.
+# All steps that change the design but not its width and depths.
 CONVNEXT_STEPS = (
     "patchify-stem", "depthwise", "inverted-bottleneck", "move-up-depthwise", "gelu", "fewer-activations",
     "fewer-norms", "layer-norm", "separate-downsampling", "layer-scale",
@@ -240,7 +240,7 @@ CONVNEXT_STEPS = (
 
 
 def convnext_design(width: int, depths: tuple[int, ...]) -> Design:
-    """A ConvNeXt as published in code, whatever a study's YAML says."""
+    """A ConvNeXt as in the released code, independent of the YAML of a study."""
     design: Design = STEPS["kernel-size"].function(resnet(width, depths), kernel=7)
     for name in CONVNEXT_STEPS:
         design = STEPS[name].function(design)

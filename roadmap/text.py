@@ -9,7 +9,7 @@ from roadmap.serialization import show
 
 
 def count(number: float) -> str:
-    """4149000000 as 4.15 G, to three digits or so."""
+    """A number to about three digits: 4.15 G for 4149000000."""
     for limit, unit in ((1e8, 1e9), (1e5, 1e6)):
         if number >= limit:
             return f"{number / unit:.2f} {'G' if unit == 1e9 else 'M'}"
@@ -17,12 +17,12 @@ def count(number: float) -> str:
 
 
 def many(number: int, noun: str) -> str:
-    """1 run, 2 runs."""
+    """A number with its noun: 1 run, 2 runs."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def duration(seconds: float) -> str:
-    """3725 seconds as 1h02m."""
+    """A time as text: 1h02m for 3725 seconds."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds}s"
@@ -32,7 +32,7 @@ def duration(seconds: float) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns two spaces apart; those whose every cell starts like a number are set to the right."""
+    """A text table. Columns whose cells all start like numbers are aligned to the right."""
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     right = [all(cell[:1] in "0123456789+-." for cell in column[1:]) and any(column[1:]) for column in columns]
@@ -45,7 +45,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def outline(data: Mapping[str, Any], depth: int = 0) -> list[str]:
-    """Nested plain data as indented lines, like YAML: sections at the top, and what has no parts on one line."""
+    """Nested plain data as indented lines, like YAML. The innermost mappings and lists are on one line."""
     lines, indent = [], "  " * depth
     for key, value in data.items():
         nested = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

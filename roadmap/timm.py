@@ -1,8 +1,8 @@
-"""The rungs as models of timm, once this is imported: `timm.create_model("roadmap_resnet50_gelu", num_classes=10)`.
+"""Registers the rungs as models of timm: `timm.create_model("roadmap_resnet50_gelu", num_classes=10)`.
 
-Their names are the regime's and the rung's, `roadmap_resnet200_kernel_size_7`; a regime's start is `roadmap_resnet50`.
-Any other composition is `timm.create_model("roadmap_rung", regime="resnet-50", rung="gelu+layer-norm")`.
-With `features_only=True` they give what their stages do, for the necks of detection and segmentation.
+Names are those of regime and rung, `roadmap_resnet200_kernel_size_7`; the start of a regime is `roadmap_resnet50`.
+Other rungs are made by `timm.create_model("roadmap_rung", regime="resnet-50", rung="gelu+layer-norm")`. With
+`features_only=True` the models return the outputs of their stages, for detection and segmentation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from roadmap.study.selection import find_rung, ladder
 
 
 class TimmNetwork(Network):
-    """A network with what timm's programs ask of a model."""
+    """A network with the interface of timm's models."""
 
     def __init__(self, design: Design, num_classes: int, drop_path: float) -> None:
         super().__init__(design, num_classes, drop_path)
@@ -50,11 +50,11 @@ class TimmNetwork(Network):
     def reset_classifier(self, num_classes: int) -> None:
         self.num_classes = num_classes
         head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        self.head = head  # type: ignore[assignment]  # without classes it gives features, as timm's own models do
+        self.head = head  # type: ignore[assignment]  # without classes it returns features, as timm's models do
 
 
 class Maps(nn.Module):
-    """What chosen stages give, in order; `feature_info` has their channels and strides."""
+    """The outputs of chosen stages, in order. `feature_info` has their channels and strides."""
 
     def __init__(self, network: Network, out_indices: Sequence[int] | None) -> None:
         super().__init__()
@@ -64,15 +64,15 @@ class Maps(nn.Module):
         self.feature_info = FeatureInfo(_information(network), self.out_indices)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x, found = self.stem(images), []
+        x, maps = self.stem(images), []
         for i, stage in enumerate(self.stages):
             x = stage(x)
-            found += [x] if i in self.out_indices else []
-        return found
+            maps += [x] if i in self.out_indices else []
+        return maps
 
 
 def _information(network: Network) -> list[dict[str, Any]]:
-    """Of every stage, as timm tells it."""
+    """The channels, stride and module of every stage, in the format of timm."""
     stem, stages = network.design.stem, plan(network.design).stages
     stride = stem.stride * (2 if stem.pool else 1)
     return [
@@ -88,7 +88,7 @@ def model_name(regime: str, rung: str) -> str:
 
 def _creator(rung: Rung, dataset: Dataset) -> Callable[..., nn.Module]:
     design, recipe = rung.experiment.design, rung.experiment.recipe
-    assert isinstance(design, Design)  # as all rungs are
+    assert isinstance(design, Design)  # true for all rungs
 
     def create(
         pretrained: bool = False,
@@ -100,12 +100,12 @@ def _creator(rung: Rung, dataset: Dataset) -> Callable[..., nn.Module]:
     ) -> nn.Module:
         unknown = others.keys() - {"pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
         if pretrained:
-            raise ValueError(f"there are no weights to download of {rung.name}; `roadmap run` trains it")
+            raise ValueError(f"pretrained must be false: there are no weights of {rung.name}; `roadmap run` trains it")
         if unknown:
             raise TypeError(f"{rung.name} takes no {min(unknown)}")
         network = TimmNetwork(design, num_classes or 1, drop_path_rate)
         initialize(network, recipe.initialization)
-        if not num_classes:  # then it gives pooled features
+        if not num_classes:  # the model returns pooled features
             network.reset_classifier(0)
         network.pretrained_cfg = _configuration(rung, recipe, dataset, num_classes)
         return Maps(network, out_indices) if features_only else network
@@ -114,7 +114,7 @@ def _creator(rung: Rung, dataset: Dataset) -> Callable[..., nn.Module]:
 
 
 def _configuration(rung: Rung, recipe: Recipe, dataset: Dataset, num_classes: int) -> dict[str, Any]:
-    """What timm makes its evaluation's transform of."""
+    """The settings that timm derives its transform for evaluation from."""
     return {
         "architecture": rung.name,
         "num_classes": num_classes,
@@ -129,19 +129,20 @@ def _configuration(rung: Rung, recipe: Recipe, dataset: Dataset, num_classes: in
 
 
 def roadmap_rung(pretrained: bool = False, *, rung: str, regime: str = "resnet-50", **others: Any) -> nn.Module:
-    """Any rung, variant, composition, or ConvNeXt of the study's family by its name, as `roadmap show` takes it.
+    """Any rung, variant, composition, or ConvNeXt of the study, by its name for `roadmap show`.
 
     Raises ValueError with the valid names.
     """
     context = StudyContext.of(regime)
-    found = (reference if is_reference(context.study, rung) else find_rung)(context, rung)
-    if not isinstance(found.experiment.design, Design):
-        raise ValueError(f"{rung} is a model of {found.experiment.design.library} itself: {found.experiment.design}")
-    return _creator(found, context.study.dataset(context.data))(pretrained=pretrained, **others)
+    selected = (reference if is_reference(context.study, rung) else find_rung)(context, rung)
+    design = selected.experiment.design
+    if not isinstance(design, Design):
+        raise ValueError(f"{rung} is a model of {design.library} itself: {design}")
+    return _creator(selected, context.study.dataset(context.data))(pretrained=pretrained, **others)
 
 
 def register(study: Study) -> list[str]:
-    """Every rung of every regime; returns their names."""
+    """Registers every rung of every regime and returns the names of the models."""
     names = []
     for regime in study.regimes:
         dataset = study.dataset(study.regime(regime).data)

@@ -1,4 +1,4 @@
-"""bench: how fast the networks are here and the memory that they take, or where the input pipeline's time goes."""
+"""bench: speed and memory of the networks on this machine, or the time of each stage of the input pipeline."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ NETWORKS_ONLY = ("batch", "warm_up", "only", "cuda_graphs", "output")  # options
 
 
 def add_verbs(verbs: Any) -> None:
-    parser = verbs.add_parser("bench", help="measured images/s and memory of every rung")
+    parser = verbs.add_parser("bench", help="measure images/s and memory of every rung")
     parser.add_argument(
         "what",
         nargs="?",
         choices=("networks", "data"),
         default="networks",
-        help="networks (default): the rungs, on one device; data: where the input pipeline's time goes, on one core",
+        help="networks (default): the rungs, on one device; data: the stages of the input pipeline, on one core",
     )
     add_study_options(parser, ablation=True)
     parser.add_argument(
         "--batch",
         type=number(Range(1), int),
         metavar="N",
-        help="images at a time (default: a device's in training; on a CPU 16 of 224²)",
+        help="images in a batch (default: those of one device in training; on a CPU 16 of 224²)",
     )
     parser.add_argument(
         "--rounds",
@@ -56,19 +56,23 @@ def add_verbs(verbs: Any) -> None:
         "--seconds",
         type=number(Range(above=0), float),
         default=1.0,
-        help="that are measured at least, in whole steps (default: 1)",
+        help="minimum time of each measurement, in whole steps (default: 1)",
     )
-    parser.add_argument("--only", choices=("training", "inference"), help="one of both")
-    parser.add_argument("--cuda-graphs", action="store_true", help="replay what was captured once (on a GPU)")
+    parser.add_argument(
+        "--only", choices=("training", "inference"), help="measure only training, or only inference (default: both)"
+    )
+    parser.add_argument("--cuda-graphs", action="store_true", help="capture each step once and replay it (GPU only)")
     parser.add_argument(
         "--rate",
         type=number(Range(above=0), float),
         metavar="IMAGES",
-        help="of data: images/s of a device, for how many workers it needs",
+        help="data: images/s of a device, to compute how many workers it needs",
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.add_argument("-o", "--output", type=Path, action="append", help="images/s as bars: a .png, .svg or .pdf")
-    parser.add_argument("--out", type=Path, help="folder of the runs, whose bench.jsonl keeps every measurement")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "-o", "--output", type=Path, action="append", help="draw images/s as bars into a .png, .svg or .pdf"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the runs; its bench.jsonl keeps every measurement")
     parser.set_defaults(function=bench)
 
 
@@ -87,7 +91,7 @@ def bench_networks(options: argparse.Namespace) -> int:
     if options.rate is not None:
         raise ValueError("--rate applies to bench data only")
     names = ("batch", "rounds", "warm_up", "seconds", "only", "cuda_graphs")
-    how = BenchOptions(**{name: getattr(options, name) for name in names})
+    bench_options = BenchOptions(**{name: getattr(options, name) for name in names})
     study = study_options(options)
     selection, out = Selection.of(study), study.out(options.out)
     if options.output:
@@ -95,7 +99,7 @@ def bench_networks(options: argparse.Namespace) -> int:
 
         prepare_files(options.output)
     runs = distinct_networks(selection)
-    plan = make_plan(runs, selection.execution, how)
+    plan = make_plan(runs, selection.execution, bench_options)
     out.mkdir(parents=True, exist_ok=True)
     measurements: list[Measurement] = []
     try:
@@ -122,7 +126,7 @@ def bench_networks(options: argparse.Namespace) -> int:
 
 
 def _print_rates(selection: Selection, measurements: Sequence[Measurement], *, in_json: bool) -> list[MeasuredRung]:
-    """The rungs that were measured, also where it was stopped early."""
+    """Prints and returns the measured rungs, also when the command was stopped early."""
     from analysis.tables.bench import conditions_of, measured_rungs, rate_table
 
     rows = measured_rungs(selection, [measurement.result for measurement in measurements if measurement.result])
@@ -140,7 +144,7 @@ def _print_rates(selection: Selection, measurements: Sequence[Measurement], *, i
 
 
 def _draw(selection: Selection, rows: Sequence[MeasuredRung], options: argparse.Namespace) -> None:
-    """Images/s in inference as bars, or in training where that alone was measured."""
+    """Draws images/s in inference as bars, or in training if only that was measured."""
     if options.output:
         from analysis.figures import draw_roadmap, save_figure
         from analysis.tables.bench import rate_series
@@ -163,7 +167,10 @@ def _print_pairs(selection: Selection, rows: Sequence[MeasuredRung], options: ar
 
 
 def _figure_command(selection: Selection, options: argparse.Namespace) -> str:
-    """The command that draws what was measured, where there is one: figures are of the paper's data, in inference."""
+    """A sentence with the command that draws the measurements.
+
+    Empty where no figure shows them: figures show inference, on the regime's own data.
+    """
     if selection.label or options.only == "training":
         return ""
     parts = ["roadmap figure --throughput --regime", selection.regime]
@@ -180,9 +187,9 @@ def bench_data(options: argparse.Namespace) -> int:
     check_clock(options.rounds, options.seconds)
     study = study_options(options)
     selection, out = Selection.of(study), study.out(options.out)
-    rung = selection.rungs()[-1]  # by default that of the modern recipe
+    rung = selection.rungs()[-1]  # by default the last of the ladder, which has the modern recipe
     from roadmap.progress import show_count
-    from runner.measure.pipeline import device_rate, pipeline_times, stage_seconds  # imports torch: errors come before
+    from runner.measure.pipeline import device_rate, pipeline_times, stage_seconds  # imports torch, so after all checks
 
     device = device_rate(selection, out, options.rate)
     rounds: list[dict[str, float]] = []
@@ -194,7 +201,7 @@ def bench_data(options: argparse.Namespace) -> int:
                 speed = three_digits(1 / sum(seconds.values()))
                 report(f"round {number} of {options.rounds}: {speed} images/s")
     finally:
-        if rounds:  # also where it was stopped
+        if rounds:  # also when the command was stopped
             times = pipeline_times(rung.name, rounds, device)
             if options.json:
                 print(json.dumps(times.record, indent=2))
@@ -212,9 +219,9 @@ def _print_times(times: PipelineTimes) -> None:
         for stage, seconds in times.stages.items()
         if seconds
     ]
-    for name, seconds in (("a worker's part", times.worker), ("all", times.total)):
+    for name, seconds in (("worker total", times.worker), ("total", times.total)):
         lines.append([name, "", f"{seconds * 1e3:.3f}", f"{seconds / times.total:.0%}"])
-    print(table(["stage", "whose", "ms an image", "of all"], lines))
+    print(table(["stage", "process", "ms per image", "share"], lines))
     print(
         f"\nMedians of {many(times.rounds, 'round')}. One core does {three_digits(1 / times.total)} images/s, ", end=""
     )
@@ -224,4 +231,4 @@ def _print_times(times: PipelineTimes) -> None:
         rate, workers = three_digits(times.device.images_per_second), many(times.workers_needed, "worker")
         print(f"A device that trains on {rate} images/s{source} keeps {workers} busy.")
     else:
-        print("--rate IMAGES tells how many workers a device needs that trains on so many images/s.")
+        print("--rate IMAGES computes how many workers keep a device of that many images/s busy.")

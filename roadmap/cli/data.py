@@ -1,4 +1,4 @@
-"""data pack and data check: image folders as a few large files."""
+"""data pack and data check: pack image folders into a few large files, and check them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_verbs(verbs: Any) -> None:
     parser = verbs.add_parser("data", help="pack an image folder into a few large files, and check them")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    parser = actions.add_parser("pack", help="an image folder into one packed, memory-mapped data set")
+    parser = actions.add_parser("pack", help="pack an image folder into a memory-mapped data set")
     parser.add_argument(
         "source", metavar="SOURCE", help="an image folder, NAME=PATH, or a name below $ROADMAP_DATA such as imagenet"
     )
@@ -28,26 +28,29 @@ def add_verbs(verbs: Any) -> None:
         "--resize",
         type=number(range_of(PackOptions, "resize"), int),
         metavar="PIXELS",
-        help="an image's shorter side, at most (default: bytes are kept)",
+        help="shorten the shorter side of larger images to this (default: keep the bytes of the files)",
     )
     parser.add_argument(
         "--quality",
         type=number(range_of(PackOptions, "quality"), int),
         metavar="1-100",
-        help="of JPEGs that are resized (default: 90)",
+        help="JPEG quality of resized images (default: 90)",
     )
     parser.add_argument(
-        "--bad-images", choices=("stop", "skip"), default="stop", help="stop (default); skip: left out, counted"
+        "--bad-images",
+        choices=("stop", "skip"),
+        default="stop",
+        help="stop (default), or skip: leave them out and count them",
     )
     parser.add_argument(
         "--shard-megabytes",
         type=number(range_of(PackOptions, "shard_megabytes"), int),
         default=256,
         metavar="MB",
-        help="of the source in each file (default: 256)",
+        help="megabytes of source files in each packed file (default: 256)",
     )
     parser.add_argument(
-        "--jobs", type=number(Range(1), int), metavar="N", help="processes (default: one for each core)"
+        "--jobs", type=number(Range(1), int), metavar="N", help="number of processes (default: one for each core)"
     )
     parser.set_defaults(function=pack_folder)
 
@@ -60,12 +63,12 @@ def pack_folder(options: argparse.Namespace) -> int:
     from runner.data.packed_writer import pack, pack_options, source_folder
 
     if options.quality is not None and options.resize is None:
-        raise ValueError("--quality requires --resize, without which the images' bytes are kept")
-    how = pack_options(options.resize, options.quality, options.shard_megabytes, options.bad_images)
+        raise ValueError("--quality requires --resize: without it the bytes of the images are kept")
+    packing = pack_options(options.resize, options.quality, options.shard_megabytes, options.bad_images)
     source, folder = source_folder(options.source), options.destination
     with counting("packing", "images") as report:
         try:
-            index = pack(source, folder, how, options.jobs, report)
+            index = pack(source, folder, packing, options.jobs, report)
         except (KeyboardInterrupt, SystemExit):
             print(f"stopped: {folder} keeps the files that are finished; the same command resumes", file=sys.stderr)
             raise
@@ -87,7 +90,9 @@ def check_packed(options: argparse.Namespace) -> int:
     try:
         index = open_packed(folder)
     except (Damaged, InvalidFile) as error:
-        remove = "" if isinstance(error, InvalidFile) else f"; remove {folder}"  # which the other's message has
+        remove = (
+            "" if isinstance(error, InvalidFile) else f"; remove {folder}"
+        )  # the message of InvalidFile says so already
         print(f"{error}{remove} and pack it again", file=sys.stderr)
         return FAILED
     with counting("checking", "images") as report:

@@ -1,4 +1,4 @@
-"""list, show, diff and cost: answered by arithmetic on designs, without torch."""
+"""list, show, diff and cost: computed from designs by arithmetic, without torch."""
 
 from __future__ import annotations
 
@@ -20,42 +20,44 @@ if TYPE_CHECKING:
 
 
 def add_verbs(verbs: Any) -> None:
-    parser = verbs.add_parser("list", help="the rungs: parameters, MACs, published accuracy")
+    parser = verbs.add_parser("list", help="list the rungs: parameters, MACs, published accuracy")
     add_study_options(parser, ablation=True)
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(function=list_rungs)
 
-    parser = verbs.add_parser("show", help="a rung's design as data, and its block as a drawing")
+    parser = verbs.add_parser("show", help="show a rung: its design as data, its block as a drawing")
     parser.add_argument(
         "step",
         metavar="STEP",
-        help="a rung of `roadmap list`, a variant such as kernel-size=13, or steps alone: gelu+layer-norm",
+        help="a rung of `roadmap list`, a variant such as kernel-size=13, or a combination of steps: gelu+layer-norm",
     )
     add_study_options(parser)
-    parser.add_argument("--json", action="store_true", help="the experiment as JSON")
-    parser.add_argument("-o", "--output", type=Path, help="draw the block into a .png, .svg or .pdf too")
+    parser.add_argument("--json", action="store_true", help="print the experiment as JSON")
+    parser.add_argument("-o", "--output", type=Path, help="also draw the block into a .png, .svg or .pdf")
     parser.set_defaults(function=show_rung)
 
-    parser = verbs.add_parser("diff", help="what changes from one rung to another, as data")
+    parser = verbs.add_parser("diff", help="show the differences between two rungs")
     parser.add_argument("before", metavar="A")
     parser.add_argument("after", metavar="B")
     add_study_options(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.add_argument("-o", "--output", type=Path, help="draw both blocks into a .png, .svg or .pdf too")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("-o", "--output", type=Path, help="also draw both blocks into a .png, .svg or .pdf")
     parser.set_defaults(function=diff_rungs)
 
-    parser = verbs.add_parser("cost", help="device-hours before anything is submitted")
+    parser = verbs.add_parser("cost", help="estimate the device-hours of training")
     parser.add_argument("--seeds", type=number(SEEDS, int), help="runs of each rung")
     parser.add_argument(
         "--gpus", type=number(Range(1), int), default=1, metavar="N", help="devices that share the work"
     )
-    parser.add_argument("--device", help="a device of ablations.yaml (default: as runs measured it, else the regime's)")
     parser.add_argument(
-        "--throughput", type=number(THROUGHPUT, float), metavar="MACS", help="multiply-adds a second of one device"
+        "--device", help="a device of ablations.yaml (default: the speed that runs measured, else the regime's device)"
+    )
+    parser.add_argument(
+        "--throughput", type=number(THROUGHPUT, float), metavar="MACS", help="multiply-adds per second of one device"
     )
     add_study_options(parser, ablation=True)
-    parser.add_argument("--out", type=Path, help="folder of the runs that measured it")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--out", type=Path, help="folder of the runs that measured the speed")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(function=show_cost)
 
 
@@ -71,13 +73,13 @@ def list_rungs(options: argparse.Namespace) -> int:
     print(table(*rung_table(rungs, published=published)))
     notes = ["(…) tried, not adopted"] if not all(rung.rung.adopted for rung in rungs) else []
     if any(rung.misprinted for rung in rungs):
-        notes.append("* printed so in the paper; the network itself has what stands under MACs")
+        notes.append("* as printed in the paper; the network itself has the number in column MACs")
     print("\n".join(["", *notes] if notes else []))
     if counts := [counted for rung in rungs for counted in rung.as_published]:
         print(table(*published_count_table(counts)))
         notes = ["* pre-trained on ImageNet-22K"] if any(row.published.pretraining for row in counts) else []
         if any(row.published.stated_by for row in counts):
-            notes.append("† not in the paper: as torchvision states it")
+            notes.append("† not in the paper: stated by torchvision")
         print("\n".join(["", *notes]))
     return 0
 
@@ -149,7 +151,7 @@ def show_cost(options: argparse.Namespace) -> int:
     print(table(["rung", "epochs", "MACs", "device-hours", f"time on {estimated.gpus}"], _cost_rows(estimated)))
     print(f"\n{estimated.seeds} seed{'s' if estimated.seeds > 1 else ''} each. {estimated.source}.")
     if any(row.repeated for row in estimated.rungs):
-        print("Rungs that are the same experiment are one run: the later ones cost nothing.")
+        print("Rungs with the same experiment share one run: the later ones cost nothing.")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""evaluate: a trained network, or a peer's weights, on images: held out, or of another distribution."""
+"""evaluate: a trained network or published weights, on held-out images or images of another distribution."""
 
 from __future__ import annotations
 
@@ -22,18 +22,22 @@ if TYPE_CHECKING:
 
 
 def add_verbs(verbs: Any) -> None:
-    parser = verbs.add_parser("evaluate", help="a trained network, or a peer's weights, on held-out images")
+    parser = verbs.add_parser("evaluate", help="evaluate a trained network, or published weights, on held-out images")
     parser.add_argument(
         "runs",
         metavar="RUN",
         nargs="+",
-        help="runs, as export takes them; with --state-dict a rung, such as layer-scale",
+        help="runs by rung, rung-sSEED, identity or folder; with --state-dict one rung, such as layer-scale",
     )
     add_weights(parser)
-    parser.add_argument("--state-dict", type=Path, metavar="FILE", help="weights of the same network of a peer's")
-    parser.add_argument("--of", metavar="LIBRARY/NAME", help="whose they are: torchvision/convnext_tiny, timm/resnet50")
+    parser.add_argument(
+        "--state-dict", type=Path, metavar="FILE", help="weights from timm or torchvision, of the same network"
+    )
+    parser.add_argument(
+        "--of", metavar="LIBRARY/NAME", help="model that the weights are of: torchvision/convnext_tiny, timm/resnet50"
+    )
     add_study_options(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(function=evaluate_networks)
 
 
@@ -50,7 +54,7 @@ def evaluate_networks(options: argparse.Namespace) -> int:
 
 
 def _evaluate(run: str, options: argparse.Namespace, study: StudyOptions, shifted: Shifted | None) -> dict[str, Any]:
-    """One network; prints the result as text where no JSON is asked for, and returns it as data."""
+    """Evaluates one network, prints the result as text unless --json is given, and returns it as data."""
     from analysis.tables.robustness import evaluation_record
     from roadmap.progress import counting
     from runner.measure.evaluate import evaluate_held_out, load_subject
@@ -82,7 +86,9 @@ def _evaluate_shifted(subject: Subject, shifted: Shifted) -> list[Evaluation]:
     except (KeyboardInterrupt, SystemExit):
         if subject.folder and len(shifted.parts) > 1:
             kept = subject.folder / FILE
-            print(f"stopped: what was measured is kept in {kept}; the same command measures the rest", file=sys.stderr)
+            print(
+                f"stopped: the results so far are kept in {kept}; the same command measures the rest", file=sys.stderr
+            )
         raise
 
 
@@ -114,19 +120,20 @@ def _print_corruptions(trained: Trained, shifted: Shifted, evaluations: Sequence
     mce = mean_corruption_error(errors_by_corruption(evaluations))
     if mce is None:
         missing = ", ".join(incomplete_corruptions(evaluations))
-        print(f"No mCE: it is of fifteen corruptions, five severities each; incomplete: {missing}.")
+        print(f"No mCE: it is computed from fifteen corruptions, five severities each; incomplete: {missing}.")
     else:
-        print(f"mCE {mce:.2f} %: the mean of the first fifteen's CE, which is the mean error over AlexNet's.")
+        print(f"mCE {mce:.2f} %: the mean CE of the first fifteen corruptions. CE is the mean error over AlexNet's.")
 
 
 def _print_published(trained: Trained, shifted: Shifted) -> None:
-    """The paper's Table 8, beside it."""
+    """Prints the paper's Table 8 for comparison."""
     from analysis.tables.robustness import published_table
 
     shift, run = shifted.shift, trained.run
     if shift is None:
         return
-    print(f"\nAs published (Table 8 of the paper, %; {shift.title} is of {shift.source}):\n")
+    print(f"\nAs published (Table 8 of the paper, %; {shift.title}: {shift.source}):\n")
     print(table(*published_table(shifted.name, shift)))
     if run.dataset.classes != len(imagenet_classes()):
-        print(f"\nTheirs are of ImageNet's 1,000 classes, {run.name} of {run.dataset.classes}: they do not compare.")
+        classes = f"1,000 classes of ImageNet; {run.name}: {run.dataset.classes} classes"
+        print(f"\nPublished: {classes}. They can't be compared.")

@@ -1,4 +1,4 @@
-"""export: a trained network as a file for other programs."""
+"""export: write a trained network as a file for other programs."""
 
 from __future__ import annotations
 
@@ -15,34 +15,36 @@ if TYPE_CHECKING:
 
 
 def add_verbs(verbs: Any) -> None:
-    parser = verbs.add_parser("export", help="a trained network as a file for other programs")
+    parser = verbs.add_parser("export", help="write a trained network as a file for other programs")
     parser.add_argument("run", metavar="RUN", help="a run: by rung, rung-sSEED, identity or folder")
     parser.add_argument("--to", choices=("safetensors", "torchscript", "onnx"), default="safetensors")
-    parser.add_argument("-o", "--output", type=Path, help="the file (default: in the run's folder)")
+    parser.add_argument("-o", "--output", type=Path, help="the file to write (default: in the run's folder)")
     add_weights(parser)
     add_plugins(parser)
     parser.set_defaults(function=export_run)
 
 
 def add_weights(parser: Any) -> None:
-    parser.add_argument("--weights", choices=("raw", "ema"), default="raw", help="as trained (default), or averaged")
+    parser.add_argument(
+        "--weights", choices=("raw", "ema"), default="raw", help="raw: as trained (default); ema: the averaged weights"
+    )
     parser.add_argument("--out", type=Path, help="folder of the runs")
 
 
 def warn_if_unfinished(trained: Trained) -> None:
     if trained.unfinished:
-        print(f"{trained.run.name} is not trained to its end: {trained.unfinished}", file=sys.stderr)
+        print(f"{trained.run.name} has not finished training: {trained.unfinished}", file=sys.stderr)
 
 
 def export_run(options: argparse.Namespace) -> int:
     from runner.measure.export import SUFFIXES, export_network
     from runner.measure.trained import read_trained
 
-    study = study_options(options).study()  # with the plugins that its network may be of
+    study = study_options(options).study()  # loads the plug-ins that the network may need
     folder = find_run(options.run, options.out or Path(study.defaults.out))
     trained = read_trained(folder, averaged=options.weights == "ema")
     warn_if_unfinished(trained)
     written = export_network(trained, options.to, options.output or folder / f"network{SUFFIXES[options.to]}")
     size, difference = written.bytes / 2**20, written.largest_difference
-    print(f"{written.form}: {written.path}, {size:.1f} MiB; read back, its outputs are {difference:.0e} off at most")
+    print(f"{written.form}: {written.path}, {size:.1f} MiB; read back, its outputs differ by at most {difference:.0e}")
     return 0

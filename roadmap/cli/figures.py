@@ -1,4 +1,4 @@
-"""figure: the roadmap figure and others, of finished runs or of the paper's tables."""
+"""figure: draw the roadmap figure and others, from finished runs or the paper's tables."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from roadmap.cli.options import add_run_options, study_keywords, warnings_as_lin
 def add_verbs(verbs: Any) -> None:
     from analysis.options import FIGURE_KINDS, Comparison, TradeoffAxis
 
-    parser = verbs.add_parser("figure", help="the roadmap figure, and others")
-    parser.add_argument("--published", action="store_true", help="from the paper's tables, without any run")
+    parser = verbs.add_parser("figure", help="draw the roadmap figure, and others")
+    parser.add_argument("--published", action="store_true", help="draw the paper's tables; needs no run")
     kinds = ", ".join(f"{kind} ({about})" for kind, (about, _) in FIGURE_KINDS.items())
     parser.add_argument("--kind", choices=tuple(FIGURE_KINDS), default="roadmap", help=kinds)
     parser.add_argument(
@@ -22,18 +22,18 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument(
         "--against",
         metavar="REGIME",
-        help="whose published table --compare takes (default: the regime's own, else resnet-50)",
+        help="regime of the published table that --compare uses (default: the regime's own, else resnet-50)",
     )
     parser.add_argument(
         "--x",
         choices=get_args(TradeoffAxis),
-        help="of a tradeoff: macs (default), parameters, measured throughput or memory",
+        help="horizontal axis of a tradeoff: macs (default), parameters, measured throughput or memory",
     )
     parser.add_argument(
         "--throughput", action="store_true", help="write each network's images/s beside its bar, as `bench` measured it"
     )
     parser.add_argument(
-        "--columns", type=int, choices=(1, 2), default=2, help="of a page that the figure is as wide as (default: 2)"
+        "--columns", type=int, choices=(1, 2), default=2, help="width of the figure, in columns of a page (default: 2)"
     )
     parser.add_argument("-o", "--output", type=Path, action="append", help="a .png, .svg or .pdf; may be repeated")
     add_run_options(parser)

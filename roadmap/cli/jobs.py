@@ -1,4 +1,4 @@
-"""status, logs, cancel and retry: what runs, what failed, and running only that again."""
+"""status, logs, cancel and retry: show runs and their jobs, stop them, submit failed ones again."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ MOST_NAMES = 20  # of runs, in one line
 
 
 def add_verbs(verbs: Any) -> None:
-    parser = verbs.add_parser("status", help="what runs, what waits, what has ended, and how")
+    parser = verbs.add_parser("status", help="show which runs are running, waiting or ended")
     _add_runs(parser, "*", "runs to show (default: all)")
     parser.add_argument(
-        "--watch", action="store_true", help=f"again every {WATCH_SECONDS:g} s, until nothing runs or waits"
+        "--watch", action="store_true", help=f"update every {WATCH_SECONDS:g} s, until no run is running or waiting"
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(function=show_status)
 
-    parser = verbs.add_parser("logs", help="the log of a run")
+    parser = verbs.add_parser("logs", help="print the log of a run")
     _add_runs(parser, None, "a run")
     parser.add_argument("-f", "--follow", action="store_true", help="keep printing until the run has ended")
     parser.set_defaults(function=show_logs)
 
-    parser = verbs.add_parser("cancel", help="take jobs out of Slurm, each with its state saved")
+    parser = verbs.add_parser("cancel", help="cancel jobs of Slurm; each saves its state")
     _add_runs(parser, "*", "runs to cancel (default: all, and the figure's job)")
     parser.set_defaults(function=cancel_jobs)
 
-    parser = verbs.add_parser("retry", help="submit again what failed")
+    parser = verbs.add_parser("retry", help="submit failed runs again")
     _add_runs(parser, "*", "runs to submit again (default: all that failed)")
     parser.set_defaults(function=retry_runs)
 
 
-def _add_runs(parser: Any, number: str | None, what: str) -> None:
-    text = f"{what}: by rung, rung-sSEED, identity or folder"
+def _add_runs(parser: Any, number: str | None, description: str) -> None:
+    text = f"{description}: by rung, rung-sSEED, identity or folder"
     parser.add_argument("runs" if number else "run", nargs=number, metavar="RUN", help=text)
     parser.add_argument("--out", type=Path, help="folder of the runs")
 
@@ -62,7 +62,7 @@ def show_status(options: argparse.Namespace) -> int:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    """In place in a terminal; elsewhere one below the other."""
+    """Replaces the text in a terminal; appends it elsewhere."""
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -82,22 +82,25 @@ def _watch(options: argparse.Namespace) -> int:
 def show_logs(options: argparse.Namespace) -> int:
     run = api.run_status(options.run, out=options.out)
     if run.log is None and not (options.follow and run.is_going):
-        why = f" ({run.detail})" if run.detail else ""
-        raise ValueError(f"{run.name} has no log yet: it is {run.kind}{why}")
+        detail = f" ({run.detail})" if run.detail else ""
+        raise ValueError(f"{run.name} has no log yet: it is {run.kind}{detail}")
     shown: tuple[Path | None, int] = (run.log, 0)
-    asked = time.monotonic()
+    asked_at = time.monotonic()
     while True:
-        shown = _print_news(run, *shown)
+        shown = _print_new_text(run, *shown)
         if not (options.follow and run.is_going):
             return 0
         time.sleep(FOLLOW_SECONDS)
-        if time.monotonic() - asked > WATCH_SECONDS:
+        if time.monotonic() - asked_at > WATCH_SECONDS:
             run = api.run_status(run.entry.identity, out=options.out)
-            asked = time.monotonic()
+            asked_at = time.monotonic()
 
 
-def _print_news(run: RunStatus, before: Path | None, position: int) -> tuple[Path | None, int]:
-    """Prints a log beyond a position, all of it where it is another file than before; returns the file and its end."""
+def _print_new_text(run: RunStatus, before: Path | None, position: int) -> tuple[Path | None, int]:
+    """Prints the log from a position on, or from its start if it is another file than `before`.
+
+    Returns the file and its end.
+    """
     path = run.log
     if path is None:
         return before, position
@@ -118,9 +121,9 @@ def cancel_jobs(options: argparse.Namespace) -> int:
         print("none of these runs is in Slurm's queue")
         return 0
     numbers = sorted({job.split("_")[0] for job in cancelled.jobs}, key=int)
-    of = f", of {', '.join(numbers)}" if numbers else ""
+    of_jobs = f", of {', '.join(numbers)}" if numbers else ""
     figure = ", and the figure's job" if cancelled.figures else ""
-    print(f"cancelled: {many(len(cancelled.runs), 'run')}{of}{figure}")
+    print(f"cancelled: {many(len(cancelled.runs), 'run')}{of_jobs}{figure}")
     return 0
 
 
@@ -136,8 +139,8 @@ def retry_runs(options: argparse.Namespace) -> int:
             print("no run has failed")
         return 0
     names = ", ".join(retried.missing[:MOST_NAMES]) + (", ..." if len(retried.missing) > MOST_NAMES else "")
-    what = f"{many(len(retried.missing), 'run')} ({names}) can't be submitted again: the submission is gone"
-    return _failed("retry", f"{what}; `roadmap run` with the same options resumes them")
+    message = f"{many(len(retried.missing), 'run')} ({names}) can't be submitted again: the submission is gone"
+    return _failed("retry", f"{message}; `roadmap run` with the same options resumes them")
 
 
 def _print_retried(submitted: Submitted) -> None:
@@ -145,6 +148,6 @@ def _print_retried(submitted: Submitted) -> None:
     print(f"submitted again: {many(submitted.runs, 'run')}, {numbers}; the figure then: {submitted.figure}")
 
 
-def _failed(verb: str, why: str) -> int:
-    print(f"roadmap {verb}: {why}", file=sys.stderr)
+def _failed(verb: str, reason: str) -> int:
+    print(f"roadmap {verb}: {reason}", file=sys.stderr)
     return FAILED

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what they choose."""
+"""Options that several verbs share, and the selection that they make."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Those of verbs that show finished runs: which, and the metric that they are compared by."""
-    from roadmap.record.metrics import TOP1, metric_names  # here, as what answers at once does without
+    """The options of verbs that show finished runs: which runs, and the metric that compares them."""
+    from roadmap.record.metrics import TOP1, metric_names  # imported late to keep `roadmap list` fast
 
     parser.add_argument("--metric", default=TOP1.name, help=metric_names())
     add_study_options(parser, ablation=True)
@@ -30,27 +30,26 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 def number(allowed: Range, kind: type[Number]) -> Callable[[str], Number]:
     """The `type` of an option's number: `add_argument("--seeds", type=number(SEEDS, int))`."""
 
-    def parse(written: str) -> Number:
+    def parse(text: str) -> Number:
         try:
-            value = kind(written)
+            value = kind(text)
         except ValueError:
             name = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"must be {name} (got {written!r})") from None
+            raise argparse.ArgumentTypeError(f"must be {name} (got {text!r})") from None
         if value not in allowed:
-            raise argparse.ArgumentTypeError(f"must be {allowed} (got {written})")
+            raise argparse.ArgumentTypeError(f"must be {allowed} (got {text})")
         return value
 
     return parse
 
 
 def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False) -> None:
-    """The options that choose the study's part; those of whole ladders too where the verb takes several rungs."""
+    """The options that select a part of the study. `ablation` adds those of verbs that take several rungs."""
     parser.add_argument("--regime", help="pico, resnet-50, resnet-200 or another of ablations.yaml")
-    parser.add_argument("--fidelity", help="whose word is followed: paper (default), authors or released")
+    parser.add_argument("--fidelity", help="the source that runs follow: paper (default), authors or released")
     parser.add_argument(
         "--data",
-        help="a data set by name, an image folder, packed or not, by its path, or NAME=PATH (default: the "
-        "regime's own data)",
+        help="name of a data set, path of an image folder (packed or not), or NAME=PATH (default: the regime's data)",
     )
     add_plugins(parser)
     parser.add_argument(
@@ -59,11 +58,11 @@ def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="change every rung's experiment, such as recipe.epochs=30, or how runs are computed, such as "
+        help="change the experiment of every rung, such as recipe.epochs=30, or the execution, such as "
         "execution.workers=4; may be repeated",
     )
     if ablation:
-        parser.add_argument("--steps", default="all", help="all (default), names, or a stretch such as recipe..gelu")
+        parser.add_argument("--steps", default="all", help="all (default), names, or a slice such as recipe..gelu")
         parser.add_argument(
             "--ablation",
             default="cumulative",
@@ -74,10 +73,12 @@ def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False
             nargs="?",
             const="all",
             metavar="NAMES",
-            help="systems beside the rungs, trained alike: all that the regime has, or names such as swin-t,deit-s",
+            help="reference systems to train with the same recipe: all of the regime, or names such as swin-t,deit-s",
         )
         parser.add_argument(
-            "--base", metavar="STEPS", help="that every rung has, the start too: recipe, or recipe..kernel-size-7"
+            "--base",
+            metavar="STEPS",
+            help="steps that every rung has, including the start: recipe, or recipe..kernel-size-7",
         )
 
 
@@ -89,12 +90,12 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="a Python file with steps, mixers, models, optimizers, data sets or metrics of your own; may be repeated",
+        help="a Python file that adds steps, mixers, models, optimizers, data sets or metrics; may be repeated",
     )
 
 
 def study_keywords(options: argparse.Namespace) -> StudyKeywords:
-    """What the shared options ask of the study, for functions of `roadmap.api`."""
+    """The shared options as keywords of the functions in `roadmap.api`."""
     names = {field.name for field in fields(StudyOptions)}
     return cast("StudyKeywords", {name: value for name, value in vars(options).items() if name in names})
 
@@ -109,7 +110,7 @@ def choose(options: argparse.Namespace) -> Selection:
 
 @contextlib.contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """Prints the analysis' own warnings as plain lines of the error output. Of use as a decorator too."""
+    """Prints warnings of class RunsWarning as plain lines on the error output. Works as a decorator, too."""
     from analysis.options import RunsWarning
 
     with warnings.catch_warnings():

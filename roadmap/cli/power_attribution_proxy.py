@@ -1,4 +1,4 @@
-"""power, attribution and proxy: what the runs can show, and what a study would have to be to show it."""
+"""power, attribution and proxy: what the runs can show, and which study would be needed to show more."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
 
 
 def add_verbs(verbs: Any) -> None:
-    parser = verbs.add_parser("power", help="how many seeds it takes to see a difference")
+    parser = verbs.add_parser("power", help="compute how many seeds it takes to detect a difference")
     parser.add_argument(
         "--difference",
         type=number(Range(other_than=0), float),
         action="append",
         metavar="POINTS",
-        help="to be seen, in points of the metric; may be repeated (default: 0.1, 0.2, 0.5, 1)",
+        help="difference to detect, in points of the metric; may be repeated (default: 0.1, 0.2, 0.5, 1)",
     )
     parser.add_argument(
         "--noise",
         type=number(Range(0), float),
         metavar="POINTS",
-        help="standard deviation of a run (default: as the runs have it; before there are any, as the paper prints it)",
+        help="standard deviation of a run (default: that of the runs; without runs, that of the paper)",
     )
     add_run_options(parser)
     parser.set_defaults(function=show_power)
 
-    parser = verbs.add_parser("attribution", help="effect of each step in orders other than the paper's")
+    parser = verbs.add_parser("attribution", help="compute the effect of each step over many orders of the steps")
     add_run_options(parser)
     parser.set_defaults(function=show_attribution)
 
-    parser = verbs.add_parser("proxy", help="whether a cheap study orders the steps as another does")
+    parser = verbs.add_parser("proxy", help="test whether a cheap study ranks the steps like another study")
     parser.add_argument(
         "--against",
         default="resnet-50",
@@ -70,11 +70,11 @@ def show_power(options: argparse.Namespace) -> int:
     ]
     print(table(["difference", "seeds, for one step", f"seeds, for {steps}", "device-hours for all"], rows))
     tests = "of pairs" if noise.paired else "of two groups"
-    print(f"\nTwo-sided t tests {tests} at 5 % that see it four times in five; several steps share the 5 %.")
+    print(f"\nTwo-sided t tests {tests} at 5 % that detect it in four of five studies; several steps share the 5 %.")
     print(f"Device-hours: {result.hours_source}.")
     if result.seeds > 1:
         visible = f"{result.detectable_one:.3g} for one step, {result.detectable_all:.3g} for {steps}"
-        print(f"With {result.seeds} seeds the smallest differences seen are {visible}.")
+        print(f"With {result.seeds} seeds the smallest detectable differences are {visible}.")
     return 0
 
 
@@ -88,12 +88,12 @@ def show_attribution(options: argparse.Namespace) -> int:
     digits = metric.decimals + 1
     if known:
         print(f"All steps together: {result.total:+.{digits}f}. The Shapley values sum to {sum(known):+.{digits}f}.")
-        print("The two differ by noise, and where random orders end in other networks than the study's order.")
+        print("The two differ by noise, and if random orders end in other networks than the study's order.")
     if result.missing:
-        print(f"Left out: {many(result.missing, 'rung')} of the random orders without a finished run;")
-        print(f"{result.diverged or 'none'} of them diverged. That flatters the steps that fail.")
+        print(f"Left out: {many(result.missing, 'rung')} of the random orders, which have no finished run;")
+        print(f"{result.diverged or 'none'} of them diverged. This favours steps that make training fail.")
     if len(known) < len(result.effects):
-        print("A Shapley value takes two random orders or more: roadmap run --ablation orders:20")
+        print("A Shapley value requires two or more random orders: roadmap run --ablation orders:20")
     print("\n" + _pairs(result, metric))
     return 0
 
@@ -122,10 +122,12 @@ def _pairs(result: Attribution, metric: Metric) -> str:
     count = len(result.interactions)
     if not count:
         unknowns = 1 + len(result.steps) * (len(result.steps) + 1) // 2
-        return f"Pairs can't be told apart: more than {unknowns} sets of steps are needed (--ablation orders:N)."
+        return (
+            f"Effects of pairs can't be separated: more than {unknowns} sets of steps are needed (--ablation orders:N)."
+        )
     proven = sorted((pair for pair in result.interactions if pair.verdict != "within noise"), key=lambda pair: pair.p)
     if not proven:
-        return f"Of {count} pairs none helps or hinders beyond the noise."
+        return f"None of the {count} pairs has an effect beyond the noise."
     digits = metric.decimals + 1
     rows = [
         [pair.first, pair.second, pair.verdict, signed(pair.value, digits), interval(pair.interval, digits)]
@@ -144,17 +146,17 @@ def show_proxy(options: argparse.Namespace) -> int:
         result = proxy(options.out, against=options.against, metric=options.metric, **study_keywords(options))
     digits, other_digits = result.metric.decimals + 1, result.other_metric.decimals + 1
     rows = [
-        [rung, signed(here, digits), signed(there, other_digits), str(rank_here), str(rank_there)]
-        for rung, here, there, rank_here, rank_there in result.steps.itertuples(index=False)
+        [rung, signed(change, digits), signed(other_change, other_digits), str(rank), str(other_rank)]
+        for rung, change, other_change, rank, other_rank in result.steps.itertuples(index=False)
     ]
     print(table(["rung", "change here", f"in {options.against}", "rank here", "there"], rows))
     correlation = result.correlation
     within = f" (95 %: {interval(correlation.interval, 2)})" if correlation.interval else ""
     print(f"\nKendall's tau {correlation.tau:+.2f}{within}, p {p_text(correlation.p)}, of {correlation.n} steps.")
     if correlation.p >= SIGNIFICANCE:
-        print("That can't be told from chance: by these steps, the one study does not stand in for the other.")
+        print("The agreement may be chance: these steps do not show that one study can replace the other.")
     elif correlation.tau > 0:
-        print("The two order the steps more alike than chance would: 1 would be the same order, 0 an unrelated one.")
+        print("The orders agree more than by chance. 1 is the same order, 0 an unrelated one.")
     else:
-        print("The two order the steps more unlike than chance would: -1 would be the reverse order.")
+        print("The orders disagree more than by chance. -1 is the reverse order.")
     return 0

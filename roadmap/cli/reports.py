@@ -1,4 +1,4 @@
-"""report: runs, tables and designs as one HTML page, in a file or served while a study runs."""
+"""report: runs, tables and designs on one HTML page, written to a file or served while a study runs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ PORT = 8642
 
 
 def add_verbs(verbs: Any) -> None:
-    parser = verbs.add_parser("report", help="one HTML page of everything: figure, table, curves, designs, costs")
-    parser.add_argument("-o", "--output", type=Path, help="a .html (default: report.html among the runs)")
+    parser = verbs.add_parser("report", help="write one HTML page: figure, table, curves, designs, costs")
+    parser.add_argument("-o", "--output", type=Path, help="a .html (default: report.html in the folder of the runs)")
     add_run_options(parser)
     parser.add_argument(
         "--serve",
@@ -22,7 +22,7 @@ def add_verbs(verbs: Any) -> None:
         nargs="?",
         const=PORT,
         metavar="PORT",
-        help=f"serve the page on this machine (port {PORT}; 0: any free), refreshed while runs go on",
+        help=f"serve the page on this machine (port {PORT}; 0: any free port) and update it while runs are in training",
     )
     parser.set_defaults(function=report)
 

@@ -1,4 +1,4 @@
-"""run --on slurm: what is submitted, and how long it is expected to take."""
+"""run --on slurm: submit runs, and print what is submitted and how long it is expected to take."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from runner.launch.slurm.plan import JobPlan
     from runner.launch.slurm.submit import Submitted
 
-NEXT = """next:  roadmap status{out} --watch     what runs, waits and has ended
+NEXT = """next:  roadmap status{out} --watch     runs that are running, waiting or ended
        roadmap logs{out} RUN -f       the log of a run
-       roadmap cancel{out} | retry{out}   all jobs | those that failed"""
+       roadmap cancel{out} | retry{out}   cancel all jobs | submit failed runs again"""
 
 
 def submit_plan(plan: RunPlan, options: argparse.Namespace) -> int:
-    """Submits the runs that are waiting, and the figure's job behind them; or prints what that would be."""
+    """Submits the waiting runs, then the job of the figure. With --dry-run only prints them."""
     from roadmap.api import conclude
     from runner.launch.slurm.plan import check_submission, plan_jobs
     from runner.launch.slurm.slurm_cli import SlurmError
     from runner.launch.slurm.submission import SubmitOptions
     from runner.launch.slurm.submit import submit
 
-    how = SubmitOptions.of(plan.selection, tuple(sys.argv), options.pack, options.max_running)
-    runs = check_submission(plan, how)
+    submit_options = SubmitOptions.of(plan.selection, tuple(sys.argv), options.pack, options.max_running)
+    runs = check_submission(plan, submit_options)
     if options.dry_run:
         expected = speed_for(plan.selection, plan.out)
-        _print_plan(plan_jobs(plan, how, expected), expected.source)
+        _print_plan(plan_jobs(plan, submit_options, expected), expected.source)
         return 0
     out = plan.out.resolve()
     if not runs:
@@ -44,7 +44,7 @@ def submit_plan(plan: RunPlan, options: argparse.Namespace) -> int:
         return 0
     plan.find_data()
     try:
-        submitted = submit(runs, out, how, functools.partial(conclude, plan.selection, out))
+        submitted = submit(runs, out, submit_options, functools.partial(conclude, plan.selection, out))
     except SlurmError as error:
         print(f"roadmap run: {error}", file=sys.stderr)
         return FAILED
@@ -59,14 +59,14 @@ def submit_plan(plan: RunPlan, options: argparse.Namespace) -> int:
 def _print_submitted(submitted: Submitted, out: Path, default: str) -> None:
     if submitted.elsewhere:
         elsewhere = many(submitted.elsewhere, "run")
-        print(f"in the queue already, or ended by now, and not submitted twice: {elsewhere}")
+        print(f"in the queue already or ended, and not submitted twice: {elsewhere}")
     for submission, job_id in submitted.arrays:
         cluster = submission.options.cluster
-        what = f"{many(len(submission.jobs), 'job')} of {_layout_text(submission.layout, cluster.gpus_per_node)}"
-        print(f"submitted: {job_id}, {what}, {cluster.hours:g} h at most")
+        jobs = f"{many(len(submission.jobs), 'job')} of {_layout_text(submission.layout, cluster.gpus_per_node)}"
+        print(f"submitted: {job_id}, {jobs}, {cluster.hours:g} h at most")
     if submitted.figure:
-        what = f"the table and the figure of {out}, when all have ended ({many(submitted.runs, 'run')})"
-        print(f"submitted: {submitted.figure}, {what}")
+        job = f"the table and the figure of {out}, when all have ended ({many(submitted.runs, 'run')})"
+        print(f"submitted: {submitted.figure}, {job}")
     else:
         print("nothing else to submit")
     print(NEXT.format(out="" if str(out) == default else f" --out {shlex.quote(str(out))}"))
@@ -77,7 +77,7 @@ def _layout_text(layout: Layout, gpus: int) -> str:
 
 
 def _print_plan(plan: JobPlan, source: str) -> None:
-    """Every job, the batch script of each array, and what all take together."""
+    """Prints every job, the batch script of each array, and the total device-hours."""
     rows = [
         [job.name, run.rung, str(run.seed), run.identity, str(job.layout), duration(3600 * job.hours)]
         for job in plan.jobs
@@ -86,12 +86,12 @@ def _print_plan(plan: JobPlan, source: str) -> None:
     if rows:
         print(table(["array_job", "rung", "seed", "identity", "nodes x tasks", "expected time"], rows))
     for number, script in enumerate(plan.scripts, start=1):
-        print(f"\n# the batch script of {number}; that of the figure's job, which follows, has one task and no GPU")
+        print(f"\n# batch script of array {number}; the job of the figure has a similar one, with one task and no GPU")
         print(script)
     print(f"\n{plan.warning}" if plan.warning else "")
     if plan.queued:
         print(f"in the queue already: {many(plan.queued, 'run')}")
     if plan.slow:
         limit = f"{plan.options.cluster.hours:g} h"
-        print(f"{plan.slow} jobs are expected to take more than the cluster's {limit}, and then to be requeued")
+        print(f"{plan.slow} jobs are expected to take longer than the cluster's {limit}; they are then requeued")
     print(f"{plan.device_hours:.4g} device-hours in {many(len(plan.jobs), 'job')}. {source}. Nothing was submitted.")

@@ -1,4 +1,4 @@
-"""run: trains what is not finished, here or on a cluster, then prints the table and draws the figure."""
+"""run: train unfinished runs, here or on a cluster, then print the table and draw the figure."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from runner.launch.plan import RunPlan
     from runner.launch.train_plan import Trained
 
-RETRY_HINT = "--on-nan retry resumes from the last checkpoint, with the images in another order"
-SETTINGS, TRACKERS = ("processes", "workers", "augment", "on_nan"), ("tensorboard", "wandb")  # of the execution
+RETRY_HINT = "--on-nan retry resumes from the last checkpoint with the images in another order"
+SETTINGS, TRACKERS = ("processes", "workers", "augment", "on_nan"), ("tensorboard", "wandb")  # fields of Execution
 STATES = {"absent": "to train", "begun": "to resume", "diverged": "diverged", "finished": "finished"}
 
 
@@ -35,44 +35,50 @@ def add_verbs(verbs: Any) -> None:
     )
     parser.add_argument("--out", type=Path, help="folder of the runs")
     parser.add_argument(
-        "--processes", metavar="N", help="that train one run together, one a device (execution.processes)"
+        "--processes", metavar="N", help="processes that train one run together, one per device (execution.processes)"
     )
-    parser.add_argument("--workers", metavar="N", help="that read images for each process (execution.workers)")
+    parser.add_argument(
+        "--workers", metavar="N", help="processes that read images, for each training process (execution.workers)"
+    )
     parser.add_argument(
         "--augment",
         choices=("fast", "reference"),
-        help="how images are augmented: on arrays (default), or by timm's own transforms (execution.augment)",
+        help="augmentation: fast, on arrays (default), or reference, timm's own transforms (execution.augment)",
     )
     parser.add_argument(
-        "--on-nan", choices=("stop", "retry"), help="what a diverged run does (execution.on_nan; default: stop)"
+        "--on-nan", choices=("stop", "retry"), help="action after a run diverges (execution.on_nan; default: stop)"
     )
     parser.add_argument(
         "--tensorboard",
         action="store_true",
         default=None,
-        help="copy each run's record to its folder tensorboard/ (execution.tensorboard)",
+        help="copy the record of each run to its folder tensorboard/ (execution.tensorboard)",
     )
     parser.add_argument(
-        "--wandb", metavar="PROJECT", help="copy each run's record to a project of Weights & Biases (execution.wandb)"
+        "--wandb",
+        metavar="PROJECT",
+        help="copy the record of each run to a project of Weights & Biases (execution.wandb)",
     )
-    parser.add_argument("--on", choices=("local", "slurm"), default="local", help="this machine (default), or Slurm's")
     parser.add_argument(
-        "--cluster", metavar="NAME", help="a profile of ablations.yaml for Slurm (default: the regime's)"
+        "--on", choices=("local", "slurm"), default="local", help="where to train: this machine (default), or Slurm"
     )
-    parser.add_argument("--pack", type=number(Range(1), int), metavar="N", help="small runs that share a Slurm job")
-    parser.add_argument("--max-running", type=number(Range(1), int), metavar="N", help="jobs that Slurm runs at a time")
-    parser.add_argument("--dry-run", action="store_true", help="print every run, or job, and start none")
+    parser.add_argument("--cluster", metavar="NAME", help="a cluster profile of ablations.yaml (default: the regime's)")
+    parser.add_argument("--pack", type=number(Range(1), int), metavar="N", help="number of small runs in one Slurm job")
+    parser.add_argument(
+        "--max-running", type=number(Range(1), int), metavar="N", help="number of jobs that Slurm runs at a time"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print every run or job, and start none")
     parser.set_defaults(function=run_rungs)
 
 
 def run_rungs(options: argparse.Namespace) -> int:
     from runner.launch.plan import RunPlan, check_local
 
-    asked = study_options(options)
-    check_local(asked, options.pack, options.max_running)
-    plan = RunPlan.of(_selection(options), options.seeds, asked.out(options.out))
+    study = study_options(options)
+    check_local(study, options.pack, options.max_running)
+    plan = RunPlan.of(_selection(options), options.seeds, study.out(options.out))
     try:
-        if asked.on == "slurm":
+        if study.on == "slurm":
             from roadmap.cli.run_slurm import submit_plan
 
             _announce(plan)
@@ -88,11 +94,11 @@ def run_rungs(options: argparse.Namespace) -> int:
 
 
 def _selection(options: argparse.Namespace) -> Selection:
-    """With the options that are short for --set execution.NAME."""
-    asked = study_options(options)
+    """The selection, with the options that are short for --set execution.NAME."""
+    study = study_options(options)
     settings = tuple(f"execution.{name}={value}" for name, value in _given(options, SETTINGS).items())
-    selection = Selection.of(replace(asked, settings=(*asked.settings, *settings)))
-    # Not as settings, which are YAML: a project may be called 2024.
+    selection = Selection.of(replace(study, settings=(*study.settings, *settings)))
+    # Not as settings, because those are YAML: the name of a project may be 2024.
     return replace(selection, execution=replace(selection.execution, **_given(options, TRACKERS)))
 
 
@@ -118,8 +124,8 @@ def _print_plan(plan: RunPlan) -> None:
         rows.append([run.rung, str(run.seed), run.identity, state, f"{hours[run.rung]:.4g}", str(planned.folder)])
     print(table(["rung", "seed", "identity", "state", "device-hours", "folder"], rows))
     left = sum(hours[planned.run.rung] for planned in plan.runs if planned.state != "finished")
-    idle = [rung.name for rung in plan.rungs if rung.no_effect]
-    print(f"\nno effect, so no run of their own: {', '.join(idle)}" if idle else "")
+    without_effect = [rung.name for rung in plan.rungs if rung.no_effect]
+    print(f"\nno effect, so no separate run: {', '.join(without_effect)}" if without_effect else "")
     print(f"{left:.4g} device-hours to train. {expected.source}. Nothing was started.")
 
 
@@ -128,7 +134,7 @@ def _train(plan: RunPlan) -> int:
     from runner.launch.train_plan import train_plan
 
     trained = train_plan(plan, lambda: _announce(plan))
-    if trained is None:  # another process of the same training reports
+    if trained is None:  # another process of the same training prints the result
         return 0
     _report_failures(trained)
     conclude(plan.selection, plan.out)

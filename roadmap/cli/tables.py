@@ -11,24 +11,26 @@ from roadmap.cli.options import add_run_options, study_options, warnings_as_line
 from roadmap.study.load import load_study
 from roadmap.text import many
 
-FORMATS = {".md": "markdown", ".csv": "csv", ".tex": "latex"}  # of --format, by the output's suffix
+FORMATS = {".md": "markdown", ".csv": "csv", ".tex": "latex"}  # values of --format by suffix of the output
 
 
 def add_verbs(verbs: Any) -> None:
-    parser = verbs.add_parser("collect", help="every run as a row of one table")
+    parser = verbs.add_parser("collect", help="collect every run as a row of one table")
     parser.add_argument("--out", type=Path, help="folder of the runs")
     parser.add_argument("-o", "--output", type=Path, action="append", help="a .csv or .parquet; may be repeated")
     parser.set_defaults(function=collect_runs)
 
-    parser = verbs.add_parser("table", help="the paper's table beside the reproduced one, each step judged")
-    parser.add_argument("--published", action="store_true", help="the paper's own table, without any run")
-    parser.add_argument("--format", help="markdown, csv or latex (default: plain text, or by the output's name)")
+    parser = verbs.add_parser(
+        "table", help="print the paper's table beside that of the runs, with a verdict on each step"
+    )
+    parser.add_argument("--published", action="store_true", help="print the paper's own table; needs no run")
+    parser.add_argument("--format", help="markdown, csv or latex (default: plain text, or by the suffix of the output)")
     parser.add_argument("-o", "--output", type=Path, help="a .md, .csv or .tex (default: printed)")
     parser.add_argument(
         "--robustness",
         action="store_true",
-        help="instead: ImageNet-C, -A, -R and -Sketch of the runs that `roadmap evaluate` measured on them, above the "
-        "paper's Table 8",
+        help="instead: ImageNet-C, -A, -R and -Sketch of the runs that `roadmap evaluate` measured, above the paper's "
+        "Table 8",
     )
     add_run_options(parser)
     parser.set_defaults(function=show_table)
@@ -55,9 +57,11 @@ def show_table(options: argparse.Namespace) -> int:
     from analysis.tables.selected import tables_of, tables_text
     from roadmap.files import write_atomic
 
-    asked = TableOptions(study_options(options), options.out, options.metric, options.published, options.robustness)
+    table_options = TableOptions(
+        study_options(options), options.out, options.metric, options.published, options.robustness
+    )
     with warnings_as_lines():
-        tables = tables_of(asked)
+        tables = tables_of(table_options)
     form = _form(options)
     text = tables_text(tables, form)
     if options.output:
@@ -72,8 +76,8 @@ def show_table(options: argparse.Namespace) -> int:
 
 
 def _form(options: argparse.Namespace) -> str:
-    """Raises ValueError for an output with another suffix."""
+    """The format of the table. Raises ValueError for an output with an unknown suffix."""
     form = options.format or (FORMATS.get(options.output.suffix.lower()) if options.output else "terminal")
     if form is None:
-        raise ValueError(f"{options.output}: a table ends in {', '.join(FORMATS)}, or --format says what it is")
+        raise ValueError(f"{options.output}: a table ends in {', '.join(FORMATS)}; or give --format")
     return str(form)

@@ -1,4 +1,4 @@
-"""Data sets as plain data: what one is, and the layouts of image folders, packed files and robustness sets.
+"""Data sets as plain data: descriptions, and the layouts of image folders, packed files and robustness sets.
 
-May import the modules beside this package. No image is read here: that is `runner/data`.
+May import the modules beside this package. Images are not read here but in `runner/data`.
 """

@@ -1,4 +1,4 @@
-"""What a data set is, as plain data."""
+"""The description of a data set, as plain data."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Dataset:
     classes: Annotated[int, Range(1)]  # number of labels
     train_images: Annotated[int, Range(1)]  # number of images in the training split
     test_images: Annotated[int, Range(1)]  # number of images in the held-out split
-    mean: tuple[float, float, float]  # a channel, of images scaled to 0..1
-    std: Annotated[tuple[float, float, float], Range(above=0)]  # a channel, of images scaled to 0..1
-    recipe: dict[str, Any] = field(default_factory=dict)  # what this data needs changed in every recipe
-    content: str | None = None  # of an image folder: a hash of its files' names and sizes
+    mean: tuple[float, float, float]  # per channel, of images scaled to 0..1
+    std: Annotated[tuple[float, float, float], Range(above=0)]  # per channel, of images scaled to 0..1
+    recipe: dict[str, Any] = field(default_factory=dict)  # changes to every recipe that is used with this data
+    content: str | None = None  # of an image folder: hash of the names and sizes of its files
 
     def __post_init__(self) -> None:
         check_fields(self)

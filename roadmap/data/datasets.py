@@ -1,7 +1,7 @@
-"""The data sets that have a name: what kind each is of, and how users' own are read.
+"""The data sets by name: the kind of each, and the functions of plug-ins that read them.
 
-What the study knows of one (`Dataset`) is described in `ablations.yaml`, or by the plug-in that declares it. How the
-built-in ones are read is in `runner/data/datasets.py`; a folder of images needs no name here.
+`ablations.yaml`, or the plug-in, has the description (`Dataset`). `runner/data/datasets.py` reads the built-in ones.
+Image folders given by path have no entry here.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Read = Callable[[Path | None], Any]  # of the path in --data NAME=PATH, if one i
 
 @dataclass(frozen=True)
 class NamedDataset:
-    """A data set by its name."""
+    """An entry of DATASETS."""
 
     name: str
-    kind: Kind  # "folder": of images; that it is packed shows where it lies
-    read: Read | None = None  # None: one of runner/data/datasets.py
-    description: Dataset | None = None  # None: that of ablations.yaml
-    class_names: Callable[[], tuple[str, ...]] | None = None  # None: numbers, or those of its folders
-    code: str | None = None  # of users' own: a hash of the file that defines it
+    kind: Kind  # "folder": of images; whether it is packed depends on the path
+    read: Read | None = None  # None: runner/data/datasets.py reads it
+    description: Dataset | None = None  # None: it is in ablations.yaml
+    class_names: Callable[[], tuple[str, ...]] | None = None  # None: numbers, or names of folders
+    code: str | None = None  # of custom data sets: hash of the file that defines it
 
 
 DATASETS: Registry[NamedDataset] = Registry("data set", hint=", or an image folder's path (--plugin loads your own)")
@@ -36,7 +36,7 @@ for _name in ("digits", "fashion-mnist", "cifar10", "cifar100"):
 
 
 def _imagenet_classes() -> tuple[str, ...]:
-    from roadmap.data.robustness import imagenet_classes  # here, as what answers at once does without
+    from roadmap.data.robustness import imagenet_classes  # imported late to keep `roadmap list` fast
 
     return imagenet_classes()
 
@@ -51,17 +51,16 @@ def dataset(
     kind: Literal["memory", "folder"] = "memory",
     class_names: Sequence[str] = (),
 ) -> Callable[[Read], Read]:
-    """Registers the decorated function as what reads the data set `name`, for `--data`.
+    """Registers the decorated function, which reads the data set `name` of `--data`.
 
-    It takes the path of `--data NAME=PATH`, or None, and gives by `kind`
+    It takes the path of `--data NAME=PATH`, or None, and returns for the `kind`
 
-    - "memory": (images, labels) of training, and the same of the held-out images: arrays or tensors, uint8 of shape
-      N x C x H x W with C 1 or 3, and whole numbers from 0 of shape N;
+    - "memory": (images, labels) for training, and the same for the held-out images: arrays or tensors, uint8 of shape
+      N x C x H x W with C 1 or 3, and integers from 0 of shape N;
     - "folder": the path of an image folder, packed or not.
 
-    `description` is what the study knows of it; without one, `data` in `ablations.yaml` must describe it, and where
-    both do, that in `ablations.yaml` counts. `class_names` are in the order of the labels. Raises ValueError where the
-    name is taken.
+    Without a `description`, `data` in `ablations.yaml` must describe the data set; if both do, the one in
+    `ablations.yaml` is used. `class_names` are in the order of the labels. Raises ValueError if the name is taken.
     """
     if kind not in ("memory", "folder"):
         raise ValueError(f"data set {name!r}: kind must be 'memory' or 'folder' (got {kind!r})")
@@ -75,30 +74,31 @@ def dataset(
 
 
 def kind_of(name: str, description: Dataset) -> Kind:
-    """The kind of a run's data. What has the hash of its files is a folder, whatever it is called."""
+    """The kind of the data of a run. A description with a hash of its files is that of a folder."""
     if description.content is not None:
         return "folder"
     return DATASETS[name].kind if name in DATASETS else "memory"
 
 
 def kind_of_folder(folder: Path) -> Kind:
-    """Whether its images are packed."""
-    from roadmap.data.packed_format import is_packed  # here, as what answers at once does without
+    """The kind of a folder: whether its images are packed."""
+    from roadmap.data.packed_format import is_packed  # imported late to keep `roadmap list` fast
 
     return "packed" if is_packed(folder) else "folder"
 
 
 def has_class_names(name: str, description: Dataset) -> bool:
-    """Whether the classes of a run's data have names, and not numbers alone."""
-    named = DATASETS.get(name)
-    return kind_of(name, description) != "memory" or (named is not None and named.class_names is not None)
+    """Whether the classes of the data have names, and not only numbers."""
+    entry = DATASETS.get(name)
+    return kind_of(name, description) != "memory" or (entry is not None and entry.class_names is not None)
 
 
 def known_class_names(name: str, description: Dataset) -> tuple[str, ...] | None:
-    """The classes of a run's data in the order of the network's outputs: names, or numbers from 0; None where they are
-    the names of folders.
+    """The classes of the data in the order of the outputs of the network: names, or numbers from 0.
+
+    None if they are the names of folders.
     """
     if not has_class_names(name, description):
         return tuple(map(str, range(description.classes)))
-    named = DATASETS.get(name) if description.content is None else None
-    return named.class_names() if named and named.class_names else None
+    entry = DATASETS.get(name) if description.content is None else None
+    return entry.class_names() if entry and entry.class_names else None

@@ -1,10 +1,10 @@
-"""Packed data sets: the images of a folder in a few large files, with an index that tells what they hold.
+"""Packed data sets: the images of a folder in a few large files, with an index of their content.
 
 PACKED/
-    packed.json         the index; written last, so that a folder that has it is whole
+    packed.json         the index; written last, so a folder that has it is complete
     train-00000.arrow   Arrow IPC files of the training images, in the order of the folder's listing
     val-00000.arrow     and of the held-out ones
-    packing.jsonl       only while it is made: what was asked, then a line for each file that is finished
+    packing.jsonl       only until it is complete: the options, then a line for each finished file
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ SplitName = Literal["train", "val"]
 
 @dataclass(frozen=True)
 class PackOptions:
-    """What decides the bytes of a packed data set, beside its source."""
+    """The options that, with the source, decide the bytes of a packed data set."""
 
-    resize: Annotated[int | None, Range(1, 65_500)] = None  # pixels of the shorter side at most; null: bytes are kept
-    quality: Annotated[int | None, Range(1, 100)] = None  # JPEG's, of images that are resized
-    shard_megabytes: Annotated[int, Range(1, 1_000_000)] = 256  # of the source's files in each file
+    resize: Annotated[int | None, Range(1, 65_500)] = None  # largest shorter side, pixels; null: keep the bytes
+    quality: Annotated[int | None, Range(1, 100)] = None  # of JPEG, for resized images
+    shard_megabytes: Annotated[int, Range(1, 1_000_000)] = 256  # of source files in each file
     bad_images: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.resize is None and self.quality is not None:
-            raise ValueError("quality requires resize, without which the images' bytes are kept")
+            raise ValueError("quality requires resize: without it the bytes of the images are kept")
 
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """One file."""
+    """One file of a split."""
 
     file: str
     images: int
@@ -61,11 +61,11 @@ class Index:
     """All of `packed.json`."""
 
     format: int
-    content: str  # what it holds: that of the folder, if no image was encoded anew or left out
-    source: str  # the content of the folder that it was packed from
+    content: str  # a hash; equal to `source` if no image was encoded again or left out
+    source: str  # the content of the folder that was packed
     options: PackOptions
-    reencoded: int  # images
-    skipped: tuple[str, ...]  # what was wrong with images that were left out
+    reencoded: int  # number of images that were encoded again
+    skipped: tuple[str, ...]  # a message for each image that was left out
     classes: tuple[str, ...]
     train: SplitEntry
     val: SplitEntry
@@ -80,16 +80,16 @@ class Index:
 
 
 def is_packed(folder: Path) -> bool:
-    """Whether there is a packed data set, or the beginning of one."""
+    """Whether the folder is a packed data set, complete or not."""
     return (folder / INDEX).is_file() or (folder / JOURNAL).is_file()
 
 
 class Damaged(ValueError):
-    """A packed data set is not as it was written."""
+    """A packed data set is not as `roadmap data pack` wrote it."""
 
 
 def read_index(folder: Path) -> Index:
-    """Raises ValueError where the data set is not whole, or not of this version, and Damaged where it can't be so."""
+    """The index. Raises ValueError for an incomplete data set or another format, and Damaged for an invalid index."""
     data = read_json(folder / INDEX)
     if data is None:
         raise ValueError(f"{folder}: its packing was not finished; the same `roadmap data pack` resumes it")
@@ -101,14 +101,14 @@ def read_index(folder: Path) -> Index:
         raise Damaged(f"{folder / INDEX}: {error}") from None
     for name, split in index.splits.items():
         if split.images != sum(shard.images for shard in split.shards):
-            raise Damaged(f"{folder / INDEX}: {name}: the classes' images and the shards' are not as many")
+            raise Damaged(f"{folder / INDEX}: {name}: the numbers of images by class and by shard differ")
         if len(split.images_of_class) != len(index.classes) or min(split.images_of_class) < 0:
-            raise Damaged(f"{folder / INDEX}: {name}: not a number of images for each class")
+            raise Damaged(f"{folder / INDEX}: {name}: images_of_class must have a number for each class")
     return index
 
 
 def open_packed(folder: Path) -> Index:
-    """Its index. Raises ValueError where the folder is not packed, and Damaged or InvalidFile for a damaged index."""
+    """The index of a folder. Raises ValueError if it is not packed, and Damaged or InvalidFile for a damaged index."""
     if not is_packed(folder):
-        raise ValueError(f"{folder} is no packed data set; a folder that `roadmap data pack` made is expected")
+        raise ValueError(f"{folder} is not a packed data set; `roadmap data pack` makes one")
     return read_index(folder)

@@ -1,9 +1,9 @@
-"""Held-out images of a run's classes from elsewhere: ImageNet-A, -R, -Sketch and -C, or any folder of folders by class.
+"""Images of other distributions, for evaluation: ImageNet-A, -R, -Sketch and -C, or any folder with one per class.
 
     FOLDER/CLASS/IMAGE                                  ImageNet-A, ImageNet-R and ImageNet-Sketch
     FOLDER/[ARCHIVE/]CORRUPTION/SEVERITY/CLASS/IMAGE    ImageNet-C; its archives unpack to blur, digital, noise, ...
 
-What was measured is kept in the run's folder, a line for each part: ImageNet-C has 75 of 50,000 images.
+Results are kept in the folder of the run, a line for each part. ImageNet-C has 75 parts of 50,000 images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from roadmap.files import append_record, read_records
 
 FILE, FORMAT = "evaluations.jsonl", 1
 
-# In the order of the authors' code; mCE is over the first fifteen.
+# In the order of the authors' code. mCE is the mean over these fifteen.
 CORRUPTIONS = (
     *("gaussian_noise", "shot_noise", "impulse_noise"),
     *("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
@@ -34,12 +34,12 @@ SEVERITIES = ("1", "2", "3", "4", "5")
 
 @dataclass(frozen=True)
 class Shift:
-    """A published set of images of ImageNet's classes."""
+    """A published set of images with classes of ImageNet."""
 
     title: str
     source: str
-    subset: str | None = None  # its 200 classes, by the name of timm's list of them; none: all 1,000
-    corrupted: bool = False  # folders by corruption and severity, of images that were cropped to 224 pixels
+    subset: str | None = None  # name of timm's list of its 200 classes; None: all 1,000
+    corrupted: bool = False  # folders by corruption and severity, with images cropped to 224 pixels
 
 
 SHIFTS = {
@@ -50,22 +50,22 @@ SHIFTS = {
         "ImageNet-C", "Hendrycks and Dietterich, Common Corruptions and Perturbations, 2019", corrupted=True
     ),
 }
-FOLDERS = {"sketch": "imagenet-sketch"}  # as archives call them, where it is not by the name
+FOLDERS = {"sketch": "imagenet-sketch"}  # names of unpacked archives that differ
 
 
 @dataclass(frozen=True)
 class Part:
-    """A folder of folders by class."""
+    """A folder with a subfolder for each class."""
 
-    name: str  # CORRUPTION/SEVERITY; empty where there is one part
+    name: str  # CORRUPTION/SEVERITY; empty if there is only one part
     root: Path
 
 
 @dataclass(frozen=True)
 class Shifted:
-    """Images that `--data` means."""
+    """The images of another distribution that `--data` names."""
 
-    name: str  # of SHIFTS, or whatever it is called
+    name: str  # in SHIFTS, or any other name
     parts: tuple[Part, ...]
 
     @property
@@ -78,10 +78,10 @@ class Shifted:
 
 
 def find_shifted(written: str, known_data: Collection[str] = ()) -> Shifted | None:
-    """What `--data` means: NAME=PATH, or a folder; None where that is a data set of its own, with training images, as
-    those of the study are, whose names are given.
+    """The images that `--data` names as NAME=PATH or a folder. None for a data set with training images.
 
-    Raises ValueError where the folder is not as images of that name are kept.
+    Names in `known_data`, those of the study, are such data sets. Raises ValueError if the layout of the folder does
+    not fit the name.
     """
     name, path = named_path(written)
     root = Path(os.path.expanduser(path))
@@ -94,70 +94,70 @@ def find_shifted(written: str, known_data: Collection[str] = ()) -> Shifted | No
     if name not in SHIFTS and (is_packed(root) or any((root / split).is_dir() for split in (*TRAINING, *HELD_OUT))):
         return None
     corrupted = tuple(_corrupted_parts(root))
-    name = name or _guessed(root, bool(corrupted))
+    name = name or _name_of(root, bool(corrupted))
     known = SHIFTS.get(name)
     if known and known.corrupted and not corrupted:
         raise ValueError(
-            f"--data {written}: CORRUPTION/SEVERITY/CLASS/IMAGE was looked for, and {root} has none of "
+            f"--data {written}: the layout must be CORRUPTION/SEVERITY/CLASS/IMAGE, and {root} has none of "
             f"{', '.join((*CORRUPTIONS, *EXTRA))}"
         )
     if corrupted and not (known and known.corrupted):
-        raise ValueError(f"--data {written}: {root} is ImageNet-C's by its folders: imagenet-c={root}")
+        raise ValueError(f"--data {written}: {root} has the folders of ImageNet-C; give imagenet-c={root}")
     return Shifted(name, corrupted or (Part("", root),))
 
 
-def _guessed(root: Path, corrupted: bool) -> str:
-    """Of ImageNet-C by what is in it, of the others by what it is called."""
+def _name_of(root: Path, corrupted: bool) -> str:
+    """The name of the images in a folder: ImageNet-C by its content, others by the name of the folder."""
     if corrupted:
         return "imagenet-c"
-    called = root.resolve().name.lower().replace("_", "-")
-    called = FOLDERS.get(called, called)
-    return called if called in SHIFTS and not SHIFTS[called].corrupted else root.resolve().name
+    name = root.resolve().name.lower().replace("_", "-")
+    name = FOLDERS.get(name, name)
+    return name if name in SHIFTS and not SHIFTS[name].corrupted else root.resolve().name
 
 
 def _corrupted_parts(root: Path) -> Iterable[Part]:
-    """In the order of the corruptions, then of the severities."""
-    places = {name: root / name for name in (*CORRUPTIONS, *EXTRA) if (root / name).is_dir()}
+    """The parts in the order of corruptions, then of severities."""
+    folders = {name: root / name for name in (*CORRUPTIONS, *EXTRA) if (root / name).is_dir()}
     for archive in ARCHIVES:
         for name in (*CORRUPTIONS, *EXTRA):
             if (root / archive / name).is_dir():
-                places.setdefault(name, root / archive / name)
-    called, above = root.resolve().name, root.resolve().parent.name
-    if called in (*CORRUPTIONS, *EXTRA):  # a part of the set
-        places.setdefault(called, root)
-    if called in SEVERITIES and above in (*CORRUPTIONS, *EXTRA):
-        yield Part(f"{above}/{called}", root)
+                folders.setdefault(name, root / archive / name)
+    folder_name, parent_name = root.resolve().name, root.resolve().parent.name
+    if folder_name in (*CORRUPTIONS, *EXTRA):  # the folder is one corruption
+        folders.setdefault(folder_name, root)
+    if folder_name in SEVERITIES and parent_name in (*CORRUPTIONS, *EXTRA):
+        yield Part(f"{parent_name}/{folder_name}", root)
     for name in (*CORRUPTIONS, *EXTRA):
         for severity in SEVERITIES:
-            if name in places and (places[name] / severity).is_dir():
-                yield Part(f"{name}/{severity}", places[name] / severity)
+            if name in folders and (folders[name] / severity).is_dir():
+                yield Part(f"{name}/{severity}", folders[name] / severity)
 
 
 def imagenet_classes() -> tuple[str, ...]:
-    """WordNet's names of the 1,000, in order; timm has them."""
+    """The 1,000 WordNet names in order, from timm."""
     return _timm_list("imagenet")
 
 
-def chosen_classes(shifted: Shifted, found: Iterable[str], classes: tuple[str, ...]) -> tuple[str, ...]:
-    """The classes of a run that its network may choose among, in the order of its outputs.
+def chosen_classes(shifted: Shifted, present: Iterable[str], classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes that the network of a run may predict, in the order of its outputs.
 
-    Of ImageNet-A and -R the authors' 200, of ImageNet-Sketch and -C all; of another folder those that it has.
-    Raises ValueError for a class that the authors do not have.
+    For ImageNet-A and -R they are the authors' 200, for ImageNet-Sketch and -C all classes, for another folder the
+    classes that are `present` in it. Raises ValueError for a class that the authors do not have.
     """
-    among = set(found)
+    allowed = set(present)
     shift = shifted.shift
     if shift and shift.subset:
-        theirs = set(_timm_list(shift.subset))
-        strange = sorted(among - theirs)
-        if strange:
+        published = set(_timm_list(shift.subset))
+        unknown = sorted(allowed - published)
+        if unknown:
             raise ValueError(
-                f"{shifted.parts[0].root}: class {strange[0]!r} is not among the 200 of {shift.title}; "
-                "--data NAME=PATH takes it for another set, of the classes that it has"
+                f"{shifted.parts[0].root}: class {unknown[0]!r} is not among the 200 of {shift.title}; "
+                "give another name with --data NAME=PATH to use the classes that it has"
             )
-        among = theirs
+        allowed = published
     elif shift:
         return classes
-    return tuple(name for name in classes if name in among)
+    return tuple(name for name in classes if name in allowed)
 
 
 def _timm_list(name: str) -> tuple[str, ...]:
@@ -169,26 +169,26 @@ def _timm_list(name: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network was worth on one part."""
+    """The accuracy of a network on one part."""
 
-    data: str  # of SHIFTS, or whatever it was called
+    data: str  # in SHIFTS, or any other name
     part: str
-    content: str  # a hash of the files' names and sizes
-    whole: str  # that of all parts which the command was given: figures of several parts are of one whole
+    content: str  # hash of the names and sizes of the files
+    whole: str  # hash of all parts that the command was given; only parts of the same whole are combined
     weights: Literal["raw", "ema"]
-    trained: tuple[int, int]  # epochs and steps that the network had behind it
-    classes: int  # that it could choose among
+    trained: tuple[int, int]  # epochs and steps that the network was trained for
+    classes: int  # that the network could predict
     images: int
-    skipped: int = 0  # of them, that can't be read
+    skipped: int = 0  # images that can't be read
     top1: float = 0.0  # percent
     top5: float = 0.0
 
 
-def append_evaluation(folder: Path, found: Evaluation) -> None:
-    """Raises OSError with the path where the disk does not take it."""
-    append_record(folder / FILE, found, FORMAT)
+def append_evaluation(folder: Path, evaluation: Evaluation) -> None:
+    """Adds an evaluation to the file. Raises OSError with the path if it can't be written."""
+    append_record(folder / FILE, evaluation, FORMAT)
 
 
 def read_evaluations(folder: Path) -> list[Evaluation]:
-    """All that were made, in order; lines that are no such, or of another version, are left out."""
+    """All evaluations, in order. Lines that are invalid or have another format version are left out."""
     return read_records(folder / FILE, Evaluation, FORMAT)

@@ -1,7 +1,7 @@
-"""Parameters and multiply-adds of a design, by arithmetic alone; of another library's model by torch's counter.
+"""Parameters and multiply-adds of a design, by arithmetic; of a model of another library, by torch's counter.
 
-Counted as the paper's tables do: the convolutions and the linear layer, one multiply-add as one; norms,
-activations, biases and pooling count nothing.
+As in the paper's tables, multiply-adds are those of the convolutions and the linear layer. A multiply-add counts as
+one. Norms, activations, biases and pooling are not counted.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Cost:
 
 
 def cost(design: Design | NamedModel, input_size: int = 224, num_classes: int = 1000) -> Cost:
-    """What a design costs for square images of `input_size` pixels.
+    """The cost of a design for square images of `input_size` pixels.
 
-    Raises ValueError where the image is too small for the design.
+    Raises ValueError if the image is too small for the design.
     """
     if isinstance(design, NamedModel):
         return Cost(*count_named(design, input_size, num_classes))
@@ -46,7 +46,7 @@ def cost(design: Design | NamedModel, input_size: int = 224, num_classes: int = 
 
 
 class _Counter:
-    """Sums over the layers, following the side of the image."""
+    """Sums over the layers, and the current side of the image."""
 
     def __init__(self, size: int) -> None:
         self.input_size = self.size = size

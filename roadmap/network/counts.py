@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of other libraries' models, by torch's own counter."""
+"""Parameters and multiply-adds of other libraries' models, by torch's counter."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from roadmap.network.library_models import build_named, find_model
 
 
 def count_named(named: NamedModel, image_size: int, num_classes: int) -> tuple[int, int]:
-    """Parameters and multiply-adds of one image, by torch's own counter; kept in a file for the next process.
+    """Parameters and multiply-adds of one image, by torch's counter. A file caches the counts.
 
-    Counted are convolutions and matrix products, those of attention among them, one multiply-add
-    as one: what the paper's tables count. Norms, activations, softmax, biases and pooling count nothing.
-    Raises ValueError where the model can't be built.
+    As in the paper's tables, multiply-adds are those of convolutions and matrix products, including attention. Norms,
+    activations, softmax, biases and pooling are not counted. Raises ValueError if the model can't be built.
     """
     arguments = json.dumps(named.arguments, sort_keys=True)
     return _counted(named.library, named.name, arguments, image_size, num_classes)
@@ -31,19 +30,19 @@ def count_named(named: NamedModel, image_size: int, num_classes: int) -> tuple[i
 def _counted(library: Any, name: str, arguments: str, image_size: int, num_classes: int) -> tuple[int, int]:
     named = NamedModel(library, name, json.loads(arguments))
     key = "; ".join([str(named), arguments, f"{image_size} pixels", f"{num_classes} classes", *_versions(named)])
-    found = _read_counts().get(key)
-    if found is None:
-        found = Count(key, *_count(named, num_classes, image_size))
-        _keep_count(found)
-    return found.parameters, found.macs
+    count = _read_counts().get(key)
+    if count is None:
+        count = Count(key, *_count(named, num_classes, image_size))
+        _keep_count(count)
+    return count.parameters, count.macs
 
 
 def _count(named: NamedModel, num_classes: int, image_size: int) -> tuple[int, int]:
-    """On shapes alone, where nothing is allocated or computed; of a user's model that asks for values, on some."""
+    """Counts on the meta device, without values. A custom model that needs values is counted on the CPU."""
     try:
         return _count_on("meta", named, num_classes, image_size)
     except ValueError:
-        if named.library != "own":  # whose models all count so: the error is what it says
+        if named.library != "own":  # models of libraries do not need values, so the error is real
             raise
         return _count_on("cpu", named, num_classes, image_size)
 
@@ -52,7 +51,7 @@ def _count_on(device: str, named: NamedModel, num_classes: int, image_size: int)
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.device(device), _plain_attention():
+    with torch.device(device), _unfused_attention():
         network = build_named(named, num_classes, image_size, 0.0).eval()
         images = torch.zeros(1, 3, image_size, image_size)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -63,13 +62,13 @@ def _count_on(device: str, named: NamedModel, num_classes: int, image_size: int)
     shape = list(logits.shape) if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
     if shape != [1, num_classes]:
         raise ValueError(f"{named} gives {shape} for one image; logits of {num_classes} classes are expected")
-    # A multiply-add is two of what torch counts.
+    # torch counts a multiply-add as two.
     return sum(weight.numel() for weight in network.parameters()), counter.get_total_flops() // 2
 
 
 @contextlib.contextmanager
-def _plain_attention() -> Iterator[None]:
-    """As the matrix products that the counter knows: of a CPU's fused attention it knows nothing."""
+def _unfused_attention() -> Iterator[None]:
+    """Computes attention by matrix products, because the counter does not count fused attention on a CPU."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -83,23 +82,23 @@ def _plain_attention() -> Iterator[None]:
 
 
 def _versions(named: NamedModel) -> list[str]:
-    """Of all that a count depends on: a user's model may be of any of them."""
+    """The versions that a count depends on; a custom model may use any library."""
     from importlib.metadata import version
 
-    own = [find_model(named.name).code] if named.library == "own" else []
-    return own + [f"{library} {version(library)}" for library in ("timm", "torchvision", "torch")]
+    code = [find_model(named.name).code] if named.library == "own" else []
+    return code + [f"{library} {version(library)}" for library in ("timm", "torchvision", "torch")]
 
 
 @dataclass(frozen=True)
 class Count:
-    """A line of the file that keeps counts."""
+    """A line of the file of counts."""
 
-    model: str  # with all that the count depends on
+    model: str  # with everything that the count depends on
     parameters: int
     macs: int
 
 
-FORMAT = 2  # 1 had counts of users' models without their attention
+FORMAT = 2  # format 1 had counts of custom models without attention
 
 
 def counts_file() -> Path:
@@ -108,15 +107,15 @@ def counts_file() -> Path:
 
 def _read_counts() -> dict[str, Count]:
     try:
-        return {found.model: found for found in read_records(counts_file(), Count, FORMAT)}
+        return {count.model: count for count in read_records(counts_file(), Count, FORMAT)}
     except OSError:
         return {}
 
 
-def _keep_count(found: Count) -> None:
+def _keep_count(count: Count) -> None:
     path = counts_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        append_record(path, found, FORMAT)
-    except OSError:  # then it is counted again
+        append_record(path, count, FORMAT)
+    except OSError:  # the next process counts again
         return

@@ -1,4 +1,4 @@
-"""A design as a drawing of characters: its network in a line a stage, and its block in the manner of the paper."""
+"""A design as a text drawing: the network with a line per stage, and the block as the paper draws it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def layer_text(layer: Layer) -> str:
     return f"{mixing}, {layer.outputs}{stride}" + (" +bias" if layer.bias else "")
 
 
-def _behind(norm: Norm | None, act: Activation | None) -> list[str]:
+def _norm_and_act(norm: Norm | None, act: Activation | None) -> list[str]:
     return ([NORM_NAMES[norm]] if norm else []) + ([ACTIVATION_NAMES[act]] if act else [])
 
 
 def draw_network(design: Design | NamedModel) -> str:
-    """A line for the stem, each stage and the head; of another library's model its name and arguments."""
+    """A line each for the stem, the stages and the head. For a model of another library, its name and arguments."""
     if isinstance(design, NamedModel):
         return "\n".join([str(design), *(f"  {name}: {show(value)}" for name, value in design.arguments.items())])
     lines = around_blocks(design)
@@ -35,24 +35,25 @@ def draw_network(design: Design | NamedModel) -> str:
 
 
 def around_blocks(design: Design) -> dict[str, str]:
-    """What is not in the blocks: the stem, the head, and what halves the resolution from one stage to the next."""
+    """The parts outside the blocks: the stem, the head, and the downsampling between stages."""
     network = plan(design)
-    stem = [layer_text(network.stem), *_behind(network.stem.norm, network.stem.act)]
-    stem += (["3x3 max pool, stride 2"] if network.pool else []) + _behind(network.stem_norm, None)
-    head = ["global average pool", *_behind(network.head_norm, None), f"linear from {network.features}"]
+    stem = [layer_text(network.stem), *_norm_and_act(network.stem.norm, network.stem.act)]
+    stem += (["3x3 max pool, stride 2"] if network.pool else []) + _norm_and_act(network.stem_norm, None)
+    head = ["global average pool", *_norm_and_act(network.head_norm, None), f"linear from {network.features}"]
     rule = design.downsampling
     bias = " +bias" if rule.bias else ""
     if rule.place == "between":
-        halving = [*_behind(rule.norm, None), f"{rule.kernel}x{rule.kernel}, stride 2{bias}"]
+        halving = [*_norm_and_act(rule.norm, None), f"{rule.kernel}x{rule.kernel}, stride 2{bias}"]
     else:
-        halving = [f"in the block; shortcut {rule.kernel}x{rule.kernel}, stride 2{bias}", *_behind(rule.norm, None)]
+        shortcut = f"in the block; shortcut {rule.kernel}x{rule.kernel}, stride 2{bias}"
+        halving = [shortcut, *_norm_and_act(rule.norm, None)]
     return {"stem": " → ".join(stem), "downsampling": " → ".join(halving), "head": " → ".join(head)}
 
 
 def _stage_text(stage: StagePlan) -> str:
     parts = []
     if stage.downsampling:
-        parts = [*_behind(stage.downsampling_norm, None), layer_text(stage.downsampling)]
+        parts = [*_norm_and_act(stage.downsampling_norm, None), layer_text(stage.downsampling)]
     block = stage.blocks[-1]
     inside = " · ".join(layer_text(layer) for layer in block.layers)
     parts.append(f"{len(stage.blocks)} × [{inside}]")
@@ -60,29 +61,29 @@ def _stage_text(stage: StagePlan) -> str:
     text = " → ".join(parts)
     if not projection:
         return text
-    shortcut = " → ".join([layer_text(projection), *_behind(projection.norm, projection.act)])
+    shortcut = " → ".join([layer_text(projection), *_norm_and_act(projection.norm, projection.act)])
     return f"{text}, the first with shortcut {shortcut}"
 
 
 def distinct_blocks(*designs: Design) -> list[dict[str, BlockPlan]]:
-    """Each design's last block of the first stage; of every stage, where one of them has several blocks."""
+    """The last block of the first stage of each design; of every stage, if a design has different blocks."""
     stages = [plan(design).stages for design in designs]
     count = max(map(len, stages)) if any(len(set(design.blocks)) > 1 for design in designs) else 1
-    return [{f"block of stage {i + 1}": each[i].blocks[-1] for i in range(min(count, len(each)))} for each in stages]
+    return [{f"block of stage {i + 1}": plans[i].blocks[-1] for i in range(min(count, len(plans)))} for plans in stages]
 
 
 def column(block: BlockPlan) -> list[str]:
-    """What a block does, in order: the residual branch, the sum, and what is behind it."""
+    """The operations of a block in order: the residual branch, the sum, and the activation after it."""
     boxes = []
     for layer in block.layers:
-        boxes += [layer_text(layer), *_behind(layer.norm, layer.act)]
+        boxes += [layer_text(layer), *_norm_and_act(layer.norm, layer.act)]
     if block.layer_scale is not None:
         boxes.append(f"layer scale {block.layer_scale:g}")
-    return [*boxes, SUM, *_behind(None, block.act)]
+    return [*boxes, SUM, *_norm_and_act(None, block.act)]
 
 
 def draw_block(design: Design | NamedModel) -> str:
-    """The design's blocks, each a column with the shortcut beside it; nothing of another library's model."""
+    """The blocks of a design, each a column with its shortcut. Empty for a model of another library."""
     if isinstance(design, NamedModel):
         return ""
     (blocks,) = distinct_blocks(design)
@@ -103,11 +104,11 @@ def _draw(block: BlockPlan) -> str:
 
 
 def mark_changes(before: Design | NamedModel, after: Design | NamedModel) -> str:
-    """What is around the blocks and the blocks that differ as lines, those gone marked with -, those new with +."""
+    """The lines outside the blocks, and those of blocks that differ: - marks removed lines, + new ones."""
     if isinstance(before, NamedModel) or isinstance(after, NamedModel):
-        return "\n".join(_marked(*(draw_network(each).splitlines() for each in (before, after))))
+        return "\n".join(_marked(*(draw_network(design).splitlines() for design in (before, after))))
     old, new = distinct_blocks(before, after)
-    lines = _marked(*([f"{key}: {text}" for key, text in around_blocks(each).items()] for each in (before, after)))
+    lines = _marked(*([f"{key}: {text}" for key, text in around_blocks(design).items()] for design in (before, after)))
     for title in old | new:
         columns = [column(blocks[title]) if title in blocks else [] for blocks in (old, new)]
         if columns[0] != columns[1]:

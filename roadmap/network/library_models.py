@@ -1,6 +1,6 @@
-"""Networks that are no designs of this project: those of timm and torchvision by name, and users' own functions.
+"""Models from outside this project: those of timm and torchvision by name, and custom models.
 
-A named model stands where a design stands: it is built, counted, trained and hashed alike. Steps rewrite designs alone.
+A named model can replace a design: it is built, counted, trained and hashed in the same way. Steps can't change it.
 """
 
 from __future__ import annotations
@@ -19,55 +19,55 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class OwnModel:
-    """A user's function."""
+class CustomModel:
+    """A model that a plug-in registered."""
 
     name: str
-    build: Callable[..., nn.Module]  # takes num_classes and the arguments, gives N x 3 x H x W -> N x classes
-    code: str  # a hash of the file that defines it: another code is another network
+    build: Callable[..., nn.Module]  # takes num_classes and the arguments, returns a module
+    code: str  # hash of the file that defines it; other code is another network
 
 
-MODELS: Registry[OwnModel] = Registry("model", shown="own/{}")
+MODELS: Registry[CustomModel] = Registry("model", shown="own/{}")
 find_model = MODELS.find
 
 
 def model(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers the decorated function, or module class, as the model `own/NAME`.
 
-    It takes `num_classes` and whatever arguments the study gives it, all by keyword, and gives a module from images
+    It takes `num_classes` and the arguments of the study, all by keyword, and returns a module from images
     N x 3 x H x W to logits N x classes.
     """
 
     def register(build: Callable[..., Any]) -> Callable[..., Any]:
-        if name in STEPS:  # of which rungs are called, as references are of models
+        if name in STEPS:  # names of steps are names of rungs, and names of models are names of references
             raise ValueError(f"step {name!r} exists already")
-        MODELS.add(name, OwnModel(name, build, code_of(build)))
+        MODELS.add(name, CustomModel(name, build, code_of(build)))
         return build
 
     return register
 
 
 def build_named(named: NamedModel, num_classes: int, image_size: int, drop_path: float) -> nn.Module:
-    """The network, with the weights that its library draws from torch's global generator.
+    """The network, with weights that its library draws from torch's global generator.
 
-    Raises ValueError with the library's own words where it has no such model, or can't build it so.
+    Raises ValueError with the message of the library if it has no such model, or can't build it with the arguments.
     """
     arguments = {"num_classes": num_classes, **named.filled(image_size, drop_path)}
     builder = builder_of(named)
     try:
         network = builder(**arguments)
-    except Exception as error:  # whatever a library raises at arguments that do not fit
-        told = ", ".join(f"{key}={value}" for key, value in arguments.items())
-        raise ValueError(f"{named} can't be built with {told}: {type(error).__name__}: {error}") from error
-    if not callable(getattr(network, "parameters", None)):  # without the import of torch, to ask whether it is a module
-        raise ValueError(f"{named} gives a {type(network).__name__}; a torch.nn.Module is expected")
+    except Exception as error:  # libraries raise various errors for wrong arguments
+        shown = ", ".join(f"{key}={value}" for key, value in arguments.items())
+        raise ValueError(f"{named} can't be built with {shown}: {type(error).__name__}: {error}") from error
+    if not callable(getattr(network, "parameters", None)):  # is a module; torch is not imported for this
+        raise ValueError(f"{named} must return a torch.nn.Module (got {type(network).__name__})")
     if not any(weight.requires_grad for weight in network.parameters()):
         raise ValueError(f"{named} has no weights to train")
     return network
 
 
 def builder_of(named: NamedModel) -> Callable[..., nn.Module]:
-    """What builds it, its library imported. Raises ValueError where there is no such model."""
+    """The function that builds the model. Imports its library. Raises ValueError if there is no such model."""
     if named.library == "own":
         return find_model(named.name).build
     if named.library == "torchvision":
@@ -86,8 +86,8 @@ def builder_of(named: NamedModel) -> Callable[..., nn.Module]:
 
 
 def _near(names: list[str], name: str) -> str:
-    """Of a thousand names, those that are near."""
+    """The names that are close to `name`, since a library has a thousand."""
     import difflib
 
     near = difflib.get_close_matches(name, names, n=5, cutoff=0.4)
-    return f"near are: {', '.join(near)}" if near else f"it has {len(names)} others"
+    return f"similar names: {', '.join(near)}" if near else f"it has {len(names)} others"

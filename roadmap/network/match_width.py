@@ -1,4 +1,4 @@
-"""Widths solved for: a design held to the multiply-adds of another."""
+"""Solves for the width at which a design has the multiply-adds of another."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ TOLERANCE = 0.01  # of the multiply-adds
 
 
 def match_width(design: Design, target: Design, input_size: int, num_classes: int) -> Design:
-    """The design with its width solved for the target's MACs, to within 1 %.
+    """The design with the width at which its MACs are within 1 % of those of the target.
 
-    Of the real width that would have them, doubled from stage to stage, each stage takes the multiple of 8 channels
-    above or below it; where that is not near enough, as in a narrow network, of 4, 2 or 1. Raises ValueError where
-    none is.
+    First the real-valued width is solved for; it doubles from stage to stage. Then each stage takes the multiple of 8
+    channels above or below it. If no combination is close enough, as in a narrow network, multiples of 4, 2 and 1 are
+    tried. Raises ValueError if none is close enough.
     """
-    wanted = cost(target, input_size, num_classes).macs
+    target_macs = cost(target, input_size, num_classes).macs
 
-    def off(widths: tuple[int, ...]) -> float:
-        return cost(replace(design, width=widths), input_size, num_classes).macs / wanted - 1
+    def deviation(widths: tuple[int, ...]) -> float:
+        return cost(replace(design, width=widths), input_size, num_classes).macs / target_macs - 1
 
     def stages(sixteenths: int) -> list[float]:
         return [sixteenths / 16 * 2**i for i in range(len(design.depths))]
 
     def rounded(sixteenths: int) -> float:
-        return off(tuple(max(1, round(width)) for width in stages(sixteenths)))
+        return deviation(tuple(max(1, round(width)) for width in stages(sixteenths)))
 
     exact = stages(bisect_left(range(1, 256 * design.widths[0]), 0.0, key=rounded) + 1)
     for multiple in (8, 4, 2, 1):
         around = [(max(1, int(width / multiple)) * multiple, (int(width / multiple) + 1) * multiple) for width in exact]
-        nearest = min(itertools.product(*around), key=lambda widths: abs(off(widths)))
-        if abs(off(nearest)) <= TOLERANCE:
+        nearest = min(itertools.product(*around), key=lambda widths: abs(deviation(widths)))
+        if abs(deviation(nearest)) <= TOLERANCE:
             return replace(design, width=nearest)
-    raise ValueError(f"no width comes within 1 % of {wanted} MACs: {list(nearest)} is {100 * off(nearest):+.1f} % off")
+    percent = 100 * deviation(nearest)
+    raise ValueError(f"no width comes within 1 % of {target_macs} MACs: {list(nearest)} is {percent:+.1f} % off")

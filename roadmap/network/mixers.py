@@ -1,6 +1,6 @@
-"""What may stand in a block in place of its spatial convolution: a registry that the builder and the count read.
+"""The registry of mixers: modules that can replace the spatial convolution of a block.
 
-A `Conv` whose `mixer` names an entry here is built by it. Designs stay data: the name is all that they hold.
+A `Conv` names its `mixer`; a design has only the name. Building and counting look it up here.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mixer:
-    """How a registered mixer is built and what it costs.
+    """How a registered mixer is built, and its cost.
 
-    `build` takes the layer (its channels, kernel, stride and bias) and gives a module from N x inputs x H x W to
-    N x outputs x H/stride x W/stride. `parameters` takes the layer; `macs` the layer, and the sides, in pixels, of the
-    image before and behind it.
+    `build` takes the layer (its channels, kernel, stride and bias) and returns a module from N x inputs x H x W to
+    N x outputs x H/stride x W/stride. `parameters` takes the layer. `macs` takes the layer and the sides, in pixels, of
+    its input and output.
     """
 
     name: str
     build: Callable[[Layer], Any]
     parameters: Callable[[Layer], int]
     macs: Callable[[Layer, int, int], int]
-    code: str  # a hash of the file that defines it: another code is another network
+    code: str  # hash of the file that defines it; other code is another network
 
 
 MIXERS: Registry[Mixer] = Registry("mixer")
@@ -41,7 +41,7 @@ find_mixer = MIXERS.find
 def mixer(
     name: str, *, parameters: Callable[[Layer], int], macs: Callable[[Layer, int, int], int]
 ) -> Callable[[Callable[[Layer], Any]], Callable[[Layer], Any]]:
-    """Registers the decorated function, or module class, as what builds the mixer `name`."""
+    """Registers the decorated function, or module class, as the mixer `name`."""
 
     def register(build: Callable[[Layer], Any]) -> Callable[[Layer], Any]:
         MIXERS.add(name, Mixer(name, build, parameters, macs, code_of(build)))
@@ -51,8 +51,8 @@ def mixer(
 
 
 def network_code(design: Design | NamedModel) -> dict[str, str]:
-    """Users' own mixers, or model, that a network is made of, by name, with the hash of each one's file."""
+    """The custom mixers, or the custom model, of a network: hash of the file by name."""
     if isinstance(design, NamedModel):
         return {str(design): find_model(design.name).code} if design.library == "own" else {}
-    named: Iterable[str | None] = (conv.mixer for block in design.blocks for conv in block.convs)
-    return {name: find_mixer(name).code for name in sorted({name for name in named if name})}
+    mixers: Iterable[str | None] = (conv.mixer for block in design.blocks for conv in block.convs)
+    return {name: find_mixer(name).code for name in sorted({name for name in mixers if name})}

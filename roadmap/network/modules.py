@@ -1,4 +1,4 @@
-"""The model of a design: one generic residual network, built from the resolved plan."""
+"""The model of a design: a generic residual network, built from the resolved plan."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu
 
 
 def _activation(name: Activation | None, *, in_place: bool) -> nn.Module:
-    """`in_place`: nothing else takes its input, nor a gradient; ReLU's own takes what comes out."""
+    """`in_place`: nothing else uses its input, also not for a gradient. The gradient of ReLU uses its output."""
     if name == "relu":
         return nn.ReLU(inplace=in_place)
     return ACTIVATIONS[name]() if name else nn.Identity()
@@ -37,7 +37,7 @@ def _activation(name: Activation | None, *, in_place: bool) -> nn.Module:
 class _Depthwise(torch.autograd.Function):
     """A depthwise convolution whose gradients are depthwise convolutions; its odd kernel is padded to keep the size.
 
-    The weight's: each channel of each image is a channel of its own, which its output's gradient is the kernel of.
+    For the gradient of the weight, each channel of each image is convolved with the gradient of its output as kernel.
     """
 
     @staticmethod
@@ -51,26 +51,27 @@ class _Depthwise(torch.autograd.Function):
         (gradient,) = gradients
         x, weight = ctx.saved_tensors
         (_, channels, height, width), kernel = x.shape, weight.shape[-1]
-        of_bias = gradient.sum((0, 2, 3)) if ctx.has_bias else None
-        if ctx.stride > 1:  # which takes every so many pixels of what stride 1 gives
-            taken, gradient = gradient, torch.zeros_like(x)
-            gradient[..., :: ctx.stride, :: ctx.stride] = taken
-        of_x = F.conv2d(gradient, weight.flip(2, 3), padding=kernel // 2, groups=channels)
+        bias_gradient = gradient.sum((0, 2, 3)) if ctx.has_bias else None
+        if ctx.stride > 1:  # a stride takes every n-th pixel of the output of stride 1
+            strided, gradient = gradient, torch.zeros_like(x)
+            gradient[..., :: ctx.stride, :: ctx.stride] = strided
+        x_gradient = F.conv2d(gradient, weight.flip(2, 3), padding=kernel // 2, groups=channels)
         images, filters = x.reshape(1, -1, height, width), gradient.reshape(-1, 1, height, width)
-        of_weight = F.conv2d(images, filters, padding=kernel // 2, groups=len(filters))
-        of_weight = of_weight.view(-1, channels, kernel, kernel).sum(0).unsqueeze(1)
-        return of_x, torch.empty_like(weight).copy_(of_weight), of_bias, None  # of its strides, which DDP warns of else
+        weight_gradient = F.conv2d(images, filters, padding=kernel // 2, groups=len(filters))
+        weight_gradient = weight_gradient.view(-1, channels, kernel, kernel).sum(0).unsqueeze(1)
+        # The gradient gets the strides of the weight, because DDP warns about others.
+        return x_gradient, torch.empty_like(weight).copy_(weight_gradient), bias_gradient, None
 
 
 class DepthwiseConvolution(nn.Conv2d):
-    """Trains faster on a CPU, where torch's gradient of the weight takes ten times a forward for kernels above 3."""
+    """Trains faster on a CPU, where torch's weight gradient takes ten forward passes for kernels above 3."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():  # a compiler has kernels of its own, and would stop at what follows
+        if torch.compiler.is_compiling():  # compilers have other kernels, and can't trace what follows
             return super().forward(x)
-        if not torch.is_grad_enabled():  # no gradient to save time in, and none that a tracer would stumble over
+        if not torch.is_grad_enabled():  # no gradient to speed up, and tracers need the plain module
             return super().forward(x)
-        # oneDNN has no fast kernel for images of few pixels, and torch loops over the channels of single ones.
+        # oneDNN has no fast kernel for images of few pixels, and torch loops over the channels of single images.
         if x.device.type != "cpu" or min(x.shape[2:]) < 4 or not torch.backends.mkldnn.is_available():
             return super().forward(x)
         weight, bias = self.weight, self.bias
@@ -83,7 +84,7 @@ class DepthwiseConvolution(nn.Conv2d):
 
 def _convolution(layer: Layer) -> nn.Conv2d:
     is_depthwise = 1 < layer.groups == layer.inputs == layer.outputs
-    # Kernels of 3 have fast gradients of their own in oneDNN.
+    # oneDNN has fast gradients for kernels of 3.
     is_large = layer.kernel > 3 and layer.kernel % 2 == 1 and layer.kernel != layer.stride
     return (DepthwiseConvolution if is_depthwise and is_large else nn.Conv2d)(
         layer.inputs,
@@ -97,13 +98,13 @@ def _convolution(layer: Layer) -> nn.Conv2d:
 
 
 class ConvNormAct(nn.Module):
-    """A convolution, or what stands in its place, then the norm and the activation of its layer."""
+    """A convolution or a mixer, then the norm and the activation of its layer."""
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.conv = find_mixer(layer.mixer).build(layer) if layer.mixer else _convolution(layer)
         self.norm = NORMS[layer.norm](layer.outputs) if layer.norm else nn.Identity()
-        self.act = _activation(layer.act, in_place=layer.norm is not None)  # the gradient of a norm takes its input
+        self.act = _activation(layer.act, in_place=layer.norm is not None)  # a norm's gradient needs only its input
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.act(self.norm(self.conv(x)))
@@ -111,7 +112,7 @@ class ConvNormAct(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (Huang et al., 2016): drops a residual branch, image by image."""
+    """Stochastic depth (Huang et al., 2016): drops the residual branch of single images."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -125,7 +126,7 @@ class DropPath(nn.Module):
 
 
 class Residual(nn.Module):
-    """A residual block: its convolutions, the scale per channel, drop path, the sum with the shortcut."""
+    """A residual block: convolutions, scale per channel, drop path, and the sum with the shortcut."""
 
     def __init__(self, block: BlockPlan, drop_path: float) -> None:
         super().__init__()
@@ -143,7 +144,7 @@ class Residual(nn.Module):
         if self.scale is not None:
             branch = branch * self.scale.view(-1, 1, 1)
         branch, shortcut = self.drop_path(branch), self.shortcut(x)
-        # What a norm gave no gradient takes: the sum needs no memory of its own.
+        # No gradient uses the output of a norm, so the sum can overwrite it.
         if self.ends_with_norm and branch.dtype == shortcut.dtype:
             branch += shortcut
         else:
@@ -187,12 +188,12 @@ class Network(nn.Module):
         self.head = nn.Linear(network.features, num_classes)
 
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        """What each stage gives, N x channels x height x width; of the rungs at strides 4, 8, 16 and 32."""
-        x, found = self.stem(images), []
+        """The output of each stage, N x channels x height x width. The strides of the rungs are 4, 8, 16 and 32."""
+        x, maps = self.stem(images), []
         for stage in self.stages:
             x = stage(x)
-            found.append(x)
-        return tuple(found)
+            maps.append(x)
+        return tuple(maps)
 
     def forward(self, images: Tensor) -> Tensor:
         y: Tensor = self.head(self.norm(self.pool(self.stages(self.stem(images)))).flatten(1))
@@ -230,9 +231,9 @@ def build(
 ) -> nn.Module:
     """The model of a design; its forward takes N x 3 x H x W.
 
-    `drop_path` is the last block's rate, growing linearly from 0 at the first. Weights are drawn from torch's
-    global generator. Of another library's model its weights are as that draws them, and some are for images of
-    `image_size` pixels alone. Raises ValueError for a design that leaves no channels, or a model that can't be built.
+    `drop_path` is the rate of the last block; it grows linearly from 0 at the first. Weights are drawn from torch's
+    global generator, those of a model of another library by that library. Some of these models accept only images of
+    `image_size` pixels. Raises ValueError for a design without channels, or a model that can't be built.
     """
     if isinstance(design, NamedModel):
         return build_named(design, num_classes, image_size, drop_path)
@@ -242,9 +243,9 @@ def build(
 
 
 def initialize(model: nn.Module, scheme: Initialization) -> None:
-    """Draws the weights anew: as torchvision's ResNet, or truncated normal of std 0.02 with biases 0 (ConvNeXt).
+    """Initializes the weights: as torchvision's ResNet, or truncated normal of std 0.02 with biases 0 (ConvNeXt).
 
-    Norms and layer scales keep the start that their layers gave them.
+    Norms and layer scales keep the initial values of their layers.
     """
     for module in model.modules():
         if not isinstance(module, nn.Conv2d | nn.Linear):

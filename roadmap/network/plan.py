@@ -1,7 +1,6 @@
-"""A design resolved into layers with channels: what is counted, drawn and built.
+"""A design resolved into layers with channels, which are then counted, drawn and built.
 
-The one place that knows how relative widths, strides and shortcuts come out, so that the cost of a network and
-the network itself can't drift apart.
+Only this module resolves relative widths, strides and shortcuts, so the cost of a network always fits the network.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ class Layer:
     bias: bool = False
     norm: Norm | None = None
     act: Activation | None = None
-    mixer: str | None = None  # an entry of roadmap.network.mixers in place of the convolution
+    mixer: str | None = None  # an entry of roadmap.network.mixers that replaces the convolution
 
     @property
     def padding(self) -> int:
-        """Pixels on every side: patches that do not overlap need none."""
+        """Pixels on every side; 0 for patches that do not overlap."""
         return 0 if self.kernel == self.stride else self.kernel // 2
 
 
@@ -56,53 +55,53 @@ class StagePlan:
 @dataclass(frozen=True)
 class NetworkPlan:
     stem: Layer
-    pool: bool  # 3x3 max pooling of stride 2 behind the stem's convolution
-    stem_norm: Norm | None  # behind everything else in the stem
+    pool: bool  # 3x3 max pooling of stride 2 after the convolution of the stem
+    stem_norm: Norm | None  # after everything else in the stem
     stages: tuple[StagePlan, ...]
     head_norm: Norm | None
 
     @property
     def features(self) -> int:
-        """Channels that the linear layer gets."""
+        """Input channels of the linear layer."""
         return self.stages[-1].blocks[-1].outputs
 
 
 def plan(design: Design) -> NetworkPlan:
-    """The layers of a design, for images of three channels. Raises ValueError where a width comes out below 1."""
+    """The layers of a design, for images of three channels. Raises ValueError for a width below 1."""
     widths = design.widths
-    carried = [block_outputs(block, width) for block, width in zip(design.blocks, widths, strict=True)]
+    outputs = [block_outputs(block, width) for block, width in zip(design.blocks, widths, strict=True)]
     stem = design.stem
-    stem_outputs = carried[0] if stem.width == "block" else widths[0]
+    stem_outputs = outputs[0] if stem.width == "block" else widths[0]
     first = Layer(3, stem_outputs, stem.kernel, stem.stride, 1, stem.bias, stem.norm, stem.act)
     stages = tuple(
-        _stage(design, i, inputs, widths[i]) for i, (inputs, _) in enumerate(pairwise((stem_outputs, *carried)))
+        _stage(design, i, inputs, widths[i]) for i, (inputs, _) in enumerate(pairwise((stem_outputs, *outputs)))
     )
     return NetworkPlan(first, stem.pool, stem.last_norm, stages, design.head_norm)
 
 
 def block_outputs(block: Block, width: int) -> int:
-    """Channels that a block gives in a stage of that width: what its last convolution of a width of its own gives."""
+    """Output channels of a block: those of its last convolution whose width is not SAME."""
     return _channels([conv.width for conv in block.convs if conv.width != SAME][-1], width)
 
 
 def _channels(relative: float | Literal["same"], width: int) -> int:
     channels = round(float(relative) * width)
     if channels < 1:
-        raise ValueError(f"{relative} times the stage's width of {width} leaves no channel")
+        raise ValueError(f"{relative} times the width {width} of the stage leaves no channel")
     return channels
 
 
 def _stage(design: Design, index: int, inputs: int, width: int) -> StagePlan:
     block, rule = design.blocks[index], design.downsampling
     outputs = block_outputs(block, width)
-    halves = index > 0
+    needs_stride = index > 0
     between = None
-    if rule.place == "between" and halves:
+    if rule.place == "between" and needs_stride:
         between = Layer(inputs, outputs, rule.kernel, stride=2, bias=rule.bias)
-        inputs, halves = outputs, False
+        inputs, needs_stride = outputs, False
     blocks = []
     for position in range(design.depths[index]):
-        stride = 2 if halves and position == 0 else 1
+        stride = 2 if needs_stride and position == 0 else 1
         blocks.append(_block(design, block, inputs, outputs, width, stride))
         inputs = outputs
     return StagePlan(rule.norm if between else None, between, tuple(blocks))
@@ -113,14 +112,14 @@ def _block(design: Design, block: Block, inputs: int, outputs: int, width: int, 
     if stride != 1 or inputs != outputs:
         rule = design.downsampling
         if rule.place == "between":
-            raise ValueError(f"the stem gives {inputs} channels, the blocks carry {outputs}: set stem.width to block")
+            raise ValueError(f"stem.width must be block: the stem has {inputs} output channels, the blocks {outputs}")
         shortcut = Layer(inputs, outputs, rule.kernel, stride, 1, rule.bias, rule.norm)
     layers = tuple(_layers(block.convs, inputs, width, stride))
     return BlockPlan(layers, shortcut, block.act, block.layer_scale)
 
 
 def _layers(convs: tuple[Conv, ...], channels: int, width: int, stride: int) -> Iterator[Layer]:
-    """The block's convolutions; the first spatial one takes the stride, or the first where none is spatial."""
+    """The convolutions of a block. The first spatial one has the stride; if none is spatial, the first."""
     strided = next((i for i, conv in enumerate(convs) if conv.is_spatial), 0)
     for i, conv in enumerate(convs):
         outputs = channels if conv.width == SAME else _channels(conv.width, width)

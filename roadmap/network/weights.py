@@ -1,4 +1,4 @@
-"""Weights of a peer's network, loaded into the design that is the same network."""
+"""Loads weights of timm and torchvision into the same network of this project."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ from roadmap.steps import convnext_design
 
 
 def peer_design(name: str) -> Design:
-    """The design of a peer's network by the name that torchvision and timm give it, where it is one of this study's.
-
-    Raises ValueError for a name that is not among those known.
-    """
+    """The design of a network of torchvision or timm, by its name there. Raises ValueError for an unknown name."""
     designs = {
         "resnet50": resnet(64, (3, 4, 6, 3)),
         "resnet101": resnet(64, (3, 4, 23, 3)),
@@ -39,10 +36,10 @@ def peer_design(name: str) -> Design:
 def load_torchvision(model: nn.Module, name: str, state_dict: Mapping[str, Tensor]) -> None:
     """Loads the state dict of torchvision's model `name` into a built design that is the same network.
 
-    Raises ValueError, naming the first difference, where the design, or a tensor, is another.
+    Raises ValueError with the first difference if the design or a tensor does not match.
     """
     if name in ("resnet200", "convnext_xlarge"):
-        raise ValueError(f"torchvision has no model {name!r}; timm has: load_timm")
+        raise ValueError(f"torchvision has no model {name!r}; use load_timm")
     rename = _torchvision_convnext_name if name.startswith("convnext") else _resnet_name
     load_renamed(model, peer_design(name), {rename(key): tensor for key, tensor in state_dict.items()}, name)
 
@@ -50,27 +47,27 @@ def load_torchvision(model: nn.Module, name: str, state_dict: Mapping[str, Tenso
 def load_timm(model: nn.Module, name: str, state_dict: Mapping[str, Tensor]) -> None:
     """Loads the state dict of timm's model `name` into a built design that is the same network.
 
-    Raises ValueError, naming the first difference, where the design, or a tensor, is another.
+    Raises ValueError with the first difference if the design or a tensor does not match.
     """
-    name = name.partition(".")[0]  # a tag, as in convnext_tiny.fb_in1k, names weights of the same network
+    name = name.partition(".")[0]  # a tag, as in convnext_tiny.fb_in1k, selects weights of the same network
     rename = _timm_convnext_name if name.startswith("convnext") else _resnet_name
     load_renamed(model, peer_design(name), {rename(key): tensor for key, tensor in state_dict.items()}, name)
 
 
-def load_peer(model: nn.Module, design: Design | NamedModel, written: str, state_dict: Mapping[str, Tensor]) -> None:
-    """Loads weights of `torchvision/NAME` or `timm/NAME` into a design's network.
+def load_peer(model: nn.Module, design: Design | NamedModel, peer: str, state_dict: Mapping[str, Tensor]) -> None:
+    """Loads weights of `peer`, `torchvision/NAME` or `timm/NAME`, into the network of a design.
 
-    Raises ValueError where they are of another network.
+    Raises ValueError if they are of another network.
     """
-    library, slash, name = written.partition("/")
+    library, slash, name = peer.partition("/")
     loaders = {"torchvision": load_torchvision, "timm": load_timm}
     if not slash or library not in loaders:
-        raise ValueError(f"{written!r} names no peer's model: torchvision/NAME and timm/NAME do")
+        raise ValueError(f"the model must be torchvision/NAME or timm/NAME (got {peer!r})")
     if isinstance(model, Network):
         loaders[library](model, name, state_dict)
         return
-    if str(design) != written.partition(".")[0]:  # a tag names weights of the same network
-        raise ValueError(f"this is the network of {design}, not of {written}")
+    if str(design) != peer.partition(".")[0]:  # a tag selects weights of the same network
+        raise ValueError(f"this is the network of {design}, not of {peer}")
     try:
         model.load_state_dict(dict(state_dict))
     except RuntimeError as error:
@@ -78,7 +75,7 @@ def load_peer(model: nn.Module, design: Design | NamedModel, written: str, state
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Of a .safetensors file, or one that torch saved. Raises ValueError where it holds something else."""
+    """The state dict in a .safetensors file, or in a file saved by torch. Raises ValueError for other content."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     try:
@@ -86,51 +83,51 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return dict(load_file(str(path)))
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # what the formats' readers raise is their own
-        raise ValueError(f"{path} can't be read as weights: it is damaged, or of another kind") from None
-    # ConvNeXt's and DeiT's authors keep theirs below such a key.
-    found = found.get("model", found.get("state_dict", found)) if isinstance(found, dict) else found
-    if not isinstance(found, dict) or not all(isinstance(each, Tensor) for each in found.values()):
-        raise ValueError(f"{path} holds no weights by name")
-    return found
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # the readers of the formats raise various errors
+        raise ValueError(f"{path} can't be read as weights: it is damaged, or has another format") from None
+    # The files of ConvNeXt and DeiT have the weights below one of these keys.
+    content = content.get("model", content.get("state_dict", content)) if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+        raise ValueError(f"{path} must have a tensor for each name")
+    return content
 
 
 def load_renamed(model: nn.Module, design: Design, tensors: Mapping[str, Tensor], name: str) -> None:
-    """Loads tensors that have our names into a model of that design; `name` is the peer's, for errors."""
+    """Loads tensors with the names of this project into a model of that design. `name` is for error messages."""
     if not isinstance(model, Network):
-        raise ValueError(f"a model from roadmap.build is needed, not a {type(model).__name__}")
-    theirs, ours = comparable(design, model.design)
-    different = differences(theirs, ours)
+        raise ValueError(f"the model must be made by roadmap.build (got {type(model).__name__})")
+    expected, actual = comparable(design, model.design)
+    different = differences(expected, actual)
     if different:
         raise ValueError(f"this is not the network of {name}: {different[0]}")
-    own = model.state_dict()
-    # Files from before there was such a count load in the peers too.
-    tensors = {key: each for key, each in own.items() if key.endswith("num_batches_tracked")} | dict(tensors)
-    for key, tensor in own.items():
+    state = model.state_dict()
+    # Old files do not have these counts; timm and torchvision load them, too.
+    tensors = {key: tensor for key, tensor in state.items() if key.endswith("num_batches_tracked")} | dict(tensors)
+    for key, tensor in state.items():
         if key not in tensors:
-            raise ValueError(f"the state dict of {name} has nothing for {key}")
+            raise ValueError(f"the state dict of {name} has no tensor for {key}")
         if tensors[key].squeeze().shape != tensor.squeeze().shape:
             shapes = f"{list(tensor.shape)} here, {list(tensors[key].shape)} in the state dict of {name}"
             raise ValueError(f"{key} is {shapes}")
-    unused = tensors.keys() - own.keys()
+    unused = tensors.keys() - state.keys()
     if unused:
-        raise ValueError(f"the state dict of {name} has {min(unused)}, which this network has not")
-    # ConvNeXt's 1x1 convolutions are linear layers there, and torchvision's layer scale has two more axes.
-    model.load_state_dict({key: tensors[key].view_as(tensor) for key, tensor in own.items()})
+        raise ValueError(f"the state dict of {name} has {min(unused)}, which this network does not have")
+    # 1x1 convolutions of ConvNeXt are linear layers there, and the layer scale of torchvision has two more axes.
+    model.load_state_dict({key: tensors[key].view_as(tensor) for key, tensor in state.items()})
 
 
 def _resnet_name(key: str) -> str:
-    """torchvision's and timm's name of a ResNet's tensor as ours."""
+    """The name here of a tensor of a ResNet in torchvision and timm."""
     key = re.sub(r"^(conv|bn)1\.", r"stem.0.\1.", key)
-    key = re.sub(r"^layer(\d+)\.(\d+)\.", lambda found: f"stages.{int(found[1]) - 1}.blocks.{found[2]}.", key)
-    key = re.sub(r"\.(conv|bn)(\d)\.", lambda found: f".convs.{int(found[2]) - 1}.{found[1]}.", key)
+    key = re.sub(r"^layer(\d+)\.(\d+)\.", lambda match: f"stages.{int(match[1]) - 1}.blocks.{match[2]}.", key)
+    key = re.sub(r"\.(conv|bn)(\d)\.", lambda match: f".convs.{int(match[2]) - 1}.{match[1]}.", key)
     key = key.replace(".downsample.0.", ".shortcut.conv.").replace(".downsample.1.", ".shortcut.norm.")
     return re.sub(r"^fc\.", "head.", key.replace(".bn.", ".norm."))
 
 
 def _torchvision_convnext_name(key: str) -> str:
-    """torchvision's name of a ConvNeXt's tensor as ours: its odd features are stages, its even ones lie between."""
+    """The name here of a tensor of a ConvNeXt in torchvision, where odd features are stages, even ones downsampling."""
     inside = {
         "layer_scale": "scale",
         "block.0": "convs.0.conv",
@@ -142,19 +139,19 @@ def _torchvision_convnext_name(key: str) -> str:
     for theirs, ours in ends.items():
         if key.startswith(theirs + "."):
             return key.replace(theirs, ours, 1)
-    found = re.match(r"features\.(\d+)\.(\d+)\.(.*)", key)
-    if not found:
+    match = re.match(r"features\.(\d+)\.(\d+)\.(.*)", key)
+    if not match:
         return key
-    feature, position, rest = int(found[1]), found[2], found[3]
+    feature, position, suffix = int(match[1]), match[2], match[3]
     if feature % 2 == 0:
-        return f"stages.{feature // 2}.downsampling.{('norm', 'conv.conv')[int(position)]}.{rest}"
+        return f"stages.{feature // 2}.downsampling.{('norm', 'conv.conv')[int(position)]}.{suffix}"
     for theirs, ours in inside.items():
-        rest = re.sub(rf"^{re.escape(theirs)}(?=\.|$)", ours, rest)
-    return f"stages.{(feature - 1) // 2}.blocks.{position}.{rest}"
+        suffix = re.sub(rf"^{re.escape(theirs)}(?=\.|$)", ours, suffix)
+    return f"stages.{(feature - 1) // 2}.blocks.{position}.{suffix}"
 
 
 def _timm_convnext_name(key: str) -> str:
-    """timm's name of a ConvNeXt's tensor as ours."""
+    """The name here of a tensor of a ConvNeXt in timm."""
     key = key.replace(".downsample.0.", ".downsampling.norm.").replace(".downsample.1.", ".downsampling.conv.conv.")
     inside = {"norm": "convs.0.norm", "conv_dw": "convs.0.conv", "mlp.fc1": "convs.1.conv", "mlp.fc2": "convs.2.conv"}
     for theirs, ours in inside.items():

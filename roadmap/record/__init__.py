@@ -1,4 +1,4 @@
-"""Run folders: the identity of a run, and the files through which training and analysis meet.
+"""Run folders: the identity of a run, and the files that training writes and analysis reads.
 
-May import everything of `roadmap` but the command line. The formats are here; what writes or reads them is elsewhere.
+May import everything of `roadmap` except the command line. The formats are defined here; training and analysis are not.
 """

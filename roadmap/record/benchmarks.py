@@ -1,4 +1,4 @@
-"""What `roadmap bench` measured, as data: `bench.jsonl` in the folder of runs, a line for each round of each rung."""
+"""Measurements of `roadmap bench`: `bench.jsonl` in the folder of the runs, a line for each round of each rung."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Quantity = Literal[
 
 @dataclass(frozen=True)
 class Conditions:
-    """What figures were measured on, and how: those of the same conditions compare."""
+    """What was measured on, and how. Only measurements with the same conditions can be compared."""
 
     device: Literal["cpu", "cuda"]
-    name: str  # the processor's or the GPU's
+    name: str  # of the processor or the GPU
     precision: Literal["fp32", "bf16", "fp16"]
     threads: int
-    batch: int  # images at a time
+    batch: int  # images per batch
     channels_last: bool
     compile: str | None
     cuda_graphs: bool
@@ -43,9 +43,9 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Round:
-    """One measurement of one network, in a process of its own."""
+    """One measurement of one network, in a separate process."""
 
-    started: str  # when the command was that measured it, UTC: its rounds belong together
+    started: str  # start of the command, UTC; the same for all its rounds
     regime: str
     rung: str
     workload: str
@@ -53,15 +53,15 @@ class Round:
     parameters: int
     macs: int  # multiply-adds of one image, forward
     conditions: Conditions
-    training_images_per_second: float | None  # whole steps: forward, loss, backward, optimizer; none if not asked for
+    training_images_per_second: float | None  # whole steps: forward, loss, backward, optimizer; None: not asked for
     inference_images_per_second: float | None
-    training_peak_bytes: int | None  # on a CPU of the process, less what it had before there was a network
+    training_peak_bytes: int | None  # on a CPU that of the process, minus its memory before the network was built
     inference_peak_bytes: int | None
-    matrix_gmacs_per_second: float  # 1e9 multiply-adds, of the best product of two square matrices
+    matrix_gmacs_per_second: float  # 1e9 multiply-adds, of the fastest product of two square matrices
 
 
 def workload_of(run: Run) -> str:
-    """A hash of what decides the work of a step: experiments that share it share their measurements."""
+    """A hash of what decides the work of a step: experiments with the same hash share measurements."""
     recipe = run.experiment.recipe
     return digest(
         {
@@ -78,41 +78,41 @@ def workload_of(run: Run) -> str:
     )
 
 
-def append_round(out: Path, found: Round) -> None:
-    """Raises OSError with the path where the disk does not take it."""
+def append_round(out: Path, measurement: Round) -> None:
+    """Adds a round to the file. Raises OSError with the path if it can't be written."""
     out.mkdir(parents=True, exist_ok=True)
-    append_record(out / FILE, found, FORMAT)
+    append_record(out / FILE, measurement, FORMAT)
 
 
 def read_rounds(out: Path) -> list[Round]:
-    """All that were ever measured, in order; lines that are no such, or of another version, are left out."""
+    """All rounds, in order. Lines that are invalid or have another format version are left out."""
     return read_records(out / FILE, Round, FORMAT)
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What the rounds of a network came to: medians."""
+    """The medians of the rounds of a network."""
 
     images_per_second: float
-    spread: float  # half of what lies between the slowest round and the fastest
+    spread: float  # half of the range of the rounds
     peak_bytes: float
-    macs_per_second: float  # in training three times the forward pass's
-    share: float  # of the multiply-adds of the best matrix product of the same round
+    macs_per_second: float  # in training three times those of the forward pass
+    share: float  # of the multiply-adds per second of the matrix product of the same round
 
 
-def rates_of(rounds: Sequence[Round], what: Mode) -> Rates | None:
-    """None where that was not measured."""
-    speeds = [speed for each in rounds if (speed := getattr(each, f"{what}_images_per_second"))]
+def rates_of(rounds: Sequence[Round], mode: Mode) -> Rates | None:
+    """The rates in one mode; None if it was not measured."""
+    speeds = [speed for row in rounds if (speed := getattr(row, f"{mode}_images_per_second"))]
     if not speeds:
         return None
-    macs = rounds[0].macs * (PASSES if what == "training" else 1)
+    macs = rounds[0].macs * (PASSES if mode == "training" else 1)
     return Rates(
         statistics.median(speeds),
         (max(speeds) - min(speeds)) / 2,
-        statistics.median(getattr(each, f"{what}_peak_bytes") for each in rounds),
+        statistics.median(getattr(row, f"{mode}_peak_bytes") for row in rounds),
         statistics.median(speeds) * macs,
         statistics.median(
-            speed * macs / 1e9 / each.matrix_gmacs_per_second for speed, each in zip(speeds, rounds, strict=True)
+            speed * macs / 1e9 / row.matrix_gmacs_per_second for speed, row in zip(speeds, rounds, strict=True)
         ),
     )
 
@@ -126,20 +126,23 @@ class Measured:
 
 
 def measured(rounds: Iterable[Round], quantity: Quantity, workloads: Collection[str]) -> Measured | None:
-    """Under the conditions that most of these networks were measured under, the newest of such; None where none was."""
-    found: dict[Conditions, dict[str, list[tuple[str, float]]]] = {}
-    for each in rounds:
-        value = getattr(each, quantity)
-        if value and each.workload in workloads:
-            of_these = found.pop(each.conditions, {})
-            found[each.conditions] = of_these  # last what was measured last
-            of_these.setdefault(each.workload, []).append((each.started, value))
-    if not found:
+    """The quantity under the conditions that the most of these networks share; if several do, under the newest.
+
+    None if no network was measured.
+    """
+    by_conditions: dict[Conditions, dict[str, list[tuple[str, float]]]] = {}
+    for row in rounds:
+        value = getattr(row, quantity)
+        if value and row.workload in workloads:
+            by_workload = by_conditions.pop(row.conditions, {})
+            by_conditions[row.conditions] = by_workload  # the newest conditions are last
+            by_workload.setdefault(row.workload, []).append((row.started, value))
+    if not by_conditions:
         return None
-    conditions, of_these = max(reversed(found.items()), key=lambda item: len(item[1]))
-    return Measured(conditions, {workload: _newest(values) for workload, values in of_these.items()})
+    conditions, by_workload = max(reversed(by_conditions.items()), key=lambda item: len(item[1]))
+    return Measured(conditions, {workload: _newest(values) for workload, values in by_workload.items()})
 
 
 def _newest(values: Sequence[tuple[str, float]]) -> float:
-    started = max(when for when, _ in values)
-    return statistics.median(value for when, value in values if when == started)
+    newest = max(started for started, _ in values)
+    return statistics.median(value for started, value in values if started == newest)

@@ -1,4 +1,4 @@
-"""How long training takes, before it starts: from multiply-adds, and what a device was measured to do."""
+"""Estimates of training time, from multiply-adds and the speed of a device."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from roadmap.serialization import Range, check, suggest
 from roadmap.study.rungs import Rung
 from roadmap.study.schema import SEEDS, THROUGHPUT, Study
 
-NEWEST = 100  # runs that are looked at
-# Of a training step: one forward pass, and two as much for the gradients.
+NEWEST = 100  # runs that are read
+# A training step costs as much as three forward passes: one forward, and two for the gradients.
 PASSES = 3
 CPU = "CPU cores"
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Multiply-adds a second that one device sustains: a GPU, or a core of a CPU."""
+    """The multiply-adds per second that one device sustains: a GPU, or a core of a CPU."""
 
     macs_per_second: float
     source: str
     measured: Mapping[tuple[Design | NamedModel, int], float] = field(default_factory=dict)  # by design and image size
 
     def of(self, experiment: Experiment) -> float:
-        """That of the same network, where it was measured."""
+        """The measured speed of that network; of others the general one."""
         return self.measured.get((experiment.design, experiment.recipe.image_size), self.macs_per_second)
 
     def device_hours(self, experiment: Experiment, dataset: Dataset) -> float:
-        """Hours of one device for a run."""
+        """The hours that one device takes for a run."""
         recipe = experiment.recipe
         macs = cost(experiment.design, recipe.image_size, dataset.classes).macs
         images = recipe.epochs * (PASSES * dataset.train_images + dataset.test_images)
@@ -45,30 +45,30 @@ class Speed:
 
 @dataclass(frozen=True)
 class RungEstimate:
-    """What one rung takes."""
+    """The cost of training one rung."""
 
     rung: Rung
     cost: Cost  # of one forward pass
     device_hours: float  # of all its seeds
-    repeated: bool  # the same experiment as a rung before it, and so the same run: it costs nothing
+    repeated: bool  # the experiment is that of an earlier rung, so it is the same run and costs nothing
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a selection of rungs takes to train."""
+    """The cost of training the selected rungs."""
 
     rungs: tuple[RungEstimate, ...]
     seeds: int  # runs of each rung
     gpus: int  # devices that share the work
-    source: str  # where the speed of a device is from
+    source: str  # of the speed of the device
 
     @property
     def device_hours(self) -> float:
-        """Of all rungs and seeds."""
+        """The sum over all rungs and seeds."""
         return sum(estimate.device_hours for estimate in self.rungs)
 
     def seconds(self, device_hours: float) -> float:
-        """On all devices, which share the work evenly."""
+        """The time on all devices, which share the work evenly."""
         return device_hours * 3600 / self.gpus
 
 
@@ -81,9 +81,9 @@ def estimate(
     device: str | None = None,
     throughput: float | None = None,
 ) -> Estimate:
-    """What the selected rungs take; `speed_for` has the speed. With no `seeds` the study's number of them is taken.
+    """The cost of the selected rungs at the speed of `speed_for`. Default of `seeds`: the number of the study.
 
-    Raises ValueError for numbers that are out of range, and for a device that the study does not know.
+    Raises ValueError for a number out of range and for an unknown device.
     """
     seeds = selection.study.defaults.seeds if seeds is None else seeds
     check(gpus, Range(1), "gpus")
@@ -99,10 +99,10 @@ def estimate(
 
 
 def speed_for(selection: Selection, out: Path, device: str | None = None, throughput: float | None = None) -> Speed:
-    """As given, else as the runs below `out` measured it, else as the study has it.
+    """The `throughput` in multiply-adds per second, else the speed that runs in `out` measured, else that of the study.
 
-    On a cluster it is that of the profile's device; here that of whatever the newest runs were trained on. Raises
-    ValueError for a device that the study does not know, and for a throughput (multiply-adds a second) below 1.
+    On a cluster only runs on the device of the profile count, here those on the device of the newest run. Raises
+    ValueError for an unknown device, and for a throughput below 1.
     """
     if throughput is not None:
         return speed_given(throughput)
@@ -114,48 +114,49 @@ def speed_for(selection: Selection, out: Path, device: str | None = None, throug
 def speed_given(throughput: float) -> Speed:
     """Raises ValueError for a throughput that is out of range."""
     check(throughput, THROUGHPUT, "throughput")
-    return Speed(throughput, f"{throughput:g} multiply-adds a second, as given")
+    return Speed(throughput, f"{throughput:g} multiply-adds per second, as given")
 
 
 def speed_of(study: Study, device: str) -> Speed:
-    """That of a device of the study. Raises ValueError for an unknown one."""
+    """The speed of a device of the study. Raises ValueError for an unknown device."""
     if device not in study.devices:
         raise ValueError(f"unknown device {device!r}; {suggest(study.devices, device)}; or give --throughput")
-    found = study.devices[device]
+    entry = study.devices[device]
     return Speed(
-        found.macs_per_second, f"{device}: {found.macs_per_second:.3g} multiply-adds a second ({found.source})"
+        entry.macs_per_second, f"{device}: {entry.macs_per_second:.3g} multiply-adds per second ({entry.source})"
     )
 
 
 def speed_measured(out: Path, regime: str, device: str | None = None) -> Speed | None:
-    """What the newest runs of a regime came to; None where there is none.
+    """The speed that the newest runs of a regime measured; None if there is none.
 
-    On the device of that name of the study, or where none is given on that of the newest run.
+    Only runs on the given device of the study count, by default those on the device of the newest run.
     """
     newest = sorted((out / regime).glob("*/metrics.jsonl"), key=lambda path: path.stat().st_mtime)[-NEWEST:]
-    measured = [found for path in newest if (found := _measured(path.parent))]
+    measured = [speed for path in newest if (speed := _measured(path.parent))]
     machines = [machine for machine, _, _ in measured if device is None or _is_called(machine, device)]
     if not machines:
         return None
-    seen: dict[tuple[Design | NamedModel, int], list[float]] = {}
+    speeds_of: dict[tuple[Design | NamedModel, int], list[float]] = {}
     for machine, network, macs_per_second in measured:
         if machine == machines[-1]:
-            seen.setdefault(network, []).append(macs_per_second)
-    import statistics  # here, as what answers at once does without
+            speeds_of.setdefault(network, []).append(macs_per_second)
+    import statistics  # imported late to keep `roadmap list` fast
 
-    medians = {network: statistics.median(speeds) for network, speeds in seen.items()}
+    medians = {network: statistics.median(speeds) for network, speeds in speeds_of.items()}
     median = statistics.median(medians.values())
-    count = sum(map(len, seen.values()))
+    count = sum(map(len, speeds_of.values()))
     runs = "1 run" if count == 1 else f"{count} runs"
-    return Speed(median, f"{median:.3g} multiply-adds a second, measured by {runs} in {out} on {machines[-1]}", medians)
+    source = f"{median:.3g} multiply-adds per second, measured by {runs} in {out} on {machines[-1]}"
+    return Speed(median, source, medians)
 
 
 def _measured(folder: Path) -> tuple[str, tuple[Design | NamedModel, int], float] | None:
-    """The kind of device, the network, and the multiply-adds a second of one device; None where a run tells no such."""
+    """Kind of device, network, and multiply-adds per second of one device; None if the run has no valid record."""
     try:
         manifest = read_json(folder / "manifest.json") or {}
         run, execution = read_run(manifest, folder), manifest["execution"]
-        rates = [each.images_per_second for each in read_metrics(folder) if each.images_per_second]
+        rates = [epoch.images_per_second for epoch in read_metrics(folder) if epoch.images_per_second]
         gpu = manifest["machine"]["gpu"]
         devices = execution["processes"] * (1 if gpu else execution["threads"])
     except (InvalidFile, KeyError, OSError):

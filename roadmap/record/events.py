@@ -1,6 +1,6 @@
 """The events of a run in training: what the engine reports, and how the run began and ended.
 
-A launcher reports `RunEvent`s. An ending as a text says what it is in a few words.
+A launcher reports `RunEvent`s. The `str` of an ending describes it in a few words.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Warned:
     message: str
 
 
-# What the engine reports, on rank 0.
+# Reported by the engine on rank 0.
 TrainingEvent = StepDone | EpochDone | Warned
 Report = Callable[[TrainingEvent], None]
 
@@ -42,7 +42,7 @@ class Began:
 
 @dataclass(frozen=True)
 class Finished:
-    result: RunResult | None  # None on other ranks than 0
+    result: RunResult | None  # None except on rank 0
 
     def __str__(self) -> str:
         return "finished"
@@ -50,7 +50,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Diverged:
-    """The loss is no finite number."""
+    """The loss is not finite."""
 
     message: str
 
@@ -61,7 +61,7 @@ class Diverged:
 @dataclass(frozen=True)
 class Failed:
     message: str
-    can_retry: bool  # whether the same once more may succeed: not where something has to be put right first
+    can_retry: bool  # whether another attempt may succeed without a change by the user
 
     def __str__(self) -> str:
         return f"failed: {self.message}"
@@ -69,7 +69,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Stopped:
-    """As it was asked to, with its state saved."""
+    """Stopped on request, with its state saved."""
 
     def __str__(self) -> str:
         return "stopped"
@@ -89,11 +89,11 @@ Event = Began | TrainingEvent | Ending
 
 @dataclass(frozen=True)
 class RunEvent:
-    """An event, and the run that it is of."""
+    """An event and its run."""
 
     run: Run
     event: Event
 
 
 def ignore(event: TrainingEvent) -> None:
-    """A report that nobody reads."""
+    """A report that does nothing."""

@@ -1,14 +1,14 @@
-"""A run's folder: manifest, metrics, result. The format through which training and analysis meet.
+"""The folder of a run: manifest, metrics, result. Training writes it, analysis reads it.
 
 runs/<regime>/<rung>-s<seed>-<identity>/
-    manifest.json   the whole experiment and where it runs; written once, first
+    manifest.json   the whole experiment and where it runs; written first, and once
     metrics.jsonl   one line an epoch
-    checkpoint.pt   all that resuming needs (the runner's)
-    result.json     last, and only when the run is complete
-    divergences.json  only where the loss was no number: when, and where training went on from, if it did
-    sessions.jsonl, place.json  each start, and how far training is (roadmap/record/sessions.py)
-    log.txt         what a person would read
-    tensorboard/, wandb/  mirrors of it, where they are asked for (runner/train/trackers.py)
+    checkpoint.pt   the state that resuming needs (read and written by runner/)
+    result.json     written last, when the run is complete
+    divergences.json  only if the loss was not finite: when, and where training resumed, if it did
+    sessions.jsonl, place.json  each start, and the position of training (roadmap/record/sessions.py)
+    log.txt         the log, for people
+    tensorboard/, wandb/  copies of the record for trackers, if asked for (runner/train/trackers.py)
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ State = Literal["absent", "begun", "diverged", "finished"]
 
 
 def state(folder: Path, run: Run) -> State:
-    """How far the run in that folder is. Raises InvalidFile where the folder holds another run."""
+    """The state of the run in that folder. Raises InvalidFile if the folder holds another run."""
     manifest = read_json(folder / "manifest.json")
     if manifest is None:
-        left = [name for name in ("checkpoint.pt", "result.json") if (folder / name).exists()]
-        if left:
-            raise InvalidFile(f"{folder} has a {left[0]} but no manifest.json; move the folder away to train again")
+        present = [name for name in ("checkpoint.pt", "result.json") if (folder / name).exists()]
+        if present:
+            raise InvalidFile(f"{folder} has a {present[0]} but no manifest.json; move the folder away to train again")
         return "absent"
     stored = manifest.get("identity")
     if stored != run.identity or read_run(manifest, folder).identity != run.identity:
@@ -59,16 +59,18 @@ def state(folder: Path, run: Run) -> State:
 
 
 def read_divergences(folder: Path) -> tuple[Divergence, ...]:
-    """When a run diverged, in order. Raises InvalidFile where the file is not of this version."""
+    """The divergences of a run, in order. Raises InvalidFile if the file is not valid."""
     path = folder / "divergences.json"
     content = read_json(path)
     if content is None:
         return ()
     try:
-        found: tuple[Divergence, ...] = from_data(tuple[Divergence, ...], content.get("divergences"), "divergences")
+        divergences: tuple[Divergence, ...] = from_data(
+            tuple[Divergence, ...], content.get("divergences"), "divergences"
+        )
     except ValueError as error:
         raise InvalidFile(f"{path}: {error}") from None
-    return found
+    return divergences
 
 
 def write_divergences(folder: Path, divergences: Sequence[Divergence]) -> None:
@@ -76,12 +78,12 @@ def write_divergences(folder: Path, divergences: Sequence[Divergence]) -> None:
 
 
 def is_diverged(divergences: Sequence[Divergence]) -> bool:
-    """Whether training ended there: the last was not retried."""
+    """Whether training ended by divergence: the last one was not retried."""
     return bool(divergences) and divergences[-1].retried_from is None
 
 
 def read_result(folder: Path, run: Run) -> RunResult | None:
-    """A run's result; None before it is complete. Raises InvalidFile where it is not this run's, or not whole."""
+    """The result of a run; None before it is complete. Raises InvalidFile if it is of another run or not complete."""
     path = folder / "result.json"
     row = read_json(path)
     if row is None:
@@ -90,7 +92,7 @@ def read_result(folder: Path, run: Run) -> RunResult | None:
         raise InvalidFile(f"{path} is of run {row.get('identity')}, not {run.identity}; move the folder away")
     try:
         result = RunResult.of_row(row)
-        known = {each.key for metric in METRICS.values() for each in (metric, averaged(metric))}
+        known = {kind.key for metric in METRICS.values() for kind in (metric, averaged(metric))}
         invalid = [key for key in row if key in known and key not in result.values]
         for key in [*invalid, *([TOP1.key] if result.value(TOP1) is None else [])]:
             raise ValueError(f"{key} is {row.get(key)!r}, not a number")
@@ -102,7 +104,7 @@ def read_result(folder: Path, run: Run) -> RunResult | None:
 def read_run(manifest: dict[str, Any], folder: Path) -> Run:
     """The run that a manifest describes, of this format or an earlier one.
 
-    Raises InvalidFile where it is of no known format, or is not valid.
+    Raises InvalidFile for an unknown format and for invalid content.
     """
     manifest = upgraded(manifest, folder)
     data = manifest.get("run")
@@ -121,9 +123,9 @@ def _run_of(text: str) -> Run:
     return run
 
 
-def write_manifest(folder: Path, run: Run, **circumstances: Any) -> None:
+def write_manifest(folder: Path, run: Run, **environment: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = {"format": FORMAT, "identity": run.identity, "run": to_data(run), **circumstances}
+    manifest = {"format": FORMAT, "identity": run.identity, "run": to_data(run), **environment}
     write_json(folder / "manifest.json", manifest)
 
 
@@ -132,20 +134,20 @@ def append_metrics(folder: Path, metrics: EpochMetrics) -> None:
 
 
 def sync_metrics(folder: Path) -> None:
-    """Before a checkpoint that counts on the rows so far."""
+    """Writes the rows to the disk, before a checkpoint that requires them."""
     fsync(folder / METRICS_FILE)
 
 
 def read_metrics(folder: Path) -> list[EpochMetrics]:
-    """The epochs so far, in order; a last line that was cut off in the writing is not one.
+    """The metrics of the epochs so far, in order. A last line without its end is ignored.
 
-    Raises InvalidFile with file and line where one is not the row of its epoch.
+    Raises InvalidFile with file and line if a line is not the row of its epoch.
     """
     return [metrics for _, metrics in _read_rows(folder / METRICS_FILE)]
 
 
 def _read_rows(path: Path) -> list[tuple[dict[str, Any], EpochMetrics]]:
-    """Each line as it stands, and what it means."""
+    """Each line as data and as metrics."""
     rows = []
     for number, row in enumerate(read_json_lines(path), start=1):
         try:
@@ -158,7 +160,7 @@ def _read_rows(path: Path) -> list[tuple[dict[str, Any], EpochMetrics]]:
 
 
 def last_metrics(folder: Path) -> EpochMetrics | None:
-    """Of the last whole epoch, by the end of the file alone; None where it can't be read."""
+    """The metrics of the last complete epoch, read from the end of the file; None if they can't be read."""
     line = next(reversed(read_tail(folder / METRICS_FILE)), "")
     try:
         return EpochMetrics.of_row(json.loads(line))
@@ -167,9 +169,9 @@ def last_metrics(folder: Path) -> EpochMetrics | None:
 
 
 def keep_metrics(folder: Path, epochs: int) -> None:
-    """Keeps the rows of the first `epochs` epochs: those behind them will be trained again.
+    """Keeps the rows of the first `epochs` epochs and removes later ones, which will be trained again.
 
-    Raises InvalidFile where there are fewer.
+    Raises InvalidFile if there are fewer.
     """
     path = folder / METRICS_FILE
     rows = [row for row, _ in _read_rows(path)]

@@ -1,4 +1,4 @@
-"""The metrics that runs are compared by: each declared once, here or in a plug-in, with how it is computed and printed.
+"""The metrics that compare runs. Each is declared once, here or in a plug-in: how it is computed and printed.
 
 Evaluation, records, collection, tables, figures and `--metric` take them from METRICS. A plug-in adds its own:
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     Sums = Callable[[Tensor, Tensor], Tensor]
     Final = Callable[[Tensor, int], Tensor]
 
-AVERAGED = "ema_"  # before the key of a metric of the averaged weights
+AVERAGED = "ema_"  # prefix of the keys of metrics of the averaged weights
 ECE_BINS = 15
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a number that runs are compared by is named and printed."""
+    """Name and format of a number that compares runs."""
 
-    name: str  # as --metric takes it
+    name: str  # for --metric
     key: str  # in metrics.jsonl and result.json, and the column of the collection
-    quantity: str  # in full words
-    short: str  # in a line of progress
-    unit: str  # empty where there is none
-    decimals: int  # that figures print; tables print one more
+    quantity: str  # full name
+    short: str  # short name, for lines of progress
+    unit: str  # empty: none
+    decimals: int  # in figures; tables print one more
     higher_is_better: bool = True
     published: bool = False  # whether the paper's tables have it
 
@@ -44,19 +44,19 @@ class Metric:
         return f"{self.quantity} ({self.unit})" if self.unit else self.quantity
 
     def text(self, value: float | None) -> str:
-        """A value in a sentence: `top-1 92.11 %`."""
+        """A value with its name and unit: `top-1 92.11 %`."""
         number = "not finite" if value is None else f"{value:.{self.decimals + 1}f} {self.unit}".rstrip()
         return f"{self.short} {number}"
 
 
 @dataclass(frozen=True)
 class EvaluatedMetric(Metric):
-    """A metric with how it is computed from the network's outputs, batch by batch.
+    """A metric that is computed from the outputs of the network, batch by batch.
 
-    `sums` takes the logits of a batch (N x classes, float32) and its labels (N) and gives a tensor that is added up
-    over batches and processes in float64: of any shape, the same for every batch, one of no images too.
-    `final` takes that total, on the CPU, and the number of images, and gives the value: one number, or one of each
-    class in order. What is not finite is recorded as null.
+    `sums` takes the logits of a batch (N x classes, float32) and its labels (N) and returns a tensor of any shape,
+    which is summed over batches and processes in float64. Its shape must be the same for every batch, even one without
+    images. `final` takes the total, on the CPU, and the number of images, and returns the value: one number, or one
+    number for each class in order. Numbers that are not finite are recorded as null.
     """
 
     sums: Sums = lambda logits, labels: logits.new_zeros(())
@@ -64,7 +64,7 @@ class EvaluatedMetric(Metric):
 
 
 METRICS: Registry[EvaluatedMetric] = Registry(
-    "metric", hint="; ema and ema_NAME are those of the averaged weights (--plugin loads the file of one's own)"
+    "metric", hint="; ema and ema_NAME use the averaged weights (--plugin loads the file that defines a metric)"
 )
 
 
@@ -85,27 +85,27 @@ def metric(
     higher_is_better: bool = True,
     published: bool = False,
 ) -> Callable[[Sums], Sums]:
-    """Registers the decorated function, which gives a batch's sums (see EvaluatedMetric), as the metric `name`.
+    """Registers the decorated function as the metric `name`. It returns the sums of a batch (see EvaluatedMetric).
 
-    Raises ValueError for a name that is taken, or that can't be a key of a run's record.
+    Raises ValueError for a name that is taken or that can't be a key of a run's record.
     """
-    written = name if key is None else key
-    if not name.isidentifier() or name == "ema" or written.startswith(AVERAGED):
-        raise ValueError(f"metric {name!r}: a name has letters, digits and _ only, and is not ema or ema_NAME")
-    if written in FIELDS or written in {known.key for known in METRICS.values()}:
-        raise ValueError(f"metric {name!r}: the record of a run has {written} already")
+    record_key = name if key is None else key
+    if not name.isidentifier() or name == "ema" or record_key.startswith(AVERAGED):
+        raise ValueError(f"metric {name!r}: the name must have only letters, digits and _, and not be ema or ema_NAME")
+    if record_key in FIELDS or record_key in {other.key for other in METRICS.values()}:
+        raise ValueError(f"metric {name!r}: the record of a run has a key {record_key} already")
 
     def register(sums: Sums) -> Sums:
         described = (quantity, short or quantity, unit, decimals, higher_is_better, published)
-        METRICS.add(name, EvaluatedMetric(name, written, *described, sums=sums, final=value))
+        METRICS.add(name, EvaluatedMetric(name, record_key, *described, sums=sums, final=value))
         return sums
 
     return register
 
 
 def averaged(metric: Metric) -> Metric:
-    """The same of the averaged weights; that of the top-1 accuracy is called `ema`."""
-    values = {each.name: getattr(metric, each.name) for each in fields(Metric)}
+    """The same metric of the averaged weights. For the top-1 accuracy its name is `ema`."""
+    values = {field.name: getattr(metric, field.name) for field in fields(Metric)}
     values["name"] = "ema" if metric.name == TOP1.name else f"{AVERAGED}{metric.name}"
     values["key"] = f"{AVERAGED}{metric.key}"
     quantity, short = f"{metric.quantity} of the averaged weights", f"EMA {metric.short}"
@@ -113,27 +113,27 @@ def averaged(metric: Metric) -> Metric:
 
 
 def evaluated_metrics() -> tuple[EvaluatedMetric, ...]:
-    """All that an evaluation computes: those of installed packages too."""
+    """All metrics that an evaluation computes, including those of installed packages."""
     load_installed()
     return tuple(METRICS.values())
 
 
 def find_metric(name: str) -> Metric:
-    """A metric as --metric names it. Raises ValueError for an unknown one."""
+    """A metric by its name for --metric. Raises ValueError for an unknown name."""
     if name == "ema":
         return averaged(TOP1)
     return averaged(METRICS.find(name.removeprefix(AVERAGED))) if name.startswith(AVERAGED) else METRICS.find(name)
 
 
 def metric_names() -> str:
-    """What --metric takes, in words."""
+    """The help text of --metric."""
     default, *others = METRICS
-    own = "one of a plug-in's"
-    return f"{default} (default), {', '.join(others)} or {own}; ema ({default} of the averaged weights), or ema_NAME"
+    names = f"{default} (default), {', '.join(others)} or a plug-in's"
+    return f"{names}; ema ({default} of the averaged weights), or ema_NAME"
 
 
 def _hits(logits: Tensor, labels: Tensor) -> Tensor:
-    """N x 5, or as many as there are classes: whether the label is at that place of the ranking."""
+    """N x 5, or N x classes if there are fewer: whether the label has that rank."""
     return logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
 
 
@@ -168,10 +168,10 @@ def _calibration_error(sums: Tensor, images: int) -> Tensor:
 
 @metric("ece", "expected calibration error", value=_calibration_error, short="ECE", unit="%", higher_is_better=False)
 def _ece(logits: Tensor, labels: Tensor) -> Tensor:
-    """By bin of the confidence, of equal width: the sum of correct predictions less confidences.
+    """For each of the bins of confidence, of equal width: the sum of (correct - confidence) over its images.
 
-    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3: weighted by its images, a bin's
-    difference of accuracy and mean confidence is the absolute value of this sum. A bin holds its upper edge.
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3: the absolute value of this sum is the
+    difference of accuracy and mean confidence of the bin, weighted by its images. A bin includes its upper edge.
     """
     import torch
 
@@ -191,7 +191,7 @@ def _per_class_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     import torch
 
     classes, correct = logits.shape[1], _hits(logits, labels)[:, 0]
-    return torch.stack([_sums_by_group(each, labels, classes) for each in (correct, torch.ones_like(correct))])
+    return torch.stack([_sums_by_group(values, labels, classes) for values in (correct, torch.ones_like(correct))])
 
 
-TOP1 = METRICS["top1"]  # what runs are compared by unless another metric is named
+TOP1 = METRICS["top1"]  # the default metric

@@ -1,7 +1,7 @@
-"""What training leaves as numbers: the metrics of each epoch, the result of a run, and where it diverged.
+"""The numbers of a run: the metrics of each epoch, its result, and its divergences.
 
-The lines of metrics.jsonl and result.json are flat: beside the fields below they hold the value of each metric by its
-key. Fields that an older version did not write are None, and so is a number that was not finite.
+The lines of metrics.jsonl and result.json are flat: they hold the fields below, and the value of each metric by its
+key. Fields that an older version did not write are None, and so are numbers that were not finite.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from roadmap.serialization import MAX_NUMBER, from_data, to_data
 if TYPE_CHECKING:
     from roadmap.record.metrics import Metric
 
-# Of one metric: a number, or a list of one number a class. None: not finite, or of a class without images.
+# Of one metric: a number, or one number per class. None: not finite, or a class without images.
 Value = float | tuple[float | None, ...] | None
 
 RESULT_FORMAT = 1
 
 
 def scalar(value: Value) -> float | None:
-    """The number that tables show: of a list its mean, over the classes that have one."""
+    """The number that tables show. For a list it is the mean over the classes that have a number."""
     if not isinstance(value, tuple):
         return value
     known = [number for number in value if number is not None]
@@ -33,14 +33,14 @@ def scalar(value: Value) -> float | None:
 
 @dataclass(frozen=True)
 class Divergence:
-    """A loss, or a weight, that was no finite number."""
+    """A loss or a weight that was not finite."""
 
     epoch: int  # from 1
     step: int  # within the epoch, from 1
     learning_rate: float
-    loss: str  # nan, inf or -inf; a number where the weights it left were not finite
-    module: str  # the first whose output, or whose weights, were not finite
-    retried_from: tuple[int, int] | None = None  # the epoch and step, from 0, that training went on from
+    loss: str  # nan, inf or -inf; a number if only the weights after the step were not finite
+    module: str  # the first whose output or weights were not finite
+    retried_from: tuple[int, int] | None = None  # epoch and step, from 0, at which training resumed
 
     def __str__(self) -> str:
         where = f"epoch {self.epoch}, step {self.step}, at a learning rate of {self.learning_rate:g}"
@@ -52,17 +52,17 @@ class EpochMetrics:
     """A line of metrics.jsonl."""
 
     epoch: int  # from 1
-    train_loss: float | None  # the mean over the epoch's steps, with the recipe's augmentation and smoothing
-    values: Mapping[str, Value]  # of the metrics on held-out images, by key; a list's mean before the last epoch
+    train_loss: float | None  # mean over the steps, with the augmentation and smoothing of the recipe
+    values: Mapping[str, Value]  # of metrics on held-out images, by key; before the last epoch the mean of a list
     seconds: float | None = None  # of training and evaluation
     skipped_images: int | None = None  # that could not be read
     learning_rate: float | None = None  # of the last step
-    images_per_second: float | None = None  # in training; None where all of it had been trained before a restart
-    peak_memory_bytes: int | None = None  # of the device, or of the process on a CPU
+    images_per_second: float | None = None  # in training; None if a restart came after its last step
+    peak_memory_bytes: int | None = None  # of the device; on a CPU of the process
 
     @staticmethod
     def of_row(row: Mapping[str, Any]) -> EpochMetrics:
-        """From a line of metrics.jsonl. Raises ValueError with the key of what is no such value."""
+        """From a line of metrics.jsonl. Raises ValueError with the key of an invalid value."""
         epoch = _count(row, "epoch")
         if epoch is None:
             raise ValueError("epoch is missing")
@@ -85,59 +85,59 @@ class EpochMetrics:
         return scalar(self.values.get(metric.key))
 
     def number(self, key: str) -> float | None:
-        """What a line of metrics.jsonl has by that key: of a metric, or the loss in training."""
+        """The value of a metric by its key, or the training loss by the key train_loss."""
         return self.train_loss if key == "train_loss" else scalar(self.values.get(key))
 
     def numbers(self) -> dict[str, float]:
-        """All that is known but the epoch, by the keys of metrics.jsonl."""
+        """All known numbers except the epoch, by the keys of metrics.jsonl."""
         row = self.to_row() | {key: scalar(value) for key, value in self.values.items()}
         return {key: number for key, number in row.items() if key != "epoch" and number is not None}
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run came to, and what it took: result.json."""
+    """The result of a run and its cost: result.json."""
 
     identity: str
-    values: Mapping[str, Value]  # of the last epoch, by key; never the best, which would choose on the test set
+    values: Mapping[str, Value]  # of the last epoch, by key; the best epoch would be chosen on the test set
     seconds: float  # of training and evaluation
     train_loss: float | None = None  # of the last epoch
-    images_per_second: float | None = None  # in training, the median of the epochs
+    images_per_second: float | None = None  # in training, median of the epochs
     peak_memory_bytes: int | None = None
     parameters: int | None = None
     macs: int | None = None  # multiply-adds of one image
     epochs: int | None = None
     skipped_images: int | None = None  # over all epochs
-    divergences: tuple[Divergence, ...] = ()  # that training was retried after
+    divergences: tuple[Divergence, ...] = ()  # after which training was retried
     restarts: int | None = None
-    lost_steps: int | None = None  # trained twice, since they had not been saved
+    lost_steps: int | None = None  # trained again, because their results were not saved
     finished: str | None = None  # ISO 8601, UTC
 
     @staticmethod
     def of_epochs(identity: str, epochs: Sequence[EpochMetrics]) -> RunResult:
-        """What its epochs say of a run that has finished them."""
-        import statistics  # here, as what answers at once does without
+        """The result of a finished run, as far as its epochs have it."""
+        import statistics  # imported late to keep `roadmap list` fast
 
-        rates = [each.images_per_second for each in epochs if each.images_per_second]
+        rates = [epoch.images_per_second for epoch in epochs if epoch.images_per_second]
         return RunResult(
             identity,
             epochs[-1].values,
-            sum(each.seconds or 0.0 for each in epochs),
+            sum(epoch.seconds or 0.0 for epoch in epochs),
             train_loss=epochs[-1].train_loss,
             images_per_second=statistics.median(rates) if rates else None,
-            peak_memory_bytes=max((each.peak_memory_bytes or 0 for each in epochs), default=0) or None,
+            peak_memory_bytes=max((epoch.peak_memory_bytes or 0 for epoch in epochs), default=0) or None,
         )
 
     @staticmethod
     def of_row(row: Mapping[str, Any]) -> RunResult:
-        """From the content of result.json. Raises ValueError with the key of what is missing or no such value."""
+        """From the content of result.json. Raises ValueError with the key of a missing or invalid value."""
         identity, seconds, finished = row.get("identity"), _number(row, "seconds"), row.get("finished")
         if not isinstance(identity, str):
-            raise ValueError(f"identity is {identity!r}, not a text")
+            raise ValueError(f"identity is {identity!r}, not text")
         if seconds is None:
             raise ValueError(f"seconds is {row.get('seconds')!r}, not a number")
         if not isinstance(finished, str | None):
-            raise ValueError(f"finished is {finished!r}, not a text")
+            raise ValueError(f"finished is {finished!r}, not text")
         return RunResult(
             identity,
             values_of(row),
@@ -157,26 +157,28 @@ class RunResult:
         return scalar(self.values.get(metric.key))
 
     def completed(self, epochs: Sequence[EpochMetrics]) -> RunResult:
-        """With what an older version left out of the result, from the run's epochs."""
+        """The result with values that an older version did not write, taken from the epochs."""
         if not epochs:
             return self
-        known = RunResult.of_epochs(self.identity, epochs)
+        computed = RunResult.of_epochs(self.identity, epochs)
         return replace(
             self,
-            values={**known.values, **self.values},
-            train_loss=known.train_loss if self.train_loss is None else self.train_loss,
-            images_per_second=known.images_per_second if self.images_per_second is None else self.images_per_second,
-            peak_memory_bytes=known.peak_memory_bytes if self.peak_memory_bytes is None else self.peak_memory_bytes,
+            values={**computed.values, **self.values},
+            train_loss=computed.train_loss if self.train_loss is None else self.train_loss,
+            images_per_second=computed.images_per_second if self.images_per_second is None else self.images_per_second,
+            peak_memory_bytes=computed.peak_memory_bytes if self.peak_memory_bytes is None else self.peak_memory_bytes,
         )
 
 
 _COUNTS = ("peak_memory_bytes", "parameters", "macs", "epochs", "skipped_images", "restarts", "lost_steps")
-# The keys of both files that are no metric's.
-FIELDS = frozenset({"format", *(each.name for kind in (EpochMetrics, RunResult) for each in dataclasses.fields(kind))})
+# The keys of both files that are not metrics.
+FIELDS = frozenset(
+    {"format", *(field.name for kind in (EpochMetrics, RunResult) for field in dataclasses.fields(kind))}
+)
 
 
 def values_of(row: Mapping[str, Any]) -> dict[str, Value]:
-    """The values of metrics by key, those of plug-ins that are not loaded too. What is no such value is left out."""
+    """The values of metrics by key, also of plug-ins that are not loaded. Invalid values are left out."""
     values = {}
     for key, item in row.items():
         if key not in FIELDS:
@@ -188,7 +190,7 @@ def values_of(row: Mapping[str, Any]) -> dict[str, Value]:
 
 
 def _is_number(item: Any) -> bool:
-    """Whether it is a number or none; what is not finite counts as none."""
+    """Whether it is a number or None. Numbers that are not finite are valid, too."""
     return item is None or (type(item) in (int, float) and (not math.isfinite(item) or abs(item) < MAX_NUMBER))
 
 
@@ -208,6 +210,6 @@ def _count(row: Mapping[str, Any], key: str) -> int | None:
 
 def _to_row(value: EpochMetrics | RunResult) -> dict[str, Any]:
     row: dict[str, Any] = {}
-    for name in (each.name for each in dataclasses.fields(value)):
+    for name in (field.name for field in dataclasses.fields(value)):
         row |= to_data(value.values) if name == "values" else {name: to_data(getattr(value, name))}
     return row

@@ -17,8 +17,8 @@ from roadmap.recipe import OPTIMIZERS, Experiment
 from roadmap.serialization import from_data, hashed_fields, suggest, to_data
 
 FORMAT = 2  # of manifests; roadmap/record/upgrade.py reads earlier ones
-NOT_HASHED = ("regime", "rung", "experiment")  # as they are; the experiment is in its canonical form
-HASH_VERSION = 2  # raised only where runs from before count as other runs than those made now
+NOT_HASHED = ("regime", "rung", "experiment")  # not hashed as stored; the experiment is hashed in its canonical form
+HASH_VERSION = 2  # a new version makes all existing runs different from new ones
 
 
 @dataclass(frozen=True)
@@ -32,29 +32,29 @@ class Run:
     dataset: Dataset
     seed: int
     fidelity: str
-    mixers: dict[str, str] = field(default_factory=dict)  # users' own code that decides the result, with hashes
+    mixers: dict[str, str] = field(default_factory=dict)  # custom code that decides the result: hash by name
 
     @cached_property
     def identity(self) -> str:
-        """A hash over everything that decides the result, every default written out but those of fields
-        that were added since (`added_in`).
+        """A hash of everything that decides the result, including defaults.
 
-        Where the rung stands in a study, paths, hosts, devices and worker counts are no part of it.
+        Fields that were added later (`added_in`) count only if they do not have their default. The position of the rung
+        in a study, paths, hosts, devices and worker counts are not included.
         """
         values = {name: getattr(self, name) for name in hashed_fields(self) if name not in NOT_HASHED}
-        values["data"] = self.dataset.content or self.data  # a folder is what it holds, whatever it is called
-        values["dataset"] = replace(self.dataset, recipe={})  # whose changes are in the experiment's recipe by now
+        values["data"] = self.dataset.content or self.data  # a folder is identified by its content, not its name
+        values["dataset"] = replace(self.dataset, recipe={})  # its changes are in the recipe of the experiment
         experiment = canonical(self.experiment)
         return digest({"format": HASH_VERSION, "experiment": experiment, **to_data(values, hashed=True)})
 
     @property
     def kind(self) -> Kind:
-        """Of its data set."""
+        """The kind of its data set."""
         return kind_of(self.data, self.dataset)
 
     @property
     def crops_by_batch(self) -> bool:
-        """Whether images are cropped and mirrored a batch at a time: small ones in memory, with no more to be done."""
+        """Whether whole batches are cropped and mirrored: small images in memory, without other augmentation."""
         recipe = self.experiment.recipe
         return self.kind == "memory" and recipe.crop == "padded" and recipe.randaugment is None
 
@@ -63,19 +63,19 @@ class Run:
         return f"{self.regime}/{self.rung}-s{self.seed}"
 
     def folder(self, out: Path, existing: Mapping[str, Path] | None = None) -> Path:
-        """The folder of this run below `out`: the one that has its identity, under whatever rung, else a new one.
+        """The folder of this run below `out`: one with its identity, of any rung, else a new one.
 
-        `existing` are the folders there are, by identity, for who asks for many.
+        `existing` are the folders by identity. Give them to avoid a listing for each of many runs.
         """
-        found = (folders_below(out) if existing is None else existing).get(self.identity)
-        return found or out / f"{self.name}-{self.identity}"
+        folder = (folders_below(out) if existing is None else existing).get(self.identity)
+        return folder or out / f"{self.name}-{self.identity}"
 
 
-def own_code(experiment: Experiment, data: str) -> dict[str, str]:
-    """Users' own code that decides a run's result, by name, with the hash of each one's file: another code is another
-    run. `data` is the data set's name; that of a folder of images names no code.
+def custom_code(experiment: Experiment, data: str) -> dict[str, str]:
+    """The custom code that decides the result of a run: the hash of each file by name. Other code makes another run.
 
-    Raises ValueError for a mixer, a model or an optimizer that is not registered.
+    `data` is the name of the data set; image folders have no code. Raises ValueError for a mixer, a
+    model or an optimizer that is not registered.
     """
     code = network_code(experiment.design)
     optimizer = OPTIMIZERS.find(experiment.recipe.optimizer)
@@ -85,33 +85,33 @@ def own_code(experiment: Experiment, data: str) -> dict[str, str]:
 
 
 def canonical(experiment: Experiment) -> dict[str, Any]:
-    """An experiment as plain data, the same for all that mean the same. Not to be changed: it is kept.
+    """An experiment as plain data, equal for equivalent experiments. Don't change it: it is cached.
 
-    Without the fields that were added later (`added_in`) where they have their defaults.
+    Fields that were added later (`added_in`) are left out if they have their defaults.
     """
     if isinstance(experiment.design, Design):
         return _canonical(experiment)
-    return _canonical.__wrapped__(experiment)  # among a model's arguments 0, 0.0 and false are equal, and not the same
+    return _canonical.__wrapped__(experiment)  # not cached: in arguments 0, 0.0 and false are equal but differ
 
 
-@lru_cache(maxsize=4096)  # many runs differ in their seed alone
+@lru_cache(maxsize=4096)  # many runs differ only in their seed
 def _canonical(experiment: Experiment) -> dict[str, Any]:
     design = experiment.design
     plain = replace(experiment, design=simplest(design) if isinstance(design, Design) else design)
-    # Through the types, so that a width of 1 and of 1.0 are one.
+    # Through the types, so that a width of 1 and one of 1.0 are the same.
     canonical: dict[str, Any] = to_data(from_data(Experiment, to_data(plain)), hashed=True)
     return canonical
 
 
 def folders_below(out: Path) -> dict[str, Path]:
-    """Every folder that is named as a run's, by the identity in its name."""
+    """Every folder with the name of a run, by the identity in its name."""
     return {path.name.rpartition("-")[2]: path for path in sorted(out.glob("*/*-s*-*"), reverse=True)}
 
 
 def find_run(written: str | Path, out: Path) -> Path:
-    """The folder of one run: given as such, or named below `out` by its rung, rung-sSEED, identity or folder's name.
+    """The folder of one run, given as a path, or below `out` by rung, rung-sSEED, identity or name of the folder.
 
-    Raises ValueError where there is no such run, or several.
+    Raises ValueError if there is no such run, or several.
     """
     if (Path(written) / "manifest.json").is_file():
         return Path(written)
@@ -122,9 +122,9 @@ def find_run(written: str | Path, out: Path) -> Path:
             named.setdefault(name, []).append(folder)
     folders = named.get(str(written), [])
     if not folders:
-        known = suggest([name for name in named if "-s" in name], written) if named else "there is none"
-        raise ValueError(f"{out}: no run is called {str(written)!r}; {known}")
+        valid = suggest([name for name in named if "-s" in name], written) if named else "the folder has no runs"
+        raise ValueError(f"{out}: no run is called {str(written)!r}; {valid}")
     if len(folders) > 1:
         shown = ", ".join(map(str, folders[:5]))
-        raise ValueError(f"{str(written)!r} are {len(folders)} runs: {shown}; a folder names one")
+        raise ValueError(f"{str(written)!r} names {len(folders)} runs: {shown}; give one folder")
     return folders[0]

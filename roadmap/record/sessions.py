@@ -1,7 +1,7 @@
-"""How often a run was started, and what was lost between: sessions.jsonl, a line a start, and place.json.
+"""The starts of a run and the steps lost between them: sessions.jsonl, a line per start, and place.json.
 
-What a killed process had trained beyond its last checkpoint is trained again. It is no part of the result, but who pays
-for it wants to know.
+Steps that a killed process trained after its last checkpoint are trained again. They do not affect the result, but they
+cost time.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from roadmap.files import append_json_line, fsync, read_json_lines
 from roadmap.serialization import from_data
 
-FILE, PLACE_FILE = "sessions.jsonl", "place.json"
-PLACE_BYTES = 80  # of the file: it is written over in place, each step
+FILE, POSITION_FILE = "sessions.jsonl", "place.json"
+POSITION_BYTES = 80  # size of the file, which each step overwrites
 
 
 @dataclass(frozen=True)
@@ -25,23 +25,23 @@ class Session:
 
     started: str  # ISO 8601, UTC
     host: str
-    job: str | None  # of a cluster, such as "slurm 12_3"
-    epoch: int  # that it went on from, from 0
+    job: str | None  # on a cluster, such as "slurm 12_3"
+    epoch: int  # at which it started, from 0
     step: int  # within the epoch, from 0
-    lost_steps: int  # that had been trained before, but not saved
+    lost_steps: int  # trained before, but not saved
 
 
 @dataclass(frozen=True)
 class TrainingPosition:
-    """How far training is."""
+    """The position of training."""
 
-    epoch: int  # in training, from 0
-    step: int  # steps of it that are done
-    steps: int  # of an epoch
+    epoch: int  # current epoch, from 0
+    step: int  # finished steps of the epoch
+    steps: int  # per epoch
 
     @property
     def total(self) -> int:
-        """Steps since the beginning."""
+        """Steps since the start of training."""
         return self.epoch * self.steps + self.step
 
 
@@ -51,7 +51,7 @@ def append_session(folder: Path, session: Session) -> None:
 
 
 def read_sessions(folder: Path) -> tuple[Session, ...]:
-    """Every start so far, in order. Lines that are not valid are passed over: nothing depends on them."""
+    """Every start so far, in order. Invalid lines are ignored, because nothing depends on them."""
     sessions: list[Session] = []
     for row in read_json_lines(folder / FILE):
         with contextlib.suppress(ValueError):
@@ -59,22 +59,22 @@ def read_sessions(folder: Path) -> tuple[Session, ...]:
     return tuple(sessions)
 
 
-class PlaceFile:
-    """Where training is, kept on the disk at each step: a few microseconds, and there after a SIGKILL."""
+class PositionFile:
+    """The position of training, written at each step in a few microseconds. It survives a SIGKILL."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = os.open(folder / PLACE_FILE, os.O_WRONLY | os.O_CREAT, 0o666)
+        self._file = os.open(folder / POSITION_FILE, os.O_WRONLY | os.O_CREAT, 0o666)
 
-    def write(self, place: TrainingPosition) -> None:
-        os.pwrite(self._file, (json.dumps(vars(place)).ljust(PLACE_BYTES - 1) + "\n").encode(), 0)
+    def write(self, position: TrainingPosition) -> None:
+        os.pwrite(self._file, (json.dumps(vars(position)).ljust(POSITION_BYTES - 1) + "\n").encode(), 0)
 
     def close(self) -> None:
         os.close(self._file)
 
 
-def read_place(folder: Path) -> TrainingPosition | None:
-    """None before the first step, and where the file is not whole: nothing but a report depends on it."""
+def read_position(folder: Path) -> TrainingPosition | None:
+    """The position of training; None before the first step, and if the file is damaged: only reports depend on it."""
     try:
-        return TrainingPosition(**json.loads((folder / PLACE_FILE).read_text()))
+        return TrainingPosition(**json.loads((folder / POSITION_FILE).read_text()))
     except (OSError, ValueError, TypeError):
         return None

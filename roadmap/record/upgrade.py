@@ -1,6 +1,6 @@
-"""Manifests of earlier formats as manifests of today's: a function for each step from one format to the next.
+"""Converts manifests of earlier formats to the current one: a function for each format converts it to the next.
 
-docs/design.md, "Changing the schema", says which changes need a new format. Format 1 was never released.
+docs/design.md, "Changing the schema", lists the changes that need a new format. Format 1 was never released.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from roadmap.files import InvalidFile
 from roadmap.record.run import FORMAT
 
 Manifest = dict[str, Any]
-# By the format that each reads; it returns the next one. The run keeps its identity.
+# By the format that each function reads; it returns the next format. The identity of the run stays the same.
 UPGRADES: Mapping[int, Callable[[Manifest], Manifest]] = {}
 
 
 def upgraded(
     manifest: Manifest, folder: Path, upgrades: Mapping[int, Callable[[Manifest], Manifest]] = UPGRADES
 ) -> Manifest:
-    """A manifest in today's format. Raises InvalidFile where it has a format that can't be brought to it."""
+    """A manifest in the current format. Raises InvalidFile for a format that can't be converted."""
     version = oldest = manifest.get("format")
     while isinstance(version, int) and version in upgrades:
         manifest, version = upgrades[version](manifest), version + 1

@@ -1,4 +1,4 @@
-"""The steps off the one path: each left out, each taken alone, in random orders, in other variants."""
+"""Ablations other than the ladder: each step left out, each step alone, random orders, and other variants."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ ABLATIONS = ("cumulative", "leave-one-out", "add-one", "orders:N", "variants")
 
 
 def specs_of(context: StudyContext, items: Iterable[Item], *, alone: bool = False) -> list[StepSpec]:
-    """The steps that items name, none of them applied: of a slice, and of "all", the adopted variants.
+    """The steps that the items name, without applying them. A slice or "all" gives only adopted variants.
 
-    A step may be among them in several variants where each is taken `alone`. Raises ValueError for an unknown name.
+    With `alone` a step may occur in several variants. Raises ValueError for an unknown name.
     """
     named = [spec for item in items for spec in _specs_of_item(context, item)]
     specs = list({spec.name: spec for spec in named}.values())
-    twice = [spec.step for i, spec in enumerate(specs) if spec.step in [other.step for other in specs[:i]]]
-    if twice and not alone:
-        raise ValueError(f"step {twice[0]!r} stands there in two variants; all but add-one take one")
+    repeated = [spec.step for i, spec in enumerate(specs) if spec.step in [other.step for other in specs[:i]]]
+    if repeated and not alone:
+        raise ValueError(f"step {repeated[0]!r} is given in two variants; only --ablation add-one takes several")
     if not specs:
-        raise ValueError("an ablation needs a step to leave out or to add: the start alone has none")
+        raise ValueError("an ablation needs at least one step; the start is none")
     return specs
 
 
@@ -35,16 +35,16 @@ def _specs_of_item(context: StudyContext, item: Item) -> list[StepSpec]:
     if isinstance(item, Generated):
         raise unknown_rung(item, context.names)
     if isinstance(item, All | Slice):
-        ladder = [context.specs[position - 1] for position in slice_of(context.names, item) if position]
-        return [spec for spec in ladder if spec.value == context.study.adopted(spec.step)]
+        sliced = [context.specs[position - 1] for position in slice_of(context.names, item) if position]
+        return [spec for spec in sliced if spec.value == context.study.adopted(spec.step)]
     if item.name == context.start.name:
         return []
-    of_ladder = [spec for spec in context.specs if spec.name == item.name]
-    return of_ladder or [adopted_spec(context, item)]
+    on_ladder = [spec for spec in context.specs if spec.name == item.name]
+    return on_ladder or [adopted_spec(context, item)]
 
 
 def _take(context: StudyContext, specs: Iterable[StepSpec], experiment: Experiment) -> Experiment:
-    """All specs in order, passing over those that change nothing."""
+    """The experiment after all specs in order. Steps that change nothing are skipped."""
     for spec in specs:
         try:
             experiment = context.apply(spec, experiment)
@@ -54,7 +54,7 @@ def _take(context: StudyContext, specs: Iterable[StepSpec], experiment: Experime
 
 
 def leave_one_out(context: StudyContext, specs: list[StepSpec]) -> Iterator[Rung]:
-    """All steps, then all steps less each."""
+    """All steps, then all steps but one, for each step."""
     names = tuple(spec.name for spec in specs)
     experiment = _take(context, specs, context.start.experiment)
     full = Rung("all-steps", "all steps", "", True, experiment, None, steps=names)
@@ -75,14 +75,14 @@ def add_one(context: StudyContext, specs: list[StepSpec]) -> Iterator[Rung]:
 
 
 def orders(context: StudyContext, specs: list[StepSpec], count: int) -> Iterator[Rung]:
-    """The steps in random orders, the same ones every time, each from the start on."""
+    """The start, then the steps in `count` random orders, which are the same in every call."""
     yield context.start
     for number in range(1, count + 1):
         yield from _order(context, specs, number)
 
 
 def _order(context: StudyContext, specs: list[StepSpec], number: int) -> Iterator[Rung]:
-    import random  # here, as what answers at once does without
+    import random  # imported late to keep `roadmap list` fast
 
     before = context.start
     for position, spec in enumerate(random.Random(f"order {number}").sample(specs, len(specs)), start=1):
@@ -93,9 +93,12 @@ def _order(context: StudyContext, specs: list[StepSpec], number: int) -> Iterato
 
 
 def generated(context: StudyContext, item: Generated) -> Rung:
-    """A rung of an ablation of the whole ladder, or of it and one more step. Raises ValueError for an unknown name."""
+    """A rung of an ablation of the whole ladder, by its name. Raises ValueError for an unknown name.
+
+    A step that is not on the ladder is added to it.
+    """
     specs = specs_of(context, [All()])
-    if item.step in STEPS and item.step not in [spec.name for spec in specs]:  # a step that is not on the ladder
+    if item.step in STEPS and item.step not in [spec.name for spec in specs]:
         specs.append(StepSpec(item.step))
     if item.kind == "order":
         rungs = _order(context, specs, item.order) if item.order <= MOST_ORDERS else iter(())
@@ -116,7 +119,7 @@ def _generated(
 
 
 def variants(context: StudyContext, specs: list[StepSpec]) -> Iterator[Rung]:
-    """For each step that the study lists variants of: the rung before, its own rungs, and the variants."""
+    """For each step with variants in the study: the rung before it, its rungs on the ladder, and the variants."""
     ladder = {rung.name: rung for rung in context.rungs}
     selected: dict[str, Rung] = {}
     for step in dict.fromkeys(spec.step for spec in specs):

@@ -1,4 +1,4 @@
-"""ConvNeXts of the sizes that the paper compares with other systems."""
+"""ConvNeXts in the sizes that the paper compares with other systems."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from roadmap.study.schema import ConvNeXtSize, Study
 def convnext(name: str, study: Study | None = None) -> Design:
     """The design of `convnext-t` to `convnext-xl`, or of an isotropic `convnext-iso-s`, `-b` or `-l`.
 
-    Raises ValueError for a name that the study's family does not have.
+    Raises ValueError for an unknown name.
     """
     study = study or load_study()
     if name not in study.family:
         raise ValueError(f"unknown ConvNeXt {name!r}; {suggest(study.family, name)}")
-    return sibling_design(study.family[name])
+    return design_of_size(study.family[name])
 
 
-def sibling_design(sibling: ConvNeXtSize) -> Design:
-    design = convnext_design(sibling.width, sibling.depths)
-    if sibling.isotropic:
-        design = replace(design, stem=replace(design.stem, kernel=sibling.patch, stride=sibling.patch, last_norm=None))
-    return map_blocks(design, lambda block: replace(block, layer_scale=sibling.layer_scale))
+def design_of_size(size: ConvNeXtSize) -> Design:
+    design = convnext_design(size.width, size.depths)
+    if size.isotropic:
+        design = replace(design, stem=replace(design.stem, kernel=size.patch, stride=size.patch, last_norm=None))
+    return map_blocks(design, lambda block: replace(block, layer_scale=size.layer_scale))

@@ -1,4 +1,4 @@
-"""How and where a run is computed, as plain data: what decides its time, and of its result the last bits alone."""
+"""How and where a run is computed, as plain data: it decides the time, and only the last bits of the result."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from roadmap.recipe import Recipe
 from roadmap.serialization import Range, Text, check_fields
 
-DEVICE_PIXELS = 128 * 224**2  # of the images that the paper gives to a device at a time
-MOST_RETRIES = 3  # of a run that diverges
-Auto = Literal["auto"]  # chosen for the machine; the run's record has what it came to
+DEVICE_PIXELS = 128 * 224**2  # of the paper's batch per device
+MOST_RETRIES = 3  # after divergences of a run
+Auto = Literal["auto"]  # chosen for the machine; the record of the run has the chosen value
 
 
 def _is_project(name: str) -> bool:
@@ -21,10 +21,11 @@ def _is_project(name: str) -> bool:
 PROJECT = Text("a project's name, without any of / \\ # ? % :", _is_project)
 
 
-def began_with(recorded: Any, *, crops_by_batch: bool) -> dict[str, Any]:
-    """The execution that a manifest holds; of one older than `augment`, with what there was: timm's transforms.
+def recorded_execution(recorded: Any, *, crops_by_batch: bool) -> dict[str, Any]:
+    """The execution of a manifest.
 
-    Images that it had cropped a batch at a time still are. Raises ValueError where it is no mapping.
+    If the manifest is older than the field `augment`, the field gets what was done then: "fast" for a run that
+    `crops_by_batch`, else timm's transforms. Raises ValueError if the execution is not a mapping.
     """
     if not isinstance(recorded, Mapping):
         raise ValueError(f"execution: {recorded!r} is not a mapping")
@@ -33,49 +34,50 @@ def began_with(recorded: Any, *, crops_by_batch: bool) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Execution:
-    """No part of a run's identity; what it does to a result (retries, skipped images) is in the run's record.
+    """The settings of the section `execution`. They are not part of the identity of a run.
 
-    `ablations.yaml` holds the defaults, `--set execution.KEY=VALUE` changes them.
+    Their effects on a result (retries, skipped images) are in the record of the run. `ablations.yaml` holds the
+    defaults, `--set execution.KEY=VALUE` changes them.
     """
 
-    device: Literal["auto", "cpu", "cuda"]  # "auto": cuda where there is one, else cpu
-    processes: Annotated[int | Auto, Range(1)]  # that train one run together, one a device
-    device_batch: Annotated[int | Auto, Range(1)]  # images a device takes at a time; gradients add up over the rest
-    threads: Annotated[int | Auto, Range(1)]  # of a process, on a CPU
-    workers: Annotated[int | Auto, Range(0)]  # processes that read images, for each training process; 0: itself
-    channels_last: bool  # the order in memory
-    compile: str | None  # a backend of torch.compile; null is off
+    device: Literal["auto", "cpu", "cuda"]  # "auto": cuda if there is one, else cpu
+    processes: Annotated[int | Auto, Range(1)]  # training processes of one run, one per device
+    device_batch: Annotated[int | Auto, Range(1)]  # images per device and forward pass; gradients add up to the batch
+    threads: Annotated[int | Auto, Range(1)]  # of each process, on a CPU
+    workers: Annotated[int | Auto, Range(0)]  # processes that read images, per training process; 0: no extra process
+    channels_last: bool  # memory format of images and weights
+    compile: str | None  # backend of torch.compile; null: not compiled
     checkpoint_minutes: Annotated[float, Range(0)]  # between two checkpoints within an epoch
-    on_nan: Literal["stop", "retry"]  # "retry": from the last checkpoint, the rest of the epoch in another order
-    bad_images: Literal["stop", "skip"]  # "skip": another image in its place, counted
-    augment: Literal["fast", "reference"] | Auto = "auto"  # on arrays, or by timm's own transforms, one by one
+    on_nan: Literal["stop", "retry"]  # "retry": from the last checkpoint, with the rest of the epoch in another order
+    bad_images: Literal["stop", "skip"]  # "skip": replace it by another image and count it
+    augment: Literal["fast", "reference"] | Auto = "auto"  # on arrays, or by timm's own transforms, image by image
     checkpoint_share: Annotated[float, Range(above=0, maximum=1)] = 0.005  # of the time, for those at ends of epochs
-    tensorboard: bool = False  # the record is copied to a folder of the run for TensorBoard
-    wandb: Annotated[str | None, PROJECT] = None  # a project of Weights & Biases that the record is copied to
-    data_path: str | None = None  # where the data set lies; null: where it usually does; `--data NAME=PATH` sets it
+    tensorboard: bool = False  # copy the record to a folder of the run for TensorBoard
+    wandb: Annotated[str | None, PROJECT] = None  # project of Weights & Biases to copy the record to
+    data_path: str | None = None  # path of the data set; null: the usual one; set by `--data NAME=PATH`
 
     def __post_init__(self) -> None:
         check_fields(self)
 
 
 def accumulation(recipe: Recipe, processes: int, device_batch: int | Auto) -> int:
-    """The parts that each device takes its share of a batch in, before the weights change: the batch is the recipe's.
+    """The number of forward passes per step of each device, so that all together make the batch of the recipe.
 
-    "auto" takes as many images at a time as have the pixels of the paper's batch a device. Raises ValueError for a
+    "auto" takes as many images at a time as have the pixels of the paper's batch per device. Raises ValueError for a
     layout that can't make the batch, with those that can.
     """
-    unit = 2 if recipe.mixes else 1  # images that no device may part
-    what = f"recipe.batch_size {recipe.batch_size}" + (", mixed in pairs," if recipe.mixes else "")
+    unit = 2 if recipe.mixes else 1  # images that must be on the same device
+    batch = f"recipe.batch_size {recipe.batch_size}" + (", mixed in pairs," if recipe.mixes else "")
     if not recipe.shared_by(processes):
-        fitting = _join(_divisors(recipe.batch_size // unit))
-        raise ValueError(f"{what} can't be shared by {processes} processes; by {fitting} it can")
+        valid = _join(_divisors(recipe.batch_size // unit))
+        raise ValueError(f"{batch} can't be shared by {processes} processes; by {valid} it can")
     share = recipe.batch_size // processes
     sizes = [unit * divisor for divisor in _divisors(share // unit)]
     if device_batch == "auto":
         return share // max([size for size in sizes if size * recipe.image_size**2 <= DEVICE_PIXELS] or sizes[:1])
     if device_batch not in sizes:
         raise ValueError(
-            f"{what} over {processes} processes is {share} images each, which execution.device_batch {device_batch} "
+            f"{batch} over {processes} processes is {share} images each, which execution.device_batch {device_batch} "
             f"can't make; {_join(sizes)} can"
         )
     return share // device_batch

@@ -1,8 +1,8 @@
-"""How steps and rungs are written, for `--steps`, `--base` and Python calls, and the one parser of it.
+"""The grammar of steps and rungs in `--steps`, `--base` and Python calls, and its only parser.
 
     steps       = item { "," item }
     item        = rung | "all" | slice | generated | composition | variant | name
-    rung        = a name of the ladder as it stands, `kernel-size-9`; "=" may replace its "-"
+    rung        = a name of the ladder, `kernel-size-9`; "=" may replace its "-"
     slice       = [ rung ] ".." [ rung ]
     generated   = "all-steps" | ( "without-" | "only-" ) name | "order" number "-" position "-" name
     composition = "+" variant | variant "+" variant { "+" variant }
@@ -11,15 +11,15 @@
 | written | parsed | selects |
 | --- | --- | --- |
 | `all` | All() | every rung of the ladder |
-| `gelu`, `kernel-size-9` | Name("gelu") | that rung; a step that is not on the ladder is put on the last rung |
-| `recipe..gelu`, `..gelu`, `recipe..` | Slice("recipe", "gelu") | these rungs and all between them |
+| `gelu`, `kernel-size-9` | Name("gelu") | that rung; a step that is not on the ladder is applied to the last rung |
+| `recipe..gelu`, `..gelu`, `recipe..` | Slice("recipe", "gelu") | these rungs and all rungs between them |
 | `kernel-size=9` | StepSpec("kernel-size", 9) | the rung of that name, or a variant on the rung before its step |
-| `stage-ratio=2:2:6:2@recipe` | StepSpec("stage-ratio", [2, 2, 6, 2], Name("recipe")) | the same, with its MACs |
-| `gelu+layer-norm`, `+gelu` | Composition((StepSpec("gelu"), ...)) | these steps alone, on the start |
+| `stage-ratio=2:2:6:2@recipe` | StepSpec("stage-ratio", [2, 2, 6, 2], Name("recipe")) | the same, at its MACs |
+| `gelu+layer-norm`, `+gelu` | Composition((StepSpec("gelu"), ...)) | only these steps, applied to the start |
 | `without-gelu`, `only-gelu`, `all-steps` | Generated("without", "gelu") | that rung of an ablation |
 | `order3-02-gelu` | Generated("order", "gelu", 3, 2) | the second rung of the third random order |
 
-Each parsed value's `str` is its text again. A "+" parts steps only where a letter, another "+" or nothing follows it:
+The `str` of a parsed value is its text. A "+" separates steps only if a letter, another "+" or nothing follows it:
 `layer-scale=1e+2` is one step.
 """
 
@@ -70,15 +70,15 @@ class Slice:
 
 @dataclass(frozen=True)
 class StepSpec:
-    """A step as it is taken: a variant of it, or as the study has it."""
+    """A step with an optional value and an optional rung whose MACs it matches."""
 
     step: str
-    value: Any = None  # of the step's first parameter; None: as the study has it
+    value: Any = None  # of the step's first parameter; None: the value of the study
     match: Name | StepSpec | None = None  # the rung whose MACs the width is solved for
 
     @staticmethod
     def parse(written: str) -> StepSpec:
-        """Raises ValueError for a step that does not exist, or a value that it does not take."""
+        """Raises ValueError for an unknown step or an invalid value."""
         body, _, match = written.strip().partition("@")
         name, _, text = body.partition("=")
         step = find_step(name)
@@ -89,13 +89,13 @@ class StepSpec:
             return StepSpec(name, None, target)
         items = [parse_value(item, written) for item in text.split(":")]
         value = items if len(items) > 1 else items[0]
-        if Recipe not in list(step.parameters.values())[:1]:  # a recipe is named, and found once the regime is known
+        if Recipe not in list(step.parameters.values())[:1]:  # names of recipes are checked once the regime is known
             step.variant(value, written)
         return StepSpec(name, value, target)
 
     @property
     def name(self) -> str:
-        """The name of its rung, fit to be a folder's."""
+        """The name of its rung, valid as the name of a folder."""
         matching = ["matching", self.match] if self.match else []
         return re.sub(r"[^\w.-]", "-", "-".join(map(str, [self.step, *self._values, *matching])))
 
@@ -110,7 +110,7 @@ class StepSpec:
 
 @dataclass(frozen=True)
 class Composition:
-    """Steps alone, in this order, on the start."""
+    """Only these steps, in this order, applied to the start."""
 
     steps: tuple[StepSpec, ...]
 
@@ -145,15 +145,15 @@ Item = All | Name | Slice | StepSpec | Composition | Generated
 
 
 def parse_steps(written: str | Sequence[str], rungs: Collection[str] = ()) -> tuple[Item, ...]:
-    """The items of a text with commas, or of a sequence, in order. For `rungs` and errors see `parse_item`."""
+    """The items of a comma-separated text or a sequence, in order. See `parse_item` for `rungs` and errors."""
     return tuple(parse_item(item, rungs) for item in (written.split(",") if isinstance(written, str) else written))
 
 
 def parse_item(written: str, rungs: Collection[str] = ()) -> Item:
-    """One item. `rungs` are the ladder's names, which come before any other meaning: a regime's may contain "+".
+    """One item. `rungs` are the names of the ladder; they take precedence, since the name of a regime may contain "+".
 
-    Raises ValueError for a variant or a composition of a step that does not exist, or with a value that it does not
-    take. Whether a name is one of the study shows when it is selected.
+    Raises ValueError for an unknown step, or an invalid value, in a variant or composition. Other names are checked
+    against the study when rungs are selected.
     """
     written = written.strip()
     if written == "all":

@@ -1,4 +1,4 @@
-"""The file `ablations.yaml`: found, read and checked."""
+"""Finds, reads and checks the file `ablations.yaml`."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ FILE_NAME = "ablations.yaml"
 
 
 def study_path() -> Path:
-    """The working directory's `ablations.yaml`, else the one that came with the package."""
+    """`ablations.yaml` in the working directory, else the one of the package."""
     package = Path(__file__).parent.parent
-    # A checkout that is installed for editing has the file beside the package.
+    # In an editable install the file is beside the package.
     candidates = (Path.cwd() / FILE_NAME, package / FILE_NAME, package.parent / FILE_NAME)
     return next(path for path in candidates if path.exists())
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Refuses a key that stands twice: YAML's own loaders let the last one win."""
+    """Rejects a repeated key. The loaders of yaml silently take the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key for key, _ in node.value if isinstance(key.value, str)]
         for i, key in enumerate(keys):
             if key.value in [other.value for other in keys[:i]]:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
 
 
 @cache
 def load_study(path: Path | None = None) -> Study:
-    """The study of that file, or of the file that is found.
+    """The study of that file; by default of the file at `study_path()`.
 
-    Raises ValueError with the file, the key path and the valid choices where something is wrong in it.
+    Raises ValueError with the file, the key path and the valid choices if the file is not valid.
     """
     path = path or study_path()
     try:
@@ -64,7 +64,7 @@ def load_study(path: Path | None = None) -> Study:
 
 
 def parse_study(data: Any) -> Study:
-    """Plain data as a study, with every name and parameter in it checked."""
+    """The study of plain data. Raises ValueError for a name or parameter that is not valid."""
     if data is None:
         raise ValueError("the file is empty")
     check_keys(data, Study.__dataclass_fields__, "")
@@ -76,10 +76,10 @@ def parse_study(data: Any) -> Study:
         for fidelity in study.fidelities:
             study.start(name, fidelity, regime.data)
             for i, entry in enumerate(study.ladder):
-                given = study.parameters(entry.step, name, fidelity, regime.data)
+                parameters = study.parameters(entry.step, name, fidelity, regime.data)
                 step = find_step(entry.step)
                 for missing in step.required[1 if entry.variants else 0 :]:
-                    if missing not in given:
+                    if missing not in parameters:
                         raise ValueError(f"regimes.{name}.steps.{entry.step}.{missing}: missing")
                 for value in entry.variants:
                     step.variant(value, f"ladder[{i}].variants")

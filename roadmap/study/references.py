@@ -1,4 +1,4 @@
-"""The systems that the rungs are compared with, as rungs of their own: the same recipe, data and records."""
+"""The systems that the rungs are compared with, as rungs: they share recipe, data and records with the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from roadmap.design import Design, NamedModel
 from roadmap.network.library_models import MODELS
 from roadmap.recipe import Experiment
 from roadmap.serialization import changed, suggest
-from roadmap.study.convnext import sibling_design
+from roadmap.study.convnext import design_of_size
 from roadmap.study.rungs import Rung, StudyContext
 from roadmap.study.schema import Reference, ReferenceModel, Study
 
@@ -15,16 +15,16 @@ RECIPE = "modern"
 
 
 def references(context: StudyContext, written: str) -> tuple[Rung, ...]:
-    """The rungs of names parted by commas, in the study's order; "all" are those that the regime has a form of.
+    """The rungs of comma-separated names, in the study's order. "all" means those with a form in the regime.
 
-    A name is one of the study's references, that of a model which a plugin registered, or a model as it is written
-    there, `timm/resnet18`. Raises ValueError for what is none.
+    A name is that of a reference of the study, of a model that a plug-in registered, or a model such as
+    `timm/resnet18`. Raises ValueError for other names.
     """
     names = [name.strip() for name in written.split(",")]
-    whole = [name for name in context.study.references if context.study.references[name].form_in(context.regime)]
+    trainable = [name for name in context.study.references if context.study.references[name].form_in(context.regime)]
     if "all" in names:
-        names = [*whole, *(name for name in names if name != "all" and name not in whole)]
-    order = {name: i for i, name in enumerate(whole)}
+        names = [*trainable, *(name for name in names if name != "all" and name not in trainable)]
+    order = {name: i for i, name in enumerate(trainable)}
     return tuple(
         reference(context, name) for name in sorted(dict.fromkeys(names), key=lambda name: order.get(name, len(order)))
     )
@@ -35,29 +35,29 @@ def is_reference(study: Study, name: str) -> bool:
 
 
 def as_published(study: Study, regime: str, name: str) -> bool:
-    """Whether a regime has a reference in the form that published figures are of, not in one of its own."""
-    its = study.references.get(name)
-    return its is not None and its.form is not None and its.form_in(regime) == its.form
+    """Whether the form of a reference in a regime is the published one, and not one of the regime."""
+    entry = study.references.get(name)
+    return entry is not None and entry.form is not None and entry.form_in(regime) == entry.form
 
 
 def reference(context: StudyContext, name: str) -> Rung:
-    """One of them. Raises ValueError with the valid names, or where the regime has no form of it."""
-    found = _find(context.study, name)
-    form, where = found.form_in(context.regime), f"references.{name}"
+    """The rung of one reference. Raises ValueError for an unknown name, or if the regime has no form of it."""
+    entry = _find(context.study, name)
+    form, where = entry.form_in(context.regime), f"references.{name}"
     if form is None:
-        why = "is a published figure alone" if found.form is None else "has no form for it"
-        raise ValueError(f"reference {name!r} can't be trained in regime {context.regime!r}: it {why}")
+        reason = "has only a published figure" if entry.form is None else "has no form for it"
+        raise ValueError(f"reference {name!r} can't be trained in regime {context.regime!r}: it {reason}")
     modern = context.study.recipe(RECIPE, context.regime, context.fidelity, context.data)
-    if found.form:  # also where the regime has a form of its own: what is wrong there is wrong
-        changed(modern, found.form.recipe, f"{where}.form.recipe")
+    if entry.form:  # checked even if the regime has another form
+        changed(modern, entry.form.recipe, f"{where}.form.recipe")
     recipe = changed(modern, form.recipe, where)
     experiment = Experiment(_network(context.study, form, where), recipe)
-    return Rung(name.replace("/", "-"), found.title, REFERENCE, True, experiment, None)
+    return Rung(name.replace("/", "-"), entry.title, REFERENCE, True, experiment, None)
 
 
 def _find(study: Study, name: str) -> Reference:
     if name in study.references and name in MODELS:
-        raise ValueError(f"{name!r} is a reference of the study already; the plugin's model needs another name")
+        raise ValueError(f"{name!r} is a reference of the study already; rename the model of the plug-in")
     if name in study.references:
         return study.references[name]
     if name in MODELS:
@@ -74,4 +74,4 @@ def _network(study: Study, form: ReferenceModel, where: str) -> Design | NamedMo
         return NamedModel.parse(form.model, form.arguments)
     if name not in study.family:
         raise ValueError(f"{where}.model: unknown ConvNeXt {name!r}; {suggest(study.family, name)}")
-    return sibling_design(changed(study.family[name], form.arguments, f"{where}.arguments"))
+    return design_of_size(changed(study.family[name], form.arguments, f"{where}.arguments"))

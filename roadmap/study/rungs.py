@@ -1,4 +1,4 @@
-"""Rungs, the step specs that lead to them, and the ladder itself: the steps one after the other."""
+"""Rungs, the step specs that lead to them, and the ladder: each step applied after those before it."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ class Rung:
     name: str
     title: str
     group: str
-    adopted: bool  # False for a variant that is not carried on: Figure 2 hatches its bar
+    adopted: bool  # False for a variant that later rungs do not have; Figure 2 hatches its bar
     experiment: Experiment
     parent: str | None  # the rung that it is compared with
-    no_effect: bool = False  # in a generated ablation: the step changes nothing where it stands
-    steps: tuple[str, ...] = ()  # that were taken from the start on, in order, by the names of their rungs
+    no_effect: bool = False  # in a generated ablation: the step changes nothing there
+    steps: tuple[str, ...] = ()  # applied to the start, in order, by the names of their rungs
 
 
 @dataclass(frozen=True)
 class StudyContext:
-    """Where in a study rungs are made."""
+    """The study, and the regime, fidelity, data and base that rungs are made with."""
 
     study: Study
     regime: str
     fidelity: str
     data: str
-    base: tuple[StepSpec, ...] = ()  # steps that every rung has, the start too
+    base: tuple[StepSpec, ...] = ()  # steps that every rung has, including the start
 
     @staticmethod
     def of(
@@ -48,7 +48,7 @@ class StudyContext:
         study: Study | None = None,
         base: Sequence[str] = (),
     ) -> StudyContext:
-        """Raises ValueError for a name that the study does not know."""
+        """Raises ValueError for a name that is not in the study."""
         study = study or load_study()
         study.fidelity(fidelity)
         context = StudyContext(study, regime, fidelity, data or study.regime(regime).data)
@@ -63,14 +63,14 @@ class StudyContext:
             return Rung(self.regime, title, "", True, experiment, None)
         without_base = replace(self, base=())
         base = standalone_steps(without_base, Composition(self.base))
-        # A rung of the ladder is called by its name.
+        # If the ladder has the same rung, the name is that of the ladder.
         same = next((rung for rung in without_base.rungs[1:] if rung.experiment == base.experiment), None)
         name, suffix = (same.name, f" … {same.title}") if same else (base.name, f", {', '.join(base.steps)}")
         return replace(base, name=name, title=title + suffix, group="", parent=None, steps=())
 
     @property
     def specs(self) -> list[StepSpec]:
-        """The ladder's steps and variants in this fidelity, beyond the base. Each leads to a rung."""
+        """The steps and variants of the ladder in this fidelity, without those of the base. Each leads to a rung."""
         base = [spec.step for spec in self.base]
         entries = [entry for entry in self.study.ladder if not entry.fidelities or self.fidelity in entry.fidelities]
         return [
@@ -82,7 +82,7 @@ class StudyContext:
 
     @cached_property
     def names(self) -> list[str]:
-        """The names of the ladder's rungs, the start's first. None of the steps is applied for it."""
+        """The names of the rungs of the ladder, that of the start first. No step is applied for them."""
         return [self.start.name, *(spec.name for spec in self.specs)]
 
     @cached_property
@@ -92,7 +92,7 @@ class StudyContext:
         before = adopted = self.start
         step = None
         for spec in self.specs:
-            if spec.step != step:  # variants of one step stand on the same rung
+            if spec.step != step:  # all variants of a step are applied to the same rung
                 step, before = spec.step, adopted
             rungs.append(self.rung(spec, self.apply(spec, before.experiment), before))
             if spec.value == self.study.adopted(spec.step):
@@ -100,7 +100,7 @@ class StudyContext:
         return rungs
 
     def apply(self, spec: StepSpec, experiment: Experiment) -> Experiment:
-        """The experiment after a step. Raises NoEffect where it changes nothing, ValueError where it can't be made."""
+        """The experiment after a step. Raises NoEffect if it changes nothing, ValueError if it is not possible."""
         step = find_step(spec.step)
         value = self.study.adopted(spec.step) if spec.value is None else spec.value
         parameters = self.study.parameters(spec.step, self.regime, self.fidelity, self.data)
@@ -110,7 +110,7 @@ class StudyContext:
             parameters |= {first: named} if named else step.variant(value, spec.step)
         missing = [name for name in step.required if name not in parameters]
         if missing:
-            raise ValueError(f"step {spec.step!r} needs a value for {missing[0]!r}: write {spec.step}=VALUE")
+            raise ValueError(f"step {spec.step!r} requires a value for {missing[0]!r}: {spec.step}=VALUE")
         try:
             result = step(experiment, **parameters)
         except NoEffect:
@@ -120,18 +120,18 @@ class StudyContext:
         return self._matched(result, spec.match) if spec.match else result
 
     def compose(self, steps: Sequence[StepSpec]) -> Experiment:
-        """These steps alone, in this order, on the start."""
+        """The start after only these steps, in this order."""
         experiment = self.start.experiment
         for spec in steps:
             experiment = self.apply(spec, experiment)
         return experiment
 
     def _matched(self, experiment: Experiment, match: Name | StepSpec) -> Experiment:
-        target, _ = named_rung(replace(self, base=()), match)  # which may be a rung of the base
+        target, _ = named_rung(replace(self, base=()), match)  # without the base, which may have the target
         size, classes = experiment.recipe.image_size, self.study.dataset(self.data).classes
-        own, wanted = experiment.design, target.experiment.design
-        assert isinstance(own, Design) and isinstance(wanted, Design)  # as all that steps make
-        design = match_width(own, wanted, size, classes)
+        design, target_design = experiment.design, target.experiment.design
+        assert isinstance(design, Design) and isinstance(target_design, Design)  # steps make only designs
+        design = match_width(design, target_design, size, classes)
         return replace(experiment, design=design)
 
     def rung(self, spec: StepSpec, experiment: Experiment, parent: Rung, *, name: str = "") -> Rung:
@@ -139,8 +139,8 @@ class StudyContext:
         step = find_step(spec.step)
         entry = next((entry for entry in self.study.ladder if entry.step == spec.step), None)
         title = _title(entry.title if entry else step.title, spec)
-        on_the_way = entry is None or (spec.value in entry.variants and spec.value not in entry.rejected)
-        adopted = spec.match is None and (spec.value is None or on_the_way)
+        on_ladder = entry is None or (spec.value in entry.variants and spec.value not in entry.rejected)
+        adopted = spec.match is None and (spec.value is None or on_ladder)
         group = entry.group if entry else step.group
         steps = (*parent.steps, spec.name)
         return Rung(name or spec.name, title, group, adopted, experiment, parent.name, steps=steps)
@@ -154,10 +154,11 @@ def _title(title: str, spec: StepSpec) -> str:
 
 
 def named_rung(context: StudyContext, item: Name | StepSpec) -> tuple[Rung, float]:
-    """A rung of the ladder, or a step or variant off it, with the position in the ladder's order, 0 for the start.
+    """A rung, and its position in the order of the ladder: 0 for the start.
 
-    A variant stands on the rung before its step, and half a position behind the step's rungs. A step that is not on the
-    ladder does so with the last rung. Raises ValueError for an unknown name.
+    A variant that is not on the ladder is applied to the rung before its step; its position is that of the last rung
+    of the step plus 0.5. A step that is not on the ladder is applied to the last rung, and placed 0.5 after it. Raises
+    ValueError for an unknown name.
     """
     spec = item
     if item.name not in context.names:
@@ -165,7 +166,7 @@ def named_rung(context: StudyContext, item: Name | StepSpec) -> tuple[Rung, floa
     if spec.name in context.names:
         position = context.names.index(spec.name)
         return context.rungs[position], position
-    assert isinstance(spec, StepSpec)  # as all that are not on the ladder
+    assert isinstance(spec, StepSpec)  # every Name is on the ladder
     rungs = context.rungs
     of_step = [position for position, other in enumerate(context.specs, start=1) if other.step == spec.step]
     parent = rungs[context.names.index(str(rungs[of_step[0]].parent))] if of_step else rungs[-1]
@@ -174,9 +175,9 @@ def named_rung(context: StudyContext, item: Name | StepSpec) -> tuple[Rung, floa
 
 
 def adopted_spec(context: StudyContext, item: Name | StepSpec) -> StepSpec:
-    """The step spec that is meant off the ladder, with the step's adopted variant where none is written.
+    """The step spec of an item that is not on the ladder. Without a value it gets that of the adopted variant.
 
-    Raises ValueError for a name that is neither a rung's nor a step's.
+    Raises ValueError for a name that is neither a rung nor a step.
     """
     if isinstance(item, Name):
         try:
@@ -191,21 +192,21 @@ def unknown_rung(item: object, names: Iterable[str]) -> ValueError:
     return ValueError(f"unknown rung {str(item)!r}; {suggest(names, item)}")
 
 
-def slice_of(names: Sequence[str], written: All | Slice) -> range:
+def slice_of(names: Sequence[str], item: All | Slice) -> range:
     """The positions of a slice among the names of the ladder. Raises ValueError for an unknown name."""
-    if isinstance(written, All):
+    if isinstance(item, All):
         return range(len(names))
-    first, last = written.first or names[0], written.last or names[-1]
+    first, last = item.first or names[0], item.last or names[-1]
     for name in (first, last):
         if name not in names:
             raise unknown_rung(name, names)
     if names.index(first) > names.index(last):
-        raise ValueError(f"{str(written)!r} runs backwards: {first} comes after {last}")
+        raise ValueError(f"{str(item)!r} runs backwards: {first} comes after {last}")
     return range(names.index(first), names.index(last) + 1)
 
 
 def standalone_steps(context: StudyContext, composition: Composition) -> Rung:
-    """The rung of these steps alone, on the start."""
+    """The rung of the start with only these steps."""
     experiment, names = context.compose(composition.steps), tuple(spec.name for spec in composition.steps)
     name = composition.name
     return Rung(name, name, "Composition", True, experiment, context.start.name, steps=names)

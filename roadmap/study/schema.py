@@ -1,4 +1,4 @@
-"""What `ablations.yaml` holds, as dataclasses, and what follows from it for a regime, a fidelity and a data set."""
+"""The content of `ablations.yaml` as dataclasses, and the values that follow for a regime, fidelity and data set."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from roadmap.study.cluster import Cluster
 from roadmap.study.execution import Execution
 
 T = TypeVar("T")
-SEEDS = Range(1, 10_000)  # of a study; more is a slip of the hand
-THROUGHPUT = Range(1, 1e21)  # multiply-adds a second of one device
+SEEDS = Range(1, 10_000)  # of a study; more is probably a typing error
+THROUGHPUT = Range(1, 1e21)  # multiply-adds per second of one device
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """What holds where an option is not given."""
+    """The defaults of options."""
 
     regime: str  # a key of `regimes`
     fidelity: str  # a key of `fidelities`
-    seeds: Annotated[int, SEEDS]  # runs of each rung, with seeds from 0 on
+    seeds: Annotated[int, SEEDS]  # runs of each rung, with seeds 0 to seeds - 1
     out: str  # folder of the runs
 
     def __post_init__(self) -> None:
@@ -38,7 +38,7 @@ class Defaults:
 class Start:
     """The ResNet that a regime starts from."""
 
-    width: Annotated[int, Range(1)]  # channels of the first stage, doubled in each later
+    width: Annotated[int, Range(1)]  # channels of the first stage; they double in each later one
     depths: Annotated[tuple[int, ...], Range(1)]  # blocks in each stage
 
     def __post_init__(self) -> None:
@@ -47,17 +47,17 @@ class Start:
 
 @dataclass(frozen=True)
 class Regime:
-    """A ladder's start and size, and what they change in recipes and steps."""
+    """The start and the size of a ladder, with changes to recipes and steps."""
 
     title: str  # in figures and tables
-    data: str  # the data set where none is given
-    device: str  # what `roadmap cost` counts in where none is given
-    cluster: str  # the profile that jobs are submitted by where none is given
+    data: str  # default data set
+    device: str  # default device of `roadmap cost`
+    cluster: str  # default profile for submitting jobs
     start: Start  # the ResNet of the first rung
-    published: str | None = None  # file of the paper's table below analysis/published/
-    recipes: dict[str, dict[str, Any]] = field(default_factory=dict)  # what differs from the recipe of that name
+    published: str | None = None  # file of the paper's table in analysis/published/
+    recipes: dict[str, dict[str, Any]] = field(default_factory=dict)  # changes to the recipe of that name
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)  # parameters of each step
-    variants: dict[str, tuple[int | float | str, ...]] = field(default_factory=dict)  # of steps, off the ladder
+    variants: dict[str, tuple[int | float | str, ...]] = field(default_factory=dict)  # of steps, not on the ladder
 
 
 @dataclass(frozen=True)
@@ -65,32 +65,32 @@ class Entry:
     """A step of the ladder."""
 
     step: str  # its name
-    title: str  # in figures and tables; {} is where the variant's value goes
-    group: str  # of steps, in figures
+    title: str  # in figures and tables; {} stands for the value of the variant
+    group: str  # group of steps in figures
     parameters: dict[str, Any] = field(default_factory=dict)  # of the step
-    variants: tuple[int | float | str, ...] = ()  # values of the step's first parameter, a rung each
-    adopted: int | float | str | None = None  # the variant that is carried on
-    rejected: tuple[int | float | str, ...] = ()  # variants that the paper tried and hatches
-    fidelities: tuple[str, ...] = ()  # where the step belongs only to some
+    variants: tuple[int | float | str, ...] = ()  # values of the step's first parameter; each is a rung
+    adopted: int | float | str | None = None  # the variant that later rungs have
+    rejected: tuple[int | float | str, ...] = ()  # variants that the paper tried and rejected, hatched in figures
+    fidelities: tuple[str, ...] = ()  # fidelities that have the step; empty: all
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What one of the sources does otherwise: the paper, its authors' ablation code, or their released code."""
+    """What one source does differently: the paper, its authors' ablation code, or their released code."""
 
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)  # parameters of each step
-    recipes: dict[str, dict[str, Any]] = field(default_factory=dict)  # what differs from the recipe of that name
+    recipes: dict[str, dict[str, Any]] = field(default_factory=dict)  # changes to the recipe of that name
 
 
 @dataclass(frozen=True)
 class ConvNeXtSize:
-    """A ConvNeXt of another size than the ladders end in."""
+    """A ConvNeXt of another size than the last rungs of the ladders."""
 
-    width: Annotated[int, Range(1)]  # channels of the first stage, doubled in each later
+    width: Annotated[int, Range(1)]  # channels of the first stage; they double in each later one
     depths: Annotated[tuple[int, ...], Range(1)]  # blocks in each stage
-    isotropic: bool = False  # one resolution, behind a stem of patches without a norm
-    patch: Annotated[int, Range(1)] = 16  # side of an isotropic one's patches, pixels
-    layer_scale: float | None = 1e-6  # start of a learned scale per channel; null: none
+    isotropic: bool = False  # one resolution, after a stem of patches without a norm
+    patch: Annotated[int, Range(1)] = 16  # side of the patches of an isotropic network, pixels
+    layer_scale: float | None = 1e-6  # initial value of a learned scale per channel; null: no scale
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -98,24 +98,24 @@ class ConvNeXtSize:
 
 @dataclass(frozen=True)
 class ReferenceModel:
-    """How a reference is built, and what of the modern recipe is its own."""
+    """How a reference is built, and its changes to the modern recipe."""
 
-    model: str  # timm/NAME, torchvision/NAME, own/NAME, or family/NAME of this study's
-    arguments: dict[str, Any] = field(default_factory=dict)  # of the model; of a member of the family, its fields
-    recipe: dict[str, Any] = field(default_factory=dict)  # what differs from the regime's modern recipe
+    model: str  # timm/NAME, torchvision/NAME, own/NAME (of a plug-in), or family/NAME (of `family`)
+    arguments: dict[str, Any] = field(default_factory=dict)  # of the model; for family/NAME, fields of that entry
+    recipe: dict[str, Any] = field(default_factory=dict)  # changes to the modern recipe of the regime
 
-    def changed(self, change: ModelOverride) -> ReferenceModel:
-        arguments = {**self.arguments, **change.arguments}
-        return ReferenceModel(change.model or self.model, arguments, change.recipe)
+    def changed(self, override: ModelOverride) -> ReferenceModel:
+        arguments = {**self.arguments, **override.arguments}
+        return ReferenceModel(override.model or self.model, arguments, override.recipe)
 
 
 @dataclass(frozen=True)
 class ModelOverride:
-    """What of a reference's form differs in a regime; the recipe is the regime's, but for what is said here."""
+    """Changes to the form of a reference in one regime. `recipe` replaces the changes that the form has."""
 
     model: str | None = None  # another model
     arguments: dict[str, Any] = field(default_factory=dict)  # further arguments of the model
-    recipe: dict[str, Any] = field(default_factory=dict)  # what differs from the regime's modern recipe
+    recipe: dict[str, Any] = field(default_factory=dict)  # changes to the modern recipe of the regime
 
 
 @dataclass(frozen=True)
@@ -123,21 +123,21 @@ class Reference:
     """A system that the rungs are compared with."""
 
     title: str  # in figures and tables
-    regime: str | None = None  # whose published table has it as a row
-    form: ReferenceModel | None = None  # none: its published figure is all there is
-    forms: dict[str, ModelOverride | None] = field(default_factory=dict)  # by regime; none where there can be none
-    counterpart: str | None = None  # the reference of its size that it is said to match
+    regime: str | None = None  # regime whose published table has it as a row
+    form: ReferenceModel | None = None  # null: it has only a published figure
+    forms: dict[str, ModelOverride | None] = field(default_factory=dict)  # by regime; null: no form in that regime
+    counterpart: str | None = None  # the reference of the same size that it is compared with
 
     def form_in(self, regime: str) -> ReferenceModel | None:
-        change = self.forms.get(regime, ModelOverride(recipe=self.form.recipe if self.form else {}))
-        return self.form.changed(change) if self.form and change else None
+        override = self.forms.get(regime, ModelOverride(recipe=self.form.recipe if self.form else {}))
+        return self.form.changed(override) if self.form and override else None
 
 
 @dataclass(frozen=True)
 class Device:
-    """What a step's multiply-adds cost in time."""
+    """The speed of a device, for estimates."""
 
-    macs_per_second: Annotated[float, THROUGHPUT]  # multiply-adds a second, sustained in inference
+    macs_per_second: Annotated[float, THROUGHPUT]  # multiply-adds per second, sustained in inference
     source: str  # of that number
 
     def __post_init__(self) -> None:
@@ -149,13 +149,13 @@ class Study:
     """All of `ablations.yaml`."""
 
     format: int  # of this file; 1
-    defaults: Defaults  # what holds where an option is not given
-    recipes: dict[str, Recipe]  # "classic" and "modern", whole
+    defaults: Defaults  # defaults of options
+    recipes: dict[str, Recipe]  # "classic" and "modern", with all fields
     regimes: dict[str, Regime]  # by name
     ladder: tuple[Entry, ...]  # the steps of the roadmap, in order
     fidelities: dict[str, Fidelity]  # by name
     references: dict[str, Reference]  # systems that the rungs are compared with, by name
-    family: dict[str, ConvNeXtSize]  # the ConvNeXts that references may be, by name
+    family: dict[str, ConvNeXtSize]  # sizes of ConvNeXt for references, by name
     data: dict[str, Dataset]  # data sets, by name
     execution: Execution  # how runs are computed
     devices: dict[str, Device]  # that `roadmap cost` estimates for, by name
@@ -171,7 +171,7 @@ class Study:
         return tuple(dict.fromkeys(entry.group for entry in self.ladder))
 
     def published_regimes(self) -> list[str]:
-        """Those that the paper has a table of."""
+        """The regimes that the paper has a table of."""
         return [name for name, regime in self.regimes.items() if regime.published]
 
     def fidelity(self, name: str) -> Fidelity:
@@ -186,22 +186,22 @@ class Study:
 
     @property
     def datasets(self) -> dict[str, Dataset]:
-        """Those that it describes, and those that plug-ins declare and it does not describe."""
+        """The data sets of this study, and those that only plug-ins describe."""
         declared = {name: named.description for name, named in DATASETS.items() if named.description}
-        return self.data | {name: found for name, found in declared.items() if name not in self.data}
+        return self.data | {name: description for name, description in declared.items() if name not in self.data}
 
     def has_dataset(self, name: str) -> bool:
-        """Whether a data set has that name, one of an installed package too."""
+        """Whether a data set has that name. Installed packages are loaded if needed."""
         if name not in self.datasets:
             load_installed()
         return name in self.datasets
 
     def adopted(self, step: str) -> int | float | str | None:
-        """The variant of a step that the ladder carries on, where it has variants."""
+        """The adopted variant of a step; None if the step has no variants."""
         return next((entry.adopted for entry in self.ladder if entry.step == step), None)
 
     def recipe(self, name: str, regime: str, fidelity: str, data: str) -> Recipe:
-        """A recipe as it is for a regime, a fidelity and a data set."""
+        """A recipe with the changes of a regime, a fidelity and a data set."""
         recipe = _lookup(self.recipes, "recipe", name)
         sources = {
             f"fidelities.{fidelity}.recipes.{name}": self.fidelity(fidelity).recipes.get(name, {}),
@@ -213,12 +213,12 @@ class Study:
         return recipe
 
     def start(self, regime: str, fidelity: str, data: str) -> Experiment:
-        """The experiment before the first step: a ResNet by the classic recipe."""
+        """The experiment before the first step: a ResNet with the classic recipe."""
         start = self.regime(regime).start
         return Experiment(resnet(start.width, start.depths), self.recipe("classic", regime, fidelity, data))
 
     def parameters(self, step: str, regime: str, fidelity: str, data: str) -> dict[str, Any]:
-        """A step's parameters: the ladder's, changed by the fidelity's and then by the regime's."""
+        """The parameters of a step: those of the ladder, changed by the fidelity and then by the regime."""
         entries = {f"ladder[{i}].parameters": entry for i, entry in enumerate(self.ladder)}
         sources = {where: entry.parameters for where, entry in entries.items() if entry.step == step}
         sources[f"fidelities.{fidelity}.steps.{step}"] = self.fidelity(fidelity).steps.get(step, {})

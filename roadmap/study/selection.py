@@ -1,6 +1,6 @@
-"""The rungs that are selected of a study: what `roadmap.ladder` and `roadmap.compose` give.
+"""Selecting the rungs of a study: `roadmap.ladder`, `roadmap.compose` and `find_rung`.
 
-How they are written is defined in `roadmap/study/grammar.py`; here its values become rungs.
+The grammar of the selection is in `roadmap/study/grammar.py`; here its parsed values become rungs.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ def ladder(
 ) -> tuple[Rung, ...]:
     """The rungs of a regime in the study's order.
 
-    With the ablation "cumulative" each rung has all steps before it, and `steps` chooses among them: "all", names, or a
-    slice such as "recipe..gelu"; commas part several. A variant that is not on the ladder, `stage-ratio=2:2:6:2`, is
-    put on the rung before its step, a step that is not on the ladder on the last rung; and `gelu+layer-norm` are these
-    steps alone. With the other ablations (ABLATIONS) `steps` chooses which steps are left out, added or shuffled.
+    With the ablation "cumulative" each rung has all steps before it, and `steps` chooses rungs: "all", names, or a
+    slice such as "recipe..gelu", separated by commas. A variant that is not on the ladder, `stage-ratio=2:2:6:2`, is
+    applied to the rung before its step, a step that is not on the ladder to the last rung. `gelu+layer-norm` is the
+    start with only these steps. With the other ablations (ABLATIONS) `steps` chooses the steps that are left out, added
+    or shuffled.
 
     Raises ValueError for an unknown name, with the valid ones, and NoEffect for a step that changes nothing; in the
     generated ablations such a rung is marked instead.
@@ -49,7 +50,7 @@ def ladder(
 
 
 def select(context: StudyContext, steps: str | Sequence[str], ablation: str = "cumulative") -> tuple[Rung, ...]:
-    """As `ladder`, of a study's context."""
+    """As `ladder`, for a given context."""
     items = parse_steps(steps, context.names)
     kind, _, argument = ablation.partition(":")
     if kind == "cumulative" and not argument:
@@ -69,9 +70,9 @@ def select(context: StudyContext, steps: str | Sequence[str], ablation: str = "c
 def compose(
     regime: str, steps: Sequence[str], fidelity: str = "paper", *, data: str | None = None, study: Study | None = None
 ) -> Experiment:
-    """These steps alone, in this order, on the regime's start; a variant is written `kernel-size=9`.
+    """The start of the regime with only these steps, in this order. A variant is written `kernel-size=9`.
 
-    Raises ValueError for an unknown step or value, and NoEffect for a step that changes nothing where it stands.
+    Raises ValueError for an unknown step or value, and NoEffect for a step that changes nothing in this order.
     """
     return StudyContext.of(regime, fidelity, data, study).compose(list(map(StepSpec.parse, steps)))
 
@@ -88,21 +89,21 @@ def find_rung(context: StudyContext, name: str) -> Rung:
 
 
 def _rungs_of(context: StudyContext, items: Iterable[Item]) -> tuple[Rung, ...]:
-    """Those of the ladder in its order, each variant behind its step; compositions and generated rungs as written."""
+    """Rungs of the ladder in its order, each variant after its step; then compositions and generated rungs."""
     pairs = [pair for item in items for pair in _positioned(context, item)]
     rungs = {rung.name: rung for _, rung in sorted(pairs, key=lambda pair: pair[0])}
     return tuple(rungs.values())
 
 
 def _positioned(context: StudyContext, item: Item) -> Iterator[tuple[float, Rung]]:
-    """An item's rungs, each with its position among all that are selected."""
-    behind_ladder = len(context.names)
+    """The rungs of an item, each with its position among the selected rungs."""
+    after_ladder = len(context.names)
     if isinstance(item, All | Slice):
         yield from ((position, context.rungs[position]) for position in slice_of(context.names, item))
     elif isinstance(item, Composition):
-        yield behind_ladder, standalone_steps(context, item)
+        yield after_ladder, standalone_steps(context, item)
     elif isinstance(item, Generated):
-        yield behind_ladder + 1, generated(context, item)
+        yield after_ladder + 1, generated(context, item)
     else:
         rung, position = named_rung(context, item)
         yield position, rung

@@ -1,4 +1,4 @@
-"""Whether the names that a study uses are ones that it, or the program, knows."""
+"""Checks that the names that a study uses exist in it or in the program."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from roadmap.steps import STEPS
 from roadmap.study.grammar import StepSpec
 from roadmap.study.schema import ConvNeXtSize, ModelOverride, Reference, ReferenceModel, Study
 
-LIBRARIES = ("timm", "torchvision", "own", "family")  # whose models references may be
+LIBRARIES = ("timm", "torchvision", "own", "family")  # of models that references may be
 
 
 def check_variant(step: str, written: int | float | str, where: str) -> None:
-    """Raises ValueError for a value that the step does not take."""
+    """Raises ValueError for a value that the step does not accept."""
     try:
         StepSpec.parse(f"{step}={written}")
     except ValueError as error:
-        quotes = "; a list such as 2:2:6:2 stands in quotes" if isinstance(written, int) else ""
+        quotes = "; a list such as 2:2:6:2 must be in quotes" if isinstance(written, int) else ""
         raise ValueError(f"{where}: {error}{quotes}") from None
 
 
 def check_names(study: Study) -> None:
-    """Raises ValueError for the first name that neither the study nor the program knows, with the valid ones."""
+    """Raises ValueError for the first name that is in neither the study nor the program, with the valid names."""
     checks: list[tuple[str, Any, Any]] = [
         ("defaults.regime", study.defaults.regime, study.regimes),
         ("defaults.fidelity", study.defaults.fidelity, study.fidelities),
@@ -39,7 +39,9 @@ def check_names(study: Study) -> None:
     ]
     for name, regime in study.regimes.items():
         if not re.fullmatch(r"\w[\w.+-]*", name):
-            raise ValueError(f"regimes.{name}: not a name for a folder; letters, digits, '.', '+', '-' and '_' are")
+            raise ValueError(
+                f"regimes.{name} must have only letters, digits, '.', '+', '-' and '_', as the name of a folder"
+            )
         checks.append((f"regimes.{name}.data", regime.data, study.datasets))
         checks.append((f"regimes.{name}.device", regime.device, study.devices))
         checks.append((f"regimes.{name}.cluster", regime.cluster, study.clusters))
@@ -53,23 +55,23 @@ def check_names(study: Study) -> None:
         checks += [(f"fidelities.{name}.steps.{key}", key, STEPS) for key in fidelity.steps]
     for i, entry in enumerate(study.ladder):
         if entry.step in [other.step for other in study.ladder[:i]]:
-            raise ValueError(f"ladder[{i}].step: {entry.step!r} stands twice")
+            raise ValueError(f"ladder[{i}].step: {entry.step!r} is given twice")
         checks.append((f"ladder[{i}].step", entry.step, STEPS))
         checks += [(f"ladder[{i}].fidelities", key, study.fidelities) for key in entry.fidelities]
         if entry.variants or entry.adopted is not None:
             checks.append((f"ladder[{i}].adopted", entry.adopted, set(entry.variants) - set(entry.rejected)))
         checks += [(f"ladder[{i}].rejected", key, entry.variants) for key in entry.rejected]
-    for name, each in study.references.items():
-        checks += _checks_of_reference(study, name, each)
+    for name, reference in study.references.items():
+        checks += _checks_of_reference(study, name, reference)
     if not all(name in valid for _, name, valid in checks):
-        load_installed()  # which may register it
+        load_installed()  # an installed package may register it
     for where, name, valid in checks:
         if name not in valid:
             raise ValueError(f"{where}: unknown {name!r}; {suggest(valid, name)}")
 
 
 def _recipe_changes(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every place that changes some of a recipe's fields."""
+    """All changes to fields of recipes, each with its key path."""
     for name, regime in study.regimes.items():
         yield from ((f"regimes.{name}.recipes.{recipe}", changes) for recipe, changes in regime.recipes.items())
     for name, fidelity in study.fidelities.items():
@@ -78,39 +80,39 @@ def _recipe_changes(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"data.{name}.recipe", dataset.recipe
     for name, reference in study.references.items():
         forms = {"form": reference.form} | {f"forms.{regime}": form for regime, form in reference.forms.items()}
-        yield from ((f"references.{name}.{place}.recipe", form.recipe) for place, form in forms.items() if form)
+        yield from ((f"references.{name}.{key}.recipe", form.recipe) for key, form in forms.items() if form)
 
 
-def _checks_of_reference(study: Study, name: str, its: Reference) -> Iterator[tuple[str, Any, Any]]:
-    """Names that it uses. Raises ValueError where its own is no name, or another's.
+def _checks_of_reference(study: Study, name: str, reference: Reference) -> Iterator[tuple[str, Any, Any]]:
+    """The names that a reference uses. Raises ValueError if its own name is invalid or taken.
 
-    Whether a library has a model shows when it is built: to ask takes its import.
+    Names of models in libraries are not checked here, because that would import the library.
     """
     where = f"references.{name}"
     if not re.fullmatch(r"\w[\w.+-]*", name):
-        raise ValueError(f"{where}: not a name for a folder; letters, digits, '.', '+', '-' and '_' are")
+        raise ValueError(f"{where} must have only letters, digits, '.', '+', '-' and '_', as the name of a folder")
     if name in STEPS or name in study.regimes or name == "all":
-        raise ValueError(f"{where}: {name!r} is the name of a rung already; another is expected")
-    yield from [(f"{where}.regime", its.regime, study.regimes)] if its.regime else []
-    yield from [(f"{where}.counterpart", its.counterpart, study.references)] if its.counterpart else []
-    yield from ((f"{where}.forms", regime, study.regimes) for regime in its.forms)
-    if its.counterpart == name:
-        raise ValueError(f"{where}.counterpart: {name!r} is itself; another reference is expected")
-    forms: dict[str, ReferenceModel | ModelOverride | None] = {f"{where}.form": its.form}
-    forms |= {f"{where}.forms.{regime}": form for regime, form in its.forms.items()}
-    for place, form in forms.items():
+        raise ValueError(f"{where}: {name!r} is the name of a rung already; choose another")
+    yield from [(f"{where}.regime", reference.regime, study.regimes)] if reference.regime else []
+    yield from [(f"{where}.counterpart", reference.counterpart, study.references)] if reference.counterpart else []
+    yield from ((f"{where}.forms", regime, study.regimes) for regime in reference.forms)
+    if reference.counterpart == name:
+        raise ValueError(f"{where}.counterpart must be another reference (got {name!r})")
+    forms: dict[str, ReferenceModel | ModelOverride | None] = {f"{where}.form": reference.form}
+    forms |= {f"{where}.forms.{regime}": form for regime, form in reference.forms.items()}
+    for path, form in forms.items():
         if form:
-            yield from ((f"{place}.recipe", key, Recipe.__dataclass_fields__) for key in form.recipe)
-            yield from _checks_of_model(study, form, place)
+            yield from ((f"{path}.recipe", key, Recipe.__dataclass_fields__) for key in form.recipe)
+            yield from _checks_of_model(study, form, path)
 
 
-def _checks_of_model(study: Study, form: ReferenceModel | ModelOverride, place: str) -> Iterator[tuple[str, Any, Any]]:
+def _checks_of_model(study: Study, form: ReferenceModel | ModelOverride, path: str) -> Iterator[tuple[str, Any, Any]]:
     if form.model is None:
         return
     library, slash, model = form.model.partition("/")
     if not slash or library not in LIBRARIES:
-        written = ", ".join(f"{each}/NAME" for each in LIBRARIES)
-        raise ValueError(f"{place}.model: {form.model!r} is no model; {written} are")
+        valid = ", ".join(f"{name}/NAME" for name in LIBRARIES)
+        raise ValueError(f"{path}.model must be one of {valid} (got {form.model!r})")
     if library == "family":
-        yield f"{place}.model", model, study.family
-        yield from ((f"{place}.arguments", key, ConvNeXtSize.__dataclass_fields__) for key in form.arguments)
+        yield f"{path}.model", model, study.family
+        yield from ((f"{path}.arguments", key, ConvNeXtSize.__dataclass_fields__) for key in form.arguments)

@@ -14,7 +14,7 @@ from roadmap.record.estimates import Speed
 from roadmap.record.folder import State, state
 from roadmap.record.run import Run, folders_below
 from roadmap.serialization import check
-from roadmap.study.execution import Execution, began_with
+from roadmap.study.execution import Execution, recorded_execution
 from roadmap.study.rungs import Rung
 from roadmap.study.schema import SEEDS
 from runner.data.datasets import check_trainable, source
@@ -109,7 +109,7 @@ def _check_augmentation(execution: Execution, runs: Sequence[PlannedRun]) -> Non
         path = planned.folder / "manifest.json"
         recorded = (read_json(path) or {}).get("execution")
         try:
-            began = began_with(recorded, crops_by_batch=planned.run.crops_by_batch)["augment"]
+            began = recorded_execution(recorded, crops_by_batch=planned.run.crops_by_batch)["augment"]
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         if execution.augment != began:

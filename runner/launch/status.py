@@ -13,7 +13,7 @@ from roadmap.files import InvalidFile, read_json, read_tail
 from roadmap.record.folder import is_diverged, last_metrics, read_divergences
 from roadmap.record.metrics import TOP1, Metric
 from roadmap.record.results import EpochMetrics, Value, scalar, values_of
-from roadmap.record.sessions import TrainingPosition, read_place, read_sessions
+from roadmap.record.sessions import TrainingPosition, read_position, read_sessions
 from runner.launch.slurm import slurm_cli
 from runner.launch.slurm.submission import Entry, JobFiles, Submission, read_submissions
 from runner.launch.status_text import Kind, status_text
@@ -180,7 +180,7 @@ def _of_folder(entry: Entry, folder: Path) -> RunStatus:
         entry,
         folder,
         "stopped",
-        place=read_place(folder),
+        place=read_position(folder),
         metrics=last_metrics(folder),
         restarts=max(0, len(sessions) - 1),
         lost_steps=sum(session.lost_steps for session in sessions),

@@ -34,9 +34,9 @@ from roadmap.record.folder import (
 from roadmap.record.metrics import AVERAGED
 from roadmap.record.results import Divergence, EpochMetrics, RunResult, scalar
 from roadmap.record.run import Run
-from roadmap.record.sessions import PlaceFile, TrainingPosition, append_session, read_place, read_sessions
+from roadmap.record.sessions import PositionFile, TrainingPosition, append_session, read_position, read_sessions
 from roadmap.serialization import from_data
-from roadmap.study.execution import MOST_RETRIES, Execution, began_with
+from roadmap.study.execution import MOST_RETRIES, Execution, recorded_execution
 from runner.data.batches import EvaluationBatches, TrainingBatches
 from runner.data.datasets import check_trainable, class_names, load_data
 from runner.machine.distributed import SINGLE_PROCESS, RendezvousError, World
@@ -63,7 +63,7 @@ class Diverged(ValueError):
 def _stored(folder: Path, manifest: dict[str, Any], run: Run) -> Setup:
     """The setup that a run began with. Raises ValueError with the file if the manifest has none that is valid."""
     try:
-        began = began_with(manifest.get("execution"), crops_by_batch=run.crops_by_batch)
+        began = recorded_execution(manifest.get("execution"), crops_by_batch=run.crops_by_batch)
         setup: Setup = from_data(Setup, began, "execution")
     except ValueError as error:
         raise ValueError(f"{folder}/manifest.json: {error}") from None
@@ -173,7 +173,7 @@ class Training:
         self.loss_sum = 0.0  # over the epoch's steps so far
         self.skipped = 0  # images of the epoch so far that could not be read
         self.seconds = 0.0  # spent in the epoch so far
-        self.position_file: PlaceFile | None = None  # of rank 0, while it trains
+        self.position_file: PositionFile | None = None  # of rank 0, while it trains
         self.saved_at = self.began = time.perf_counter()
         self.save_seconds = 0.0  # that the last checkpoint took
 
@@ -182,7 +182,7 @@ class Training:
         self._check_agreement()
         with contextlib.ExitStack() as stack:
             if self.world.rank == 0:
-                self.position_file = stack.enter_context(contextlib.closing(PlaceFile(self.folder)))
+                self.position_file = stack.enter_context(contextlib.closing(PositionFile(self.folder)))
                 self.position_file.write(TrainingPosition(self.epoch, self.step, self.batches.steps))
                 self.report = stack.enter_context(tracked(self.run, self.folder, self.execution, self.report))
             # Closed here, so that its workers end before this process.
@@ -197,7 +197,7 @@ class Training:
 
     def record_session(self) -> None:
         """Records this start of training, and the steps after it that an earlier session had trained and lost."""
-        position, previous = TrainingPosition(self.epoch, self.step, self.batches.steps), read_place(self.folder)
+        position, previous = TrainingPosition(self.epoch, self.step, self.batches.steps), read_position(self.folder)
         lost_steps = max(0, previous.total - position.total) if previous else 0
         append_session(self.folder, session(self.epoch, self.step, lost_steps))
 

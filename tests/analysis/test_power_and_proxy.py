@@ -44,7 +44,7 @@ def test_power_before_a_study_uses_the_papers_noise(out, capsys):
 def test_power_after_a_study_uses_its_noise(out, capsys):
     finish_all(out, "recipe,gelu", seeds=4, value=lambda rung, seed: 90 + seed * (1 + (rung.name == "gelu")))
     output = output_of(capsys, "power", "--steps", "pico,recipe,gelu", "--difference", "2")
-    assert "8 runs of pico" in output and "With 4 seeds the smallest differences seen are" in output
+    assert "8 runs of pico" in output and "With 4 seeds the smallest detectable differences are" in output
 
 
 def test_power_of_a_given_noise(out, capsys):
@@ -90,7 +90,7 @@ def test_attribution_uses_all_ablations(out, capsys):
     rows = {line.split()[0]: line.split() for line in output.splitlines() if line}
     assert rows["recipe"][1] == "+0.00" and rows["gelu"][-2:] == ["+2.00", "+5.00"]
     assert "All steps together: +5.00. The Shapley values sum to" in output
-    assert "Pairs can't be told apart: more than 7 sets of steps are needed" in output
+    assert "Effects of pairs can't be separated: more than 7 sets of steps are needed" in output
 
 
 def test_proxy_compares_the_order_of_the_steps(out, capsys):
@@ -99,7 +99,9 @@ def test_proxy_compares_the_order_of_the_steps(out, capsys):
     published = published_rungs("modernize_resnet50.csv")
     finish_all(out, value=lambda rung, seed: published[rung.name].top1_mean if rung.name in published else 76.13)
     output = output_of(capsys, "proxy")
-    assert "Kendall's tau +1.00" in output and "of 14 steps" in output and "more alike than chance would" in output
+    assert (
+        "Kendall's tau +1.00" in output and "of 14 steps" in output and "The orders agree more than by chance" in output
+    )
     assert main(["table", "-o", "study.csv"]) == 0
     capsys.readouterr()
     assert "Kendall's tau +1.00" in output_of(capsys, "proxy", "--against", "study.csv")
@@ -180,4 +182,4 @@ def test_a_loss_is_compared_with_accuracies_in_the_right_direction(out, capsys):
     for path in out.glob("pico/*/result.json"):
         result = json.loads(path.read_text())
         write_json(path, result | {"top1": 150 - result["top1"]})
-    assert "more unlike than chance" in output_of(capsys, "proxy")
+    assert "The orders disagree more than by chance" in output_of(capsys, "proxy")

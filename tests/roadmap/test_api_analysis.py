@@ -44,7 +44,7 @@ def test_collect_gives_a_row_a_run(runs, tmp_path):
     assert len(pd.read_csv(tmp_path / "all.csv")) == 7
     with pytest.raises(ValueError, match="there is no such folder"):
         roadmap.collect(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"--out .*all\.csv is a file"):
+    with pytest.raises(ValueError, match=r"--out must be a folder.*all\.csv"):
         roadmap.collect(tmp_path / "all.csv")
 
 

@@ -67,7 +67,7 @@ def test_show_and_diff_give_values():
     assert roadmap.show("gelu", settings={"recipe.epochs": 7}).experiment.recipe.epochs == 7
     differences = roadmap.diff("kernel-size-7", "gelu")
     assert {(str(each.before), str(each.after)) for each in differences} == {("relu", "gelu")}
-    with pytest.raises(ValueError, match="steps applies to functions of several rungs only"):
+    with pytest.raises(ValueError, match="steps applies only to functions for several rungs"):
         roadmap.show("gelu", steps="all")
 
 
@@ -121,5 +121,5 @@ def test_a_folder_is_packed_and_its_damage_found(tmp_path):
     assert shard.name in damage
     with pytest.raises(ValueError, match="quality requires resize"):
         roadmap.pack(source, tmp_path / "other", quality=80)
-    with pytest.raises(ValueError, match="is no packed data set"):
+    with pytest.raises(ValueError, match="is not a packed data set"):
         roadmap.check_packed(source)

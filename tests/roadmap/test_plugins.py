@@ -48,7 +48,7 @@ def test_every_built_in_optimizer_is_built_here():
 def test_an_optimizer_of_ones_own_is_chosen_by_the_recipe():
     load_file(OPTIMIZER)
     recipe = chosen_run(settings=("recipe.optimizer=lion-like",)).experiment.recipe
-    assert recipe.idle >= {"momentum", "eps"} and "betas" not in recipe.idle
+    assert recipe.unused_fields >= {"momentum", "eps"} and "betas" not in recipe.unused_fields
     model = torch.nn.Linear(3, 2)
     made = make_optimizer(model, recipe)
     assert [group["weight_decay"] for group in made.param_groups] == [0.05, 0.0]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from roadmap.files import read_json
 from roadmap.record.folder import is_diverged, read_divergences
-from roadmap.record.sessions import read_place
+from roadmap.record.sessions import read_position
 from roadmap.serialization import from_data
 from roadmap.study.execution import MOST_RETRIES, Execution
 from runner.launch.slurm import slurm_cli
@@ -68,7 +68,7 @@ def _is_over(run: Path, execution: Execution) -> bool:
 
 
 def _steps(run: Path) -> int:
-    place = read_place(run)
+    place = read_position(run)
     return place.total if place else 0
 
 

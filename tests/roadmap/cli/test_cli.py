@@ -99,7 +99,7 @@ def test_cost_is_macs_times_images_over_speed(capsys):
     [
         (["list", "--regime", "resnet50"], "did you mean 'resnet-50'"),
         (["list", "--fidelity", "x"], "unknown fidelity 'x'; valid: paper, authors, released"),
-        (["list", "--data", "mnist"], "--data mnist: no such folder, nor a data set of that name"),
+        (["list", "--data", "mnist"], "--data mnist: no such folder, and no data set of that name"),
         (["show", "gelo"], "did you mean 'gelu'"),
         (["diff", "gelu", "nothing"], "unknown rung 'nothing'"),
         (["cost", "--device", "h900"], "unknown device 'h900'"),
@@ -110,7 +110,7 @@ def test_cost_is_macs_times_images_over_speed(capsys):
         (["run", "--seeds", "9" * 400], "--seeds"),
         (["run", "--set", "recipe.betas=[0.9, 1.5]"], "recipe.betas[1] must be at least 0 and below 1 (got 1.5)"),
         (["run", "--set", "recipe.learning_rate=.inf"], "inf is not a finite number"),
-        (["run", "--set", "recipe.crop_scale=[0.1, 1]"], "crop_scale has no say"),
+        (["run", "--set", "recipe.crop_scale=[0.1, 1]"], "no selected rung uses crop_scale"),
         (["list", "--set", "design.stem.stride=0"], "design.stem.stride must be at least 1 (got 0)"),
         (["list", "--set", "design.depths=[1000000,1,1,1]"], "design.depths must be at most 10000 blocks in all"),
         (["list", "--set", "design.block.convs=[{kernel: 3, width: .inf}]"], "not"),
@@ -120,11 +120,11 @@ def test_cost_is_macs_times_images_over_speed(capsys):
         (["list", "--ablation", "leave-two-out"], "unknown ablation"),
         (["show", "kernel-size=["], "is not a value in YAML"),
         (["run", "--set", "recipe.epoch=3"], "unknown key 'epoch'; did you mean 'epochs'"),
-        (["run", "--set", "recipe.epochs"], "KEY=VALUE is expected"),
+        (["run", "--set", "recipe.epochs"], "--set must be KEY=VALUE"),
         (["run", "--set", "recipe.epochs=many"], "recipe.epochs: 'many' is not a whole number"),
         (["run", "--set", "recipe.epochs=0"], "recipe.epochs must be at least 1 (got 0)"),
-        (["run", "--set", "design.width.x=3"], "nothing lies below it"),
-        (["run", "--regime", "resnet-50"], "imagenet: no such folder; one with train/CLASS/IMAGE"),
+        (["run", "--set", "design.width.x=3"], "its parent has no keys"),
+        (["run", "--regime", "resnet-50"], "imagenet: no such folder; it must have train/CLASS/IMAGE"),
         (
             ["run", "--set", "recipe.batch_size=2000"],
             "batch_size must be at most 1343, the training images of digits (got 2000)",
@@ -310,7 +310,7 @@ def test_what_has_no_say_is_refused(capsys):
     for setting in ("recipe.sync_batch_norm=true", "recipe.decay_norms_and_biases=true"):
         arguments = ["run", "--steps", "layer-norm", "--dry-run", "--set", setting, "--set", "recipe.weight_decay=0"]
         assert main(arguments) == 2
-        assert "has no say in the recipe of any of these rungs" in capsys.readouterr().err
+        assert "no selected rung uses" in capsys.readouterr().err
     assert main(["run", "--steps", "recipe", "--dry-run", "--set", "recipe.sync_batch_norm=true"]) == 0
     assert main(["run", "--dry-run", "--set", "execution.data_path=here"]) == 2
     assert "--data NAME=PATH" in capsys.readouterr().err

@@ -75,12 +75,12 @@ def test_steps_choose_what_an_ablation_takes():
     assert names == ["pico", "only-kernel-size-7"]  # the adopted one of several
     names = [rung.name for rung in roadmap.ladder("pico", "kernel-size=13,kernel-size=15", ablation="add-one")]
     assert names == ["pico", "only-kernel-size-13", "only-kernel-size-15"]
-    with pytest.raises(ValueError, match="stands there in two variants"):
+    with pytest.raises(ValueError, match="is given in two variants"):
         roadmap.ladder("pico", "kernel-size=13,kernel-size=15", ablation="leave-one-out")
     with pytest.raises(ValueError, match="not compositions"):
         roadmap.ladder("pico", "kernel-size=9+gelu", ablation="add-one")
     assert roadmap.ladder("resnet-50", "final-norm", ablation="add-one")[1].no_effect is False
-    with pytest.raises(ValueError, match="the start alone has none"):
+    with pytest.raises(ValueError, match="an ablation needs at least one step"):
         roadmap.ladder("pico", "pico", ablation="add-one")
 
 
@@ -249,10 +249,10 @@ def test_attention_costs_what_torch_counts_wherever_it_stands(attention, steps):
 def test_another_code_is_another_run(attention, make_run, monkeypatch):
     from dataclasses import replace
 
-    from roadmap.record.run import own_code
+    from roadmap.record.run import custom_code
 
     (rung,) = roadmap.ladder("pico", "attention")
-    run = replace(make_run(), experiment=rung.experiment, mixers=own_code(rung.experiment, "digits"))
+    run = replace(make_run(), experiment=rung.experiment, mixers=custom_code(rung.experiment, "digits"))
     assert run.mixers.keys() == {"attention"}
     assert replace(run, mixers={"attention": "0123456789ab"}).identity != run.identity
 
@@ -317,7 +317,7 @@ def test_installed_packages_bring_steps_and_mixers_by_an_entry_point(tmp_path):
         ("import roadmap\n@roadmap.step('gelu')\ndef f(design): pass", "'gelu' exists already"),
         ("def broken(:", "SyntaxError"),
         ("import sys\nsys.exit(3)", "SystemExit"),
-        ("import roadmap\n@roadmap.step('mine')\ndef f(design, k): pass", "by keyword alone"),
+        ("import roadmap\n@roadmap.step('mine')\ndef f(design, k): pass", "must be keyword-only"),
     ],
 )
 def test_plugins_that_do_not_load_are_named(tmp_path, text, message):

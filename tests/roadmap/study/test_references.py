@@ -80,8 +80,8 @@ def test_the_recipes_drop_path_reaches_the_library():
     network = build_named(NamedModel("timm", "deit_tiny_patch16_224", {"drop_path_rate": "{drop_path}"}), 10, 224, 0.3)
     assert network.blocks[-1].drop_path1.drop_prob == pytest.approx(0.3)
     design = reference(StudyContext.of("resnet-50"), "vgg-16-bn").experiment
-    assert {"drop_path", "initialization"} <= design.idle
-    assert "drop_path" not in reference(StudyContext.of("resnet-50"), "swin-t").experiment.idle
+    assert {"drop_path", "initialization"} <= design.unused_fields
+    assert "drop_path" not in reference(StudyContext.of("resnet-50"), "swin-t").experiment.unused_fields
 
 
 def test_what_a_model_names_itself_is_left_by_weight_decay():
@@ -213,7 +213,7 @@ def test_a_users_own_module_is_a_reference(tmp_path):
     [
         (["--references", "swin"], "unknown reference 'swin'; did you mean 'swin-"),
         (["--references", "vgg-16-bn"], "can't be trained in regime 'pico': it has no form for it"),
-        (["--references", "timm/resnet19"], "timm has no model 'resnet19'; near are: .*resnet18"),
+        (["--references", "timm/resnet19"], "timm has no model 'resnet19'; similar names: .*resnet18"),
         (["--references", "own/none"], "unknown model own/none; "),
         (["--references", "timm/swin_tiny_patch4_window7_224"], "takes no image of 32 pixels"),
     ],
@@ -278,7 +278,7 @@ def test_a_model_that_asks_for_values_is_counted_on_them(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ("return 3", "own/wrong gives a int; a torch.nn.Module is expected"),
+        ("return 3", "own/wrong must return a torch.nn.Module (got int)"),
         ("return torch.nn.ReLU()", "own/wrong has no weights to train"),
         ("return torch.nn.Conv2d(3, 8, 32)", "own/wrong gives [1, 8, 1, 1] for one image; logits of 10 classes are"),
         ("return torch.nn.LSTM(32, 8)", "own/wrong takes no image of 32 pixels"),
@@ -325,15 +325,15 @@ def test_the_json_has_what_was_published(capsys):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"a/b": {"title": "A"}}, "references.a/b: not a name for a folder"),
+        ({"a/b": {"title": "A"}}, "references.a/b must have only letters"),
         ({"gelu": {"title": "A"}}, "references.gelu: 'gelu' is the name of a rung already"),
         (
             {"a": {"title": "A", "form": {"model": "resnet18"}}},
-            "references.a.form.model: 'resnet18' is no model; timm/",
+            "references.a.form.model must be one of timm/",
         ),
         ({"a": {"title": "A", "form": {"model": "family/convnext"}}}, "references.a.form.model: unknown 'convnext'"),
         ({"a": {"title": "A", "forms": {"pico": {"recipe": {"epoch": 1}}}}}, "references.a.forms.pico.recipe: unknown"),
-        ({"a": {"title": "A", "counterpart": "a"}}, "references.a.counterpart: 'a' is itself"),
+        ({"a": {"title": "A", "counterpart": "a"}}, "references.a.counterpart must be another reference"),
         (
             {"a": {"title": "A", "form": {"modle": "timm/a"}}},
             "references.a.form.modle: unknown key; did you mean 'model'",

@@ -76,7 +76,7 @@ def put(data, path, value):
         (["regimes", "pico", "steps"], {}, "regimes.pico.steps.stage-ratio.depths: missing"),
         (["ladder", 0, "parameters"], {}, "steps.recipe.to: missing"),
         (["ladder", 0, "parameters", "to"], ["modern"], r"parameters.to: \['modern'\] is not the name of a recipe"),
-        (["ladder", 1, "step"], "recipe", r"ladder\[1\].step: 'recipe' stands twice"),
+        (["ladder", 1, "step"], "recipe", r"ladder\[1\].step: 'recipe' is given twice"),
         (["regimes", ".."], {}, "regimes"),
         (
             ["regimes", "pico", "variants"],
@@ -84,7 +84,7 @@ def put(data, path, value):
             r"regimes.pico.variants.kernel-size\[0\]: .*whole number",
         ),
         (["regimes", "pico", "variants"], {"gelu": [3]}, r"variants.gelu\[0\]: .*no parameter to vary"),
-        (["regimes", "pico", "variants"], {"stage-ratio": [439322]}, "stands in quotes"),
+        (["regimes", "pico", "variants"], {"stage-ratio": [439322]}, "must be in quotes"),
         (["devices", "v100", "macs_per_second"], None, "devices.v100.macs_per_second: None is not a finite number"),
     ],
 )
@@ -166,7 +166,7 @@ def test_errors_name_the_file(tmp_path):
     with pytest.raises(ValueError, match=r"mine\.yaml: the file is empty"):
         load_study(path)
     path.write_text("format: 1\nformat: 1\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"mine\.yaml, line 2: not valid YAML: 'format' stands twice"):
+    with pytest.raises(ValueError, match=r"mine\.yaml, line 2: not valid YAML: 'format' is given twice"):
         load_study(path)
     with pytest.raises(ValueError, match="not a file"):
         load_study(tmp_path)

@@ -213,11 +213,11 @@ def command(*arguments):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda root: None, r"nowhere: no such folder; one with train/CLASS/IMAGE and val/CLASS/IMAGE was looked for"),
-        (lambda root: make_folder(root, splits=("train",)), r"val/ or validation/ or test/ was looked for and is not"),
-        (lambda root: make_folder(root, splits=("val",)), r"train/ was looked for and is not there"),
-        (lambda root: make_folder(root, images=0), r"ant: no image; files ending in \.jpg"),
-        (lambda root: make_folder(root, classes=()), "no folders; a folder of images for each class"),
+        (lambda root: None, r"nowhere: no such folder; it must have train/CLASS/IMAGE and val/CLASS/IMAGE"),
+        (lambda root: make_folder(root, splits=("train",)), r"must have val/ or validation/ or test/"),
+        (lambda root: make_folder(root, splits=("val",)), r"must have train/"),
+        (lambda root: make_folder(root, images=0), r"ant: no image; names of images end in \.jpg"),
+        (lambda root: make_folder(root, classes=()), "must have a folder of images for each class"),
     ],
 )
 def test_a_wrong_folder_is_refused_with_what_was_looked_for(tmp_path, capsys, make, message):

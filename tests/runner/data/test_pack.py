@@ -284,7 +284,7 @@ def test_wrong_requests_are_refused(photographs, packed, tmp_path, capsys):
     assert not new.exists()
     for folder in (photographs, tmp_path / "nowhere"):
         assert check(folder) == 2
-        assert "is no packed data set; a folder that `roadmap data pack` made is expected" in one_sentence(capsys)
+        assert "is not a packed data set; `roadmap data pack` makes one" in one_sentence(capsys)
 
 
 def test_the_same_packing_again_sees_that_a_file_is_gone_or_cut_off(photographs, copy, capsys):

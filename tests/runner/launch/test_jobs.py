@@ -23,7 +23,14 @@ from roadmap.cli import main
 from roadmap.files import InvalidFile, read_json, write_json
 from roadmap.record.folder import write_divergences
 from roadmap.record.results import Divergence
-from roadmap.record.sessions import PlaceFile, Session, TrainingPosition, append_session, read_place, read_sessions
+from roadmap.record.sessions import (
+    PositionFile,
+    Session,
+    TrainingPosition,
+    append_session,
+    read_position,
+    read_sessions,
+)
 from roadmap.serialization import changed
 from roadmap.study.cluster import Cluster, Layout
 from roadmap.study.execution import Execution
@@ -99,7 +106,7 @@ def test_a_job_that_is_signalled_saves_its_state_and_ends(make_run, tmp_path, nu
     members = [(run, run.folder(out)) for run in runs]
     job = local(tmp_path / "jobs", task(out, *members, cluster=Cluster(hours=1, cpus_per_task=2)))
     until(
-        lambda: all((read_place(folder) or TrainingPosition(0, 0, 1)).epoch >= 1 for _, folder in members),
+        lambda: all((read_position(folder) or TrainingPosition(0, 0, 1)).epoch >= 1 for _, folder in members),
         "they are at it",
     )
     for _ in range(2):  # Slurm, and srun behind it, may say it twice
@@ -182,7 +189,7 @@ def ended(make_run, tmp_path, monkeypatch):
             return requeue.main(made.folder(tmp_path), 0, status)
 
         def step(self, step):
-            file = PlaceFile(folder)
+            file = PositionFile(folder)
             file.write(TrainingPosition(0, step, 100))
             file.close()
 
@@ -351,13 +358,13 @@ def test_the_layouts_that_are_named_can(nodes, gpus, batch, each):
     [
         ({"nodes": 0}, r"nodes must be at least 1 \(got 0\)"),
         ({"hours": 0.0}, r"hours must be above 0 and below 10000 \(got 0.0\)"),
-        ({"gpus_per_node": 4, "tasks_per_node": 2}, r"tasks_per_node must be one a GPU, 4 \(got 2\)"),
-        ({"execution": {"processes": 3}}, "execution.processes is nodes x tasks_per_node here"),
+        ({"gpus_per_node": 4, "tasks_per_node": 2}, r"tasks_per_node must be gpus_per_node, 4 \(got 2\)"),
+        ({"execution": {"processes": 3}}, "execution.processes can't be set: it is nodes x tasks_per_node"),
         ({"partition": ""}, "partition must be a name, or null"),
-        ({"sbatch": {"cpus_per_task": 4}}, "sbatch.cpus_per_task: it has a key of its own"),
+        ({"sbatch": {"cpus_per_task": 4}}, "sbatch.cpus_per_task can't be set: another key"),
         ({"figure": {"gpus": 1}}, "figure.gpus: unknown; .*partition"),
         ({"figure": {"memory_gb": -1}}, "figure.memory_gb must be above 0"),
-        ({"sbatch": {"--reservation": "x"}}, "sbatch.--reservation: not an option's long name"),
+        ({"sbatch": {"--reservation": "x"}}, "sbatch.--reservation must be the long name of an option"),
         ({"save_seconds": 3600}, "save_seconds must be below the 3600 seconds of hours"),
     ],
 )
@@ -517,7 +524,7 @@ def test_status_of_every_kind_by_one_question_each(played, tmp_path, make_run, c
     )
     append_session(members[0][1], Session("2026-01-01T00:00:00+00:00", "a", "slurm 5_0", 0, 0, 0))
     append_session(members[0][1], Session("2026-01-01T00:00:00+00:00", "a", "slurm 5_0", 1, 0, 7))
-    file = PlaceFile(members[0][1])
+    file = PositionFile(members[0][1])
     file.write(TrainingPosition(1, 2, 5))
     file.close()
     begin(runs[5], out)

@@ -96,7 +96,7 @@ def test_what_was_measured_before_an_interruption_is_kept(here, number, status):
         (["--batch", "0"], "--batch must be at least 1 (got 0)"),
         (["--warm-up", "-1"], "--warm-up must be at least 0 (got -1)"),
         (["--seconds", "0"], "--seconds must be above 0 (got 0)"),
-        (["--out", "file"], "--out file is a file"),
+        (["--out", "file"], "--out must be a folder, or a path that does not exist (got the file file)"),
         (["-o", "speeds.txt"], "speeds.txt: a figure must end in .png, .svg, .pdf"),
         (["-o", "folder.png"], "folder.png is a folder; a file is expected"),
         (["-o", "file/speeds.png"], "file: File exists"),

@@ -111,7 +111,7 @@ def test_unused_settings_are_refused(folder, capsys, setting):
 def test_workers_are_computed_for_what_bench_measured(folder, capsys):
     quick = ["bench", "--rounds", "1", "--warm-up", "0", "--seconds", "0.001", "--batch", "4", "--only", "training"]
     assert main(QUICK) == 0
-    assert "--rate IMAGES tells" in capsys.readouterr().out
+    assert "--rate IMAGES computes" in capsys.readouterr().out
     assert main([*quick, "--steps", "layer-scale"]) == 0
     assert main(QUICK) == 0
     assert "(as layer-scale was measured on " in capsys.readouterr().out

@@ -328,8 +328,12 @@ def test_a_run_on_a_folder_is_evaluated_where_its_images_were(places, capsys):
 def test_half_of_the_corruptions_have_no_mce(places, capsys):
     command = ("evaluate", "pico-s0", "--out", str(places / "runs"), "--data", str(places / "imagenet-c" / "blur"))
     out = told(capsys, *command)
-    assert "No mCE: it is of fifteen corruptions" in out and "defocus_blur" in out and "gaussian_noise, shot" in out
-    assert "convnext-t" in out and "they do not compare" in out
+    assert (
+        "No mCE: it is computed from fifteen corruptions" in out
+        and "defocus_blur" in out
+        and "gaussian_noise, shot" in out
+    )
+    assert "convnext-t" in out and "They can't be compared" in out
 
 
 def test_the_table_has_the_seeds_and_the_papers_rows(places, capsys, tmp_path):
@@ -372,25 +376,29 @@ def test_a_peers_weights_are_held_against_imagenet_a(tmp_path, capsys):
     command = ("evaluate", "layer-scale", "--regime", "resnet-50", "--data", str(root), *peer)
     out = told(capsys, *command, "--set", "recipe.image_size=32")
     assert "resnet-50/layer-scale-s0 on 6 images of ImageNet-A among 200 of 1000 classes: top-1 50.00 %" in out
-    assert "they do not compare" not in out
+    assert "They can't be compared" not in out
 
 
 @pytest.mark.parametrize(
     ("make", "written", "said"),
     [
         (lambda root: make_folder(root, ("x",)), "{root}/x", "class 'ant' is not among those of what the network was"),
-        (lambda root: (root / "x").mkdir(parents=True), "{root}/x", "0 files and no folders"),
-        (lambda root: (root / "x" / CLASSES[0]).mkdir(parents=True), "{root}/x", "no image; files ending in"),
+        (lambda root: (root / "x").mkdir(parents=True), "{root}/x", "got 0 files and no folder"),
+        (lambda root: (root / "x" / CLASSES[0]).mkdir(parents=True), "{root}/x", "no image; names of images end in"),
         (
             lambda root: make_folder(root, ("x",), CLASSES[:1]),
             "imagenet-a={root}/x",
             "'n01440764' is not among the 200",
         ),
-        (lambda root: make_folder(root, ("x",), CLASSES), "imagenet-c={root}/x", "CORRUPTION/SEVERITY/CLASS/IMAGE was"),
+        (
+            lambda root: make_folder(root, ("x",), CLASSES),
+            "imagenet-c={root}/x",
+            "the layout must be CORRUPTION/SEVERITY/CLASS/IMAGE",
+        ),
         (lambda root: None, "imagenet-a={root}/nowhere", "no such folder"),
         (lambda root: None, "{root}/nowhere", "no such folder"),
-        (lambda root: None, "imagenet-a=", "a name, a path, or NAME=PATH is expected"),
-        (lambda root: None, "={root}", "a name, a path, or NAME=PATH is expected"),
+        (lambda root: None, "imagenet-a=", "must be a name, a path, or NAME=PATH"),
+        (lambda root: None, "={root}", "must be a name, a path, or NAME=PATH"),
     ],
 )
 def test_folders_of_another_shape_are_refused(places, capsys, tmp_path, make, written, said):
@@ -436,5 +444,5 @@ def test_an_unfinished_run_is_evaluated_and_reported_as_unfinished(places, capsy
     capsys.readouterr()
     for command in (["evaluate", str(other), "--data", str(places / "sketch")], ["export", str(other)]):
         assert main(command) == 0
-        assert "pico/pico-s0 is not trained to its end: 2 of 5 epochs" in capsys.readouterr().err
+        assert "pico/pico-s0 has not finished training: 2 of 5 epochs" in capsys.readouterr().err
     assert Path(other / "network.safetensors").is_file()

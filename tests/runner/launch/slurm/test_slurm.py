@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from roadmap.files import read_json
-from roadmap.record.sessions import read_place, read_sessions
+from roadmap.record.sessions import read_position, read_sessions
 from runner.machine.distributed import RENDEZVOUS_SECONDS
 from runner.machine.snapshot import code_state
 from tests.helpers import ROOT
@@ -46,7 +46,7 @@ if "SLURM_JOB_ID" in os.environ:
 
 def epoch_of(run):
     """That is in training, from 0; -1 before the first step."""
-    place = read_place(run)
+    place = read_position(run)
     return place.epoch if place else -1
 
 
@@ -289,7 +289,7 @@ def test_a_crash_is_tried_again_and_not_for_ever(study, undisturbed):
         study.wait_for_epoch(1 + 2 * kill)
         until(lambda kill=kill: len(read_sessions(study.run_folder())) == kill + 1, "it is in training")
         os.kill(_process(study.run_folder()), signal.SIGKILL)
-        reached = read_place(study.run_folder())
+        reached = read_position(study.run_folder())
         study.slurm.wait(lambda: _state(study) != "running", "the job has ended")
     study.slurm.wait(lambda: _state(study) == "failed", "the run has failed")
     assert "ended with status 137" in study.status()["layer-norm"]["detail"]
