@@ -437,7 +437,7 @@ def test_what_slurm_may_have_taken_keeps_its_record(played, tmp_path, capsys):
     (tmp_path / "played/sbatch.fails.2").touch()
     played.fail("scancel", "scancel: error: no controller")
     assert main(RUN) == 1
-    assert "is not submitted twice" in capsys.readouterr().err
+    assert "are not submitted twice" in capsys.readouterr().err
     first, second = sorted(read_submissions(tmp_path / "runs"), key=lambda each: -len(each.jobs))
     (tmp_path / "played/sbatch.fails.2").unlink()
     played.answer("squeue", "".join(f"{first.name}|{i}|1|PENDING|Priority|\n" for i in range(10)))
@@ -569,7 +569,7 @@ def test_a_figure_that_is_still_to_be_drawn_is_reported(played, tmp_path, make_r
     write_json(run.folder(out) / "result.json", {"top1": 91.5})
     figure = submitted(out, name="roadmap-figure-1")
     played.answer("squeue", f"{figure.name}|N/A|6|PENDING|Dependency|\n")
-    assert main(["status"]) == 0 and "when all have ended, by job 6 (pending)" in capsys.readouterr().out
+    assert main(["status"]) == 0 and "by job 6 (pending), when all runs have ended" in capsys.readouterr().out
     (figure.folder(out) / "6_0_result.pkl").touch()
     before = len(played.calls())
     assert main(["status"]) == 0 and "pending" not in capsys.readouterr().out
@@ -657,7 +657,7 @@ def test_cancel_touches_the_studys_jobs_alone(played, tmp_path, make_run, capsys
         f"{made.name}|0|5|RUNNING|None|n1\n{made.name}|1|5|RUNNING|None|n1\n{figure.name}|N/A|6|PENDING|Dependency|\n",
     )
     assert main(["cancel", "width"]) == 2
-    assert "job 5_1 has pico/recipe-s0 too" in capsys.readouterr().err
+    assert "job 5_1 trains pico/recipe-s0 too" in capsys.readouterr().err
     assert main(["cancel", "gelu"]) == 0 and played.calls("scancel") == ["scancel 5_0"]
     assert main(["cancel", "gelo"]) == 2 and "gelu" in capsys.readouterr().err
     assert main(["cancel"]) == 0 and played.calls("scancel")[-1] == "scancel 5_0 5_1 6"
@@ -670,7 +670,7 @@ def test_what_stays_in_the_queue_keeps_its_record(played, tmp_path, capsys):
     (tmp_path / "runs/slurm").mkdir(parents=True)
     submitted(tmp_path / "runs", name="roadmap-0")
     assert main(RUN) == 1
-    assert "is not submitted twice" in capsys.readouterr().err and len(read_submissions(tmp_path / "runs")) == 3
+    assert "are not submitted twice" in capsys.readouterr().err and len(read_submissions(tmp_path / "runs")) == 3
 
 
 def test_cancelled_is_cancelled_without_accounting_too(played, tmp_path, make_run, capsys):
