@@ -37,6 +37,7 @@ def model(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     It takes `num_classes` and whatever arguments the study gives it, all by keyword, and gives a module from images
     N x 3 x H x W to logits N x classes.
     """
+    MODELS.check_name(name)
 
     def register(build: Callable[..., Any]) -> Callable[..., Any]:
         if name in STEPS:  # of which rungs are called, as references are of models
