@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from roadmap.data.dataset import Dataset
+from roadmap.data.datasets import DATASETS
 from roadmap.network.cost import Cost, cost
 from roadmap.plugins import load_file
 from roadmap.recipe import OPTIMIZERS, Experiment
@@ -261,6 +262,9 @@ def _with_data(study: Study, written: str | None) -> tuple[Study, str | None, st
     if name is None:
         name = Path(written).resolve().name
         if os.sep not in written and not Path(written).is_dir():
+            if written in DATASETS:
+                hint = f"a roadmap.Dataset in its decorator, or data.{written} in ablations.yaml"
+                raise ValueError(f"--data {written}: the data set lacks a description: {hint}")
             valid = suggest(study.datasets, written)
             raise ValueError(f"--data {written}: no such folder, and no data set of that name; {valid}")
         if name in study.datasets:

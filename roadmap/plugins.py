@@ -32,6 +32,12 @@ class Registry(dict[str, T]):
         super().__init__()
         self.kind, self.shown, self.hint = kind, shown, hint
 
+    def check_name(self, name: object) -> None:
+        """Raises ValueError for what can't be a name, such as the function below a decorator without parentheses."""
+        if not isinstance(name, str) or not name:
+            given = getattr(name, "__name__", repr(name))
+            raise ValueError(f"a {self.kind}'s name must be a text, the first argument of the decorator (got {given})")
+
     def add(self, name: str, value: T) -> T:
         """Adds a value and returns it. Raises ValueError if the name is taken."""
         if name in self:

@@ -42,6 +42,9 @@ def optimizer(name: str, *, uses: Sequence[OptimizerField] = OPTIMIZER_FIELDS) -
     torch.optim.Optimizer. The engine sets the learning rate before every step. `uses` are the fields of the recipe that
     the function reads. Raises ValueError if the name is taken, or if `uses` has another field.
     """
+    OPTIMIZERS.check_name(name)
+    if isinstance(uses, str):
+        raise ValueError(f"optimizer {name!r}: uses must be a list of fields (got {uses!r})")
     for field in uses:
         if field not in OPTIMIZER_FIELDS:
             raise ValueError(f"optimizer {name!r}: uses has {field!r}; {suggest(OPTIMIZER_FIELDS, field)}")

@@ -64,7 +64,7 @@ class Step:
             raise ValueError(f"step {self.name!r} fails: {type(error).__name__}: {error}") from error
         if type(changed) is not type(subject):
             expected, actual = type(subject).__name__, type(changed).__name__
-            raise ValueError(f"step {self.name!r} must return a {expected} (got {actual})")
+            raise ValueError(f"step {self.name!r} must return {expected} (got {actual})")
         changes: dict[str, Any] = {self.subject: changed}
         result: Experiment = changed if self.subject == "experiment" else replace(experiment, **changes)
         if result == experiment:
@@ -92,6 +92,7 @@ find_step = STEPS.find
 
 def step(name: str, *, group: str = "", title: str = "") -> Callable[[Callable[..., Any]], Step]:
     """Registers the decorated function as the step `name`. Raises ValueError for an invalid signature or name."""
+    STEPS.check_name(name)
 
     def register(function: Callable[..., Any]) -> Step:
         new_step = Step(name, function, group, title or name)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from roadmap.data.dataset import Dataset
 from roadmap.plugins import Registry, code_of
+from roadmap.serialization import from_data, to_data
 
 Kind = Literal["memory", "folder", "packed"]
 Read = Callable[[Path | None], Any]  # of the path in --data NAME=PATH, if one is given
@@ -60,10 +61,20 @@ def dataset(
     - "folder": the path of an image folder, packed or not.
 
     Without a `description`, `data` in `ablations.yaml` must describe the data set; if both do, the one in
-    `ablations.yaml` is used. `class_names` are in the order of the labels. Raises ValueError if the name is taken.
+    `ablations.yaml` is used. `class_names` are in the order of the labels. Raises ValueError if the
+    name is taken, or if the description or the names of the classes can't be right.
     """
+    DATASETS.check_name(name)
     if kind not in ("memory", "folder"):
         raise ValueError(f"data set {name!r}: kind must be 'memory' or 'folder' (got {kind!r})")
+
+    if description is not None:
+        if not isinstance(description, Dataset):
+            raise ValueError(f"data set {name!r}: its description must be a roadmap.Dataset (got {description!r})")
+        description = from_data(Dataset, to_data(description), f"data set {name!r}")  # which checks each field's type
+        if class_names and len(class_names) != description.classes:
+            counts = f"the {description.classes} classes (got {len(class_names)})"
+            raise ValueError(f"data set {name!r}: class_names must be as many as {counts}")
 
     def register(read: Read) -> Read:
         names = (lambda: tuple(class_names)) if class_names else None

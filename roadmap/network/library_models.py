@@ -37,6 +37,7 @@ def model(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     It takes `num_classes` and the arguments of the study, all by keyword, and returns a module from images
     N x 3 x H x W to logits N x classes.
     """
+    MODELS.check_name(name)
 
     def register(build: Callable[..., Any]) -> Callable[..., Any]:
         if name in STEPS:  # names of steps are names of rungs, and names of models are names of references

@@ -62,6 +62,24 @@ class EvaluatedMetric(Metric):
     sums: Sums = lambda logits, labels: logits.new_zeros(())
     final: Final = lambda sums, images: sums
 
+    def of_batch(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The sums of a batch, float64. Raises ValueError, with the metric's name, for whatever its function raises."""
+        import torch
+
+        try:
+            return torch.as_tensor(self.sums(logits, labels), dtype=torch.float64, device=logits.device)
+        except Exception as error:
+            raise ValueError(f"metric {self.name!r} fails: {type(error).__name__}: {error}") from error
+
+    def of_total(self, sums: Tensor, images: int) -> Tensor:
+        """The value. Raises ValueError as `of_batch` does."""
+        import torch
+
+        try:
+            return torch.as_tensor(self.final(sums, images))
+        except Exception as error:
+            raise ValueError(f"metric {self.name!r} fails: {type(error).__name__}: {error}") from error
+
 
 METRICS: Registry[EvaluatedMetric] = Registry(
     "metric", hint="; ema and ema_NAME use the averaged weights (--plugin loads the file that defines a metric)"
@@ -89,6 +107,7 @@ def metric(
 
     Raises ValueError for a name that is taken or that can't be a key of a run's record.
     """
+    METRICS.check_name(name)
     record_key = name if key is None else key
     if not name.isidentifier() or name == "ema" or record_key.startswith(AVERAGED):
         raise ValueError(f"metric {name!r}: the name must have only letters, digits and _, and not be ema or ema_NAME")

@@ -44,7 +44,7 @@ from runner.machine.randomness import seed_for, seed_globally
 from runner.machine.requests import Request
 from runner.machine.setup import Setup, choose_setup
 from runner.train import checkpoint
-from runner.train.evaluation import Scores, evaluate
+from runner.train.evaluation import Scores, empty_sums, evaluate
 from runner.train.nonfinite import first_not_finite, not_finite_weight
 from runner.train.optimizer import learning_rate, load_optimizer
 from runner.train.provenance import environment, peak_memory, session
@@ -100,6 +100,7 @@ def train(
     setup.prepare()
     print(f"computed with {setup}" + (f", begun with {stored}" if stored not in (None, setup) else ""))
     if run_state == "absent" and world.rank == 0:
+        empty_sums(run.dataset.classes)  # a metric of a plug-in fails now, not after the first epoch
         data: dict[str, Any] = {"classes": class_names(run, execution.data_path)}
         data["data_path"] = execution.data_path and str(Path(execution.data_path).expanduser().absolute())
         write_manifest(folder, run, **environment(setup), **data)

@@ -33,6 +33,12 @@ class Scores:
         return scalar(self.values[metric.key])
 
 
+def empty_sums(classes: int) -> list[Tensor]:
+    """What each metric gives for a batch of no images. Raises ValueError for a metric that fails."""
+    nothing = torch.zeros(0, classes), torch.zeros(0, dtype=torch.int64)
+    return [metric.of_batch(*nothing) for metric in evaluated_metrics()]
+
+
 @torch.no_grad()
 def evaluate(
     model: nn.Module, batches: EvaluationBatches, setup: Setup, world: World, between: Callable[[], None]
@@ -46,9 +52,8 @@ def evaluate(
     world.broadcast(model.buffers())
     model.eval()
     metrics = evaluated_metrics()
-    # The sums of an empty batch give the shapes, also for a process that has no images.
-    empty = torch.zeros(0, batches.classes), torch.zeros(0, dtype=torch.int64)
-    totals = [torch.zeros_like(metric.sums(*empty), dtype=torch.float64, device=setup.device) for metric in metrics]
+    # A process whose share has no images adds sums of the same shape.
+    totals = [torch.zeros_like(sums, device=setup.device) for sums in empty_sums(batches.classes)]
     images_seen, batches.bad.count = 0, 0
     for images, labels in batches:
         between()
@@ -57,14 +62,14 @@ def evaluate(
                 logits = model(images).float()
             images_seen += len(labels)
             for metric, total in zip(metrics, totals, strict=True):
-                total += metric.sums(logits, labels).double()
+                total += metric.of_batch(logits, labels)
     counts = torch.tensor([images_seen, batches.bad.count], dtype=torch.float64, device=setup.device)
     summed = world.all_reduce(torch.cat([counts, *(total.flatten() for total in totals)])).cpu()
     (count, skipped), *sums = summed.split([2, *(total.numel() for total in totals)])
     if not count:
         raise ValueError("no held-out image can be read")
     values = {
-        metric.key: _recorded(metric.final(total.view(shaped.shape), round(count.item())))
+        metric.key: _recorded(metric.of_total(total.view(shaped.shape), round(count.item())))
         for metric, total, shaped in zip(metrics, sums, totals, strict=True)
     }
     return Scores(values, round(skipped.item()))

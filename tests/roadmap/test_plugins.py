@@ -41,6 +41,15 @@ def test_a_name_is_taken_once_and_unknown_ones_are_refused_with_the_valid_ones()
         registry.find("on")
 
 
+@pytest.mark.parametrize("decorator", [roadmap.step, roadmap.dataset, roadmap.optimizer, roadmap.model])
+def test_a_decorator_without_its_name_is_refused(decorator):
+    with pytest.raises(ValueError, match=r"name must be a text, the first argument of the decorator \(got mine\)"):
+
+        @decorator
+        def mine(design):
+            return design
+
+
 def test_every_built_in_optimizer_is_built_here():
     assert set(OPTIMIZERS) == set(BUILT_IN)
 
@@ -64,6 +73,8 @@ def test_optimizers_that_are_none_are_refused(tmp_path):
     assert unknown.status == 2 and "unknown optimizer 'adam'; did you mean 'adamw'? valid: sgd, adamw" in unknown.err
     with pytest.raises(ValueError, match="uses has 'beta'; did you mean 'betas'"):
         optimizer("mine", uses=["beta"])
+    with pytest.raises(ValueError, match=r"uses must be a list of fields \(got 'betas'\)"):
+        optimizer("mine", uses="betas")
     with pytest.raises(ValueError, match="optimizer 'sgd' exists already"):
         optimizer("sgd")(lambda groups, recipe: None)
     optimizer("none")(lambda groups, recipe: None)
@@ -150,6 +161,26 @@ def test_what_is_no_data_set_is_refused(given, message):
     dataset("wrong", roadmap.Dataset(2, 4, 4, (0.5,) * 3, (0.5,) * 3))(lambda path: eval(given))
     with pytest.raises(ValueError, match=f"data set 'wrong'.*{message}"):
         load_data(chosen_run(data="wrong"))
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ({"classes": 2}, r"its description must be a roadmap\.Dataset \(got \{'classes': 2\}\)"),
+        (roadmap.Dataset(2, 4, 4, 0.5, (0.5,) * 3), "mean: 0.5 is not a list"),
+        (roadmap.Dataset(2, 4, 4, (0.5,), (0.5,) * 3), r"mean: \[0.5\] is not a list of 3"),
+        (roadmap.Dataset(3, 4, 4, (0.5,) * 3, (0.5,) * 3), r"class_names must be as many as the 3 classes \(got 2\)"),
+    ],
+)
+def test_a_wrong_description_of_a_data_set_is_refused_before_any_run(description, message):
+    with pytest.raises(ValueError, match=f"data set 'wrong'.*{message}"):
+        dataset("wrong", description, class_names=["one", "other"])
+
+
+def test_a_data_set_that_nothing_describes_is_refused_with_where_to_describe_it():
+    dataset("wrong")(lambda path: None)
+    with pytest.raises(ValueError, match=r"--data wrong: the data set lacks a description.*data\.wrong in ablations"):
+        chosen_run(data="wrong")
 
 
 @pytest.mark.slow

@@ -191,7 +191,7 @@ def test_users_register_steps_of_their_own():
 
         assert roadmap.compose("pico", ["thin"]).design.width == 8
         assert roadmap.compose("pico", ["thin=4"]).design.width == 4
-        with pytest.raises(ValueError, match=r"must return a Design \(got NoneType\)"):
+        with pytest.raises(ValueError, match=r"must return Design \(got NoneType\)"):
             roadmap.Step("nothing", lambda design: None)(roadmap.compose("pico", []))
         with pytest.raises(ValueError, match="first argument"):
             step("none")(lambda: None)

@@ -88,14 +88,16 @@ def _of_figure(submission: Submission, code: Path) -> dict[str, Any]:
 
 
 def _of_cluster(cluster: Cluster) -> dict[str, Any]:
-    further = {key: value for key, value in cluster.sbatch.items() if value is not False}
+    further: dict[str, Any] = {"requeue": True, **cluster.sbatch}
     return {
         "partition": cluster.partition,
         "account": cluster.account,
         "qos": cluster.qos,
         "constraint": cluster.constraint,
         "mem": f"{math.ceil(cluster.memory_gb * 1024)}MB" if cluster.memory_gb else None,
-        "additional_parameters": {"requeue": True, **further},
+        "additional_parameters": {
+            key: value for key, value in further.items() if value is not None and value is not False
+        },
     }
 
 

@@ -11,6 +11,7 @@ import math
 import re
 from dataclasses import replace
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -35,8 +36,10 @@ from analysis.figures import (
     draw_tradeoff,
     save_figure,
 )
+from analysis.figures.kinds import DRAW
 from analysis.figures.labels import overlap
 from analysis.figures.style import COLOURS, luminance
+from analysis.options import FIGURE_KINDS, FigureKind
 from analysis.published import published_models
 from analysis.results import Result, published_series, series_of_runs, with_throughput
 from analysis.tradeoff import published_tradeoff, tradeoff_of_runs
@@ -222,6 +225,10 @@ PICTURES = {
     "interactions": lambda: draw_interactions(ATTRIBUTION, find_metric("top1")),
     "interactions_in_one_column": lambda: draw_interactions(ATTRIBUTION, find_metric("top1"), columns=1),
 }
+
+
+def test_every_kind_is_drawn():
+    assert set(DRAW) == set(FIGURE_KINDS) == set(get_args(FigureKind))
 
 
 @pytest.mark.parametrize("name", PICTURES)

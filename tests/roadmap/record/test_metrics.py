@@ -182,6 +182,27 @@ def test_a_plugins_metric_is_in_the_record_the_table_and_the_options(tmp_path):
     assert evaluated.status == 0 and f"confidence {result['confidence']:.2f} %" in evaluated.out, evaluated.err
 
 
+@pytest.mark.parametrize(
+    ("sums", "value", "message"),
+    [
+        (lambda logits: 1, None, "TypeError"),
+        (lambda logits, labels: "text", None, "TypeError|ValueError"),
+        (lambda logits, labels: len(labels), lambda sums: sums, "TypeError"),
+    ],
+)
+def test_a_metric_that_fails_is_named(sums, value, message):
+    metric("wrong", "a metric", **({"value": value} if value else {}))(sums)
+    logits, labels = torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(ValueError, match=f"metric 'wrong' fails: ({message})"):
+        METRICS["wrong"].of_total(METRICS["wrong"].of_batch(logits, labels), 2)
+
+
+def test_a_metric_may_give_plain_numbers():
+    metric("images", "images", value=lambda sums, images: float(sums) / images)(lambda logits, labels: len(labels))
+    chosen = METRICS["images"]
+    assert chosen.of_total(chosen.of_batch(torch.zeros(2, 3), torch.zeros(2)), 2) == 1
+
+
 def test_runs_without_the_newer_metrics_are_shown_as_before(tmp_path, monkeypatch):
     """As version 1 wrote them: no calibration error, no accuracies of classes."""
     from roadmap import ladder
