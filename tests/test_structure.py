@@ -180,6 +180,13 @@ def test_all_names_exist_and_are_sorted():
         _ = roadmap.bild
 
 
+def test_the_page_on_the_api_has_every_function():
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    functions = [name for name in roadmap.__all__ if getattr(roadmap, name).__module__ == "roadmap.api"]
+    assert "run" in functions
+    assert [name for name in functions if f"roadmap.{name}(" not in page] == []
+
+
 def test_promised_names_work_as_promised():
     rung = roadmap.ladder("resnet-50", steps="all", fidelity="paper")[1]
     assert (rung.name, rung.title, rung.group, rung.adopted) == ("recipe", "training recipe", "Training", True)

@@ -343,7 +343,7 @@ def test_a_run_older_than_the_choice_of_augmentation_goes_on_with_what_there_was
     assert manifest["execution"].pop("augment") == "fast"
     path.write_text(json.dumps(manifest))
     refused = run_here(*command, "--augment", "fast")
-    assert refused.status == 2 and "began with reference augmentation" in refused.err
+    assert refused.status == 2 and "--augment must be reference, with which" in refused.err
     assert run_here(*command, "--augment", "reference")
     path.write_text(json.dumps(manifest | {"execution": "fast"}))
     refused = run_here(*command, "--augment", "fast")
