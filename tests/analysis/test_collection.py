@@ -155,7 +155,7 @@ def test_a_damaged_folder_does_not_spoil_the_others(make_run, tmp_path, damage):
     finish(make_run("gelu"), tmp_path)
     folder = finish(make_run("recipe"), tmp_path)
     in_manifest = damage.keys() & {*ENVIRONMENT, "machine"}
-    name, message = ("manifest.json", "is not valid") if in_manifest else ("result.json", ", not a ")
+    name, message = ("manifest.json", "is not valid") if in_manifest else ("result.json", ", not ")
     write_json(folder / name, json.loads((folder / name).read_text()) | damage)
     table = collect(tmp_path).set_index("folder")
     assert list(table["state"]) == ["finished", "foreign"]
