@@ -2,7 +2,8 @@
 
 Each function returns its result: a pandas table, a matplotlib figure, or a dataclass. Keywords that select a part of
 the study are those of `roadmap.options.StudyKeywords`, the same as on the command line. Invalid input raises ValueError
-with one clear sentence. `runner` and `analysis` are imported when a function that needs them is called.
+with one clear sentence. `progress=False` silences functions that take long. `runner` and `analysis` are imported when a
+function that needs them is called.
 """
 
 from __future__ import annotations
@@ -109,12 +110,14 @@ def run(
     out: Path | str | None = None,
     pack: int | None = None,
     max_running: int | None = None,
+    progress: bool = True,
     **study: Unpack[StudyKeywords],
 ) -> StudyRuns:
     """Trains the selected rungs and returns their results. Runs that have finished are not trained again.
 
     `seeds` and `out` are as in `plan`. With `on="slurm"` the runs are submitted, `pack` runs in a job and at most
-    `max_running` jobs at a time, and the results are those of runs that have finished already.
+    `max_running` jobs at a time, and the results are those of runs that have finished already. Without
+    `progress` nothing is printed.
 
     A run that fails or diverges does not raise an error: the result has it. Works in any thread and in notebooks. A
     script must call it below `if __name__ == "__main__":`, because runs are trained in separate processes.
@@ -131,9 +134,11 @@ def run(
     if planned.selection.cluster:
         submitted = _submit(planned, pack, max_running, study)
     else:
+        from roadmap.progress import shown
         from runner.launch.train_plan import train_plan
 
-        trained = train_plan(planned)
+        with shown(progress):
+            trained = train_plan(planned)
         failed = trained.failed if trained else ()  # None: only rank 0 of torchrun has them
     summary = summarize(planned.selection, planned.out)
     return StudyRuns(planned.refreshed().runs, failed, summary.table, summary.figure, submitted)
@@ -297,6 +302,7 @@ def bench(
     only: Literal["training", "inference"] | None = None,
     cuda_graphs: bool = False,
     out: Path | str | None = None,
+    progress: bool = True,
     **study: Unpack[StudyKeywords],
 ) -> pd.DataFrame:
     """Measures speed and memory of the selected networks on this machine: a row for each rung that could be measured.
@@ -311,7 +317,7 @@ def bench(
     import pandas as pd
 
     from analysis.tables.bench import measured_rungs, rate_row
-    from roadmap.progress import show_count
+    from roadmap.progress import show_count, shown
     from runner.measure.networks import distinct_networks, measure_networks
     from runner.measure.plan import BenchOptions, check_settings, make_plan
 
@@ -322,7 +328,7 @@ def bench(
     runs = distinct_networks(selection)
     plan = make_plan(runs, selection.execution, bench_options)
     results = []
-    with show_count(len(runs) * rounds, selection.title) as report:
+    with shown(progress), show_count(len(runs) * rounds, selection.title) as report:
         for measurement in measure_networks(runs, plan, folder):
             report(f"{measurement.run.rung}, round {measurement.number} of {rounds}: {measurement}")
             if measurement.result:
@@ -339,6 +345,7 @@ def bench_data(
     seconds: float = 1.0,
     rate: float | None = None,
     out: Path | str | None = None,
+    progress: bool = True,
     **study: Unpack[StudyKeywords],
 ) -> PipelineTimes:
     """Measures the time of each stage of the input pipeline on one core, for the last of the selected rungs.
@@ -346,7 +353,7 @@ def bench_data(
     `rate` is the images/s of a device in training; from it follows the number of workers that keep it busy. Default:
     the rate of the fastest rung that `bench` measured in `out`.
     """
-    from roadmap.progress import show_count
+    from roadmap.progress import show_count, shown
     from runner.measure.pipeline import device_rate, pipeline_times, stage_seconds
     from runner.measure.plan import check_clock, check_settings
 
@@ -357,7 +364,7 @@ def bench_data(
     device = device_rate(selection, options.out(out), rate)
     rung = selection.rungs()[-1]
     measured = []
-    with show_count(rounds, f"{selection.title}, {rung.name}") as report:
+    with shown(progress), show_count(rounds, f"{selection.title}, {rung.name}") as report:
         for times in stage_seconds(selection.run(rung), selection.execution, rounds, seconds):
             measured.append(times)
             report(f"round {len(measured)} of {rounds}")
@@ -371,6 +378,7 @@ def evaluate(
     state_dict: Path | str | None = None,
     peer: str | None = None,
     out: Path | str | None = None,
+    progress: bool = True,
     **study: Unpack[StudyKeywords],
 ) -> pd.DataFrame:
     """Evaluates trained networks on held-out images, or on `data`: a row for each network, accuracies in percent.
@@ -383,7 +391,7 @@ def evaluate(
     import pandas as pd
 
     from analysis.tables.robustness import evaluation_rows
-    from roadmap.progress import counting
+    from roadmap.progress import counting, shown
     from runner.measure.evaluate import evaluate_held_out, evaluate_on_shifted, load_subject, shifted_data
 
     if not runs:
@@ -396,7 +404,7 @@ def evaluate(
     for run in runs:
         subject = load_subject(run, options, folder, weights=weights, state_dict=file, peer=peer)
         _warn_if_unfinished(subject.trained.run.name, subject.trained.unfinished)
-        with counting("evaluating", "images") as report:
+        with shown(progress), counting("evaluating", "images") as report:
             if shifted is None:
                 rows.append(evaluate_held_out(subject, report).record)
             else:
@@ -440,6 +448,7 @@ def pack(
     bad_images: Literal["stop", "skip"] = "stop",
     shard_megabytes: int = 256,
     jobs: int | None = None,
+    progress: bool = True,
 ) -> Index:
     """Packs an image folder into a few large files, as `roadmap data pack`; returns the index of what was written.
 
@@ -447,29 +456,29 @@ def pack(
     pixels, `quality` the JPEG quality of resized images, `jobs` the number of processes. After an interruption the same
     call resumes.
     """
-    from roadmap.progress import counting
+    from roadmap.progress import counting, shown
     from runner.data import packed_writer
 
     options = packed_writer.pack_options(resize, quality, shard_megabytes, bad_images)
     folder = packed_writer.source_folder(str(source))
-    with counting("packing", "images") as report:
+    with shown(progress), counting("packing", "images") as report:
         return packed_writer.pack(folder, Path(destination), options, jobs, report)
 
 
 @_checked
-def check_packed(folder: Path | str) -> list[str]:
+def check_packed(folder: Path | str, *, progress: bool = True) -> list[str]:
     """Reads a packed data set back, as `roadmap data check`, and returns a sentence for each damage.
 
     Raises ValueError if the folder is not packed, or if packing was not finished.
     """
-    from roadmap.progress import counting
+    from roadmap.progress import counting, shown
     from runner.data.packed_reader import damage
 
     try:
         index = open_packed(Path(folder))
     except (Damaged, InvalidFile) as error:
         return [str(error)]
-    with counting("checking", "images") as report:
+    with shown(progress), counting("checking", "images") as report:
         return list(damage(Path(folder), index, report))
 
 
