@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from roadmap.files import InvalidFile, read_json, read_json_lines, write_atomic
+from roadmap.files import InvalidFile, make_parent, read_json, read_json_lines, write_atomic
 from roadmap.record.estimates import CPU
 from roadmap.record.folder import is_diverged, read_divergences, read_metrics, read_result, read_run
 from roadmap.record.metrics import METRICS, averaged
@@ -281,5 +281,5 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
             raise ValueError(f"{path}: Parquet needs pyarrow: pip install 'roadmap-convnext[parquet]'") from None
     else:
         raise ValueError(f"{path}: a table must end in .csv or .parquet")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(path)
     write_atomic(path, buffer.getvalue())

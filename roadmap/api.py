@@ -2,7 +2,8 @@
 
 Each function returns its result: a pandas table, a matplotlib figure, or a dataclass. Keywords that select a part of
 the study are those of `roadmap.options.StudyKeywords`, the same as on the command line. Invalid input raises ValueError
-with one clear sentence. `runner` and `analysis` are imported when a function that needs them is called.
+with one clear sentence. `progress=False` silences functions that take long. `runner` and `analysis` are imported when a
+function that needs them is called.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeAlias, TypeVar, Unpack
 
 from roadmap.data.packed_format import Damaged, Index, open_packed
 from roadmap.files import InvalidFile
@@ -21,7 +22,7 @@ from roadmap.recipe import changes
 from roadmap.record import estimates
 from roadmap.record.estimates import Estimate
 from roadmap.record.run import find_run
-from roadmap.serialization import Difference
+from roadmap.serialization import Difference, Range, checked
 from roadmap.study.rungs import Rung
 
 if TYPE_CHECKING:
@@ -52,6 +53,22 @@ OF_SEVERAL_RUNGS = (
     "cluster",
 )  # keywords that apply only to several rungs
 
+PORT = Range(0, 65_535)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _checked(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, with its arguments checked and converted by their types."""
+    return checked(function, _names_for_types)
+
+
+def _names_for_types() -> dict[str, Any]:
+    """What this module imports for type checkers only, of the parameters."""
+    from analysis import options
+
+    return {**vars(options), "Submitted": Any}
+
 
 @dataclass(frozen=True)
 class StudyRuns:
@@ -73,6 +90,7 @@ class StudyRuns:
         return all(planned.state == "finished" for planned in self.runs)
 
 
+@_checked
 def plan(*, seeds: int | None = None, out: Path | str | None = None, **study: Unpack[StudyKeywords]) -> RunPlan:
     """The runs that `run` would train, each with its folder and its state. Starts and writes nothing.
 
@@ -85,18 +103,21 @@ def plan(*, seeds: int | None = None, out: Path | str | None = None, **study: Un
     return RunPlan.of(Selection.of(options), seeds, options.out(out))
 
 
+@_checked
 def run(
     *,
     seeds: int | None = None,
     out: Path | str | None = None,
     pack: int | None = None,
     max_running: int | None = None,
+    progress: bool = True,
     **study: Unpack[StudyKeywords],
 ) -> StudyRuns:
     """Trains the selected rungs and returns their results. Runs that have finished are not trained again.
 
     `seeds` and `out` are as in `plan`. With `on="slurm"` the runs are submitted, `pack` runs in a job and at most
-    `max_running` jobs at a time, and the results are those of runs that have finished already.
+    `max_running` jobs at a time, and the results are those of runs that have finished already. Without
+    `progress` nothing is printed.
 
     A run that fails or diverges does not raise an error: the result has it. Works in any thread and in notebooks. A
     script must call it below `if __name__ == "__main__":`, because runs are trained in separate processes.
@@ -113,9 +134,11 @@ def run(
     if planned.selection.cluster:
         submitted = _submit(planned, pack, max_running, study)
     else:
+        from roadmap.progress import shown
         from runner.launch.train_plan import train_plan
 
-        trained = train_plan(planned)
+        with shown(progress):
+            trained = train_plan(planned)
         failed = trained.failed if trained else ()  # None: only rank 0 of torchrun has them
     summary = summarize(planned.selection, planned.out)
     return StudyRuns(planned.refreshed().runs, failed, summary.table, summary.figure, submitted)
@@ -123,6 +146,7 @@ def run(
 
 def _submit(planned: RunPlan, pack: int | None, max_running: int | None, study: StudyKeywords) -> Submitted | None:
     """Submits the runs. None if nothing is left to train."""
+    from analysis.report.summary import conclude
     from runner.launch.slurm.plan import check_submission
     from runner.launch.slurm.submission import SubmitOptions
     from runner.launch.slurm.submit import submit
@@ -136,21 +160,8 @@ def _submit(planned: RunPlan, pack: int | None, max_running: int | None, study: 
     return submit(runs, out, options, functools.partial(conclude, planned.selection, out))
 
 
-def conclude(selection: Selection, out: Path) -> None:
-    """Prints the table of the selected rungs and saves the figure in `out`, after their runs have ended."""
-    import sys
-
-    from analysis.report.summary import summarize
-
-    summary = summarize(selection, out)
-    print(f"\n{summary}\n")
-    if summary.figure is None:
-        print("no run has finished: no figure", file=sys.stderr)
-    for path in summary.save_figure(out):
-        print(f"figure: {path}")
-
-
-def status(runs: Sequence[str] = (), *, out: Path | str | None = None) -> StudyStatus:
+@_checked
+def status(runs: Sequence[PathLike] = (), *, out: Path | str | None = None) -> StudyStatus:
     """The status of every run below a folder, or of the given runs. Its `str` is the text of `roadmap status`.
 
     `runs`: rungs, RUNG-sSEED, identities, folders or jobs. The state of submitted jobs comes from Slurm. Raises
@@ -160,18 +171,20 @@ def status(runs: Sequence[str] = (), *, out: Path | str | None = None) -> StudyS
     from runner.launch.status import collect_status
 
     study_status = collect_status(_existing(out))
-    return replace(study_status, runs=runs_named(study_status.runs, runs))
+    return replace(study_status, runs=runs_named(study_status.runs, list(map(str, runs))))
 
 
-def run_status(run: str, *, out: Path | str | None = None) -> RunStatus:
+@_checked
+def run_status(run: PathLike, *, out: Path | str | None = None) -> RunStatus:
     """The status of one run, by a name as in `status`. Raises ValueError if no run, or several, have the name."""
     from runner.launch.named import run_named
     from runner.launch.status import collect_status
 
-    return run_named(collect_status(_existing(out)).runs, run)
+    return run_named(collect_status(_existing(out)).runs, str(run))
 
 
-def logs(run: str, *, out: Path | str | None = None) -> str:
+@_checked
+def logs(run: PathLike, *, out: Path | str | None = None) -> str:
     """The log of a run, by a name as in `status`. Before there is a log, the output of its job, or nothing.
 
     Raises ValueError if no run, or several, have the name.
@@ -180,7 +193,8 @@ def logs(run: str, *, out: Path | str | None = None) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path else ""
 
 
-def cancel(runs: Sequence[str] = (), *, out: Path | str | None = None) -> Cancelled:
+@_checked
+def cancel(runs: Sequence[PathLike] = (), *, out: Path | str | None = None) -> Cancelled:
     """Cancels the Slurm jobs of runs; without `runs` all jobs of the folder, including that of the figure.
 
     Each run saves its state. Raises ValueError for a name without a run and for a job that also has another run, and
@@ -189,11 +203,12 @@ def cancel(runs: Sequence[str] = (), *, out: Path | str | None = None) -> Cancel
     from runner.launch.slurm.cancel import cancel as cancel_runs
     from runner.launch.status import collect_status
 
-    return cancel_runs(collect_status(_existing(out)), runs)
+    return cancel_runs(collect_status(_existing(out)), list(map(str, runs)))
 
 
+@_checked
 def retry(
-    runs: Sequence[str] = (),
+    runs: Sequence[PathLike] = (),
     *,
     out: Path | str | None = None,
     report: Callable[[Submitted], object] | None = None,
@@ -206,7 +221,7 @@ def retry(
     from runner.launch.slurm.resubmit import retry as retry_runs
     from runner.launch.status import collect_status
 
-    return retry_runs(collect_status(_existing(out)), runs, report)
+    return retry_runs(collect_status(_existing(out)), list(map(str, runs)), report)
 
 
 def _existing(out: Path | str | None) -> Path:
@@ -217,6 +232,7 @@ def _existing(out: Path | str | None) -> Path:
     return folder.resolve()
 
 
+@_checked
 def rungs(**study: Unpack[StudyKeywords]) -> pd.DataFrame:
     """The selected rungs, then the references, as `roadmap list`: a row for each.
 
@@ -229,7 +245,7 @@ def rungs(**study: Unpack[StudyKeywords]) -> pd.DataFrame:
     from analysis.tables.counting import count_rungs
 
     rows = []
-    for row in count_rungs(Selection.of(StudyOptions.of(study))):
+    for row in count_rungs(Selection.of(_options_here(study))):
         names = ("name", "title", "group", "adopted", "no_effect")
         published = {
             f"published_{name}": getattr(row.published, field, None)
@@ -240,6 +256,7 @@ def rungs(**study: Unpack[StudyKeywords]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@_checked
 def show(step: str, **study: Unpack[StudyKeywords]) -> Rung:
     """A rung by its name, a variant such as kernel-size=13, or a combination of steps: gelu+layer-norm.
 
@@ -248,12 +265,14 @@ def show(step: str, **study: Unpack[StudyKeywords]) -> Rung:
     return _selection_of_one(study).rung(step)
 
 
+@_checked
 def diff(before: str, after: str, **study: Unpack[StudyKeywords]) -> list[Difference]:
     """The differences between two rungs, each with a path and the values before and after."""
     selection = _selection_of_one(study)
     return changes(selection.rung(before).experiment, selection.rung(after).experiment)
 
 
+@_checked
 def estimate(
     *,
     seeds: int | None = None,
@@ -273,6 +292,7 @@ def estimate(
     return estimates.estimate(Selection.of(options), options.out(out), seeds=seeds, gpus=gpus, **speed)  # type: ignore[arg-type]
 
 
+@_checked
 def bench(
     *,
     batch: int | None = None,
@@ -282,6 +302,7 @@ def bench(
     only: Literal["training", "inference"] | None = None,
     cuda_graphs: bool = False,
     out: Path | str | None = None,
+    progress: bool = True,
     **study: Unpack[StudyKeywords],
 ) -> pd.DataFrame:
     """Measures speed and memory of the selected networks on this machine: a row for each rung that could be measured.
@@ -296,33 +317,35 @@ def bench(
     import pandas as pd
 
     from analysis.tables.bench import measured_rungs, rate_row
-    from roadmap.progress import show_count
+    from roadmap.progress import show_count, shown
     from runner.measure.networks import distinct_networks, measure_networks
     from runner.measure.plan import BenchOptions, check_settings, make_plan
 
-    options = StudyOptions.of(study)
+    options = _options_here(study)
     bench_options = BenchOptions(batch, rounds, warm_up, seconds, only, cuda_graphs)
     check_settings(options.settings, "networks")
     selection, folder = Selection.of(options), options.out(out)
     runs = distinct_networks(selection)
     plan = make_plan(runs, selection.execution, bench_options)
     results = []
-    with show_count(len(runs) * rounds, selection.title) as report:
+    with shown(progress), show_count(len(runs) * rounds, selection.title) as report:
         for measurement in measure_networks(runs, plan, folder):
             report(f"{measurement.run.rung}, round {measurement.number} of {rounds}: {measurement}")
             if measurement.result:
                 results.append(measurement.result)
             else:
-                warnings.warn(f"{measurement.run.rung} failed: {measurement.failure}", stacklevel=2)
+                warnings.warn(f"{measurement.run.rung} failed: {measurement.failure}", stacklevel=3)
     return pd.DataFrame([rate_row(row) for row in measured_rungs(selection, results)])
 
 
+@_checked
 def bench_data(
     *,
     rounds: int = 5,
     seconds: float = 1.0,
     rate: float | None = None,
     out: Path | str | None = None,
+    progress: bool = True,
     **study: Unpack[StudyKeywords],
 ) -> PipelineTimes:
     """Measures the time of each stage of the input pipeline on one core, for the last of the selected rungs.
@@ -330,30 +353,32 @@ def bench_data(
     `rate` is the images/s of a device in training; from it follows the number of workers that keep it busy. Default:
     the rate of the fastest rung that `bench` measured in `out`.
     """
-    from roadmap.progress import show_count
+    from roadmap.progress import show_count, shown
     from runner.measure.pipeline import device_rate, pipeline_times, stage_seconds
     from runner.measure.plan import check_clock, check_settings
 
-    options = StudyOptions.of(study)
+    options = _options_here(study)
     check_clock(rounds, seconds)
     check_settings(options.settings, "data")
     selection = Selection.of(options)
     device = device_rate(selection, options.out(out), rate)
     rung = selection.rungs()[-1]
     measured = []
-    with show_count(rounds, f"{selection.title}, {rung.name}") as report:
+    with shown(progress), show_count(rounds, f"{selection.title}, {rung.name}") as report:
         for times in stage_seconds(selection.run(rung), selection.execution, rounds, seconds):
             measured.append(times)
             report(f"round {len(measured)} of {rounds}")
     return pipeline_times(rung.name, measured, device)
 
 
+@_checked
 def evaluate(
     *runs: str | Path,
     weights: Literal["raw", "ema"] = "raw",
     state_dict: Path | str | None = None,
     peer: str | None = None,
     out: Path | str | None = None,
+    progress: bool = True,
     **study: Unpack[StudyKeywords],
 ) -> pd.DataFrame:
     """Evaluates trained networks on held-out images, or on `data`: a row for each network, accuracies in percent.
@@ -366,9 +391,11 @@ def evaluate(
     import pandas as pd
 
     from analysis.tables.robustness import evaluation_rows
-    from roadmap.progress import counting
+    from roadmap.progress import counting, shown
     from runner.measure.evaluate import evaluate_held_out, evaluate_on_shifted, load_subject, shifted_data
 
+    if not runs:
+        raise ValueError("runs must name at least one run (got none)")
     options, shifted = shifted_data(_options_of_one(study))
     file, folder = (None if path is None else Path(path) for path in (state_dict, out))
     if file and len(runs) > 1:
@@ -377,7 +404,7 @@ def evaluate(
     for run in runs:
         subject = load_subject(run, options, folder, weights=weights, state_dict=file, peer=peer)
         _warn_if_unfinished(subject.trained.run.name, subject.trained.unfinished)
-        with counting("evaluating", "images") as report:
+        with shown(progress), counting("evaluating", "images") as report:
             if shifted is None:
                 rows.append(evaluate_held_out(subject, report).record)
             else:
@@ -387,6 +414,7 @@ def evaluate(
     return pd.DataFrame(rows)
 
 
+@_checked
 def export(
     run: str | Path,
     to: Literal["safetensors", "torchscript", "onnx"] = "safetensors",
@@ -410,6 +438,7 @@ def export(
     return export_network(trained, to, folder / f"network{SUFFIXES[to]}" if output is None else Path(output)).path
 
 
+@_checked
 def pack(
     source: Path | str,
     destination: Path | str,
@@ -419,6 +448,7 @@ def pack(
     bad_images: Literal["stop", "skip"] = "stop",
     shard_megabytes: int = 256,
     jobs: int | None = None,
+    progress: bool = True,
 ) -> Index:
     """Packs an image folder into a few large files, as `roadmap data pack`; returns the index of what was written.
 
@@ -426,29 +456,38 @@ def pack(
     pixels, `quality` the JPEG quality of resized images, `jobs` the number of processes. After an interruption the same
     call resumes.
     """
-    from roadmap.progress import counting
+    from roadmap.progress import counting, shown
     from runner.data import packed_writer
 
     options = packed_writer.pack_options(resize, quality, shard_megabytes, bad_images)
     folder = packed_writer.source_folder(str(source))
-    with counting("packing", "images") as report:
+    with shown(progress), counting("packing", "images") as report:
         return packed_writer.pack(folder, Path(destination), options, jobs, report)
 
 
-def check_packed(folder: Path | str) -> list[str]:
+@_checked
+def check_packed(folder: Path | str, *, progress: bool = True) -> list[str]:
     """Reads a packed data set back, as `roadmap data check`, and returns a sentence for each damage.
 
     Raises ValueError if the folder is not packed, or if packing was not finished.
     """
-    from roadmap.progress import counting
+    from roadmap.progress import counting, shown
     from runner.data.packed_reader import damage
 
     try:
         index = open_packed(Path(folder))
     except (Damaged, InvalidFile) as error:
         return [str(error)]
-    with counting("checking", "images") as report:
+    with shown(progress), counting("checking", "images") as report:
         return list(damage(Path(folder), index, report))
+
+
+def _options_here(study: StudyKeywords) -> StudyOptions:
+    """The options of a function that trains nothing. Raises ValueError for keywords that choose where to train."""
+    for name in ("on", "cluster"):
+        if name in study:
+            raise ValueError(f"{name} applies only to plan, run, estimate and power")
+    return StudyOptions.of(study)
 
 
 def _options_of_one(study: StudyKeywords) -> StudyOptions:
@@ -465,9 +504,10 @@ def _selection_of_one(study: StudyKeywords) -> Selection:
 
 def _warn_if_unfinished(run: str, progress: str) -> None:
     if progress:
-        warnings.warn(f"{run} has not finished training: {progress}", stacklevel=3)
+        warnings.warn(f"{run} has not finished training: {progress}", stacklevel=4)
 
 
+@_checked
 def collect(out: PathLike | None = None, *, output: Paths = ()) -> pd.DataFrame:
     """Every run below the folder `out` (default: the study's) as a row, with `analysis.collection.COLUMNS`.
 
@@ -483,6 +523,7 @@ def collect(out: PathLike | None = None, *, output: Paths = ()) -> pd.DataFrame:
     return table
 
 
+@_checked
 def figure(
     out: PathLike | None = None,
     *,
@@ -510,13 +551,14 @@ def figure(
     from analysis.options import FigureOptions
 
     options = FigureOptions(
-        StudyOptions.of(study), _path(out), metric, kind, published, compare, against, x, throughput, columns
+        _options_here(study), _path(out), metric, kind, published, compare, against, x, throughput, columns
     )
     drawn = draw(options)
     save_figure(drawn, _paths(output))
     return drawn
 
 
+@_checked
 def table(
     out: PathLike | None = None,
     *,
@@ -534,9 +576,10 @@ def table(
     from analysis.options import TableOptions
     from analysis.tables.selected import combined, tables_of
 
-    return combined(tables_of(TableOptions(StudyOptions.of(study), _path(out), metric, published, robustness)))
+    return combined(tables_of(TableOptions(_options_here(study), _path(out), metric, published, robustness)))
 
 
+@_checked
 def report(
     out: PathLike | None = None,
     *,
@@ -554,8 +597,9 @@ def report(
     return write_report(_runs(out, metric, study), _path(output))
 
 
+@_checked
 def report_server(
-    out: PathLike | None = None, *, port: int = 0, metric: str = "top1", **study: Unpack[StudyKeywords]
+    out: PathLike | None = None, *, port: Annotated[int, PORT] = 0, metric: str = "top1", **study: Unpack[StudyKeywords]
 ) -> ThreadingHTTPServer:
     """A server of the page of `report` on this machine, which updates it when runs change. Port 0: any free port.
 
@@ -566,6 +610,7 @@ def report_server(
     return server_of(_runs(out, metric, study), port)
 
 
+@_checked
 def power(
     out: PathLike | None = None,
     *,
@@ -579,11 +624,14 @@ def power(
     `noise` is the standard deviation of a run in points; by default that of the runs below the folder `out`, or of the
     paper if there are no runs. Raises ValueError for numbers out of range, and if the noise is not known.
     """
+    from analysis.options import RunsOptions
     from analysis.power import DIFFERENCES, power_of_study
 
-    return power_of_study(_runs(out, metric, study), differences or DIFFERENCES, noise)
+    options = RunsOptions(StudyOptions.of(study), _path(out), metric)
+    return power_of_study(options, differences or DIFFERENCES, noise)
 
 
+@_checked
 def attribution(out: PathLike | None = None, *, metric: str = "top1", **study: Unpack[StudyKeywords]) -> Attribution:
     """The effect of each step over many orders of the steps, from all ablations below the folder `out`.
 
@@ -594,10 +642,11 @@ def attribution(out: PathLike | None = None, *, metric: str = "top1", **study: U
     return attribution_of_runs(_runs(out, metric, study))
 
 
+@_checked
 def proxy(
     out: PathLike | None = None,
     *,
-    against: str = "resnet-50",
+    against: PathLike = "resnet-50",
     metric: str = "top1",
     **study: Unpack[StudyKeywords],
 ) -> Proxy:
@@ -608,13 +657,13 @@ def proxy(
     """
     from analysis.proxy import proxy_of
 
-    return proxy_of(_runs(out, metric, study), against)
+    return proxy_of(_runs(out, metric, study), str(against))
 
 
 def _runs(out: PathLike | None, metric: str, study: StudyKeywords) -> RunsOptions:
     from analysis.options import RunsOptions
 
-    return RunsOptions(StudyOptions.of(study), _path(out), metric)
+    return RunsOptions(_options_here(study), _path(out), metric)
 
 
 def _path(path: PathLike | None) -> Path | None:

@@ -40,6 +40,19 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
+def file_on_the_way(folder: Path) -> Path | None:
+    """The file that stands where the folder, or a folder above it, would be; None if there is none."""
+    nearest = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    return nearest if nearest.exists() and not nearest.is_dir() else None
+
+
+def make_parent(path: Path) -> None:
+    """Creates the folder of a file. Raises ValueError if a file stands in its place."""
+    if file := file_on_the_way(path.parent):
+        raise ValueError(f"{path}: {file} is not a folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file with `write_atomic`."""
     write_atomic(path, (json.dumps(content, indent=2) + "\n").encode())

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from roadmap.data.dataset import Dataset
 from roadmap.data.datasets import DATASETS
+from roadmap.files import file_on_the_way
 from roadmap.network.cost import Cost, cost
 from roadmap.plugins import load_file
 from roadmap.recipe import OPTIMIZERS, Experiment
 from roadmap.record.run import Run, custom_code
-from roadmap.serialization import changed, from_data, parse_value, suggest, to_data
+from roadmap.serialization import argument, changed, field_types, from_data, parse_value, suggest, to_data
 from roadmap.study.ablations import specs_of
 from roadmap.study.cluster import Cluster
 from roadmap.study.execution import Execution
@@ -40,11 +41,11 @@ class StudyKeywords(TypedDict, total=False):
 
     regime: str | None
     fidelity: str | None
-    data: str | None
+    data: Path | str | None
     settings: Sequence[str] | Mapping[str, object]
-    steps: str
+    steps: str | Sequence[str]
     ablation: str
-    references: str | None
+    references: str | Sequence[str] | None
     base: str | None
     plugins: Sequence[Path | str]
     on: Literal["local", "slurm"]
@@ -69,13 +70,21 @@ class StudyOptions:
 
     @staticmethod
     def of(keywords: StudyKeywords) -> StudyOptions:
-        """From the keywords of a call. `settings` may be a mapping there: {"recipe.epochs": 30}."""
-        settings = keywords.get("settings", ())
-        if isinstance(settings, Mapping):
-            settings = [f"{key}={_setting_text(value)}" for key, value in settings.items()]
-        converted = {"settings": tuple(settings), "plugins": tuple(map(Path, keywords.get("plugins", ())))}
-        fields_given: dict[str, Any] = {**keywords, **converted}
-        return StudyOptions(**fields_given)
+        """From the keywords of a call. `settings` may be a mapping there: {"recipe.epochs": 30}.
+
+        Raises ValueError for a value of another type, and for one that is not a choice.
+        """
+        kinds = field_types(StudyKeywords)
+        given = {name: argument(kinds[name], value, name) for name, value in keywords.items()}
+        if isinstance(settings := given.get("settings"), Mapping):
+            given["settings"] = tuple(Setting.of(key, value) for key, value in settings.items())
+        if given.get("steps") == ():
+            raise ValueError("steps must name at least one rung (got none)")
+        for name in {"steps", "references"} & given.keys():
+            given[name] = ",".join(given[name]) if isinstance(given[name], tuple) else given[name]
+        given |= {"data": str(given["data"])} if given.get("data") is not None else {}
+        given |= {"plugins": tuple(map(Path, given.get("plugins", ())))}
+        return StudyOptions(**given)
 
     def study(self) -> Study:
         """The study. Loads the plug-ins first, because the study may use their steps."""
@@ -93,8 +102,9 @@ class StudyOptions:
     def out(self, out: Path | str | None) -> Path:
         """The folder of the runs; by default that of the study. Raises ValueError if it is a file."""
         folder = Path(out) if out is not None else Path(self.study().defaults.out)
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"--out must be a folder, or a path that does not exist (got the file {folder})")
+        if file := file_on_the_way(folder):
+            within = "" if file == folder else f", in which {folder} can't be"
+            raise ValueError(f"--out must be a folder, or a path that does not exist (got the file {file}{within})")
         return folder
 
 
@@ -109,9 +119,23 @@ def reject_unused(names: Collection[str], reason: str, *options: DataclassInstan
 _FLAGS = {"settings": "set", "plugins": "plugin"}  # of fields with another name on the command line
 
 
-def _setting_text(value: object) -> str:
-    """A value as text for --set."""
-    return value if isinstance(value, str) else json.dumps(to_data(value))
+class Setting(str):
+    """KEY=VALUE as on the command line, of a value in Python. So "2024" remains text."""
+
+    value: Any  # plain data
+
+    @staticmethod
+    def of(key: str, value: object) -> Setting:
+        """Raises ValueError for a value that is not plain data."""
+        plain: Any = str(value) if isinstance(value, Path) else to_data(value)
+        try:
+            plain = plain.item() if hasattr(plain, "dtype") else plain  # a number of NumPy
+            text = plain if isinstance(plain, str) else json.dumps(plain)
+        except (TypeError, ValueError):
+            raise ValueError(f"settings: {key} must be a number, text, list, mapping or None (got {value!r})") from None
+        setting = Setting(f"{key}={text}")
+        setting.value = plain
+        return setting
 
 
 @dataclass(frozen=True)
@@ -132,7 +156,8 @@ class Selection:
     def of(options: StudyOptions) -> Selection:
         """Raises ValueError for an unknown name, and for settings with an unknown key or an invalid value."""
         study, data, path = _with_data(options.study(), options.data)
-        regime, fidelity = options.regime or study.defaults.regime, options.fidelity or study.defaults.fidelity
+        regime = study.defaults.regime if options.regime is None else options.regime
+        fidelity = study.defaults.fidelity if options.fidelity is None else options.fidelity
         context = StudyContext.of(regime, fidelity, data, study)
         if options.base is not None:
             context = replace(context, base=_base_steps(context, options.base))
@@ -245,8 +270,10 @@ def _cluster(
     if options.on == "local":
         if settings:
             raise ValueError(f"--set {settings[0]} requires --on slurm")
+        if options.cluster is not None:
+            raise ValueError("--cluster requires --on slurm")
         return None, None
-    profile = options.cluster or study.regime(regime).cluster
+    profile = study.regime(regime).cluster if options.cluster is None else options.cluster
     return profile, with_settings(dict[str, Cluster], {"cluster": study.cluster(profile)}, settings)["cluster"]
 
 
@@ -295,7 +322,7 @@ def with_settings(kind: Any, value: Any, settings: Sequence[str]) -> Any:
         for key in parents:
             section = _value_at(section, key, setting)
         _value_at(section, last, setting)
-        section[last] = parse_value(text, f"--set {setting}")
+        section[last] = setting.value if isinstance(setting, Setting) else parse_value(text, f"--set {setting}")
     try:
         return from_data(kind, data)
     except ValueError as error:

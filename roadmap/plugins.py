@@ -6,9 +6,12 @@ or the study names, or a module that an installed package names in the entry poi
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 import sys
+import weakref
+from collections.abc import Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,9 +21,7 @@ from roadmap.serialization import suggest
 T = TypeVar("T")
 
 GROUP = "roadmap.steps"
-LOADED: list[Path] = []  # files in order; training processes load them, too
-
-
+LOADED: dict[Path, str] = {}  # the hash of each file, in order; training processes load them, too
 LOAD_HINT = " (--plugin loads the file that defines it)"
 
 
@@ -31,6 +32,7 @@ class Registry(dict[str, T]):
         """`kind` and the format `shown` are for messages about a value, `hint` for those about an unknown name."""
         super().__init__()
         self.kind, self.shown, self.hint = kind, shown, hint
+        _REGISTRIES.append(weakref.ref(self))
 
     def check_name(self, name: object) -> None:
         """Raises ValueError for what can't be a name, such as the function below a decorator without parentheses."""
@@ -55,27 +57,68 @@ class Registry(dict[str, T]):
         return self[name]
 
 
+_REGISTRIES: list[weakref.ref[Registry[Any]]] = []
+
+
 def load_file(path: Path) -> None:
-    """Runs a file, once, so that its decorators register. Raises ValueError with the file and the error."""
+    """Runs a file, once, so that its decorators register. Raises ValueError with the file and the error.
+
+    Also for a file that changed since it was run: other processes would run the new code.
+    """
     path = path.resolve()
-    if path in LOADED:
-        return
     if not path.is_file():
         raise ValueError(f"plugin {path}: no such file")
-    import hashlib  # imported late to keep `roadmap list` fast
-
+    code = file_hash(path)
+    if path in LOADED:
+        _check_unchanged(path, code, LOADED[path])
+        return
     # Two files of the same name need two module names.
-    name = f"roadmap_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"roadmap_plugin_{path.stem}_{_hash(str(path).encode())[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"plugin {path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # typing and inspect look here for the definitions of the file
     try:
-        spec.loader.exec_module(module)
+        with _all_or_nothing():
+            spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
+        del sys.modules[name]
         raise ValueError(f"plugin {path}: {type(error).__name__}: {error}") from error
-    LOADED.append(path)
+    LOADED[path] = code
+
+
+def loaded() -> dict[Path, str]:
+    """The files that were loaded, for another process. Raises ValueError if one changed since."""
+    for path in LOADED:
+        load_file(path)
+    return dict(LOADED)
+
+
+def load_files(files: Mapping[Path, str]) -> None:
+    """Loads the files that another process has loaded. Raises ValueError if one changed since."""
+    for path, code in files.items():
+        load_file(path)
+        _check_unchanged(path, LOADED[path.resolve()], code)
+
+
+def _check_unchanged(path: Path, code: str, before: str) -> None:
+    if code != before:
+        raise ValueError(f"plugin {path} changed after it was loaded; restart Python, which loads it again")
+
+
+@contextlib.contextmanager
+def _all_or_nothing() -> Iterator[None]:
+    """Removes what was registered if an error is raised, so that the corrected code can be loaded."""
+    registries = [registry for reference in _REGISTRIES if (registry := reference()) is not None]
+    before = [dict(registry) for registry in registries]
+    try:
+        yield
+    except BaseException:
+        for registry, values in zip(registries, before, strict=True):
+            registry.clear()
+            registry.update(values)
+        raise
 
 
 @cache
@@ -85,15 +128,25 @@ def load_installed() -> None:
 
     for entry in entry_points(group=GROUP):
         try:
-            entry.load()
+            with _all_or_nothing():
+                entry.load()
         except (Exception, SystemExit) as error:
             raise ValueError(f"entry point {entry.name} of {GROUP}: {type(error).__name__}: {error}") from error
 
 
 def code_of(function: Any) -> str:
     """A hash of the file that defines a function or a class."""
-    import hashlib
-
     while isinstance(function, partial):
         function = function.func
-    return hashlib.sha256(Path(inspect.getfile(function)).read_bytes()).hexdigest()[:12]
+    path = Path(inspect.getfile(function))
+    return LOADED.get(path.resolve()) or file_hash(path)  # of the code that runs, even if the file changed
+
+
+def file_hash(path: Path) -> str:
+    return _hash(path.read_bytes())[:12]
+
+
+def _hash(content: bytes) -> str:
+    import hashlib  # imported late to keep `roadmap list` fast
+
+    return hashlib.sha256(content).hexdigest()

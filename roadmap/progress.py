@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
 
 from roadmap.record.events import Began, Ending, EpochDone, Event, Finished, InUse, RunEvent, StepDone, Warned
@@ -103,6 +104,13 @@ class PlainProgress(Progress):
             print(line, flush=True, file=self.output)
 
 
+class SilentProgress(Progress):
+    """Prints nothing."""
+
+    def print_event(self, run: Run, event: Event) -> None:
+        pass
+
+
 class LiveProgress(Progress):
     """A bar for each run in training and one for the study."""
 
@@ -150,8 +158,23 @@ class LiveProgress(Progress):
         self.bars.update(self.study, completed=done, note=f"{self.ended}/{self.runs} runs, {self.time_left}")
 
 
+_SHOWN: ContextVar[bool] = ContextVar("shown", default=True)
+
+
+@contextlib.contextmanager
+def shown(progress: bool) -> Iterator[None]:
+    """Within it, progress is shown or not."""
+    token = _SHOWN.set(progress)
+    try:
+        yield
+    finally:
+        _SHOWN.reset(token)
+
+
 def show_progress(runs: Sequence[Run], done: Mapping[str, int]) -> Progress:
     """The display for this output. `done` has the number of finished epochs of each run, by its identity."""
+    if not _SHOWN.get():
+        return SilentProgress(runs, done)
     return LiveProgress(runs, done) if sys.stdout.isatty() else PlainProgress(runs, done)
 
 
@@ -161,6 +184,9 @@ def show_count(total: int, title: str) -> Iterator[Callable[[str], None]]:
 
     Prints to the error output, so that the standard output has only the result.
     """
+    if not _SHOWN.get():
+        yield lambda text: None
+        return
     if not sys.stderr.isatty():
         done = 0
 
@@ -184,6 +210,9 @@ def show_count(total: int, title: str) -> Iterator[Callable[[str], None]]:
 @contextlib.contextmanager
 def counting(doing: str, noun: str) -> Iterator[Callable[[int, int], None]]:
     """Gives a function to call with the numbers of finished and of all items, for work with many items."""
+    if not _SHOWN.get():
+        yield lambda done, total: None
+        return
     if not sys.stderr.isatty():
         yield _plain_counting(doing, noun)
         return

@@ -8,6 +8,7 @@ each regime are in `ablations.yaml`. Steps work in any order and on any design.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -86,6 +87,8 @@ class Step:
         return {key: from_data(types[key], value, f"{where}.{key}") for key, value in data.items()}
 
 
+# Names that roadmap/study/grammar.py reads as a step.
+NAME = re.compile(r"(?!all$|all-steps$|without-|only-|order[1-9]\d{0,3}-\d)[a-z]\w*([.-]\w+)*")
 STEPS: Registry[Step] = Registry("step", hint="")
 find_step = STEPS.find
 
@@ -93,6 +96,11 @@ find_step = STEPS.find
 def step(name: str, *, group: str = "", title: str = "") -> Callable[[Callable[..., Any]], Step]:
     """Registers the decorated function as the step `name`. Raises ValueError for an invalid signature or name."""
     STEPS.check_name(name)
+    if not NAME.fullmatch(name):
+        reserved = "all, without-..., only-... and order1-... have another meaning"
+        raise ValueError(
+            f"a step's name must be words of letters and digits, such as no-bias (got {name!r}); {reserved}"
+        )
 
     def register(function: Callable[..., Any]) -> Step:
         new_step = Step(name, function, group, title or name)

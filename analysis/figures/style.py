@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.results import SPREAD_OF_RUNS
-from roadmap.files import write_atomic
+from roadmap.files import make_parent, write_atomic
 from roadmap.record.metrics import Metric
 from roadmap.study.references import REFERENCE
 
@@ -110,7 +110,7 @@ def prepare_files(paths: Iterable[Path]) -> None:
     paths = list(paths)
     check_suffixes(paths)
     for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_parent(path)
 
 
 def check_suffixes(paths: Iterable[Path]) -> None:

@@ -16,7 +16,7 @@ from analysis.options import RunsOptions
 from analysis.report.page import Part, render
 from analysis.report.serving import State, make_server
 from analysis.selected_runs import SelectedRuns, regimes_with_runs
-from roadmap.files import write_atomic
+from roadmap.files import make_parent, write_atomic
 from roadmap.recipe import Experiment
 from roadmap.record.metrics import Metric
 
@@ -31,7 +31,7 @@ def write_report(options: RunsOptions, output: Path | None = None) -> Path:
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{path}: a report must end in .html")
     page = report.page(collect(report.out))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(path)
     write_atomic(path, page.encode())
     return path
 

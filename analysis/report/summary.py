@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,16 @@ class Summary:
             return []
         name = "-".join(["roadmap", self.selection.regime, *re.findall(r"[\w.]+", self.selection.label)])
         return save_figure(self.figure, [out / f"{name}{suffix}" for suffix in (".png", ".svg")])
+
+
+def conclude(selection: Selection, out: Path) -> None:
+    """Prints the table of the selected rungs and saves the figure in `out`, after their runs have ended."""
+    summary = summarize(selection, out)
+    print(f"\n{summary}\n")
+    if summary.figure is None:
+        print("no run has finished: no figure", file=sys.stderr)
+    for path in summary.save_figure(out):
+        print(f"figure: {path}")
 
 
 def summarize(selection: Selection, out: Path) -> Summary:

@@ -26,7 +26,7 @@ NEXT = """next:  roadmap status{out} --watch     runs that are running, waiting 
 
 def submit_plan(plan: RunPlan, options: argparse.Namespace) -> int:
     """Submits the waiting runs, then the job of the figure. With --dry-run only prints them."""
-    from roadmap.api import conclude
+    from analysis.report.summary import conclude
     from runner.launch.slurm.plan import check_submission, plan_jobs
     from runner.launch.slurm.slurm_cli import SlurmError
     from runner.launch.slurm.submission import SubmitOptions

@@ -130,7 +130,7 @@ def _print_plan(plan: RunPlan) -> None:
 
 
 def _train(plan: RunPlan) -> int:
-    from roadmap.api import conclude
+    from analysis.report.summary import conclude
     from runner.launch.train_plan import train_plan
 
     trained = train_plan(plan, lambda: _announce(plan))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from roadmap.plugins import Registry, load_installed
-from roadmap.record.results import FIELDS
+from roadmap.record.results import RESERVED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,10 +109,12 @@ def metric(
     """
     METRICS.check_name(name)
     record_key = name if key is None else key
-    if not name.isidentifier() or name == "ema" or record_key.startswith(AVERAGED):
+    if not name.isidentifier() or name == "ema" or name.startswith(AVERAGED):
         raise ValueError(f"metric {name!r}: the name must have only letters, digits and _, and not be ema or ema_NAME")
-    if record_key in FIELDS or record_key in {other.key for other in METRICS.values()}:
-        raise ValueError(f"metric {name!r}: the record of a run has a key {record_key} already")
+    if not record_key.isidentifier() or record_key.startswith(AVERAGED):
+        raise ValueError(f"metric {name!r}: the key must have only letters, digits and _ (got {record_key!r})")
+    if record_key in RESERVED or record_key in {other.key for other in METRICS.values()}:
+        raise ValueError(f"metric {name!r}: the record or the table of runs has a key {record_key} already")
 
     def register(sums: Sums) -> Sums:
         described = (quantity, short or quantity, unit, decimals, higher_is_better, published)

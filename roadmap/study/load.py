@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,32 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         return mapping
 
 
-@cache
 def load_study(path: Path | None = None) -> Study:
-    """The study of that file; by default of the file at `study_path()`.
+    """The study of that file; by default of the file at `study_path()`. It is read again if it changed.
 
     Raises ValueError with the file, the key path and the valid choices if the file is not valid.
     """
-    path = path or study_path()
+    path = (path or study_path()).resolve()
+    if not path.is_file():
+        raise ValueError(f"{path}: not a file")
+    state = path.stat()
+    study = _read_study(path, (state.st_mtime_ns, state.st_size))
+    _load_plugins(path, study.plugins)
+    return study
+
+
+def _load_plugins(path: Path, plugins: Iterable[str]) -> None:
     try:
-        if not path.is_file():
-            raise ValueError(f"{path}: not a file")
+        for plugin in plugins:
+            load_file(path.parent / plugin)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+@lru_cache(maxsize=16)
+def _read_study(path: Path, state: tuple[int, int]) -> Study:
+    """`state` is the file's time and size: a changed file is another one."""
+    try:
         data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

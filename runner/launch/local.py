@@ -8,7 +8,7 @@ import signal
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -17,7 +17,7 @@ from typing import Any
 
 from roadmap.design import NamedModel
 from roadmap.network.cost import cost
-from roadmap.plugins import LOADED, load_file
+from roadmap.plugins import LOADED, load_files
 from roadmap.record.events import Began, Ending, Event, Failed, Finished, InUse, RunEvent, StepDone
 from roadmap.record.run import Run
 from roadmap.study.execution import Execution
@@ -193,7 +193,7 @@ def _train(
     execution: Execution,
     threads: int,
     world: World,
-    plugins: list[Path],
+    plugins: Mapping[Path, str],
 ) -> None:
     """A process of a run: trains it and reports its events."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher handles it
@@ -215,12 +215,11 @@ def _train(
         # Nothing is sent to a worker: if its connection can be read, the launcher was killed.
         return Request.STOP if connection.poll() else requests()
 
-    for plugin in plugins:
-        load_file(plugin)
     try:
+        load_files(plugins)
         with requests.received(signal.SIGTERM), world.joined(chosen_device(execution)):
             ending = train_job(run, folder, execution, threads, world, report, request, own_process=True)
             if world.rank == 0 or isinstance(ending, Failed):
                 report(ending)
-    except ValueError as error:  # the device is absent, or the processes did not connect
+    except ValueError as error:  # a plugin changed, the device is absent, or the processes did not connect
         report(Failed(str(error), can_retry=isinstance(error, RendezvousError)))

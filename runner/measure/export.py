@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from roadmap.files import make_parent
 from roadmap.record.run import Run
 from runner.measure.trained import Trained, untrained
 
@@ -35,7 +36,7 @@ class Exported:
 
 def export_network(trained: Trained, form: Form, path: Path) -> Exported:
     """Writes a run's network, and creates the folder. Raises the errors of `export`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(path)
     difference = export(trained.run, trained.network, form, path)
     return Exported(path, form, path.stat().st_size, difference)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from roadmap.options import Selection
-from roadmap.plugins import LOADED, load_file
+from roadmap.plugins import LOADED, load_files
 from roadmap.record.benchmarks import Round, append_round, rates_of, workload_of
 from roadmap.record.run import Run
 from roadmap.serialization import three_digits
@@ -107,14 +107,13 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
 
 
-def _measure_for(connection: Connection, run: Run, plan: Plan, started: str, plugins: Sequence[Path]) -> None:
+def _measure_for(connection: Connection, run: Run, plan: Plan, started: str, plugins: Mapping[Path, str]) -> None:
     """The new process: measures, and sends the result, or the reason why there is none."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles it
-    for plugin in plugins:
-        load_file(plugin)
     from runner.measure.throughput import measure
 
     try:
+        load_files(plugins)
         result: Round | str = measure(run, plan, started)
     except Exception as error:  # a design can't be built, a GPU's memory is too small, a plugin fails
         result = (str(error).splitlines() or [type(error).__name__])[0]

@@ -26,7 +26,6 @@ from roadmap.plugins import Registry
 from roadmap.recipe import OPTIMIZERS
 from roadmap.record.metrics import METRICS
 from roadmap.steps import STEPS
-from roadmap.study.load import load_study
 from tests.helpers.training import warm_fork_server
 
 PYTHON = (sys.executable,)
@@ -52,7 +51,7 @@ class Done:
 def untouched() -> Iterator[None]:
     """Restores what the command changes in the process that calls it: plug-ins and signal handlers."""
     tables: tuple[Registry[Any], ...] = (STEPS, MIXERS, MODELS, OPTIMIZERS, DATASETS, METRICS)
-    before, loaded = [dict(table) for table in tables], list(plugins.LOADED)
+    before, loaded = [dict(table) for table in tables], dict(plugins.LOADED)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
     try:
         yield
@@ -60,7 +59,8 @@ def untouched() -> Iterator[None]:
         for table, old in zip(tables, before, strict=True):
             table.clear()
             table.update(old)
-        plugins.LOADED[:] = loaded
+        plugins.LOADED.clear()
+        plugins.LOADED.update(loaded)
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
@@ -69,10 +69,8 @@ def run_here(*arguments: object, cwd: Path | None = None) -> Done:
     """The command in this process; its runs are trained in processes of the tests' warm fork server."""
     warm_fork_server()
     out, err = io.StringIO(), io.StringIO()
-    load_study.cache_clear()  # it may be another folder's, before and after
     with contextlib.ExitStack() as stack:
         stack.enter_context(untouched())
-        stack.callback(load_study.cache_clear)
         stack.enter_context(contextlib.redirect_stdout(out))
         stack.enter_context(contextlib.redirect_stderr(err))
         if cwd is not None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 import runpy
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pytest
 
+import roadmap
 from roadmap.data.packed_format import PackOptions
+from roadmap.options import Selection, StudyOptions
 from roadmap.recipe import Recipe
 from roadmap.serialization import (
     InvalidField,
@@ -117,3 +120,70 @@ def test_a_class_with_ranges_checks_them():
 def test_a_field_without_a_meaning_is_not_documented():
     with pytest.raises(ValueError, match=r"Inner\.low needs a comment"):
         reference()["fields_table"](Inner)
+
+
+@pytest.mark.parametrize(
+    ("call", "given", "message"),
+    [
+        ("plan", {"on": "locl"}, r"^on must be local or slurm \(got 'locl'\)$"),
+        ("plan", {"cluster": "paper"}, "--cluster requires --on slurm"),
+        ("plan", {"seeds": True}, r"^seeds must be a whole number or None \(got True\)$"),
+        ("plan", {"seeds": "3"}, "seeds must be a whole number"),
+        ("plan", {"steps": None}, r"^steps must be text or a list, each text \(got None\)$"),
+        ("plan", {"steps": []}, "steps must name at least one rung"),
+        ("plan", {"settings": None}, "settings must be a list, each text or a mapping"),
+        ("plan", {"settings": {"recipe.epochs": object()}}, "recipe.epochs must be a number"),
+        ("plan", {"data": 3}, r"data must be a path or None \(got 3\)"),
+        ("plan", {"regime": ""}, "unknown regime ''"),
+        ("figure", {"compare": "x"}, "compare must be side-by-side, difference or None"),
+        ("figure", {"kind": "x"}, "kind must be roadmap, tradeoff"),
+        ("figure", {"kind": "tradeoff", "x": "x"}, "x must be macs"),
+        ("figure", {"columns": 3}, r"columns must be 1 or 2 \(got 3\)"),
+        ("figure", {"metric": 3}, "metric must be text"),
+        ("figure", {"cluster": "paper"}, "cluster applies only to plan"),
+        ("rungs", {"on": "slurm"}, "on applies only to plan"),
+        ("evaluate", {"weights": "x"}, "weights must be raw or ema"),
+        ("evaluate", {}, "at least one run"),
+        ("bench", {"only": "x"}, "only must be training, inference or None"),
+        ("estimate", {"gpus": 1.5}, r"gpus must be a whole number \(got 1.5\)"),
+        ("estimate", {"throughput": "1"}, "throughput must be a number or None"),
+        ("report_server", {"port": 99_999}, r"port must be between 0 and 65535 \(got 99999\)"),
+    ],
+)
+def test_arguments_of_the_api_are_checked(tmp_path, call, given, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(roadmap, call)(**given)
+
+
+def test_an_unknown_argument_is_refused_with_the_valid_ones():
+    with pytest.raises(TypeError, match=r"plan\(\) has no argument 'regme'; did you mean 'regime'"):
+        roadmap.plan(regme="pico")
+    with pytest.raises(ValueError, match="to must be safetensors, torchscript or onnx"):
+        roadmap.export("recipe", "x")
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"--out must be a folder.*got the file .*file, in which"):
+        roadmap.plan(out=tmp_path / "file" / "x")
+    with pytest.raises(ValueError, match="file is not a folder"):
+        roadmap.figure(published=True, output=tmp_path / "file" / "x.png")
+
+
+def test_one_item_is_a_sequence_of_one_and_paths_may_be_text(tmp_path):
+    plan = roadmap.plan(settings="recipe.epochs=3", steps=["recipe", "gelu"], out=str(tmp_path))
+    assert [planned.run.experiment.recipe.epochs for planned in plan.runs] == [3, 3]
+    (tmp_path / "mine.py").touch()
+    assert roadmap.plan(plugins=str(tmp_path / "mine.py"), steps="recipe").runs
+
+
+def test_settings_of_a_mapping_keep_their_type(tmp_path):
+    import numpy as np
+
+    given = {"recipe.epochs": np.int64(20), "execution.wandb": "2024", "recipe.warmup_epochs": 0}
+    selection = Selection.of(StudyOptions.of({"settings": given}))
+    assert selection.execution.wandb == "2024"
+    assert selection.rung("recipe").experiment.recipe.epochs == 20
+    assert pickle.loads(pickle.dumps(selection)).settings == selection.settings
+    with pytest.raises(ValueError, match="'20' is not a whole number"):
+        Selection.of(StudyOptions.of({"settings": {"recipe.epochs": "20"}})).rung("recipe")

@@ -11,7 +11,7 @@ import roadmap
 from roadmap.data.datasets import DATASETS, dataset
 from roadmap.files import read_json
 from roadmap.options import Selection, StudyOptions
-from roadmap.plugins import Registry, load_file
+from roadmap.plugins import LOADED, Registry, load_file, load_files
 from roadmap.recipe import OPTIMIZERS, optimizer
 from roadmap.record.folder import read_run, write_manifest
 from runner.data.datasets import class_names, load_data
@@ -189,3 +189,28 @@ def test_an_optimizer_and_a_data_set_of_ones_own_train_together(tmp_path):
     done = run_here("run", "--steps", "recipe", *plugins, *ONE_EPOCH, *LIGHT, cwd=tmp_path)
     assert done, done.err
     assert len(list((tmp_path / "runs").glob("pico/recipe-*/result.json"))) == 1
+
+
+def test_a_plugin_that_changed_after_it_was_loaded_is_refused(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("", encoding="utf-8")
+    load_file(path)
+    load_file(path)
+    before = {path: LOADED[path]}
+    path.write_text("changed = 1\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="changed after it was loaded; restart Python"):
+        roadmap.plan(plugins=path, steps="recipe", out=tmp_path / "runs")
+    del LOADED[path]  # as in the process of a run
+    with pytest.raises(ValueError, match="changed after it was loaded"):
+        load_files(before)
+
+
+def test_a_plugin_that_failed_half_way_can_be_loaded_after_its_correction(tmp_path):
+    path = tmp_path / "mine.py"
+    step = "import roadmap\n\n@roadmap.step('halves')\ndef mine(design):\n    return design\n"
+    path.write_text(f"{step}1 / 0\n", encoding="utf-8")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="ZeroDivisionError"):
+            load_file(path)
+    path.write_text(step, encoding="utf-8")
+    load_file(path)

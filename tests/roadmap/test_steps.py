@@ -242,3 +242,9 @@ def test_every_step_leaves_its_mark_wherever_it_stands(steps):
         assert design.downsampling.place == "between"
     if "patchify-stem" in steps:
         assert (design.stem.kernel, design.stem.pool) == (4, False)
+
+
+@pytest.mark.parametrize("name", ["all", "all-steps", "without-gelu", "only-gelu", "order3-02-gelu", "a b", "a..b"])
+def test_a_step_whose_name_has_another_meaning_is_refused(name):
+    with pytest.raises(ValueError, match="a step's name must be words"):
+        roadmap.step(name)

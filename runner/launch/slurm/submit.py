@@ -12,7 +12,7 @@ from pathlib import Path
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from roadmap.plugins import LOADED, load_file
+from roadmap.plugins import load_file, loaded
 from roadmap.record.folder import state
 from roadmap.record.run import Run
 from roadmap.study.cluster import Layout
@@ -82,7 +82,7 @@ def submit(
         new = [member for member in members if queue.is_missing(*member)]
         if not new:
             return Submitted([], len(members), None)
-        code, plugins = snapshot(out / FOLDER / "code", LOADED)
+        code, plugins = snapshot(out / FOLDER / "code", list(loaded()))
         arrays: list[tuple[Submission, str]] = []
         with _all_or_nothing(out) as record:
             for layout, jobs in plan_arrays(new, options, limits.array):

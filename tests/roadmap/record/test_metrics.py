@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.collection import collect
+from analysis.collection import COLUMNS, collect
 from roadmap.cli import make_parser
 from roadmap.record.folder import last_metrics, read_metrics, read_result
 from roadmap.record.metrics import METRICS, TOP1, averaged, find_metric, metric
-from roadmap.record.results import EpochMetrics, RunResult, scalar
+from roadmap.record.results import EpochMetrics, RunResult, scalar, values_of
 from tests.helpers.command import LIGHT, run_here
 from tests.helpers.records import append_row, begin, epoch_row, finish, study_run
 from tests.helpers.training import FORKSERVER, execution, start, train, warm_fork_server
@@ -271,3 +271,13 @@ def test_the_last_line_is_found_however_long_it_is(make_run, tmp_path):
         file.write('{"epoch": 3')
     assert last_metrics(folder).epoch == 2
     assert last_metrics(tmp_path) is None
+
+
+@pytest.mark.parametrize(("name", "key"), [*((column, None) for column in COLUMNS), ("mine", "a b"), ("ema_q", "qq")])
+def test_a_metric_that_would_replace_a_column_or_has_no_name_is_refused(name, key):
+    with pytest.raises(ValueError, match="metric '"):
+        metric(name, "mine", key=key)
+
+
+def test_a_column_of_the_collection_is_no_metric_of_a_record():
+    assert values_of({"rung": 1.0, "mine": 2.0}) == {"mine": 2.0}

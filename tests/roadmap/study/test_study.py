@@ -145,12 +145,11 @@ def test_the_working_directory_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert study_path().parent != tmp_path
     text = (ROOT / FILE_NAME).read_text(encoding="utf-8").replace("seeds: 1", "seeds: 5")
+    assert load_study().defaults.seeds == 1
     (tmp_path / FILE_NAME).write_text(text, encoding="utf-8")
-    load_study.cache_clear()
-    try:
-        assert load_study().defaults.seeds == 5
-    finally:
-        load_study.cache_clear()
+    assert load_study().defaults.seeds == 5
+    (tmp_path / FILE_NAME).write_text(text.replace("seeds: 5", "seeds: 12"), encoding="utf-8")
+    assert load_study().defaults.seeds == 12  # edited in the session
 
 
 def test_errors_name_the_file(tmp_path):
