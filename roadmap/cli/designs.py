@@ -54,7 +54,7 @@ def add_verbs(verbs: Any) -> None:
         parser,
         "--throughput MACS",
         THROUGHPUT,
-        "multiply-adds per second of one device, in place of --device",
+        "multiply-adds per second of one device, instead of --device",
         kind=float,
     )
     add_study_options(parser, ablation=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.options import add_out, add_output, add_plugins, add_verb, study_options
@@ -48,8 +47,9 @@ def export_run(options: argparse.Namespace) -> int:
     from runner.measure.export import SUFFIXES, export_network
     from runner.measure.trained import read_trained
 
-    study = study_options(options).study()  # loads the plug-ins that the network may need
-    folder = find_run(options.run, options.out or Path(study.defaults.out))
+    study = study_options(options)
+    study.study()  # loads the plug-ins that the network may need
+    folder = find_run(options.run, study.out(options.out))
     trained = read_trained(folder, averaged=options.weights == "ema")
     warn_if_unfinished(trained)
     written = export_network(trained, options.to, options.output or folder / f"network{SUFFIXES[options.to]}")

@@ -139,8 +139,9 @@ def retry_runs(options: argparse.Namespace) -> int:
             print("no run has failed")
         return 0
     names = ", ".join(retried.missing[:MOST_NAMES]) + (", ..." if len(retried.missing) > MOST_NAMES else "")
-    message = f"{many(len(retried.missing), 'run')} ({names}) can't be submitted again: the submission is gone"
-    return _failed("retry", f"{message}; `roadmap run` with the same options resumes them")
+    message = f"{many(len(retried.missing), 'run')} ({names}) can't be submitted again"
+    reason = "the submission is gone, or of another version; `roadmap run` with the same options resumes them"
+    return _failed("retry", f"{message}: {reason}")
 
 
 def _print_retried(submitted: Submitted) -> None:

@@ -149,13 +149,13 @@ def _train(plan: RunPlan) -> int:
         return 0
     _report_failures(trained)
     conclude(plan.selection, plan.out)
-    return 0 if trained.is_finished else FAILED
+    return 0 if trained.plan.count("finished") == len(trained.plan.runs) else FAILED
 
 
 def _report_failures(trained: Trained) -> None:
     for planned in trained.failed:
         print(f"failed: {planned.run.name}, see {planned.log}; the same command tries again", file=sys.stderr)
-    for planned in trained.diverged:
+    for planned in (planned for planned in trained.plan.runs if planned.state == "diverged"):
         divergences = read_divergences(planned.folder)
         hint = RETRY_HINT if len(divergences) <= MOST_RETRIES else f"{MOST_RETRIES} retries did not help"
         print(f"diverged: {planned.run.name}: {divergences[-1]}; {hint}", file=sys.stderr)

@@ -39,9 +39,11 @@ def add_verbs(verbs: Any) -> None:
 
 
 def collect_runs(options: argparse.Namespace) -> int:
-    from analysis.collection import STATES, write_table
+    from analysis.collection import STATES, check_suffix, write_table
     from roadmap.api import collect
 
+    for path in options.output or []:
+        check_suffix(path)
     table = collect(options.out)
     counts = {state: int((table["state"] == state).sum()) for state in STATES}
     states = "".join(f", {count} {state}" for state, count in counts.items() if count)

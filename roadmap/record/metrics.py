@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from roadmap.plugins import Registry, load_installed
-from roadmap.record.results import FIELDS
+from roadmap.record.results import FIELDS, RUN_COLUMNS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,9 +109,11 @@ def metric(
     """
     METRICS.check_name(name)
     record_key = name if key is None else key
-    if not name.isidentifier() or name == "ema" or record_key.startswith(AVERAGED):
-        raise ValueError(f"metric {name!r}: the name must have only letters, digits and _, and not be ema or ema_NAME")
-    if record_key in FIELDS or record_key in {other.key for other in METRICS.values()}:
+    for part, text in (("name", name), ("key", record_key)):
+        if not text.isidentifier() or text == "ema" or text.startswith(AVERAGED):
+            rule = "must have only letters, digits and _, and not be ema or ema_NAME"
+            raise ValueError(f"metric {name!r}: the {part} {rule} (got {text!r})")
+    if record_key in FIELDS | RUN_COLUMNS or record_key in {other.key for other in METRICS.values()}:
         raise ValueError(f"metric {name!r}: the record of a run has a key {record_key} already")
 
     def register(sums: Sums) -> Sums:

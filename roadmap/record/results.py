@@ -47,8 +47,17 @@ class Divergence:
         return f"the loss is {self.loss} in {where}; the first that was not finite is {self.module}"
 
 
+class _WithValues:
+    """What has values of metrics, by key."""
+
+    values: Mapping[str, Value]
+
+    def value(self, metric: Metric) -> float | None:
+        return scalar(self.values.get(metric.key))
+
+
 @dataclass(frozen=True)
-class EpochMetrics:
+class EpochMetrics(_WithValues):
     """A line of metrics.jsonl."""
 
     epoch: int  # from 1
@@ -81,9 +90,6 @@ class EpochMetrics:
         """As a line of metrics.jsonl."""
         return _to_row(self)
 
-    def value(self, metric: Metric) -> float | None:
-        return scalar(self.values.get(metric.key))
-
     def number(self, key: str) -> float | None:
         """The value of a metric by its key, or the training loss by the key train_loss."""
         return self.train_loss if key == "train_loss" else scalar(self.values.get(key))
@@ -95,7 +101,7 @@ class EpochMetrics:
 
 
 @dataclass(frozen=True)
-class RunResult:
+class RunResult(_WithValues):
     """The result of a run and its cost: result.json."""
 
     identity: str
@@ -153,9 +159,6 @@ class RunResult:
         """As the content of result.json."""
         return {"format": RESULT_FORMAT} | _to_row(self)
 
-    def value(self, metric: Metric) -> float | None:
-        return scalar(self.values.get(metric.key))
-
     def completed(self, epochs: Sequence[EpochMetrics]) -> RunResult:
         """The result with values that an older version did not write, taken from the epochs."""
         if not epochs:
@@ -175,13 +178,18 @@ _COUNTS = ("peak_memory_bytes", "parameters", "macs", "epochs", "skipped_images"
 FIELDS = frozenset(
     {"format", *(field.name for kind in (EpochMetrics, RunResult) for field in dataclasses.fields(kind))}
 )
+# The columns of a collection (analysis/collection.py) that are in neither file. No metric's key may be one of them.
+RUN_COLUMNS = frozenset(
+    "regime rung seed state why device_hours data fidelity device devices host torch commit modified started "
+    "experiment folder".split()
+)
 
 
 def values_of(row: Mapping[str, Any]) -> dict[str, Value]:
-    """The values of metrics by key, also of plug-ins that are not loaded. Invalid values are left out."""
+    """The values of metrics by key, also of plug-ins that are not loaded. Invalid keys and values are left out."""
     values = {}
     for key, item in row.items():
-        if key not in FIELDS:
+        if key not in FIELDS | RUN_COLUMNS:
             numbers = item if isinstance(item, list) else [item]
             if all(_is_number(number) for number in numbers):
                 known = tuple(number if number is not None and math.isfinite(number) else None for number in numbers)

@@ -133,7 +133,7 @@ def test_cost_is_macs_times_images_over_speed(capsys):
             ["run", "--set", "recipe.batch_size=2000"],
             "batch_size must be at most 1343, the training images of digits (got 2000)",
         ),
-        (["figure"], "no finished run"),
+        (["figure"], "runs: no such folder of runs (`roadmap run` creates it)"),
         (["figure", "--published", "-o", "x.bmp"], "a figure must end in .png, .svg, .pdf"),
         (["figure", "--published", "--regime", "pico"], "the paper has no table of regime 'pico'"),
         (["figure", "--published", "--data", "digits"], "--data does not apply to --published"),
@@ -142,6 +142,8 @@ def test_cost_is_macs_times_images_over_speed(capsys):
             ["figure", "--compare", "difference", "--kind", "curves"],
             "--compare applies to --kind roadmap only (got",
         ),
+        (["figure", "--published", "--references"], "--references does not apply to --published"),
+        (["cost", "--throughput", "1e9", "--device", "v100"], "--device does not apply to --throughput (got v100)"),
         (["figure", "--against", "resnet-50"], "--against requires --compare"),
         (["figure", "--x", "memory"], "--x requires --kind tradeoff"),
         (
@@ -292,6 +294,24 @@ def test_a_folder_that_is_no_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     done = run_here("run", "--steps", "pico", *QUICK, "--out", "file")
     assert done.status == 2 and done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", [["power"], ["collect"], ["export", "x"], ["evaluate", "x"], ["run", "--dry-run"]])
+def test_a_file_in_place_of_the_folder_of_runs_is_named(capsys, verb):
+    Path("file").write_text("")
+    assert main([*verb, "--out", "file"]) == 2
+    assert "--out must be a folder" in capsys.readouterr().err
+
+
+def test_a_folder_without_runs_is_told_alike(capsys):
+    for verb in ("status", "collect"):
+        assert main([verb, "--out", "absent"]) == 2
+        assert "absent: no such folder of runs (`roadmap run` creates it)" in capsys.readouterr().err
+    Path("runs").mkdir()
+    assert main(["logs", "x"]) == 2
+    assert capsys.readouterr().err == "roadmap logs: no run is called 'x': the folder has no runs\n"
+    assert main(["collect", "-o", "x.foo"]) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_how_runs_are_computed_is_no_part_of_what_they_are(capsys, tmp_path):

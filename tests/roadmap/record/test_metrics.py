@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.collection import collect
+from analysis.collection import COLUMNS, collect
 from roadmap.cli import make_parser
 from roadmap.record.folder import last_metrics, read_metrics, read_result
 from roadmap.record.metrics import METRICS, TOP1, averaged, find_metric, metric
-from roadmap.record.results import EpochMetrics, RunResult, scalar
+from roadmap.record.results import FIELDS, RUN_COLUMNS, EpochMetrics, RunResult, scalar
 from tests.helpers.command import LIGHT, run_here
 from tests.helpers.records import append_row, begin, epoch_row, finish, study_run
 from tests.helpers.training import FORKSERVER, execution, start, train, warm_fork_server
@@ -238,11 +238,37 @@ def test_the_help_names_every_metric():
     assert all(name in help_text for name in METRICS)
 
 
-@pytest.mark.parametrize("name", ["top1", "train_loss", "values", "ema", "ema_own", "two words", "test_loss"])
+@pytest.mark.parametrize(
+    "name", ["top1", "train_loss", "values", "ema", "ema_own", "two words", "test_loss", "rung", "state", "device"]
+)
 def test_a_name_that_the_record_has_is_refused(name):
     with pytest.raises(ValueError, match=f"metric '{name}'"):
         metric(name, "mine")(lambda logits, labels: logits.sum())
     assert len(METRICS) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "message"),
+    [
+        ("ema_q", "qq", "the name must .* not be ema or ema_NAME"),
+        ("q", "ema_q", "the key must .* not be ema or ema_NAME"),
+        ("q", "a b", "the key must have only letters"),
+        ("q", "folder", "has a key folder already"),
+    ],
+)
+def test_name_and_key_are_both_checked(name, key, message):
+    with pytest.raises(ValueError, match=message):
+        metric(name, "mine", key=key)(lambda logits, labels: logits.sum())
+
+
+def test_no_key_of_a_result_replaces_a_column_of_the_run(tmp_path, make_run):
+    assert set(COLUMNS) <= FIELDS | RUN_COLUMNS
+    run = make_run()
+    folder = finish(run, tmp_path, 90.0)
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {"rung": 3, "state": 4.5, "own": 1.5}))
+    (row,) = collect(tmp_path).to_dict("records")
+    assert (row["rung"], row["state"], row["own"]) == (run.rung, "finished", 1.5)
 
 
 def test_a_value_that_is_not_finite_is_recorded_as_missing(tiny_run, tmp_path):
