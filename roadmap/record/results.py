@@ -186,10 +186,10 @@ RUN_COLUMNS = frozenset(
 
 
 def values_of(row: Mapping[str, Any]) -> dict[str, Value]:
-    """The values of metrics by key, also of plug-ins that are not loaded. Invalid keys and values are left out."""
+    """The values of metrics by key, also of plug-ins that are not loaded. Invalid values are left out."""
     values = {}
     for key, item in row.items():
-        if key not in FIELDS | RUN_COLUMNS:
+        if key not in FIELDS:
             numbers = item if isinstance(item, list) else [item]
             if all(_is_number(number) for number in numbers):
                 known = tuple(number if number is not None and math.isfinite(number) else None for number in numbers)

@@ -261,14 +261,8 @@ def test_name_and_key_are_both_checked(name, key, message):
         metric(name, "mine", key=key)(lambda logits, labels: logits.sum())
 
 
-def test_no_key_of_a_result_replaces_a_column_of_the_run(tmp_path, make_run):
+def test_every_column_of_a_run_is_reserved():
     assert set(COLUMNS) <= FIELDS | RUN_COLUMNS
-    run = make_run()
-    folder = finish(run, tmp_path, 90.0)
-    result = json.loads((folder / "result.json").read_text())
-    (folder / "result.json").write_text(json.dumps(result | {"rung": 3, "state": 4.5, "own": 1.5}))
-    (row,) = collect(tmp_path).to_dict("records")
-    assert (row["rung"], row["state"], row["own"]) == (run.rung, "finished", 1.5)
 
 
 def test_a_value_that_is_not_finite_is_recorded_as_missing(tiny_run, tmp_path):
