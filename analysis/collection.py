@@ -87,8 +87,8 @@ def collect(out: Path) -> pd.DataFrame:
     """
     if not out.is_dir():
         if out.exists():
-            raise ValueError(f"{out}: no finished run: not a folder")
-        raise ValueError(f"{out}: no finished run: there is no such folder (`roadmap run` creates it)")
+            raise ValueError(f"--out must be a folder, or a path that does not exist (got the file {out})")
+        raise ValueError(f"{out}: no such folder of runs (`roadmap run` creates it)")
     cached, lines = _read_cache(out)
     rows, new_entries = [], []
     for folder in _folders(out):
@@ -269,17 +269,22 @@ def _table(rows: list[Row]) -> pd.DataFrame:
     return table.astype(kinds | {column: "str" for column in TEXTS})
 
 
+def check_suffix(path: Path) -> None:
+    """Raises ValueError for a suffix that `write_table` can't write."""
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise ValueError(f"{path}: a table must end in .csv or .parquet")
+
+
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Writes .csv or .parquet, by the suffix. Raises ValueError for another suffix, or without Parquet's library."""
+    check_suffix(path)
     suffix, buffer = path.suffix.lower(), io.BytesIO()
     if suffix == ".csv":
         table.to_csv(buffer, index=False)
-    elif suffix == ".parquet":
+    else:
         try:
             table.to_parquet(buffer, index=False)
         except ImportError:
             raise ValueError(f"{path}: Parquet needs pyarrow: pip install 'roadmap-convnext[parquet]'") from None
-    else:
-        raise ValueError(f"{path}: a table must end in .csv or .parquet")
     make_parent(path)
     write_atomic(path, buffer.getvalue())

@@ -95,5 +95,5 @@ class TableOptions(RunsOptions):
 
 def reject_unused_by_published(options: RunsOptions, *more: str) -> None:
     """Raises ValueError for options of runs, which published results leave unused."""
-    names = ["steps", "ablation", "fidelity", "data", "settings", "plugins", "base", "metric", *more]
+    names = ["steps", "ablation", "references", "fidelity", "data", "settings", "plugins", "base", "metric", *more]
     reject_unused(names, "does not apply to --published", options.study, options)

@@ -92,6 +92,7 @@ def _given(noise: float) -> _KnownNoise:
 
 def _of_runs(options: RunsOptions, selection: Selection, metric: Metric) -> _KnownNoise | None:
     """None if no rung has two finished runs."""
+    options.folder()  # raises ValueError for a file, unlike a folder without runs
     try:
         (runs,) = selected_runs(replace(options, study=replace(options.study, regime=selection.regime)))
     except ValueError:

@@ -228,7 +228,7 @@ def _existing(out: Path | str | None) -> Path:
     """The absolute path of the folder of the runs. Raises ValueError if it does not exist."""
     folder = StudyOptions().out(out)
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder of runs; choose one with --out")
+        raise ValueError(f"{folder}: no such folder of runs (`roadmap run` creates it)")
     return folder.resolve()
 
 

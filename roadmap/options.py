@@ -331,6 +331,6 @@ def with_settings(kind: Any, value: Any, settings: Sequence[str]) -> Any:
 
 def _value_at(section: Any, key: str, setting: str) -> Any:
     if not isinstance(section, dict) or key not in section:
-        valid = suggest(section, key) if isinstance(section, dict) else "its parent has no keys"
+        valid = suggest(section, key) if isinstance(section, dict) and section else "its parent has no keys"
         raise ValueError(f"--set {setting}: unknown key {key!r}; {valid}")
     return section[key]

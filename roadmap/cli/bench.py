@@ -6,10 +6,9 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.options import FAILED, add_study_options, number, study_options
+from roadmap.cli.options import FAILED, add_number, add_out, add_output, add_study_options, add_verb, study_options
 from roadmap.options import Selection
 from roadmap.record.benchmarks import FILE
 from roadmap.serialization import Range, three_digits
@@ -24,7 +23,9 @@ NETWORKS_ONLY = ("batch", "warm_up", "only", "cuda_graphs", "output")  # options
 
 
 def add_verbs(verbs: Any) -> None:
-    parser = verbs.add_parser("bench", help="measure images/s and memory of every rung")
+    parser = add_verb(
+        verbs, "bench", "measure images/s and memory of the rungs, or the input pipeline", "--steps recipe,gelu"
+    )
     parser.add_argument(
         "what",
         nargs="?",
@@ -33,46 +34,33 @@ def add_verbs(verbs: Any) -> None:
         help="networks (default): the rungs, on one device; data: the stages of the input pipeline, on one core",
     )
     add_study_options(parser, ablation=True)
-    parser.add_argument(
-        "--batch",
-        type=number(Range(1), int),
-        metavar="N",
-        help="images in a batch (default: those of one device in training; on a CPU 16 of 224²)",
+    add_number(
+        parser, "--batch N", Range(1), "images in a batch (default: those of a device in training; on a CPU 16 of 224²)"
     )
-    parser.add_argument(
-        "--rounds",
-        type=number(Range(1), int),
-        default=5,
-        metavar="N",
-        help="measurements of each rung (default: 5)",
-    )
-    parser.add_argument(
-        "--warm-up",
-        type=number(Range(0), int),
-        metavar="N",
-        help="steps before the clock starts (default: 2, or on a GPU 10)",
-    )
-    parser.add_argument(
-        "--seconds",
-        type=number(Range(above=0), float),
+    add_number(parser, "--rounds N", Range(1), "measurements of each rung (default: 5)", default=5)
+    add_number(parser, "--warm-up N", Range(0), "steps before the clock starts (default: 2, or on a GPU 10)")
+    add_number(
+        parser,
+        "--seconds S",
+        Range(above=0),
+        "minimum time of each measurement, in whole steps (default: 1)",
         default=1.0,
-        help="minimum time of each measurement, in whole steps (default: 1)",
+        kind=float,
     )
     parser.add_argument(
         "--only", choices=("training", "inference"), help="measure only training, or only inference (default: both)"
     )
     parser.add_argument("--cuda-graphs", action="store_true", help="capture each step once and replay it (GPU only)")
-    parser.add_argument(
-        "--rate",
-        type=number(Range(above=0), float),
-        metavar="IMAGES",
-        help="data: images/s of a device, to compute how many workers it needs",
+    add_number(
+        parser,
+        "--rate IMAGES",
+        Range(above=0),
+        "data: images/s of a device that needs workers (default: as measured)",
+        kind=float,
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "-o", "--output", type=Path, action="append", help="draw images/s as bars into a .png, .svg or .pdf"
-    )
-    parser.add_argument("--out", type=Path, help="folder of the runs; its bench.jsonl keeps every measurement")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    add_output(parser, "also draw images/s as bars into a .png, .svg or .pdf; may be repeated", several=True)
+    add_out(parser, "folder of the runs, whose bench.jsonl keeps every measurement")
     parser.set_defaults(function=bench)
 
 
@@ -100,7 +88,6 @@ def bench_networks(options: argparse.Namespace) -> int:
         prepare_files(options.output)
     runs = distinct_networks(selection)
     plan = make_plan(runs, selection.execution, bench_options)
-    out.mkdir(parents=True, exist_ok=True)
     measurements: list[Measurement] = []
     try:
         with show_count(len(runs) * plan.rounds, selection.title) as report:

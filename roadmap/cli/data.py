@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from roadmap.cli.options import FAILED, number
+from roadmap.cli.options import FAILED, add_number, add_verb
 from roadmap.data.packed_format import Damaged, PackOptions, open_packed
 from roadmap.files import InvalidFile
 from roadmap.progress import counting
@@ -16,46 +16,48 @@ from roadmap.text import many
 
 
 def add_verbs(verbs: Any) -> None:
-    parser = verbs.add_parser("data", help="pack an image folder into a few large files, and check them")
+    parser = add_verb(verbs, "data", "pack an image folder into a few large files, and check them", "check flowers")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    parser = actions.add_parser("pack", help="pack an image folder into a memory-mapped data set")
+    parser = add_verb(
+        actions, "pack", "pack an image folder into a memory-mapped data set", "imagenet imagenet.packed --resize 256"
+    )
     parser.add_argument(
         "source", metavar="SOURCE", help="an image folder, NAME=PATH, or a name below $ROADMAP_DATA such as imagenet"
     )
-    parser.add_argument("destination", metavar="DESTINATION", type=Path, help="a new folder, or one to resume")
     parser.add_argument(
-        "--resize",
-        type=number(range_of(PackOptions, "resize"), int),
-        metavar="PIXELS",
-        help="shorten the shorter side of larger images to this (default: keep the bytes of the files)",
+        "destination",
+        metavar="DESTINATION",
+        type=Path,
+        help="a new folder, or one that an earlier call began: it is resumed",
     )
-    parser.add_argument(
-        "--quality",
-        type=number(range_of(PackOptions, "quality"), int),
-        metavar="1-100",
-        help="JPEG quality of resized images (default: 90)",
+    add_number(
+        parser,
+        "--resize PIXELS",
+        range_of(PackOptions, "resize"),
+        "longest shorter side of the images (default: the bytes of the files are kept)",
+    )
+    add_number(
+        parser, "--quality 1-100", range_of(PackOptions, "quality"), "JPEG quality of resized images (default: 90)"
     )
     parser.add_argument(
         "--bad-images",
         choices=("stop", "skip"),
         default="stop",
-        help="stop (default), or skip: leave them out and count them",
+        help="at an image that can't be read, stop (default), or skip it and count it",
     )
-    parser.add_argument(
-        "--shard-megabytes",
-        type=number(range_of(PackOptions, "shard_megabytes"), int),
+    add_number(
+        parser,
+        "--shard-megabytes MB",
+        range_of(PackOptions, "shard_megabytes"),
+        "megabytes of source files in each packed file (default: 256)",
         default=256,
-        metavar="MB",
-        help="megabytes of source files in each packed file (default: 256)",
     )
-    parser.add_argument(
-        "--jobs", type=number(Range(1), int), metavar="N", help="number of processes (default: one for each core)"
-    )
+    add_number(parser, "--jobs N", Range(1), "number of processes (default: one for each core)")
     parser.set_defaults(function=pack_folder)
 
-    parser = actions.add_parser("check", help="read a packed data set back: counts and checksums")
-    parser.add_argument("packed", metavar="PACKED", type=Path)
+    parser = add_verb(actions, "check", "read a packed data set back: counts and checksums", "imagenet.packed")
+    parser.add_argument("packed", metavar="PACKED", type=Path, help="a folder that `roadmap data pack` wrote")
     parser.set_defaults(function=check_packed)
 
 

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.options import add_study_options, choose, number
+from roadmap.cli.options import add_number, add_out, add_output, add_seeds, add_study_options, add_verb, choose
 from roadmap.recipe import changes
 from roadmap.serialization import Range, to_data
 from roadmap.study.rungs import Rung
-from roadmap.study.schema import SEEDS, THROUGHPUT
+from roadmap.study.schema import THROUGHPUT
 from roadmap.text import count, duration, outline, table
 
 if TYPE_CHECKING:
@@ -20,44 +20,46 @@ if TYPE_CHECKING:
 
 
 def add_verbs(verbs: Any) -> None:
-    parser = verbs.add_parser("list", help="list the rungs: parameters, MACs, published accuracy")
+    parser = add_verb(verbs, "list", "list the rungs: parameters, MACs, published accuracy", "--regime resnet-50")
     add_study_options(parser, ablation=True)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(function=list_rungs)
 
-    parser = verbs.add_parser("show", help="show a rung: its design as data, its block as a drawing")
+    parser = add_verb(verbs, "show", "show a rung: its design as data, its block as a drawing", "kernel-size=13")
     parser.add_argument(
         "step",
         metavar="STEP",
         help="a rung of `roadmap list`, a variant such as kernel-size=13, or a combination of steps: gelu+layer-norm",
     )
     add_study_options(parser)
-    parser.add_argument("--json", action="store_true", help="print the experiment as JSON")
-    parser.add_argument("-o", "--output", type=Path, help="also draw the block into a .png, .svg or .pdf")
+    parser.add_argument("--json", action="store_true", help="print the experiment as JSON instead of text")
+    add_output(parser, "also draw the block into a .png, .svg or .pdf")
     parser.set_defaults(function=show_rung)
 
-    parser = verbs.add_parser("diff", help="show the differences between two rungs")
-    parser.add_argument("before", metavar="A")
-    parser.add_argument("after", metavar="B")
+    parser = add_verb(verbs, "diff", "show the differences between two rungs", "resnet gelu")
+    parser.add_argument("before", metavar="A", help="a rung, variant or combination of steps, as in `roadmap show`")
+    parser.add_argument("after", metavar="B", help="the rung to compare with A")
     add_study_options(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("-o", "--output", type=Path, help="also draw both blocks into a .png, .svg or .pdf")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    add_output(parser, "also draw both blocks into a .png, .svg or .pdf")
     parser.set_defaults(function=diff_rungs)
 
-    parser = verbs.add_parser("cost", help="estimate the device-hours of training")
-    parser.add_argument("--seeds", type=number(SEEDS, int), help="runs of each rung")
-    parser.add_argument(
-        "--gpus", type=number(Range(1), int), default=1, metavar="N", help="devices that share the work"
-    )
+    parser = add_verb(verbs, "cost", "estimate the device-hours of training", "--regime resnet-50 --device v100")
+    add_seeds(parser)
+    add_number(parser, "--gpus N", Range(1), "devices that share the work (default: 1)", default=1)
     parser.add_argument(
         "--device", help="a device of ablations.yaml (default: the speed that runs measured, else the regime's device)"
     )
-    parser.add_argument(
-        "--throughput", type=number(THROUGHPUT, float), metavar="MACS", help="multiply-adds per second of one device"
+    add_number(
+        parser,
+        "--throughput MACS",
+        THROUGHPUT,
+        "multiply-adds per second of one device, instead of --device",
+        kind=float,
     )
     add_study_options(parser, ablation=True)
-    parser.add_argument("--out", type=Path, help="folder of the runs that measured the speed")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_out(parser, "folder of the runs that measured the speed")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(function=show_cost)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.export import add_weights, warn_if_unfinished
-from roadmap.cli.options import add_study_options, study_options
+from roadmap.cli.options import add_study_options, add_verb, study_options
 from roadmap.data.robustness import FILE, Evaluation, Shifted, imagenet_classes
 from roadmap.options import StudyOptions
 from roadmap.record.metrics import METRICS
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 
 def add_verbs(verbs: Any) -> None:
-    parser = verbs.add_parser("evaluate", help="evaluate a trained network, or published weights, on held-out images")
+    parser = add_verb(
+        verbs,
+        "evaluate",
+        "evaluate a trained network, or published weights, on held-out images",
+        "gelu-s0 --weights ema",
+    )
     parser.add_argument(
         "runs",
         metavar="RUN",
@@ -31,13 +36,18 @@ def add_verbs(verbs: Any) -> None:
     )
     add_weights(parser)
     parser.add_argument(
-        "--state-dict", type=Path, metavar="FILE", help="weights from timm or torchvision, of the same network"
+        "--state-dict",
+        type=Path,
+        metavar="FILE",
+        help="evaluate weights from timm or torchvision, of the same network (default: those of a run)",
     )
     parser.add_argument(
-        "--of", metavar="LIBRARY/NAME", help="model that the weights are of: torchvision/convnext_tiny, timm/resnet50"
+        "--of",
+        metavar="LIBRARY/NAME",
+        help="with --state-dict: model that the weights are of, torchvision/convnext_tiny, timm/resnet50",
     )
     add_study_options(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(function=evaluate_networks)
 
 

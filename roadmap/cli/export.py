@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.options import add_plugins, study_options
+from roadmap.cli.options import add_out, add_output, add_plugins, add_verb, study_options
 from roadmap.record.run import find_run
 
 if TYPE_CHECKING:
@@ -15,10 +14,15 @@ if TYPE_CHECKING:
 
 
 def add_verbs(verbs: Any) -> None:
-    parser = verbs.add_parser("export", help="write a trained network as a file for other programs")
-    parser.add_argument("run", metavar="RUN", help="a run: by rung, rung-sSEED, identity or folder")
-    parser.add_argument("--to", choices=("safetensors", "torchscript", "onnx"), default="safetensors")
-    parser.add_argument("-o", "--output", type=Path, help="the file to write (default: in the run's folder)")
+    parser = add_verb(verbs, "export", "write a trained network as a file for other programs", "gelu-s0 --to onnx")
+    parser.add_argument("run", metavar="RUN", help="the run: by rung, rung-sSEED, identity or folder")
+    parser.add_argument(
+        "--to",
+        choices=("safetensors", "torchscript", "onnx"),
+        default="safetensors",
+        help="format of the file (default: safetensors, the weights alone)",
+    )
+    add_output(parser, "the file to write (default: in the run's folder)")
     add_weights(parser)
     add_plugins(parser)
     parser.set_defaults(function=export_run)
@@ -26,9 +30,12 @@ def add_verbs(verbs: Any) -> None:
 
 def add_weights(parser: Any) -> None:
     parser.add_argument(
-        "--weights", choices=("raw", "ema"), default="raw", help="raw: as trained (default); ema: the averaged weights"
+        "--weights",
+        choices=("raw", "ema"),
+        default="raw",
+        help="weights of the network: raw, as trained (default), or ema, averaged",
     )
-    parser.add_argument("--out", type=Path, help="folder of the runs")
+    add_out(parser)
 
 
 def warn_if_unfinished(trained: Trained) -> None:
@@ -40,8 +47,9 @@ def export_run(options: argparse.Namespace) -> int:
     from runner.measure.export import SUFFIXES, export_network
     from runner.measure.trained import read_trained
 
-    study = study_options(options).study()  # loads the plug-ins that the network may need
-    folder = find_run(options.run, options.out or Path(study.defaults.out))
+    study = study_options(options)
+    study.study()  # loads the plug-ins that the network may need
+    folder = find_run(options.run, study.out(options.out))
     trained = read_trained(folder, averaged=options.weights == "ema")
     warn_if_unfinished(trained)
     written = export_network(trained, options.to, options.output or folder / f"network{SUFFIXES[options.to]}")

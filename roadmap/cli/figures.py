@@ -6,18 +6,22 @@ import argparse
 from pathlib import Path
 from typing import Any, get_args
 
-from roadmap.cli.options import add_run_options, study_keywords, warnings_as_lines
+from roadmap.cli.options import add_output, add_run_options, add_verb, study_keywords, warnings_as_lines
 
 
 def add_verbs(verbs: Any) -> None:
     from analysis.options import FIGURE_KINDS, Comparison, TradeoffAxis
 
-    parser = verbs.add_parser("figure", help="draw the roadmap figure, and others")
-    parser.add_argument("--published", action="store_true", help="draw the paper's tables; needs no run")
+    parser = add_verb(
+        verbs, "figure", "draw the roadmap figure, and others, of finished runs or the paper", "--published"
+    )
+    parser.add_argument("--published", action="store_true", help="draw the paper's tables, without any run")
     kinds = ", ".join(f"{kind} ({about})" for kind, (about, _) in FIGURE_KINDS.items())
-    parser.add_argument("--kind", choices=tuple(FIGURE_KINDS), default="roadmap", help=kinds)
+    parser.add_argument("--kind", choices=tuple(FIGURE_KINDS), default="roadmap", help=f"what to draw: {kinds}")
     parser.add_argument(
-        "--compare", choices=get_args(Comparison), help="your roadmap beside the paper's, or yours minus the paper's"
+        "--compare",
+        choices=get_args(Comparison),
+        help="draw your roadmap beside the paper's, or yours minus the paper's",
     )
     parser.add_argument(
         "--against",
@@ -35,7 +39,7 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument(
         "--columns", type=int, choices=(1, 2), default=2, help="width of the figure, in columns of a page (default: 2)"
     )
-    parser.add_argument("-o", "--output", type=Path, action="append", help="a .png, .svg or .pdf; may be repeated")
+    add_output(parser, "a .png, .svg or .pdf; may be repeated (default: KIND.png and KIND.svg)", several=True)
     add_run_options(parser)
     parser.set_defaults(function=draw)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap import api
-from roadmap.cli.options import FAILED
+from roadmap.cli.options import FAILED, add_out, add_verb
 from roadmap.text import many
 
 if TYPE_CHECKING:
@@ -23,32 +23,32 @@ MOST_NAMES = 20  # of runs, in one line
 
 
 def add_verbs(verbs: Any) -> None:
-    parser = verbs.add_parser("status", help="show which runs are running, waiting or ended")
+    parser = add_verb(verbs, "status", "show which runs are running, waiting or ended", "gelu --watch")
     _add_runs(parser, "*", "runs to show (default: all)")
     parser.add_argument(
         "--watch", action="store_true", help=f"update every {WATCH_SECONDS:g} s, until no run is running or waiting"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(function=show_status)
 
-    parser = verbs.add_parser("logs", help="print the log of a run")
-    _add_runs(parser, None, "a run")
+    parser = add_verb(verbs, "logs", "print the log of a run", "gelu-s0 --follow")
+    _add_runs(parser, None, "the run")
     parser.add_argument("-f", "--follow", action="store_true", help="keep printing until the run has ended")
     parser.set_defaults(function=show_logs)
 
-    parser = verbs.add_parser("cancel", help="cancel jobs of Slurm; each saves its state")
+    parser = add_verb(verbs, "cancel", "cancel jobs of Slurm, which save their state", "4711")
     _add_runs(parser, "*", "runs to cancel (default: all, and the figure's job)")
     parser.set_defaults(function=cancel_jobs)
 
-    parser = verbs.add_parser("retry", help="submit failed runs again")
+    parser = add_verb(verbs, "retry", "submit failed runs to Slurm again, with the same options", "gelu-s0")
     _add_runs(parser, "*", "runs to submit again (default: all that failed)")
     parser.set_defaults(function=retry_runs)
 
 
 def _add_runs(parser: Any, number: str | None, description: str) -> None:
-    text = f"{description}: by rung, rung-sSEED, identity or folder"
+    text = f"{description}: by rung, rung-sSEED, identity, folder or job number"
     parser.add_argument("runs" if number else "run", nargs=number, metavar="RUN", help=text)
-    parser.add_argument("--out", type=Path, help="folder of the runs")
+    add_out(parser)
 
 
 def show_status(options: argparse.Namespace) -> int:
@@ -139,8 +139,9 @@ def retry_runs(options: argparse.Namespace) -> int:
             print("no run has failed")
         return 0
     names = ", ".join(retried.missing[:MOST_NAMES]) + (", ..." if len(retried.missing) > MOST_NAMES else "")
-    message = f"{many(len(retried.missing), 'run')} ({names}) can't be submitted again: the submission is gone"
-    return _failed("retry", f"{message}; `roadmap run` with the same options resumes them")
+    message = f"{many(len(retried.missing), 'run')} ({names}) can't be submitted again"
+    reason = "the submission is gone, or of another version; `roadmap run` with the same options resumes them"
+    return _failed("retry", f"{message}: {reason}")
 
 
 def _print_retried(submitted: Submitted) -> None:

@@ -9,22 +9,59 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import TextIO, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from roadmap.options import Selection, StudyKeywords, StudyOptions
 from roadmap.serialization import Range
+from roadmap.study.schema import SEEDS
 
 Number = TypeVar("Number", int, float)
 FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
+
+
+def add_verb(verbs: Any, name: str, summary: str, example: str) -> Any:
+    """The parser of a verb. `summary` is its line in `roadmap --help`, and the first sentence of its own help.
+
+    `example` are arguments that make a useful call.
+    """
+    description, epilog = f"{summary[0].upper()}{summary[1:]}.", f"example: %(prog)s {example}"
+    return verbs.add_parser(name, help=summary, description=description, epilog=epilog)
+
+
+def add_number(
+    parser: Any, option: str, allowed: Range, text: str, kind: type[float] = int, *, auto: bool = False, **more: Any
+) -> None:
+    """An option that takes a number. `option` is as in the help, `--seeds N`. `auto`: it takes auto too."""
+    (name, metavar), parse = option.split(), number(allowed, kind)
+    convert = (lambda written: written if written == "auto" else parse(written)) if auto else parse
+    parser.add_argument(name, type=convert, metavar=metavar, help=text, **more)
+
+
+def add_seeds(parser: Any) -> None:
+    add_number(parser, "--seeds N", SEEDS, "runs of each rung, with seeds 0 to N - 1 (default: as ablations.yaml says)")
+
+
+def add_output(parser: Any, text: str, *, several: bool = False) -> None:
+    action = "append" if several else "store"
+    parser.add_argument("-o", "--output", type=Path, action=action, metavar="FILE", help=text)
+
+
+def add_out(parser: Any, folder: str = "folder of the runs") -> None:
+    """The option --out. `folder` says what the verb uses it for."""
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help=f"{folder} (default: runs, or as ablations.yaml says)"
+    )
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The options of verbs that show finished runs: which runs, and the metric that compares them."""
     from roadmap.record.metrics import TOP1, metric_names  # imported late to keep `roadmap list` fast
 
-    parser.add_argument("--metric", default=TOP1.name, help=metric_names())
+    parser.add_argument(
+        "--metric", default=TOP1.name, metavar="NAME", help=f"metric that compares runs: {metric_names()}"
+    )
     add_study_options(parser, ablation=True)
-    parser.add_argument("--out", type=Path, help="folder of the runs")
+    add_out(parser)
 
 
 def number(allowed: Range, kind: type[Number]) -> Callable[[str], Number]:
@@ -45,7 +82,9 @@ def number(allowed: Range, kind: type[Number]) -> Callable[[str], Number]:
 
 def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False) -> None:
     """The options that select a part of the study. `ablation` adds those of verbs that take several rungs."""
-    parser.add_argument("--regime", help="pico, resnet-50, resnet-200 or another of ablations.yaml")
+    parser.add_argument(
+        "--regime", help="part of the study: pico (default), resnet-50, resnet-200 or another of ablations.yaml"
+    )
     parser.add_argument("--fidelity", help="the source that runs follow: paper (default), authors or released")
     parser.add_argument(
         "--data",
@@ -62,23 +101,30 @@ def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False
         "execution.workers=4; may be repeated",
     )
     if ablation:
-        parser.add_argument("--steps", default="all", help="all (default), names, or a slice such as recipe..gelu")
+        parser.add_argument(
+            "--steps",
+            default="all",
+            help="rungs, separated by commas: all (default), names, slices such as recipe..gelu, variants such as "
+            "kernel-size=13, or combinations of steps such as gelu+layer-norm",
+        )
         parser.add_argument(
             "--ablation",
             default="cumulative",
-            help="cumulative (default: each rung on the one before), leave-one-out, add-one, orders:N or variants",
+            help="how the steps are combined: cumulative (default: each on the one before), leave-one-out, add-one, "
+            "orders:N (N random orders) or variants",
         )
         parser.add_argument(
             "--references",
             nargs="?",
             const="all",
             metavar="NAMES",
-            help="reference systems to train with the same recipe: all of the regime, or names such as swin-t,deit-s",
+            help="add reference systems, with the same recipe: without a value all of the regime, or names such as "
+            "swin-t,deit-s (default: none)",
         )
         parser.add_argument(
             "--base",
             metavar="STEPS",
-            help="steps that every rung has, including the start: recipe, or recipe..kernel-size-7",
+            help="steps that every rung has, including the start: recipe, or recipe..kernel-size-7 (default: none)",
         )
 
 
@@ -116,18 +162,11 @@ def warnings_as_lines() -> Iterator[None]:
     with warnings.catch_warnings():
         show_others = warnings.showwarning
 
-        def show(
-            message: Warning | str,
-            category: type[Warning],
-            filename: str,
-            lineno: int,
-            file: TextIO | None = None,
-            line: str | None = None,
-        ) -> None:
+        def show(message: Warning | str, category: type[Warning], *place: Any, **named: Any) -> None:
             if category is RunsWarning:
                 print(message, file=sys.stderr)
             else:
-                show_others(message, category, filename, lineno, file, line)
+                show_others(message, category, *place, **named)
 
         warnings.simplefilter("always", RunsWarning)
         warnings.showwarning = show

@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.options import add_run_options, choose, number, study_keywords, study_options, warnings_as_lines
+from roadmap.cli.options import (
+    add_number,
+    add_run_options,
+    add_verb,
+    choose,
+    study_keywords,
+    study_options,
+    warnings_as_lines,
+)
 from roadmap.serialization import Range
 from roadmap.text import many, table
 
@@ -15,33 +23,37 @@ if TYPE_CHECKING:
 
 
 def add_verbs(verbs: Any) -> None:
-    parser = verbs.add_parser("power", help="compute how many seeds it takes to detect a difference")
-    parser.add_argument(
-        "--difference",
-        type=number(Range(other_than=0), float),
+    parser = add_verb(verbs, "power", "compute how many seeds it takes to detect a difference", "--difference 0.5")
+    add_number(
+        parser,
+        "--difference POINTS",
+        Range(other_than=0),
+        "difference to detect, in points; may be repeated (default: 0.1, 0.2, 0.5, 1)",
         action="append",
-        metavar="POINTS",
-        help="difference to detect, in points of the metric; may be repeated (default: 0.1, 0.2, 0.5, 1)",
+        kind=float,
     )
-    parser.add_argument(
-        "--noise",
-        type=number(Range(0), float),
-        metavar="POINTS",
-        help="standard deviation of a run (default: that of the runs; without runs, that of the paper)",
+    add_number(
+        parser,
+        "--noise POINTS",
+        Range(0),
+        "standard deviation of a run (default: of the runs, else of the paper)",
+        kind=float,
     )
     add_run_options(parser)
     parser.set_defaults(function=show_power)
 
-    parser = verbs.add_parser("attribution", help="compute the effect of each step over many orders of the steps")
+    parser = add_verb(
+        verbs, "attribution", "compute the effect of each step over many orders of the steps", "--regime pico"
+    )
     add_run_options(parser)
     parser.set_defaults(function=show_attribution)
 
-    parser = verbs.add_parser("proxy", help="test whether a cheap study ranks the steps like another study")
+    parser = add_verb(verbs, "proxy", "test whether a cheap study ranks the steps like another", "--against resnet-50")
     parser.add_argument(
         "--against",
         default="resnet-50",
         metavar="STUDY",
-        help="a regime's published table (default: resnet-50), or a CSV file that `roadmap table` wrote",
+        help="the other study: a regime's published table (default: resnet-50), or a CSV file of `roadmap table`",
     )
     add_run_options(parser)
     parser.set_defaults(function=show_proxy)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from roadmap.cli.options import INTERRUPTED, add_run_options, number, study_keywords
+from roadmap.cli.options import INTERRUPTED, add_output, add_run_options, add_verb, number, study_keywords
 from roadmap.serialization import Range
 
 PORT = 8642
 
 
 def add_verbs(verbs: Any) -> None:
-    parser = verbs.add_parser("report", help="write one HTML page: figure, table, curves, designs, costs")
-    parser.add_argument("-o", "--output", type=Path, help="a .html (default: report.html in the folder of the runs)")
+    parser = add_verb(verbs, "report", "write one HTML page: figure, table, curves, designs, costs", "--serve")
+    add_output(parser, "a .html (default: report.html in the folder of the runs)")
     add_run_options(parser)
     parser.add_argument(
         "--serve",
@@ -22,7 +21,8 @@ def add_verbs(verbs: Any) -> None:
         nargs="?",
         const=PORT,
         metavar="PORT",
-        help=f"serve the page on this machine (port {PORT}; 0: any free port) and update it while runs are in training",
+        help=f"serve the page on this machine instead, and update it while runs are in training (default port: {PORT}; "
+        "0: any free port)",
     )
     parser.set_defaults(function=report)
 

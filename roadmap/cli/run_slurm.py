@@ -36,7 +36,7 @@ def submit_plan(plan: RunPlan, options: argparse.Namespace) -> int:
     runs = check_submission(plan, submit_options)
     if options.dry_run:
         expected = speed_for(plan.selection, plan.out)
-        _print_plan(plan_jobs(plan, submit_options, expected), expected.source)
+        _print_plan(plan_jobs(plan, runs, submit_options, expected), expected.source)
         return 0
     out = plan.out.resolve()
     if not runs:

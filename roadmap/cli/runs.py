@@ -6,16 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.options import FAILED, add_study_options, number, study_options
+from roadmap.cli.options import FAILED, add_number, add_out, add_seeds, add_study_options, add_verb, study_options
 from roadmap.options import Selection
 from roadmap.record.estimates import speed_for
 from roadmap.record.folder import read_divergences
-from roadmap.serialization import Range
-from roadmap.study.execution import MOST_RETRIES
-from roadmap.study.schema import SEEDS
+from roadmap.serialization import Range, range_of
+from roadmap.study.execution import MOST_RETRIES, PROJECT, Execution
 from roadmap.text import many, table
 
 if TYPE_CHECKING:
@@ -28,17 +26,23 @@ STATES = {"absent": "to train", "begun": "to resume", "diverged": "diverged", "f
 
 
 def add_verbs(verbs: Any) -> None:
-    parser = verbs.add_parser("run", help="train the rungs, then draw the figure")
+    parser = add_verb(verbs, "run", "train the rungs, then print the table and draw the figure", "--steps recipe..gelu")
     add_study_options(parser, ablation=True)
-    parser.add_argument(
-        "--seeds", type=number(SEEDS, int), metavar="N", help="runs of each rung, with seeds 0 to N - 1"
+    add_seeds(parser)
+    add_out(parser)
+    add_number(
+        parser,
+        "--processes N",
+        range_of(Execution, "processes"),
+        "processes that train one run together, one per device (execution.processes; default: auto)",
+        auto=True,
     )
-    parser.add_argument("--out", type=Path, help="folder of the runs")
-    parser.add_argument(
-        "--processes", metavar="N", help="processes that train one run together, one per device (execution.processes)"
-    )
-    parser.add_argument(
-        "--workers", metavar="N", help="processes that read images, for each training process (execution.workers)"
+    add_number(
+        parser,
+        "--workers N",
+        range_of(Execution, "workers"),
+        "processes that read images, for each training process (execution.workers; default: auto)",
+        auto=True,
     )
     parser.add_argument(
         "--augment",
@@ -56,19 +60,26 @@ def add_verbs(verbs: Any) -> None:
     )
     parser.add_argument(
         "--wandb",
+        type=_project,
         metavar="PROJECT",
-        help="copy the record of each run to a project of Weights & Biases (execution.wandb)",
+        help="copy the record of each run to a project of Weights & Biases (execution.wandb; default: none)",
     )
     parser.add_argument(
         "--on", choices=("local", "slurm"), default="local", help="where to train: this machine (default), or Slurm"
     )
-    parser.add_argument("--cluster", metavar="NAME", help="a cluster profile of ablations.yaml (default: the regime's)")
-    parser.add_argument("--pack", type=number(Range(1), int), metavar="N", help="number of small runs in one Slurm job")
     parser.add_argument(
-        "--max-running", type=number(Range(1), int), metavar="N", help="number of jobs that Slurm runs at a time"
+        "--cluster", metavar="NAME", help="with --on slurm: a cluster profile of ablations.yaml (default: the regime's)"
     )
+    add_number(parser, "--pack N", Range(1), "runs in one Slurm job, for small runs (default: 1)")
+    add_number(parser, "--max-running N", Range(1), "jobs that Slurm runs at a time (default: no limit)")
     parser.add_argument("--dry-run", action="store_true", help="print every run or job, and start none")
     parser.set_defaults(function=run_rungs)
+
+
+def _project(text: str) -> str:
+    if text not in PROJECT:
+        raise argparse.ArgumentTypeError(f"must be {PROJECT} (got {text!r})")
+    return text
 
 
 def run_rungs(options: argparse.Namespace) -> int:
@@ -138,13 +149,13 @@ def _train(plan: RunPlan) -> int:
         return 0
     _report_failures(trained)
     conclude(plan.selection, plan.out)
-    return 0 if trained.is_finished else FAILED
+    return 0 if trained.plan.count("finished") == len(trained.plan.runs) else FAILED
 
 
 def _report_failures(trained: Trained) -> None:
     for planned in trained.failed:
         print(f"failed: {planned.run.name}, see {planned.log}; the same command tries again", file=sys.stderr)
-    for planned in trained.diverged:
+    for planned in (planned for planned in trained.plan.runs if planned.state == "diverged"):
         divergences = read_divergences(planned.folder)
         hint = RETRY_HINT if len(divergences) <= MOST_RETRIES else f"{MOST_RETRIES} retries did not help"
         print(f"diverged: {planned.run.name}: {divergences[-1]}; {hint}", file=sys.stderr)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
-from roadmap.cli.options import add_run_options, study_options, warnings_as_lines
+from roadmap.cli.options import add_out, add_output, add_run_options, add_verb, study_options, warnings_as_lines
 from roadmap.study.load import load_study
 from roadmap.text import many
 
@@ -15,31 +14,36 @@ FORMATS = {".md": "markdown", ".csv": "csv", ".tex": "latex"}  # values of --for
 
 
 def add_verbs(verbs: Any) -> None:
-    parser = verbs.add_parser("collect", help="collect every run as a row of one table")
-    parser.add_argument("--out", type=Path, help="folder of the runs")
-    parser.add_argument("-o", "--output", type=Path, action="append", help="a .csv or .parquet; may be repeated")
+    parser = add_verb(verbs, "collect", "collect every run as a row of one table", "-o runs.csv")
+    add_out(parser)
+    add_output(parser, "a .csv or .parquet; may be repeated (default: only counts are printed)", several=True)
     parser.set_defaults(function=collect_runs)
 
-    parser = verbs.add_parser(
-        "table", help="print the paper's table beside that of the runs, with a verdict on each step"
+    parser = add_verb(
+        verbs,
+        "table",
+        "print the paper's table beside that of the runs, with a verdict on each step",
+        "--regime resnet-50 -o table.md",
     )
-    parser.add_argument("--published", action="store_true", help="print the paper's own table; needs no run")
+    parser.add_argument("--published", action="store_true", help="print the paper's own table, without any run")
     parser.add_argument("--format", help="markdown, csv or latex (default: plain text, or by the suffix of the output)")
-    parser.add_argument("-o", "--output", type=Path, help="a .md, .csv or .tex (default: printed)")
+    add_output(parser, "a .md, .csv or .tex (default: printed)")
     parser.add_argument(
         "--robustness",
         action="store_true",
-        help="instead: ImageNet-C, -A, -R and -Sketch of the runs that `roadmap evaluate` measured, above the paper's "
-        "Table 8",
+        help="print instead the accuracy on ImageNet-C, -A, -R and -Sketch of the runs that `roadmap evaluate` "
+        "measured, above the paper's Table 8",
     )
     add_run_options(parser)
     parser.set_defaults(function=show_table)
 
 
 def collect_runs(options: argparse.Namespace) -> int:
-    from analysis.collection import STATES, write_table
+    from analysis.collection import STATES, check_suffix, write_table
     from roadmap.api import collect
 
+    for path in options.output or []:
+        check_suffix(path)
     table = collect(options.out)
     counts = {state: int((table["state"] == state).sum()) for state in STATES}
     states = "".join(f", {count} {state}" for state, count in counts.items() if count)

@@ -102,9 +102,11 @@ def speed_for(selection: Selection, out: Path, device: str | None = None, throug
     """The `throughput` in multiply-adds per second, else the speed that runs in `out` measured, else that of the study.
 
     On a cluster only runs on the device of the profile count, here those on the device of the newest run. Raises
-    ValueError for an unknown device, and for a throughput below 1.
+    ValueError for an unknown device, a throughput below 1, and for both together.
     """
     if throughput is not None:
+        if device is not None:
+            raise ValueError(f"--device does not apply to --throughput (got {device})")
         return speed_given(throughput)
     default = (selection.cluster and selection.cluster.device) or selection.study.regime(selection.regime).device
     measured = None if device else speed_measured(out, selection.regime, default if selection.cluster else None)

@@ -146,7 +146,10 @@ Item = All | Name | Slice | StepSpec | Composition | Generated
 
 def parse_steps(written: str | Sequence[str], rungs: Collection[str] = ()) -> tuple[Item, ...]:
     """The items of a comma-separated text or a sequence, in order. See `parse_item` for `rungs` and errors."""
-    return tuple(parse_item(item, rungs) for item in (written.split(",") if isinstance(written, str) else written))
+    items = written.split(",") if isinstance(written, str) else written
+    if not all(item.strip() for item in items):
+        raise ValueError(f"steps must be names separated by commas, such as recipe,gelu (got {written!r})")
+    return tuple(parse_item(item, rungs) for item in items)
 
 
 def parse_item(written: str, rungs: Collection[str] = ()) -> Item:

@@ -17,6 +17,8 @@ def runs_named(runs: Sequence[RunStatus], names: Sequence[str]) -> tuple[RunStat
         matching_runs = [run for run in runs if name.rstrip("/") in _names(run)]
         if not matching_runs:
             rungs = sorted({run.entry.rung for run in runs})
+            if not rungs:
+                raise ValueError(f"no run is called {name!r}: the folder has no runs")
             raise ValueError(f"no run is called {name!r}; {suggest(rungs, name)}, or with a seed, such as gelu-s0")
         named |= {run.entry.identity: run for run in matching_runs}
     return tuple(named.values())

@@ -23,14 +23,6 @@ class Trained:
     plan: RunPlan  # with the states after training
     failed: tuple[PlannedRun, ...] = ()  # no result, for another reason than divergence
 
-    @property
-    def diverged(self) -> tuple[PlannedRun, ...]:
-        return tuple(planned for planned in self.plan.runs if planned.state == "diverged")
-
-    @property
-    def is_finished(self) -> bool:
-        return all(planned.state == "finished" for planned in self.plan.runs)
-
 
 def train_plan(plan: RunPlan, announce: Callable[[], object] | None = None) -> Trained | None:
     """Trains the waiting runs, and shows progress. A run that fails does not affect the others.

@@ -89,8 +89,8 @@ def _subject_of_run(
     unused += [f"--set {setting}" for setting in options.settings if not setting.startswith("execution.")]
     if unused:
         raise ValueError(f"{unused[0]} requires --state-dict: a run is evaluated as it was trained")
-    study = options.study()  # loads the plugins, which the network may need
-    folder = find_run(name, out or Path(study.defaults.out))
+    options.study()  # loads the plugins, which the network may need
+    folder = find_run(name, options.out(out))
     trained = read_trained(folder, averaged=weights == "ema")
     run = trained.run
     selection = Selection.of(replace(options, regime=run.regime))

@@ -42,7 +42,7 @@ def test_collect_gives_a_row_a_run(runs, tmp_path):
     table = roadmap.collect(str(runs), output=tmp_path / "all.csv")
     assert table["state"].value_counts().to_dict() == {"finished": 6, "begun": 1}
     assert len(pd.read_csv(tmp_path / "all.csv")) == 7
-    with pytest.raises(ValueError, match="there is no such folder"):
+    with pytest.raises(ValueError, match="no such folder of runs"):
         roadmap.collect(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"--out must be a folder.*all\.csv"):
         roadmap.collect(tmp_path / "all.csv")

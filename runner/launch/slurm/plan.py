@@ -55,9 +55,8 @@ def check_submission(plan: RunPlan, options: SubmitOptions) -> list[Member]:
     return members
 
 
-def plan_jobs(plan: RunPlan, options: SubmitOptions, speed: Speed) -> JobPlan:
-    """The jobs that would be submitted. If Slurm does not answer, its queue is taken to be empty."""
-    members = check_submission(plan, options)
+def plan_jobs(plan: RunPlan, members: Sequence[Member], options: SubmitOptions, speed: Speed) -> JobPlan:
+    """The jobs of the runs of `check_submission`. If Slurm does not answer, its queue is taken to be empty."""
     limit, queued, warning = _ask_slurm(plan.out)
     arrays = list(plan_arrays([member for member in members if member[0].identity not in queued], options, limit))
     cluster, jobs = options.cluster, []

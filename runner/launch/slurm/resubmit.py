@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from submitit.core.utils import DelayedSubmission
@@ -25,7 +26,7 @@ class Retried:
     """What was submitted again."""
 
     submitted: tuple[Submitted, ...] = ()
-    missing: tuple[str, ...] = ()  # runs whose submission's files are gone: `roadmap run` resumes them
+    missing: tuple[str, ...] = ()  # runs whose submission can't be read: `roadmap run` resumes them
 
 
 def retry(status: StudyStatus, names: Sequence[str], report: Callable[[Submitted], object] | None = None) -> Retried:
@@ -51,9 +52,13 @@ def retry(status: StudyStatus, names: Sequence[str], report: Callable[[Submitted
 
 
 def with_files(runs: Sequence[SubmittedRun], out: Path) -> list[SubmittedRun]:
-    """The runs whose submitted task is still on the disk, and the task of their figure too."""
+    """The runs whose submitted task can be read, and the task of their figure too."""
     figures = _figures(out)
-    return [run for run in runs if run[0].pickle(run[1], out) and run[0].options.command in figures]
+    return [
+        (submission, index, entry)
+        for submission, index, entry in runs
+        if _is_readable(submission.pickle(index, out)) and _is_readable(figures.get(submission.options.command))
+    ]
 
 
 def resubmit(runs: Sequence[SubmittedRun], out: Path) -> Iterator[Submitted]:
@@ -80,6 +85,14 @@ def _figures(out: Path) -> dict[tuple[str, ...], Path]:
     """The file with the task of the last figure's job, for each command."""
     figures = [submission for submission in read_submissions(out) if not submission.jobs]
     return {figure.options.command: path for figure in figures if (path := figure.pickle(0, out))}
+
+
+def _is_readable(path: Path | None) -> bool:
+    """Whether the task exists and this version has its modules: others wrote it before they were moved or renamed."""
+    try:
+        return path is not None and _load(path) is not None
+    except (ImportError, AttributeError, EOFError, OSError, UnpicklingError):
+        return False
 
 
 def _load(path: Path | None) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
 import pytest
 
-from roadmap.cli import main
+from roadmap.cli import VERBS, main, make_parser
 from roadmap.study.selection import ladder
 from tests.helpers.command import run_here
 from tests.helpers.images import make_folder
@@ -106,6 +107,9 @@ def test_cost_is_macs_times_images_over_speed(capsys):
         (["cost", "--throughput", "-1"], "--throughput must be between 1 and 1e+21 (got -1)"),
         (["cost", "--gpus", "0"], "--gpus must be at least 1 (got 0)"),
         (["run", "--steps", "nonsense"], "unknown rung 'nonsense'"),
+        (["run", "--processes", "0"], "--processes must be at least 1 (got 0)"),
+        (["run", "--workers", "many"], "--workers must be a whole number (got 'many')"),
+        (["run", "--wandb", ""], "--wandb must be a project's name"),
         (["run", "--seeds", "0"], "--seeds must be between 1 and 10000 (got 0)"),
         (["run", "--seeds", "9" * 400], "--seeds"),
         (["run", "--set", "recipe.betas=[0.9, 1.5]"], "recipe.betas[1] must be at least 0 and below 1 (got 1.5)"),
@@ -129,7 +133,7 @@ def test_cost_is_macs_times_images_over_speed(capsys):
             ["run", "--set", "recipe.batch_size=2000"],
             "batch_size must be at most 1343, the training images of digits (got 2000)",
         ),
-        (["figure"], "no finished run"),
+        (["figure"], "runs: no such folder of runs (`roadmap run` creates it)"),
         (["figure", "--published", "-o", "x.bmp"], "a figure must end in .png, .svg, .pdf"),
         (["figure", "--published", "--regime", "pico"], "the paper has no table of regime 'pico'"),
         (["figure", "--published", "--data", "digits"], "--data does not apply to --published"),
@@ -138,6 +142,8 @@ def test_cost_is_macs_times_images_over_speed(capsys):
             ["figure", "--compare", "difference", "--kind", "curves"],
             "--compare applies to --kind roadmap only (got",
         ),
+        (["figure", "--published", "--references"], "--references does not apply to --published"),
+        (["cost", "--throughput", "1e9", "--device", "v100"], "--device does not apply to --throughput (got v100)"),
         (["figure", "--against", "resnet-50"], "--against requires --compare"),
         (["figure", "--x", "memory"], "--x requires --kind tradeoff"),
         (
@@ -152,6 +158,32 @@ def test_bad_usage_gets_one_sentence_and_status_2(capsys, arguments, message):
     captured = capsys.readouterr()
     assert message in captured.err and len(captured.err.strip().splitlines()) == 1
     assert not list(Path().rglob("*.json"))
+
+
+def parsers(parser):
+    """The parsers of a parser's verbs, by name, and of theirs."""
+    for action in parser._actions:
+        for name, child in (action.choices if isinstance(action.choices, dict) else {}).items():
+            yield name, child
+            yield from parsers(child)
+
+
+def test_every_verb_has_a_description_and_an_example_and_every_argument_a_help_text():
+    verbs = dict(parsers(make_parser()))
+    assert verbs.keys() >= {verb for names in VERBS.values() for verb in names} | {"pack", "check"}
+    for name, parser in verbs.items():
+        first = parser.description.split()[0].lower()
+        assert parser.description.endswith(".") and not first.endswith("s"), name
+        assert parser.epilog % {"prog": parser.prog} in " ".join(parser.format_help().split()), name
+        for action in parser._actions:
+            assert action.help or isinstance(action, argparse._SubParsersAction), (name, action.dest)
+
+
+@pytest.mark.parametrize("verb", [verb for names in VERBS.values() for verb in names if verb != "data"])
+def test_the_example_in_a_verbs_help_is_valid(verb):
+    parser = make_parser(verb)
+    example = dict(parsers(parser))[verb].epilog.removeprefix("example: %(prog)s ")
+    assert parser.parse_args([verb, *example.split()]).verb == verb
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["list", "--nonsense"], ["cost", "--gpus", "x"]])
@@ -262,6 +294,24 @@ def test_a_folder_that_is_no_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     done = run_here("run", "--steps", "pico", *QUICK, "--out", "file")
     assert done.status == 2 and done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", [["power"], ["collect"], ["export", "x"], ["evaluate", "x"], ["run", "--dry-run"]])
+def test_a_file_in_place_of_the_folder_of_runs_is_named(capsys, verb):
+    Path("file").write_text("")
+    assert main([*verb, "--out", "file"]) == 2
+    assert "--out must be a folder" in capsys.readouterr().err
+
+
+def test_a_folder_without_runs_is_told_alike(capsys):
+    for verb in ("status", "collect"):
+        assert main([verb, "--out", "absent"]) == 2
+        assert "absent: no such folder of runs (`roadmap run` creates it)" in capsys.readouterr().err
+    Path("runs").mkdir()
+    assert main(["logs", "x"]) == 2
+    assert capsys.readouterr().err == "roadmap logs: no run is called 'x': the folder has no runs\n"
+    assert main(["collect", "-o", "x.foo"]) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_how_runs_are_computed_is_no_part_of_what_they_are(capsys, tmp_path):

@@ -238,11 +238,31 @@ def test_the_help_names_every_metric():
     assert all(name in help_text for name in METRICS)
 
 
-@pytest.mark.parametrize("name", ["top1", "train_loss", "values", "ema", "ema_own", "two words", "test_loss"])
+@pytest.mark.parametrize(
+    "name", ["top1", "train_loss", "values", "ema", "ema_own", "two words", "test_loss", "rung", "state", "device"]
+)
 def test_a_name_that_the_record_has_is_refused(name):
     with pytest.raises(ValueError, match=f"metric '{name}'"):
         metric(name, "mine")(lambda logits, labels: logits.sum())
     assert len(METRICS) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "message"),
+    [
+        ("ema_q", "qq", "the name must .* not be ema or ema_NAME"),
+        ("q", "ema_q", "the key must .* not be ema or ema_NAME"),
+        ("q", "a b", "the key must have only letters"),
+        ("q", "folder", "has a key folder already"),
+    ],
+)
+def test_name_and_key_are_both_checked(name, key, message):
+    with pytest.raises(ValueError, match=message):
+        metric(name, "mine", key=key)(lambda logits, labels: logits.sum())
+
+
+def test_every_column_of_a_run_is_reserved():
+    assert set(COLUMNS) <= RESERVED
 
 
 def test_a_value_that_is_not_finite_is_recorded_as_missing(tiny_run, tmp_path):

@@ -198,7 +198,8 @@ def test_steps_choose_rungs_in_the_ladders_order(steps, names):
     [
         ("gelo", "unknown rung 'gelo'; did you mean 'gelu'"),
         ("gelu..recipe", "runs backwards"),
-        ("", "unknown rung ''"),
+        ("", "steps must be names separated by commas"),
+        ("recipe,", r"steps must be names .* \(got 'recipe,'\)"),
         ("kernel-size=4", r"kernel-size=4.kernel must be odd and at least 3 \(got 4\)"),
     ],
 )

@@ -756,6 +756,17 @@ def test_retry_submits_what_failed_alone(played, tmp_path, capsys):
     assert main(["retry", "gelu"]) == 2 and "is running: there is nothing to retry" in capsys.readouterr().err
 
 
+def test_a_submission_of_a_version_with_other_modules_is_reported(played, tmp_path, capsys):
+    assert main([*RUN[:4], "gelu"]) == 0
+    out = tmp_path / "runs"
+    (made,) = [each for each in read_submissions(out) if each.jobs]
+    JobFiles(made.folder(out), 0).fail(Failure("the disk was full", again=True))
+    made.pickle(0, out).write_bytes(b"cabsent_module\nX\n.")
+    capsys.readouterr()
+    assert main(["retry"]) == 1
+    assert "can't be submitted again: the submission is gone, or of another version" in capsys.readouterr().err
+
+
 def test_a_damaged_record_is_named(played, tmp_path, capsys):
     made = submitted(tmp_path / "runs")
     path = made.folder(tmp_path / "runs") / "submission.json"
