@@ -14,7 +14,7 @@ from analysis.collection import COLUMNS, collect
 from roadmap.cli import make_parser
 from roadmap.record.folder import last_metrics, read_metrics, read_result
 from roadmap.record.metrics import METRICS, TOP1, averaged, find_metric, metric
-from roadmap.record.results import EpochMetrics, RunResult, scalar, values_of
+from roadmap.record.results import RESERVED, EpochMetrics, RunResult, scalar, values_of
 from tests.helpers.command import LIGHT, run_here
 from tests.helpers.records import append_row, begin, epoch_row, finish, study_run
 from tests.helpers.training import FORKSERVER, execution, start, train, warm_fork_server
