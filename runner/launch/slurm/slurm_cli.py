@@ -131,5 +131,5 @@ def call(*command: str) -> str:
         raise SlurmError(f"Slurm does not answer: {command[0]} took more than {ANSWER_SECONDS} s") from None
     if done.returncode:
         message = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
-        raise SlurmError(f"Slurm refused: {command[0]}: {message.removeprefix(command[0] + ': ')}")
+        raise SlurmError(f"Slurm failed: {command[0]}: {message.removeprefix(command[0] + ': ')}")
     return done.stdout

@@ -262,7 +262,7 @@ def test_a_controller_that_is_away_while_jobs_run(study, undisturbed):
         output = study.roadmap("status")
         assert "Slurm did not report what is in the queue: " in output and f"of {EPOCHS}" in output
         refused = study.submit("--steps", "gelu", *SHORT, status=1)
-        assert refused.startswith("pico on digits") and "roadmap run: Slurm does not" in refused
+        assert refused.startswith("pico on digits") and "roadmap run: Slurm failed: " in refused
         assert len(list((study.runs / "slurm").glob("roadmap-*"))) == 2  # of what was submitted before
     finally:
         study.slurm.start_controller()
