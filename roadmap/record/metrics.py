@@ -109,10 +109,10 @@ def metric(
     """
     METRICS.check_name(name)
     record_key = name if key is None else key
-    if not name.isidentifier() or name == "ema" or name.startswith(AVERAGED):
-        raise ValueError(f"metric {name!r}: the name must have only letters, digits and _, and not be ema or ema_NAME")
-    if not record_key.isidentifier() or record_key.startswith(AVERAGED):
-        raise ValueError(f"metric {name!r}: the key must have only letters, digits and _ (got {record_key!r})")
+    for part, text in (("name", name), ("key", record_key)):
+        if not text.isidentifier() or text == "ema" or text.startswith(AVERAGED):
+            rule = "must have only letters, digits and _, and not be ema or ema_NAME"
+            raise ValueError(f"metric {name!r}: the {part} {rule} (got {text!r})")
     if record_key in RESERVED or record_key in {other.key for other in METRICS.values()}:
         raise ValueError(f"metric {name!r}: the record or the table of runs has a key {record_key} already")
 

@@ -99,7 +99,7 @@ def test_what_was_measured_before_an_interruption_is_kept(here, number, status):
         (["--out", "file"], "--out must be a folder, or a path that does not exist (got the file file)"),
         (["-o", "speeds.txt"], "speeds.txt: a figure must end in .png, .svg, .pdf"),
         (["-o", "folder.png"], "folder.png is a folder; a file is expected"),
-        (["-o", "file/speeds.png"], "file: File exists"),
+        (["-o", "file/speeds.png"], "file is not a folder"),
         (["--set", "execution.data_path=x"], "does not apply to bench networks; --data NAME=PATH does"),
         (["--steps", "gelo"], "did you mean 'gelu'"),
         (["--set", "execution.compile=nonesuch"], "execution.compile must be a backend of torch.compile"),
