@@ -1,4 +1,7 @@
-"""The figures: each module draws one kind, from data of the modules next to this package."""
+"""The figures: each module draws one kind from data, and `kinds` gathers the data for each.
+
+May import `roadmap`, `analysis.tables` and the modules next to this package. Statistics are not computed here.
+"""
 
 from analysis.figures.attribution import draw_effects, draw_interactions
 from analysis.figures.counterparts import draw_counterparts

@@ -1,4 +1,7 @@
-"""The paper's tables, read from the CSV files in this folder; README.md has their sources."""
+"""The paper's tables, read from the CSV files in this folder; README.md has their sources.
+
+May import `roadmap`. Only figures that others published belong here.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The command `roadmap`: it parses options and prints results.
 
-The module of a verb is imported when the verb is used, and the modules that the verb needs when it runs.
+The module of a verb is imported when the verb is used, and the modules that the verb needs when it runs. May import
+`roadmap`, and inside functions `runner` and `analysis`.
 """
 
 from __future__ import annotations
