@@ -44,15 +44,7 @@ if TYPE_CHECKING:
 
 PathLike: TypeAlias = Path | str
 Paths: TypeAlias = PathLike | Iterable[PathLike]
-OF_SEVERAL_RUNGS = (
-    "steps",
-    "ablation",
-    "references",
-    "base",
-    "on",
-    "cluster",
-)  # keywords that apply only to several rungs
-
+OF_SEVERAL_RUNGS = ("steps", "ablation", "references", "base", "on", "cluster")  # no keywords of one rung
 PORT = Range(0, 65_535)
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -91,7 +83,7 @@ class StudyRuns:
 
 
 @_checked
-def plan(*, seeds: int | None = None, out: Path | str | None = None, **study: Unpack[StudyKeywords]) -> RunPlan:
+def plan(*, seeds: int | None = None, out: PathLike | None = None, **study: Unpack[StudyKeywords]) -> RunPlan:
     """The runs that `run` would train, each with its folder and its state. Starts and writes nothing.
 
     `seeds`: runs of each rung, with seeds 0 to seeds - 1 (default: the study's number). `out`: the folder of the runs.
@@ -107,7 +99,7 @@ def plan(*, seeds: int | None = None, out: Path | str | None = None, **study: Un
 def run(
     *,
     seeds: int | None = None,
-    out: Path | str | None = None,
+    out: PathLike | None = None,
     pack: int | None = None,
     max_running: int | None = None,
     progress: bool = True,
@@ -161,7 +153,7 @@ def _submit(planned: RunPlan, pack: int | None, max_running: int | None, study: 
 
 
 @_checked
-def status(runs: Sequence[PathLike] = (), *, out: Path | str | None = None) -> StudyStatus:
+def status(runs: Sequence[PathLike] = (), *, out: PathLike | None = None) -> StudyStatus:
     """The status of every run below a folder, or of the given runs. Its `str` is the text of `roadmap status`.
 
     `runs`: rungs, RUNG-sSEED, identities, folders or jobs. The state of submitted jobs comes from Slurm. Raises
@@ -175,7 +167,7 @@ def status(runs: Sequence[PathLike] = (), *, out: Path | str | None = None) -> S
 
 
 @_checked
-def run_status(run: PathLike, *, out: Path | str | None = None) -> RunStatus:
+def run_status(run: PathLike, *, out: PathLike | None = None) -> RunStatus:
     """The status of one run, by a name as in `status`. Raises ValueError if no run, or several, have the name."""
     from runner.launch.named import run_named
     from runner.launch.status import collect_status
@@ -184,7 +176,7 @@ def run_status(run: PathLike, *, out: Path | str | None = None) -> RunStatus:
 
 
 @_checked
-def logs(run: PathLike, *, out: Path | str | None = None) -> str:
+def logs(run: PathLike, *, out: PathLike | None = None) -> str:
     """The log of a run, by a name as in `status`. Before there is a log, the output of its job, or nothing.
 
     Raises ValueError if no run, or several, have the name.
@@ -194,7 +186,7 @@ def logs(run: PathLike, *, out: Path | str | None = None) -> str:
 
 
 @_checked
-def cancel(runs: Sequence[PathLike] = (), *, out: Path | str | None = None) -> Cancelled:
+def cancel(runs: Sequence[PathLike] = (), *, out: PathLike | None = None) -> Cancelled:
     """Cancels the Slurm jobs of runs; without `runs` all jobs of the folder, including that of the figure.
 
     Each run saves its state. Raises ValueError for a name without a run and for a job that also has another run, and
@@ -210,7 +202,7 @@ def cancel(runs: Sequence[PathLike] = (), *, out: Path | str | None = None) -> C
 def retry(
     runs: Sequence[PathLike] = (),
     *,
-    out: Path | str | None = None,
+    out: PathLike | None = None,
     report: Callable[[Submitted], object] | None = None,
 ) -> Retried:
     """Submits runs to Slurm again, with the same options; without `runs` all failed runs.
@@ -224,7 +216,7 @@ def retry(
     return retry_runs(collect_status(_existing(out)), list(map(str, runs)), report)
 
 
-def _existing(out: Path | str | None) -> Path:
+def _existing(out: PathLike | None) -> Path:
     """The absolute path of the folder of the runs. Raises ValueError if it does not exist."""
     folder = StudyOptions().out(out)
     if not folder.is_dir():
@@ -279,7 +271,7 @@ def estimate(
     gpus: int = 1,
     device: str | None = None,
     throughput: float | None = None,
-    out: Path | str | None = None,
+    out: PathLike | None = None,
     **study: Unpack[StudyKeywords],
 ) -> Estimate:
     """Estimates the device-hours of the selected rungs, as `roadmap cost`.
@@ -288,8 +280,9 @@ def estimate(
     speed that runs below `out` measured. `gpus` devices share the work. `seeds` is the number of runs of each rung.
     """
     options = StudyOptions.of(study)
-    speed = {"device": device, "throughput": throughput}
-    return estimates.estimate(Selection.of(options), options.out(out), seeds=seeds, gpus=gpus, **speed)  # type: ignore[arg-type]
+    return estimates.estimate(
+        Selection.of(options), options.out(out), seeds=seeds, gpus=gpus, device=device, throughput=throughput
+    )
 
 
 @_checked
@@ -301,7 +294,7 @@ def bench(
     seconds: float = 1.0,
     only: Literal["training", "inference"] | None = None,
     cuda_graphs: bool = False,
-    out: Path | str | None = None,
+    out: PathLike | None = None,
     progress: bool = True,
     **study: Unpack[StudyKeywords],
 ) -> pd.DataFrame:
@@ -344,7 +337,7 @@ def bench_data(
     rounds: int = 5,
     seconds: float = 1.0,
     rate: float | None = None,
-    out: Path | str | None = None,
+    out: PathLike | None = None,
     progress: bool = True,
     **study: Unpack[StudyKeywords],
 ) -> PipelineTimes:
@@ -373,11 +366,11 @@ def bench_data(
 
 @_checked
 def evaluate(
-    *runs: str | Path,
+    *runs: PathLike,
     weights: Literal["raw", "ema"] = "raw",
-    state_dict: Path | str | None = None,
+    state_dict: PathLike | None = None,
     peer: str | None = None,
-    out: Path | str | None = None,
+    out: PathLike | None = None,
     progress: bool = True,
     **study: Unpack[StudyKeywords],
 ) -> pd.DataFrame:
@@ -397,7 +390,7 @@ def evaluate(
     if not runs:
         raise ValueError("runs must name at least one run (got none)")
     options, shifted = shifted_data(_options_of_one(study))
-    file, folder = (None if path is None else Path(path) for path in (state_dict, out))
+    file, folder = _path(state_dict), _path(out)
     if file and len(runs) > 1:
         raise ValueError(f"--state-dict takes one rung (got {len(runs)})")
     rows = []
@@ -416,13 +409,13 @@ def evaluate(
 
 @_checked
 def export(
-    run: str | Path,
+    run: PathLike,
     to: Literal["safetensors", "torchscript", "onnx"] = "safetensors",
     *,
-    output: Path | str | None = None,
+    output: PathLike | None = None,
     weights: Literal["raw", "ema"] = "raw",
-    out: Path | str | None = None,
-    plugins: Sequence[Path | str] = (),
+    out: PathLike | None = None,
+    plugins: Sequence[PathLike] = (),
 ) -> Path:
     """Writes a run's network as a file for other programs, by default in the run's folder, and returns its path.
 
@@ -440,8 +433,8 @@ def export(
 
 @_checked
 def pack(
-    source: Path | str,
-    destination: Path | str,
+    source: PathLike,
+    destination: PathLike,
     *,
     resize: int | None = None,
     quality: int | None = None,
@@ -466,7 +459,7 @@ def pack(
 
 
 @_checked
-def check_packed(folder: Path | str, *, progress: bool = True) -> list[str]:
+def check_packed(folder: PathLike, *, progress: bool = True) -> list[str]:
     """Reads a packed data set back, as `roadmap data check`, and returns a sentence for each damage.
 
     Raises ValueError if the folder is not packed, or if packing was not finished.
@@ -480,31 +473,6 @@ def check_packed(folder: Path | str, *, progress: bool = True) -> list[str]:
         return [str(error)]
     with shown(progress), counting("checking", "images") as report:
         return list(damage(Path(folder), index, report))
-
-
-def _options_here(study: StudyKeywords) -> StudyOptions:
-    """The options of a function that trains nothing. Raises ValueError for keywords that choose where to train."""
-    for name in ("on", "cluster"):
-        if name in study:
-            raise ValueError(f"{name} applies only to plan, run, estimate and power")
-    return StudyOptions.of(study)
-
-
-def _options_of_one(study: StudyKeywords) -> StudyOptions:
-    """The options of a function for one rung. Raises ValueError for keywords that apply only to several rungs."""
-    for name in OF_SEVERAL_RUNGS:
-        if name in study:
-            raise ValueError(f"{name} applies only to functions for several rungs")
-    return StudyOptions.of(study)
-
-
-def _selection_of_one(study: StudyKeywords) -> Selection:
-    return Selection.of(_options_of_one(study))
-
-
-def _warn_if_unfinished(run: str, progress: str) -> None:
-    if progress:
-        warnings.warn(f"{run} has not finished training: {progress}", stacklevel=4)
 
 
 @_checked
@@ -672,3 +640,28 @@ def _path(path: PathLike | None) -> Path | None:
 
 def _paths(paths: Paths) -> list[Path]:
     return [Path(paths)] if isinstance(paths, Path | str) else [Path(path) for path in paths]
+
+
+def _options_here(study: StudyKeywords) -> StudyOptions:
+    """The options of a function that trains nothing. Raises ValueError for keywords that choose where to train."""
+    for name in ("on", "cluster"):
+        if name in study:
+            raise ValueError(f"{name} applies only to plan, run, estimate and power")
+    return StudyOptions.of(study)
+
+
+def _options_of_one(study: StudyKeywords) -> StudyOptions:
+    """The options of a function for one rung. Raises ValueError for keywords that apply only to several rungs."""
+    for name in OF_SEVERAL_RUNGS:
+        if name in study:
+            raise ValueError(f"{name} applies only to functions for several rungs")
+    return StudyOptions.of(study)
+
+
+def _selection_of_one(study: StudyKeywords) -> Selection:
+    return Selection.of(_options_of_one(study))
+
+
+def _warn_if_unfinished(run: str, progress: str) -> None:
+    if progress:
+        warnings.warn(f"{run} has not finished training: {progress}", stacklevel=4)
