@@ -132,6 +132,7 @@ def train_one(run, folder, world):
         engine.train(run, folder, execution(), 1, world)
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_metrics_of_one(tiny_run, tmp_path):
     """With an untrained network, as far as training goes: its rate is 0."""
     from runner.machine.distributed import World
@@ -155,6 +156,7 @@ def test_two_processes_have_the_metrics_of_one(tiny_run, tmp_path):
         assert two.values[key] == pytest.approx(value, rel=1e-4), key
 
 
+@pytest.mark.slow
 def test_a_plugins_metric_is_in_the_record_the_table_and_the_options(tmp_path):
     (tmp_path / "own.py").write_text(PLUGIN)
     plugin = ("--plugin", "own.py")
