@@ -1,4 +1,5 @@
 """Collects, judges and compares the results of runs, and shows them: `tables`, `figures` and `report`.
 
-May import `roadmap`, but neither `runner` nor torch. It reads run folders and the paper's published tables.
+Part of the distribution roadmap-convnext. May import `roadmap`, but neither `runner` nor torch.
+It reads run folders and the paper's published tables.
 """

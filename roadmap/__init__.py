@@ -7,8 +7,9 @@ need no torch, and the command can handle Ctrl-C before large imports.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+# Not typing's: nothing may be imported before roadmap/__main__.py has taken the working directory from sys.path.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from roadmap.api import (
         attribution,
@@ -175,7 +176,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if f"roadmap.{name}" in _MODULES:
         return importlib.import_module(f"roadmap.{name}")
     for module, names in _MODULES.items():

@@ -2,6 +2,11 @@
 
 import sys
 
+from roadmap import own_packages
+
+if __name__ == "__main__" and __spec__ is not None:  # python -m roadmap
+    own_packages.leave_working_directory()
+
 
 def main() -> int:
     """Runs the command and returns its exit status. Ctrl-C during imports ends it without a traceback."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeAlias, TypeVar, Unpack
 
+from roadmap import own_packages  # noqa: F401  # its import decides where `runner` and `analysis` come from
 from roadmap.data.packed_format import Damaged, Index, open_packed
 from roadmap.files import InvalidFile
 from roadmap.options import Selection, StudyKeywords, StudyOptions

@@ -63,12 +63,13 @@ _REGISTRIES: list[weakref.ref[Registry[Any]]] = []
 def load_file(path: Path) -> None:
     """Runs a file, once, so that its decorators register. Raises ValueError with the file and the error.
 
-    Also for a file that changed since it was run: other processes would run the new code.
+    Also for a file that changed since it was run: other processes would run the new code. The file may import modules
+    of its folder, which is searched after all others.
     """
     path = path.resolve()
     if not path.is_file():
         raise ValueError(f"plugin {path}: no such file")
-    code = file_hash(path)
+    code = _code_hash(path)
     if path in LOADED:
         _check_unchanged(path, code, LOADED[path])
         return
@@ -79,6 +80,8 @@ def load_file(path: Path) -> None:
         raise ValueError(f"plugin {path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # typing and inspect look here for the definitions of the file
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
     try:
         with _all_or_nothing():
             spec.loader.exec_module(module)
@@ -86,6 +89,28 @@ def load_file(path: Path) -> None:
         del sys.modules[name]
         raise ValueError(f"plugin {path}: {type(error).__name__}: {error}") from error
     LOADED[path] = code
+
+
+def sources(path: Path) -> list[Path]:
+    """A plug-in's file, and the modules of its folder that it imports, directly or not, sorted."""
+    from modulefinder import ModuleFinder
+
+    path = path.resolve()
+    finder = ModuleFinder([str(path.parent)], excludes=["roadmap", "runner", "analysis"])
+    try:
+        finder.run_script(str(path))
+    except SyntaxError:
+        return [path]  # running it says where
+    files = {Path(file) for module in finder.modules.values() if (file := getattr(module, "__file__", None))}
+    return sorted(files)
+
+
+def _code_hash(path: Path) -> str:
+    """The hash of a plug-in's sources, wherever its folder is; of one without other modules that of its file."""
+    files = sources(path)
+    if len(files) == 1:
+        return file_hash(path)
+    return _hash("\n".join(f"{file.relative_to(path.parent)} {file_hash(file)}" for file in files).encode())[:12]
 
 
 def loaded() -> dict[Path, str]:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from roadmap.cli.options import BAD_USAGE, INTERRUPTED
+from roadmap.own_packages import Conflict
 from roadmap.serialization import suggest
 
 # The modules of roadmap.cli and their verbs, in the order of --help. `add_verbs` of a module adds its verbs.
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `roadmap list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED if options.verb == "run" else 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, Conflict) as error:
         message = str(error)
         if isinstance(error, OSError) and error.filename is not None:
             message = f"{error.filename}: {error.strerror}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
@@ -22,13 +23,29 @@ def fork_server(*preload: str) -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["runner.machine.ignore_signals", *preload])
+    context.set_forkserver_preload(["roadmap.own_packages", "runner.machine.ignore_signals", *preload])
     # Separately: starting the tracker unblocks SIGINT and SIGTERM, which the tracker itself ignores.
-    with _blocked(*FOR_THE_LAUNCHER):
+    with _safe_path(), _blocked(*FOR_THE_LAUNCHER):
         resource_tracker.ensure_running()
-    with _blocked(*FOR_THE_LAUNCHER):
+    with _safe_path(), _blocked(*FOR_THE_LAUNCHER):
         forkserver.ensure_running()
     return context
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """Python processes that are started meanwhile, and theirs, import nothing from the working directory.
+
+    By default `python -c`, which starts a fork server, imports `select` from a file select.py that lies there.
+    """
+    previous = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONSAFEPATH"]
+        if previous is not None:
+            os.environ["PYTHONSAFEPATH"] = previous
 
 
 @contextlib.contextmanager

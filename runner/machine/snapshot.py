@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from roadmap.files import read_json, write_json
+from roadmap.plugins import sources
 from roadmap.study.load import study_path
 
 ROOT = Path(__file__).parent.parent.parent  # the folder of the packages
@@ -55,10 +57,12 @@ def _git_state() -> dict[str, Any]:
 def snapshot(folder: Path, plugins: Sequence[Path] = ()) -> tuple[Path, tuple[Path, ...]]:
     """Copies the packages, the study and the plugins into a subfolder of `folder`; the same code is copied only once.
 
-    Returns the subfolder, which is for PYTHONPATH, and the copies of the plugins.
+    A plugin is copied with the modules of its folder that it imports. Returns the subfolder, which is for PYTHONPATH,
+    and the copies of the plugins.
     """
     state = code_state()
-    target = folder / _hash_of([*_sources(), study_path(), *plugins], str(state))
+    plugin_sources = [sources(path) for path in plugins]
+    target = folder / _hash_of([*_sources(), study_path(), *itertools.chain(*plugin_sources)], str(state))
     copies = tuple(target / "plugins" / str(i) / path.name for i, path in enumerate(plugins))
     if not target.exists():
         temporary = folder / f"new-{os.getpid()}"
@@ -66,9 +70,11 @@ def snapshot(folder: Path, plugins: Sequence[Path] = ()) -> tuple[Path, tuple[Pa
         for package in PACKAGES:
             shutil.copytree(ROOT / package, temporary / package, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(study_path(), temporary / "roadmap" / study_path().name)
-        for path, copy in zip(plugins, copies, strict=True):
-            (temporary / copy.relative_to(target)).parent.mkdir(parents=True)
-            shutil.copy(path, temporary / copy.relative_to(target))
+        for path, copy, files in zip(plugins, copies, plugin_sources, strict=True):
+            for file in files:
+                place = (temporary / copy.relative_to(target)).parent / file.relative_to(path.resolve().parent)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, place)
         write_json(temporary / STATE_FILE, state)
         temporary.rename(target)
     return target, copies

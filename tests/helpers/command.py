@@ -49,9 +49,9 @@ class Done:
 
 @contextlib.contextmanager
 def untouched() -> Iterator[None]:
-    """Restores what the command changes in the process that calls it: plug-ins and signal handlers."""
+    """Restores what the command changes in the process that calls it: plug-ins, where they import, signal handlers."""
     tables: tuple[Registry[Any], ...] = (STEPS, MIXERS, MODELS, OPTIMIZERS, DATASETS, METRICS)
-    before, loaded = [dict(table) for table in tables], dict(plugins.LOADED)
+    before, loaded, path = [dict(table) for table in tables], dict(plugins.LOADED), list(sys.path)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
     try:
         yield
@@ -59,10 +59,19 @@ def untouched() -> Iterator[None]:
         for table, old in zip(tables, before, strict=True):
             table.clear()
             table.update(old)
+        sys.path[:] = path
         plugins.LOADED.clear()
         plugins.LOADED.update(loaded)
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def shadow(folder: Path, *names: str) -> None:
+    """Writes files and packages ("runner/") with the names of modules, whose import ends the process."""
+    for name in names:
+        path = folder / name / "__init__.py" if name.endswith("/") else folder / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'raise SystemExit("{path} was imported")\n', encoding="utf-8")
 
 
 def run_here(*arguments: object, cwd: Path | None = None) -> Done:

@@ -19,7 +19,7 @@ from roadmap.record.metrics import TOP1
 from roadmap.study.execution import accumulation
 from runner.launch.distributed_worker import world_of_environment
 from runner.machine.distributed import World
-from tests.helpers.command import LIGHT, run_apart, run_here, start_apart
+from tests.helpers.command import LIGHT, run_apart, run_here, shadow, start_apart
 from tests.helpers.training import FORKSERVER, assert_same_weights, execution, train, warm_fork_server, weights
 from tests.helpers.waiting import until
 
@@ -160,6 +160,7 @@ def test_torchrun_and_the_commands_own_processes_give_the_same(tmp_path):
     # Standalone: it meets at a port that is free, and not at the one that is every torchrun's.
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = ["run", "--steps", "gelu,layer-norm", *QUICK]
+    shadow(tmp_path, "runner/", "analysis/", "yaml")
     started = run_apart(*command, "--out", "torchrun", cwd=tmp_path, launcher=torchrun)
     assert started.status == 0, started.err
     assert started.out.count("2 runs, 0 finished already") == 1  # rank 0 alone speaks
@@ -212,6 +213,7 @@ def test_two_tasks_of_slurm_on_two_nodes_give_the_same(slurm, tmp_path):
     """As two processes of the command's own, bit for bit; a batch script with as many tasks trains on its own."""
     srun = ["srun", "--nodes", "2", "--ntasks", "2", "--immediate=60", sys.executable]
     options = ["run", "--steps", "layer-norm", *QUICK]
+    shadow(tmp_path, "runner", "analysis", "queue", "torch")
     started = run_apart(*options, "--out", "srun", cwd=tmp_path, launcher=srun, env=slurm.environment)
     assert started.status == 0, started.err
     own = run_here(*options, "--processes", "2", "--out", "own", cwd=tmp_path)

@@ -17,7 +17,7 @@ from runner.machine.distributed import RENDEZVOUS_SECONDS
 from runner.machine.snapshot import code_state
 from tests.helpers import ROOT
 from tests.helpers.cluster import NODES
-from tests.helpers.command import LIGHT, run_apart, run_here, start_apart
+from tests.helpers.command import LIGHT, run_apart, run_here, shadow, start_apart
 from tests.helpers.once import once
 from tests.helpers.training import assert_same
 from tests.helpers.waiting import until
@@ -140,17 +140,19 @@ def undisturbed():
 
 
 OWN = """
-import roadmap, torch
+import neighbour, roadmap, torch
 
 @roadmap.model("linear")
 def linear(num_classes):
-    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, num_classes))
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(neighbour.INPUTS, num_classes))
 """
 
 
 def test_references_are_jobs_like_rungs(study, tmp_path):
-    """A library's network and a user's own: the same as here, bit for bit."""
+    """A library's network and a user's own: the same as here, bit for bit, whatever else lies in the folder."""
     (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "neighbour.py").write_text("INPUTS = 3 * 32 * 32\n")
+    shadow(tmp_path, "runner", "analysis/", "queue", "yaml")
     chosen = ["--steps", "pico", "--references", "swin-t,linear", "--plugin", "own.py"]
     chosen += ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
     assert "3 jobs" in study.submit(*chosen)
