@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from analysis.proxy import Proxy
     from runner.launch.plan import PlannedRun, RunPlan
     from runner.launch.slurm.cancel import Cancelled
+    from runner.launch.slurm.plan import JobPlan
     from runner.launch.slurm.resubmit import Retried
     from runner.launch.slurm.submit import Submitted
     from runner.launch.status import RunStatus, StudyStatus
@@ -144,13 +145,41 @@ def _submit(planned: RunPlan, pack: int | None, max_running: int | None, study: 
     from runner.launch.slurm.submission import SubmitOptions
     from runner.launch.slurm.submit import submit
 
-    call = ("roadmap.run", *(f"{name}={value!r}" for name, value in study.items()))  # recorded instead of a command
-    options = SubmitOptions.of(planned.selection, call, pack, max_running)
+    options = SubmitOptions.of(planned.selection, _call(study), pack, max_running)
     runs, out = check_submission(planned, options), planned.out.resolve()
     if not runs:
         return None
     planned.find_data()
     return submit(runs, out, options, functools.partial(conclude, planned.selection, out))
+
+
+@_checked
+def plan_jobs(
+    *,
+    seeds: int | None = None,
+    out: PathLike | None = None,
+    pack: int | None = None,
+    max_running: int | None = None,
+    **study: Unpack[StudyKeywords],
+) -> JobPlan:
+    """The jobs that `run` with `on="slurm"` would submit, with batch scripts and device-hours. Submits nothing.
+
+    The arguments are those of `run`. Raises ValueError as `run` does, and without `on="slurm"`.
+    """
+    from runner.launch.slurm import plan as slurm_plan
+    from runner.launch.slurm.submission import SubmitOptions
+
+    if study.get("on") != "slurm":
+        raise ValueError('plan_jobs requires on="slurm"')
+    planned = plan(seeds=seeds, out=out, **study)
+    options = SubmitOptions.of(planned.selection, _call(study), pack, max_running)
+    runs = slurm_plan.check_submission(planned, options)
+    return slurm_plan.plan_jobs(planned, runs, options, estimates.speed_for(planned.selection, planned.out))
+
+
+def _call(study: StudyKeywords) -> tuple[str, ...]:
+    """What is recorded instead of a command line."""
+    return ("roadmap.run", *(f"{name}={value!r}" for name, value in study.items()))
 
 
 @_checked
@@ -250,19 +279,35 @@ def rungs(**study: Unpack[StudyKeywords]) -> pd.DataFrame:
 
 
 @_checked
-def show(step: str, **study: Unpack[StudyKeywords]) -> Rung:
+def show(step: str, *, output: Paths = (), **study: Unpack[StudyKeywords]) -> Rung:
     """A rung by its name, a variant such as kernel-size=13, or a combination of steps: gelu+layer-norm.
 
-    Its `experiment` has the design and the recipe. Keywords for several rungs, such as `steps`, are not allowed.
+    Its `experiment` has the design and the recipe. Keywords for several rungs, such as `steps`, are not allowed. Its
+    block is also drawn into each path of `output`, a .png, .svg or .pdf.
     """
-    return _selection_of_one(study).rung(step)
+    rung = _selection_of_one(study).rung(step)
+    _draw_blocks([rung], output)
+    return rung
 
 
 @_checked
-def diff(before: str, after: str, **study: Unpack[StudyKeywords]) -> list[Difference]:
-    """The differences between two rungs, each with a path and the values before and after."""
+def diff(before: str, after: str, *, output: Paths = (), **study: Unpack[StudyKeywords]) -> list[Difference]:
+    """The differences between two rungs, each with a path and the values before and after.
+
+    Both blocks are also drawn, side by side, into each path of `output`, a .png, .svg or .pdf.
+    """
     selection = _selection_of_one(study)
-    return changes(selection.rung(before).experiment, selection.rung(after).experiment)
+    rungs = [selection.rung(before), selection.rung(after)]
+    _draw_blocks(rungs, output)
+    return changes(*(rung.experiment for rung in rungs))
+
+
+def _draw_blocks(rungs: Sequence[Rung], output: Paths) -> None:
+    if paths := _paths(output):
+        from analysis.figures import save_figure
+        from analysis.figures.blocks import draw_rungs
+
+        save_figure(draw_rungs(*rungs), paths)
 
 
 @_checked
@@ -296,20 +341,23 @@ def bench(
     only: Literal["training", "inference"] | None = None,
     cuda_graphs: bool = False,
     out: PathLike | None = None,
+    output: Paths = (),
     progress: bool = True,
     **study: Unpack[StudyKeywords],
 ) -> pd.DataFrame:
     """Measures speed and memory of the selected networks on this machine: a row for each rung that could be measured.
 
-    Columns, for training and inference: images/s, their spread (half the range of the rounds), peak bytes,
-    multiply-adds per second, and their share of the multiply-adds per second of a matrix product. A warning names each
-    network that failed. Every measurement is kept in bench.jsonl of `out`, the folder of the runs. `batch` is the
-    number of images in a batch, `warm_up` the number of steps before the clock starts, `seconds` the minimum time of a
-    measurement. A script must call it below `if __name__ == "__main__":`, because each network is measured in a
-    separate process.
+    Columns, for training and inference: images/s, their spread (half the range of the rounds), peak bytes, multiply-
+    adds per second, and their share of the multiply-adds per second of a matrix product. A warning names each network
+    that failed. Every measurement is kept in bench.jsonl of `out`, the folder of the runs. `batch` is the number of
+    images in a batch, `warm_up` the number of steps before the clock starts, `seconds` the minimum time of a
+    measurement. The images/s are also drawn as bars into each path of `output`, a .png, .svg or .pdf. A script must
+    call it below `if __name__ == "__main__":`, because each network is measured in a separate process.
     """
     import pandas as pd
 
+    from analysis.figures import prepare_files
+    from analysis.figures.kinds import save_rates
     from analysis.tables.bench import measured_rungs, rate_row
     from roadmap.progress import show_count, shown
     from runner.measure.networks import distinct_networks, measure_networks
@@ -321,6 +369,7 @@ def bench(
     selection, folder = Selection.of(options), options.out(out)
     runs = distinct_networks(selection)
     plan = make_plan(runs, selection.execution, bench_options)
+    prepare_files(_paths(output))
     results = []
     with shown(progress), show_count(len(runs) * rounds, selection.title) as report:
         for measurement in measure_networks(runs, plan, folder):
@@ -329,7 +378,9 @@ def bench(
                 results.append(measurement.result)
             else:
                 warnings.warn(f"{measurement.run.rung} failed: {measurement.failure}", stacklevel=3)
-    return pd.DataFrame([rate_row(row) for row in measured_rungs(selection, results)])
+    rows = measured_rungs(selection, results)
+    save_rates(selection, rows, only, _paths(output))
+    return pd.DataFrame([rate_row(row) for row in rows])
 
 
 @_checked

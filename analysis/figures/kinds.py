@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
@@ -16,14 +17,16 @@ from analysis.figures.counterparts import draw_counterparts
 from analysis.figures.curves import draw_curves
 from analysis.figures.difference import draw_difference
 from analysis.figures.roadmap import draw_roadmap, draw_side_by_side
+from analysis.figures.style import save_figure
 from analysis.figures.tradeoff import draw_tradeoff
 from analysis.options import FigureKind, FigureOptions, RunsWarning
 from analysis.results import Series, published_series, with_throughput
 from analysis.selected_runs import SelectedRuns, only_regime, selected_runs
+from analysis.tables.bench import MeasuredRung, rate_series
 from analysis.tables.counterparts import pairs_of
 from analysis.tradeoff import BENCHMARKED, published_tradeoff, tradeoff_of_runs
 from roadmap.options import Selection
-from roadmap.record.benchmarks import Measured, Quantity, measured, read_rounds, workload_of
+from roadmap.record.benchmarks import Measured, Mode, Quantity, measured, read_rounds, workload_of
 from roadmap.record.run import Run
 
 
@@ -127,6 +130,18 @@ def _counterparts(options: FigureOptions) -> Figure:
         command = f"roadmap bench --regime {selection.regime} --references convnext-t,swin-t"
         raise ValueError(f"no command measured a ConvNeXt and its counterpart together; run `{command}`")
     return draw_counterparts(pairs, selection.title, options.columns)
+
+
+def save_rates(
+    selection: Selection, rows: Sequence[MeasuredRung], only: Mode | None, paths: Sequence[Path]
+) -> list[Path]:
+    """Draws the images/s of measured rungs as bars, in inference unless `only` training was measured, into `paths`.
+
+    Returns the paths; none if there is nothing to draw.
+    """
+    if not rows or not paths:
+        return []
+    return save_figure(draw_roadmap([rate_series(selection, rows, only or "inference")]), paths)
 
 
 DRAW: dict[FigureKind, Callable[[FigureOptions], Figure]] = {

@@ -72,6 +72,7 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def bench_networks(options: argparse.Namespace) -> int:
+    from analysis.figures.kinds import save_rates
     from roadmap.progress import show_count
     from runner.measure.networks import distinct_networks, measure_networks
     from runner.measure.plan import BenchOptions, make_plan
@@ -101,8 +102,8 @@ def bench_networks(options: argparse.Namespace) -> int:
         raise
     finally:
         rows = _print_rates(selection, measurements, in_json=options.json)
-    if rows:
-        _draw(selection, rows, options)
+    for path in save_rates(selection, rows, options.only, options.output or ()):
+        print(f"figure: {path}", file=sys.stderr)
     for measurement in measurements:
         if measurement.failure:
             print(f"failed: {measurement.run.rung}: {measurement.failure}", file=sys.stderr)
@@ -128,17 +129,6 @@ def _print_rates(selection: Selection, measurements: Sequence[Measurement], *, i
         if any(row.published for row in rows):
             print("Published: images/s of inference on one V100, in the paper's Tables 1 and 2.")
     return rows
-
-
-def _draw(selection: Selection, rows: Sequence[MeasuredRung], options: argparse.Namespace) -> None:
-    """Draws images/s in inference as bars, or in training if only that was measured."""
-    if options.output:
-        from analysis.figures import draw_roadmap, save_figure
-        from analysis.tables.bench import rate_series
-
-        series = rate_series(selection, rows, options.only or "inference")
-        for path in save_figure(draw_roadmap([series]), options.output):
-            print(f"figure: {path}", file=sys.stderr)
 
 
 def _print_pairs(selection: Selection, rows: Sequence[MeasuredRung], options: argparse.Namespace) -> None:

@@ -61,18 +61,22 @@ def test_a_rung_that_is_the_same_experiment_costs_nothing():
     assert same.device_hours == other.device_hours > 0
 
 
-def test_show_and_diff_give_values():
+def test_show_and_diff_give_values_and_drawings(tmp_path):
     (gelu,) = ladder("pico", "gelu")
     assert roadmap.show("gelu").experiment == gelu.experiment
     assert roadmap.show("gelu", settings={"recipe.epochs": 7}).experiment.recipe.epochs == 7
-    differences = roadmap.diff("kernel-size-7", "gelu")
+    roadmap.show("gelu", output=tmp_path / "gelu.svg")
+    assert "GELU" in (tmp_path / "gelu.svg").read_text()
+    differences = roadmap.diff("kernel-size-7", "gelu", output=[tmp_path / "both.svg"])
+    assert "kernel-size-7" in (tmp_path / "both.svg").read_text()
     assert {(str(each.before), str(each.after)) for each in differences} == {("relu", "gelu")}
     with pytest.raises(ValueError, match="steps applies only to functions for several rungs"):
         roadmap.show("gelu", steps="all")
 
 
 def test_bench_returns_a_row_for_each_rung_and_keeps_the_rounds(tmp_path):
-    table = roadmap.bench(steps="recipe,layer-scale", batch=4, only="inference", **QUICK)
+    table = roadmap.bench(steps="recipe,layer-scale", batch=4, only="inference", output=tmp_path / "b.svg", **QUICK)
+    assert "images/s in inference" in (tmp_path / "b.svg").read_text()
     assert list(table.rung) == ["recipe", "layer-scale"] and (table.inference_images_per_second > 0).all()
     assert table.training_images_per_second.isna().all()
     assert [each.rung for each in read_rounds(tmp_path / "runs")] == ["recipe", "layer-scale"]

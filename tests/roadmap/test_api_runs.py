@@ -58,6 +58,11 @@ def test_a_run_that_fails_or_diverges_is_reported(tmp_path):
 
 
 def test_a_plan_lists_runs_and_writes_nothing(tmp_path):
+    jobs = roadmap.plan_jobs(steps="gelu,layer-norm", seeds=2, on="slurm", out=tmp_path / "runs", pack=2)
+    assert [[run.rung for run, _ in job.runs] for job in jobs.jobs] == [["gelu", "layer-norm"]] * 2
+    assert "#SBATCH --array=0-1" in jobs.scripts[0] and jobs.device_hours > 0
+    with pytest.raises(ValueError, match='plan_jobs requires on="slurm"'):
+        roadmap.plan_jobs(steps="gelu")
     plan = roadmap.plan(steps="gelu,layer-norm", seeds=2, on="slurm")
     assert [(planned.run.rung, planned.run.seed, planned.state) for planned in plan.runs] == [
         ("gelu", 0, "absent"),
