@@ -82,11 +82,26 @@ class DepthwiseConvolution(nn.Conv2d):
         return y
 
 
+class StridedPointwise(nn.Conv2d):
+    """A 1 x 1 convolution with a stride, as one without on every n-th pixel.
+
+    oneDNN's gradient of the first writes past the end of its memory if the images have fewer than 8 channels, stored
+    channels last (seen with torch 2.14 on a CPU with AVX2): the process crashes, or other values change.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        step = self.stride[0]
+        return F.conv2d(x[..., ::step, ::step], self.weight, self.bias, groups=self.groups)
+
+
 def _convolution(layer: Layer) -> nn.Conv2d:
     is_depthwise = 1 < layer.groups == layer.inputs == layer.outputs
     # oneDNN has fast gradients for kernels of 3.
     is_large = layer.kernel > 3 and layer.kernel % 2 == 1 and layer.kernel != layer.stride
-    return (DepthwiseConvolution if is_depthwise and is_large else nn.Conv2d)(
+    module = DepthwiseConvolution if is_depthwise and is_large else nn.Conv2d
+    if layer.kernel == 1 and layer.stride > 1 and layer.inputs < 8:
+        module = StridedPointwise
+    return module(
         layer.inputs,
         layer.outputs,
         layer.kernel,

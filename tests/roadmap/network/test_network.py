@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 
 import roadmap
 from analysis.published import published_rungs
-from roadmap.network.modules import DepthwiseConvolution
+from roadmap.network.modules import DepthwiseConvolution, StridedPointwise
 from roadmap.network.weights import _torchvision_convnext_name, load_renamed, peer_design
 from roadmap.study.convnext import convnext
 from roadmap.study.load import load_study
@@ -405,3 +405,20 @@ def test_a_network_is_compiled_in_one_piece(rung):
     images = torch.randn(2, 3, 32, 32)
     compiled = torch.compile(model, backend="eager", fullgraph=True)  # raises where it would have to stop
     assert torch.allclose(compiled(images), model(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [3, 4, 5])
+def test_networks_of_few_channels_train_in_channels_last(width):
+    """Where torch's own strided 1 x 1 convolution damages the memory of the process."""
+    design = replace(roadmap.show("gelu").experiment.design, width=width)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        network = roadmap.build(design, 10).to(memory_format=memory_format)
+        for _ in range(3):
+            network(torch.rand(16, 3, 32, 32).to(memory_format=memory_format)).sum().backward()
+        assert any(isinstance(module, StridedPointwise) for module in network.modules())
+    peer = torch.nn.Conv2d(width, 7, 1, 2, bias=False)
+    ours = StridedPointwise(width, 7, 1, 2, bias=False)
+    ours.load_state_dict(peer.state_dict())
+    images = torch.rand(2, width, 9, 9)
+    assert torch.allclose(ours(images), peer(images), atol=1e-6)
