@@ -78,7 +78,18 @@ class Text:
         return self.description
 
 
+def _is_time(text: str) -> bool:
+    from datetime import datetime
+
+    try:
+        datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        return False
+    return True
+
+
 PROBABILITY = Range(0, 1)
+TIME = Text("a time in ISO 8601", _is_time)
 
 
 class InvalidField(ValueError):
@@ -224,7 +235,7 @@ def changed(value: Any, changes: Mapping[str, Any], where: str) -> Any:
 class YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML as users read it. The loaders of yaml follow YAML 1.1: 030 is 24, 1:30 is 90, and 4e-3 is text.
 
-    Here the first two are errors, and 4e-3 is a number. A repeated key, of which yaml takes the last value, is an error.
+    Here 4e-3 is a number. The first two are errors, and so is a repeated key, of which yaml takes the last value.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
