@@ -10,22 +10,22 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from roadmap.files import InvalidFile, make_parent, read_json, read_json_lines, write_atomic
+from roadmap.files import InvalidFile, make_parent, parse_json, read_json_lines, write_atomic
 from roadmap.record.estimates import CPU
-from roadmap.record.folder import is_diverged, read_divergences, read_metrics, read_result, read_run
+from roadmap.record.folder import Manifest, is_diverged, read_divergences, read_manifest, read_metrics, read_result
 from roadmap.record.metrics import METRICS, averaged
 from roadmap.record.results import RunResult, scalar
-from roadmap.record.run import FORMAT, Run
-from roadmap.serialization import MAX_NUMBER
+from roadmap.record.run import FORMAT
+from roadmap.serialization import from_data
 
-CACHE, HEAD = ".collected.jsonl", {"format": 2, "runs": FORMAT}
+CACHE, HEAD = ".collected.jsonl", {"format": 3, "runs": FORMAT}
 
 SLACK = 1000  # lines
 STATES = ("finished", "begun", "diverged", "foreign")
@@ -60,7 +60,7 @@ COLUMNS = {
     "started": "UTC",
     "finished": "UTC",
     "experiment": "the identity of the run with seed 0: the same for all seeds",
-    "identity": "",
+    "identity": "of the run; its folder ends in it, without `run-`",
     "folder": "relative to the folder of runs",
 }
 RESULT_COLUMNS = (
@@ -71,10 +71,10 @@ TEXTS = (
     *("regime", "rung", "state", "why", "data", "fidelity", "device", "host", "torch", "commit"),
     *("started", "finished", "experiment", "identity", "folder"),
 )
-
+REQUIRED = frozenset({"folder", "regime", "rung", "seed", "experiment", "identity", "data"})  # in a cached row
 WHOLE = (
     *("seed", "parameters", "macs", "epochs", "peak_memory_bytes", "skipped_images", "restarts", "lost_steps"),
-    *("devices", "processes", "threads"),
+    "devices",
 )
 
 Row = dict[str, Any]
@@ -137,15 +137,25 @@ def _read_cache(out: Path) -> tuple[dict[str, tuple[list[int], Row]], int]:
     """The cached rows by folder, and the number of lines. Later lines replace earlier ones; others are ignored."""
     try:
         lines = read_json_lines(out / CACHE)
-    except OSError:
+    except (OSError, InvalidFile):
         return {}, 0
     if lines[:1] != [HEAD]:
         return {}, 0
     entries = (line for line in lines[1:] if isinstance(line, list) and len(line) == 2 and isinstance(line[1], dict))
-    known = {
-        row["folder"]: (stamp, row) for stamp, row in entries if isinstance(row.get("folder"), str) and "state" in row
-    }
-    return known, len(lines)
+    return {row["folder"]: (stamp, row) for stamp, row in entries if _is_valid(row)}, len(lines)
+
+
+def _is_valid(row: Row) -> bool:
+    """Whether a cached row has what a finished run has, each value of its type."""
+    if row.get("state") != "finished" or not row.keys() >= REQUIRED:
+        return False
+    for key, value in row.items():
+        kind: Any = str if key in TEXTS else bool if key == "modified" else int if key in WHOLE else float
+        try:
+            from_data(kind if key in REQUIRED else kind | None, value, key)
+        except ValueError:
+            return False
+    return True
 
 
 def _add_to_cache(out: Path, entries: list[list[Any]]) -> None:
@@ -165,7 +175,7 @@ def _write_cache(out: Path, entries: list[list[Any]]) -> None:
 def _is_whole(path: Path) -> bool:
     """Whether the file exists, is of this version, and has a complete last line."""
     with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
-        head = json.loads(file.readline())
+        head = parse_json(file.readline().decode())
         file.seek(-1, os.SEEK_END)
         return bool(head == HEAD and file.read() == b"\n")
     return False
@@ -174,11 +184,13 @@ def _is_whole(path: Path) -> bool:
 def _row(folder: Path, out: Path) -> Row:
     row: Row = {"regime": folder.parent.name, "folder": folder.relative_to(out).as_posix()}
     try:
-        manifest = read_json(folder / "manifest.json")
+        manifest = read_manifest(folder)
         if manifest is None:
             return row | {"state": "foreign", "why": "no manifest.json"}
-        run = _checked_run(manifest, folder)
-        row |= _checked(_of_manifest(run, manifest, folder), folder)
+        run, identity = manifest.run, folder.name.rpartition("-")[2]
+        if identity != run.identity:
+            raise InvalidFile(f"{folder} holds run {run.identity}, not {identity} as its name says")
+        row |= _of_manifest(manifest)
         result = read_result(folder, run)
         if result is not None:
             return row | _of_result(folder, result, row["devices"])
@@ -192,48 +204,22 @@ def _row(folder: Path, out: Path) -> Row:
         return row | {"state": "foreign", "why": str(error)}
 
 
-def _checked_run(manifest: dict[str, Any], folder: Path) -> Run:
-    """The run of a manifest. Raises InvalidFile if manifest, folder and run differ in their identity."""
-    run = read_run(manifest, folder)
-    for source, identity in (("name", folder.name.rpartition("-")[2]), ("manifest.json", manifest.get("identity"))):
-        if identity != run.identity:
-            raise InvalidFile(f"{folder} holds run {run.identity}, not {identity} as its {source} says")
-    return run
-
-
-def _checked(row: Row, folder: Path) -> Row:
-    """The row. Raises InvalidFile for a value of a wrong type, so that one folder can not spoil the table."""
-    for key, value in row.items():
-        kind = str if key in TEXTS else bool if key == "modified" else int if key in WHOLE else int | float
-        is_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        is_small = not isinstance(value, int | float) or not abs(value) >= MAX_NUMBER  # False for NaN too
-        if value is not None and not (is_kind and is_small):
-            raise InvalidFile(f"{folder}: {key} is not valid (got {value!r})")
-    return row
-
-
-def _of_manifest(run: Run, manifest: Mapping[str, Any], folder: Path) -> Row:
-    execution, machine, code, versions = (
-        section if isinstance(section := manifest.get(key), dict) else {}
-        for key in ("execution", "machine", "code", "versions")
-    )
-    gpu = machine.get("gpu")
-    layout = {"processes": execution.get("processes"), "threads": execution.get("threads")}
-    processes, threads = _checked(layout, folder).values()
+def _of_manifest(manifest: Manifest) -> Row:
+    run, environment = manifest.run, manifest.environment
     return {
         "rung": run.rung,
         "seed": run.seed,
         "data": run.data,
         "fidelity": run.fidelity,
-        "experiment": replace(run, seed=0).identity,
-        "identity": run.identity,
-        "device": gpu or CPU,
-        "devices": processes * (1 if gpu else threads or 1) if processes else None,
-        "host": machine.get("host"),
-        "torch": versions.get("torch"),
-        "commit": code.get("commit"),
-        "modified": code.get("modified"),
-        "started": manifest.get("started"),
+        "experiment": replace(run, seed=0).written_identity,
+        "identity": run.written_identity,
+        "device": environment.gpu or CPU,
+        "devices": environment.devices,
+        "host": environment.host,
+        "torch": environment.torch,
+        "commit": environment.commit,
+        "modified": environment.modified,
+        "started": environment.started,
     }
 
 
@@ -262,11 +248,16 @@ def empty_table() -> pd.DataFrame:
 
 
 def _table(rows: list[Row]) -> pd.DataFrame:
-    table = pd.DataFrame({column: [row.get(column) for row in rows] for column in columns(rows)})
+    table = pd.DataFrame({column: [_encodable(row.get(column)) for row in rows] for column in columns(rows)})
     for column in table.columns.difference([*TEXTS, "modified"]):
         table[column] = pd.to_numeric(table[column])
     kinds = {column: "Int64" for column in WHOLE if column in COLUMNS} | {"modified": "boolean"}
     return table.astype(kinds | {column: "str" for column in TEXTS})
+
+
+def _encodable(value: Any) -> Any:
+    """A text without what UTF-8 can't encode: names of folders may be any bytes."""
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def check_suffix(path: Path) -> None:

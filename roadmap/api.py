@@ -451,7 +451,10 @@ def evaluate(
         _warn_if_unfinished(subject.trained.run.name, subject.trained.unfinished)
         with shown(progress), counting("evaluating", "images") as report:
             if shifted is None:
-                rows.append(evaluate_held_out(subject, report).record)
+                held_out = evaluate_held_out(subject, report)
+                rows.append(held_out.record)
+                if held_out.note:
+                    warnings.warn(held_out.note, stacklevel=3)
             else:
                 rows += evaluation_rows(
                     subject.trained.run.name, shifted, evaluate_on_shifted(subject, shifted, report)

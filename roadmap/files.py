@@ -27,12 +27,22 @@ def digest(data: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def parse_json(text: str) -> Any:
+    """The value of a text in JSON. Raises ValueError if it is not valid."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """The content of a JSON file; None if it does not exist. Raises InvalidFile if it is not an object."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except IsADirectoryError:
+        raise InvalidFile(f"{path} is a folder, not a file; move the folder away") from None
     except ValueError as error:
         raise InvalidFile(f"{path} is not valid JSON: {error}; move the folder away") from None
     if not isinstance(content, dict):
@@ -97,11 +107,16 @@ def fsync(path: Path) -> None:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """The values of a file of JSON lines; None for an invalid line. A last line without its end is left out."""
+    """The values of a file of JSON lines; None for an invalid line. A last line without its end is left out.
+
+    Raises InvalidFile for a folder.
+    """
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     except FileNotFoundError:
         return []
+    except IsADirectoryError:
+        raise InvalidFile(f"{path} is a folder, not a file; move the folder away") from None
     return [_parsed(line) for line in lines if line.endswith("\n")]
 
 
@@ -138,6 +153,6 @@ def read_records(path: Path, kind: type[T], version: int) -> list[T]:
 
 def _parsed(line: str) -> Any:
     try:
-        return json.loads(line)
+        return parse_json(line)
     except ValueError:
         return None

@@ -36,6 +36,7 @@ INTRODUCTION = f"""# Options
 Every key of `--set KEY=VALUE` and of `ablations.yaml`. Values are written as in YAML: `--set recipe.epochs=30`,
 `--set "recipe.betas=[0.9, 0.95]"`, `--set execution.wandb=null`. A value that is out of range is refused:
 `recipe.epochs must be at least 1 (got 0)`. The range of a list holds for each of its items.
+`4e-3` is a number. `030` and `1:30`, which some readers of YAML take for 24 and 90, are refused: write 30, or quotes.
 """
 
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis.attribution import Attribution, Interaction, StepEffect
-from analysis.figures.style import COLOURS, DARK, FAINT, LAYOUTS, Layout, readable_on
+from analysis.figures.style import COLOURS, DARK, FAINT, LAYOUTS, Layout, finish, readable_on
 from roadmap.record.metrics import Metric
 
 # The single changes of a step, with their markers: (field of StepEffect, meaning, marker).
@@ -57,7 +57,7 @@ def draw_effects(attribution: Attribution, metric: Metric, title: str = "", colu
         axes.spines[["right", "top", "left"]].set_visible(False)
         axes.set_xlabel(f"change of the {metric.title}" + (f"\n{title}" if title else ""), fontsize=layout.small)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=layout.small)
-        figure.canvas.draw()
+        finish(figure)
     return figure
 
 
@@ -171,7 +171,7 @@ def draw_interactions(attribution: Attribution, metric: Metric, title: str = "",
         scale_axes.tick_params(labelsize=layout.small, length=2)
         meaning = _meaning(metric, title, len(significant), len(pairs))
         scale_axes.set_title(meaning, fontsize=layout.small, loc="right", pad=3)
-        figure.canvas.draw()
+        finish(figure)
     return figure
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from analysis.figures import STYLE
+from analysis.figures.style import STYLE, finish
 from roadmap.design import Design
 from roadmap.network.drawing import SUM, around_blocks, column, distinct_blocks, layer_text
 from roadmap.network.plan import BlockPlan
@@ -85,7 +85,7 @@ def _draw(columns: Sequence[tuple[str, Design, BlockPlan, set[int], set[str]]]) 
             axes.set_xlim(-1.4, 1.4)
             axes.set_ylim(rows - 0.5, -0.7)
             axes.axis("off")
-        figure.canvas.draw()
+        finish(figure)
     return figure
 
 

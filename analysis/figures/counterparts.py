@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analysis.figures.style import COLOURS, DARK, FAINT, LAYOUTS, Layout
+from analysis.figures.style import COLOURS, DARK, FAINT, LAYOUTS, Layout, finish
 from analysis.tables.counterparts import QUANTITIES, Pair
 
 LEAST = 1.3  # the axes reach at least from 1 / LEAST to LEAST
@@ -65,7 +65,7 @@ def draw_counterparts(pairs: Sequence[Pair], title: str = "", columns: int = 2) 
             axes.set_yticks(range(len(pairs)), names if column == 0 else [""] * len(pairs), fontsize=layout.small)
         place_of_key: Any = {"loc": "lower left", "bbox_to_anchor": (0.01, 0.0), "borderaxespad": 0.1}
         figure.legend(handles, labels, frameon=False, fontsize=layout.small, **place_of_key)
-        figure.canvas.draw()
+        finish(figure)
     return figure
 
 

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis.curves import Curve, Curves, Panel
-from analysis.figures.style import BEHIND, BEHIND_EDGE, DARK, DIVERGED, FAINT, LAYOUTS, axis_title, colours_of
+from analysis.figures.style import BEHIND, BEHIND_EDGE, DARK, DIVERGED, FAINT, LAYOUTS, axis_title, colours_of, finish
 
 ACROSS = {1: 3, 2: 6}  # panels in a row
 SETTLED = 0.25  # share of the epochs; later values are all within the axis
@@ -54,7 +54,7 @@ def draw_curves(curves: Curves, columns: int = 2) -> Figure:
         label_y = (bottom - 0.042 * layout.type) / height
         figure.supxlabel(f"epoch – {curves.title}", x=middle, y=label_y, va="center", fontsize=layout.type)
         _add_legend(figure, keys, keys_per_line, layout.small)
-        figure.canvas.draw()
+        finish(figure)
     return figure
 
 

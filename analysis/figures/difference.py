@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 
 from analysis.comparison import Comparison, Difference
 from analysis.figures.rows import places, room_of_titles, set_rows, write_titles
-from analysis.figures.style import DARK, DIVERGED, FAINT, HATCH, LAYOUTS, colours_of, error_mark, number
+from analysis.figures.style import DARK, DIVERGED, FAINT, HATCH, LAYOUTS, colours_of, error_mark, finish, number
 from roadmap.record.metrics import TOP1
 
 MARGIN = 0.12  # inches
@@ -49,7 +49,7 @@ def draw_difference(comparison: Comparison, columns: int = 2) -> Figure:
         handles, labels = zip(*keys, strict=True)
         place: Any = {"loc": "upper right", "bbox_to_anchor": (1, 0), "frameon": False, "borderaxespad": 0.2}
         axes.legend(handles, labels, labelspacing=0.35, **place)
-        figure.canvas.draw()
+        finish(figure)
     return figure
 
 

@@ -34,6 +34,7 @@ from analysis.figures.style import (
     LAYOUTS,
     axis_title,
     colours_of,
+    finish,
     number,
     readable_on,
     spread_key,
@@ -132,7 +133,7 @@ def _draw(panels: Sequence[Panel], columns: int) -> Figure:
         style: Any = {"ha": "right", "va": "bottom", "fontsize": layout.small, "color": FAINT}
         figure.text(1 - RIGHT / 2 / width, 0.04 / height, "\n".join(notes), **style)
         # Drawn here, within the style's context.
-        figure.canvas.draw()
+        finish(figure)
     return figure
 
 

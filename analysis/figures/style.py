@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import matplotlib
+from matplotlib import font_manager
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
+from analysis.options import RunsWarning
 from analysis.results import SPREAD_OF_RUNS
 from roadmap.files import make_parent, write_atomic
 from roadmap.record.metrics import Metric
@@ -105,6 +112,58 @@ def error_mark() -> Line2D:
     return Line2D([], [], color=DARK, linewidth=0.8, marker="|", markersize=4)
 
 
+def finish(figure: Figure) -> None:
+    """Draws a figure once, with fonts that have its letters: names of data sets may be in any script.
+
+    Warns of letters that no installed font has.
+    """
+    missing: set[str] = set()
+    for text in figure.findobj(Text):
+        letters = {letter for letter in text.get_text() if letter.isprintable() and not letter.isspace()}
+        path = font_manager.findfont(text.get_fontproperties())
+        if lacking := letters - _letters_in(path):
+            families, unknown = _families_with(frozenset(lacking))
+            text.set_fontfamily([*text.get_fontfamily(), *families])
+            missing |= unknown
+    if missing:
+        letters_shown = "".join(sorted(missing)[:20])
+        message = f"no installed font has {letters_shown}: the figure shows boxes; install one, such as Noto Sans CJK"
+        warnings.warn(message, RunsWarning, stacklevel=3)
+    with _without_glyph_warnings():
+        figure.canvas.draw()
+
+
+@cache
+def _letters_in(path: str) -> frozenset[str]:
+    return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
+
+
+@cache
+def _families_with(letters: frozenset[str]) -> tuple[list[str], set[str]]:
+    """Installed families that together have these letters, those with the most first; and letters that none has."""
+    missing, letters_of = set(letters), dict[str, frozenset[str]]()
+    for family in sorted({font.name for font in font_manager.fontManager.ttflist}):
+        if not family.lstrip(".").startswith("Last"):  # Last Resort has a box for everything
+            with contextlib.suppress(OSError, RuntimeError):  # such as one of colour bitmaps
+                letters_of[family] = _letters_in(font_manager.findfont(FontProperties(family=family))) & letters
+    families = []
+    while missing and letters_of:
+        family = max(letters_of, key=lambda name: len(letters_of[name] & missing))
+        if not letters_of[family] & missing:
+            break
+        families.append(family)
+        missing -= letters_of.pop(family)
+    return families, missing
+
+
+@contextlib.contextmanager
+def _without_glyph_warnings() -> Iterator[None]:
+    """`finish` has warned of all letters at once."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        yield
+
+
 def prepare_files(paths: Iterable[Path]) -> None:
     """Creates the folders of figures that are drawn later. Raises ValueError or OSError for unusable paths."""
     paths = list(paths)
@@ -128,7 +187,7 @@ def save_figure(figure: Figure, paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         suffix, buffer = path.suffix.lower(), io.BytesIO()
         metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
-        with matplotlib.rc_context(STYLE):
+        with matplotlib.rc_context(STYLE), _without_glyph_warnings():
             figure.savefig(buffer, format=suffix[1:], dpi=DPI, metadata=metadata)
         write_atomic(path, buffer.getvalue())
     return list(paths)

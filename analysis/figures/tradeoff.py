@@ -24,6 +24,7 @@ from analysis.figures.style import (
     Layout,
     axis_title,
     colours_of,
+    finish,
     spread_key,
 )
 from analysis.tradeoff import Line, Point, Tradeoff
@@ -66,7 +67,7 @@ def draw_tradeoff(tradeoff: Tradeoff, columns: int = 2) -> Figure:
         marks_y = -(axis_height + line_height * legend_lines[0]) / axes_height
         place = below_axes | {"bbox_to_anchor": (-0.08, marks_y), "ncols": 3 if is_wide else 2}
         _add_legend(axes, marks, layout, **place)
-        figure.canvas.draw()
+        finish(figure)
     return figure
 
 

@@ -32,7 +32,7 @@ def write_report(options: RunsOptions, output: Path | None = None) -> Path:
         raise ValueError(f"{path}: a report must end in .html")
     page = report.page(collect(report.out))
     make_parent(path)
-    write_atomic(path, page.encode())
+    write_atomic(path, page.encode(errors="backslashreplace"))
     return path
 
 

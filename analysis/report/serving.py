@@ -64,7 +64,7 @@ def make_server(look: Callable[[], State], port: int) -> ThreadingHTTPServer:
             if not answer:
                 self.send_error(HTTPStatus.NOT_FOUND)
                 return
-            body = answer[0]().encode()
+            body = answer[0]().encode(errors="backslashreplace")
             self.send_response(HTTPStatus.OK)
             self.send_header("Content-Type", f"{answer[1]}; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))

@@ -36,10 +36,15 @@ class Summary:
         return "\n\n".join([rows, *remarks(self.table)])
 
     def save_figure(self, out: Path) -> list[Path]:
-        """Writes the figure into `out` as PNG and SVG, named after the study; returns the paths."""
+        """Writes the figure into `out` as PNG and SVG, named after the study; returns the paths.
+
+        Image folders of the same name have figures of their own, by a hash of their content, as they have runs.
+        """
         if self.figure is None:
             return []
-        name = "-".join(["roadmap", self.selection.regime, *re.findall(r"[\w.]+", self.selection.label)])
+        content = (self.selection.dataset.content or "")[:8]
+        words = [self.selection.regime, *re.findall(r"[\w.]+", self.selection.label), content]
+        name = "-".join(["roadmap", *filter(None, words)])
         return save_figure(self.figure, [out / f"{name}{suffix}" for suffix in (".png", ".svg")])
 
 

@@ -21,6 +21,7 @@ from roadmap.network.cost import cost
 from roadmap.record.metrics import TOP1, Metric, averaged, find_metric
 from roadmap.study.schema import Study
 from roadmap.study.selection import ladder
+from roadmap.text import number_ranges
 from roadmap.text import table as text_table
 
 FORMATS = ("markdown", "csv", "latex")
@@ -48,6 +49,7 @@ def _row(result: Result, judged: Judgement, published: Published | None, metric:
         "published": published.top1_mean if published else None,
         "published_std": published.top1_std if published else None,
         **_measured(judged),
+        "seeds": tuple(result.values(metric)),
         "difference": agreement.change.difference if agreement.change else None,
         "difference_p": agreement.p,
         "agreement": _AGREEMENT.get(str(agreement.verdict), agreement.verdict),
@@ -194,9 +196,9 @@ def table_text(table: pd.DataFrame, form: str, render: Callable[[pd.DataFrame], 
 
 def remarks(table: pd.DataFrame) -> list[str]:
     """Notes for the reader of a table, in sentences."""
-    sentences = []
     if not table["n"].any():
         return ["No finished run has this metric."]
+    sentences = [_seeds_included(table)] if "seeds" in table else []
     if (table["n"] <= 1).all():
         published = "published" not in table
         sentences.append(
@@ -222,6 +224,16 @@ def remarks(table: pd.DataFrame) -> list[str]:
             + "."
         )
     return sentences
+
+
+def _seeds_included(table: pd.DataFrame) -> str:
+    """Which runs the table holds: every finished one, whatever --seeds asked for."""
+    rungs_by_seeds: dict[str, list[str]] = {}
+    for row in table[table["n"] > 0].to_dict("records"):
+        rungs_by_seeds.setdefault(number_ranges(row["seeds"]), []).append(row["rung"])
+    common, *others = sorted(rungs_by_seeds, key=lambda seeds: -len(rungs_by_seeds[seeds]))
+    exceptions = "".join(f"; of {', '.join(rungs_by_seeds[seeds])}: {seeds}" for seeds in others)
+    return f"Seeds included, all that are finished: {common}{exceptions}."
 
 
 def _spreads(table: pd.DataFrame, row: dict[Any, Any], digits: int) -> str:

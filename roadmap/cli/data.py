@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from roadmap.cli.options import FAILED, add_number, add_verb
+from roadmap.data.image_folders import describe_content
 from roadmap.data.packed_format import Damaged, PackOptions, open_packed
 from roadmap.files import InvalidFile
 from roadmap.progress import counting
@@ -68,6 +69,7 @@ def pack_folder(options: argparse.Namespace) -> int:
         raise ValueError("--quality requires --resize: without it the bytes of the images are kept")
     packing = pack_options(options.resize, options.quality, options.shard_megabytes, options.bad_images)
     source, folder = source_folder(options.source), options.destination
+    print(describe_content(source), flush=True)
     with counting("packing", "images") as report:
         try:
             index = pack(source, folder, packing, options.jobs, report)

@@ -76,6 +76,8 @@ def _evaluate(run: str, options: argparse.Namespace, study: StudyOptions, shifte
     if shifted is None:
         with counting("evaluating", "images") as report:
             held_out = evaluate_held_out(subject, report)
+        if held_out.note:
+            print(held_out.note, file=sys.stderr)
         if not options.json:
             _print_held_out(held_out)
         return held_out.record

@@ -79,7 +79,7 @@ def _layout_text(layout: Layout, gpus: int) -> str:
 def _print_plan(plan: JobPlan, source: str) -> None:
     """Prints every job, the batch script of each array, and the total device-hours."""
     rows = [
-        [job.name, run.rung, str(run.seed), run.identity, str(job.layout), duration(3600 * job.hours)]
+        [job.name, run.rung, str(run.seed), run.written_identity, str(job.layout), duration(3600 * job.hours)]
         for job in plan.jobs
         for run, _ in job.runs
     ]

@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.options import FAILED, add_number, add_out, add_seeds, add_study_options, add_verb, study_options
+from roadmap.cli.options import (
+    FAILED,
+    add_number,
+    add_out,
+    add_seeds,
+    add_study_options,
+    add_verb,
+    study_options,
+    warnings_as_lines,
+)
 from roadmap.options import Selection
 from roadmap.record.estimates import speed_for
 from roadmap.record.folder import read_divergences
@@ -124,6 +133,13 @@ def _announce(plan: RunPlan) -> None:
     parts += [f"{trackers} to copy to trackers"] if trackers else []
     nothing = "; nothing to train" if len(plan.waiting) == trackers else ""
     print(f"{plan.selection.regime} on {plan.selection.context.data}: {', '.join(parts)}{nothing}", flush=True)
+    print(plan.describe_data(), flush=True)
+    _print_other_files(plan)
+
+
+def _print_other_files(plan: RunPlan) -> None:
+    for message in plan.of_other_files():
+        print(message, file=sys.stderr)
 
 
 def _print_plan(plan: RunPlan) -> None:
@@ -132,12 +148,15 @@ def _print_plan(plan: RunPlan) -> None:
     rows = []
     for planned in plan.runs:
         run, state = planned.run, STATES[planned.state]
-        rows.append([run.rung, str(run.seed), run.identity, state, f"{hours[run.rung]:.4g}", str(planned.folder)])
+        rows.append(
+            [run.rung, str(run.seed), run.written_identity, state, f"{hours[run.rung]:.4g}", str(planned.folder)]
+        )
     print(table(["rung", "seed", "identity", "state", "device-hours", "folder"], rows))
     left = sum(hours[planned.run.rung] for planned in plan.runs if planned.state != "finished")
     without_effect = [rung.name for rung in plan.rungs if rung.no_effect]
     print(f"\nno effect, so no separate run: {', '.join(without_effect)}" if without_effect else "")
     print(f"{left:.4g} device-hours to train. {expected.source}. Nothing was started.")
+    _print_other_files(plan)
 
 
 def _train(plan: RunPlan) -> int:
@@ -148,7 +167,8 @@ def _train(plan: RunPlan) -> int:
     if trained is None:  # another process of the same training prints the result
         return 0
     _report_failures(trained)
-    conclude(plan.selection, plan.out)
+    with warnings_as_lines():
+        conclude(plan.selection, plan.out)
     return 0 if trained.plan.count("finished") == len(trained.plan.runs) else FAILED
 
 

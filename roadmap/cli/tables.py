@@ -70,7 +70,7 @@ def show_table(options: argparse.Namespace) -> int:
     text = tables_text(tables, form)
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(options.output, text.encode())
+        write_atomic(options.output, text.encode(errors="backslashreplace"))
         text = f"table: {options.output}\n"
     print(text, end="")
     for table in tables:

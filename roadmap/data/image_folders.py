@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from roadmap.data.dataset import Dataset
 from roadmap.data.packed_format import is_packed, read_index
+from roadmap.text import many
 
 TRAINING, HELD_OUT = ("train",), ("val", "validation", "test")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
+MOST_NAMED = 5  # classes, or types of files, in a message
 # The statistics of ImageNet, as usual for photographs.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -38,6 +41,7 @@ class Listing:
     classes: tuple[str, ...]
     names: tuple[str, ...]  # relative to the root
     labels: tuple[int, ...]  # for each name, an index into the classes
+    ignored: tuple[str, ...] = ()  # files in the folders of the classes that are no images by their names
 
     def as_of(self, classes: tuple[str, ...], source: str) -> Listing:
         """The listing with labels that are indices into `classes`, those of `source`.
@@ -51,7 +55,7 @@ class Listing:
             return self
         indices = {name: index for index, name in enumerate(classes)}
         new_labels = [indices[name] for name in self.classes]
-        return Listing(self.root, classes, self.names, tuple(new_labels[label] for label in self.labels))
+        return replace(self, classes=classes, labels=tuple(new_labels[label] for label in self.labels))
 
     @property
     def content(self) -> str:
@@ -86,7 +90,11 @@ def check_layout(folder: Path) -> Path:
 
 def _split_root(folder: Path, names: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
     """The folder of a split, and the classes in it."""
-    root = next((folder / name for name in names if (folder / name).is_dir()), None)
+    paths = [folder / name for name in names]
+    for path in paths:
+        if path.is_symlink() and not path.exists():
+            raise _leads_nowhere(path)
+    root = next((path for path in paths if path.is_dir()), None)
     if root is None:
         valid = " or ".join(f"{name}/" for name in names)
         raise ValueError(f"{folder} must have {valid}, with a folder of images for each class")
@@ -94,9 +102,10 @@ def _split_root(folder: Path, names: tuple[str, ...]) -> tuple[Path, tuple[str, 
 
 
 def _classes_in(root: Path) -> tuple[str, ...]:
-    classes = tuple(sorted(entry.name for entry in os.scandir(root) if _is_class(entry)))
+    with os.scandir(root) as entries:
+        classes = tuple(sorted(entry.name for entry in entries if _is_class(entry)))
     if not classes:
-        files = sum(1 for _ in os.scandir(root))
+        files = len(os.listdir(root))
         raise ValueError(f"{root} must have a folder of images for each class (got {files} files and no folder)")
     return classes
 
@@ -104,28 +113,73 @@ def _classes_in(root: Path) -> tuple[str, ...]:
 def _list_split(root: Path, classes: tuple[str, ...]) -> Listing:
     names: list[str] = []
     labels: list[int] = []
+    ignored: list[str] = []
     for label, name in enumerate(classes):
-        images = _images_below(root, name)
+        files = _files_below(root, name)
+        images = [file for file in files if _is_image(file)]
         if not images:
             raise ValueError(f"{root / name}: no image; names of images end in {', '.join(SUFFIXES)}")
         names += images
         labels += [label] * len(images)
-    return Listing(root, classes, tuple(names), tuple(labels))
+        if len(images) < len(files):
+            ignored += [file for file in files if not _is_image(file)]
+    return Listing(root, classes, tuple(names), tuple(labels), tuple(ignored))
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
 
 
 def _is_class(entry: os.DirEntry[str]) -> bool:
-    return entry.is_dir() and not entry.name.startswith(".")
+    """Whether it is a folder. Raises ValueError for a link to a folder that is absent, such as of an unmounted disk."""
+    if entry.name.startswith("."):
+        return False
+    if entry.is_symlink() and not os.path.exists(entry.path) and not _is_image(entry.name):
+        raise _leads_nowhere(Path(entry.path))
+    return entry.is_dir()
 
 
-def _images_below(root: Path, name: str) -> list[str]:
-    """The images in all folders below root/name, in order: names relative to the root."""
-    images = []
-    for entry in os.scandir(root / name):
-        if _is_class(entry):
-            images += _images_below(root, f"{name}/{entry.name}")
-        elif entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith("."):
-            images.append(f"{name}/{entry.name}")
-    return sorted(images)
+def _leads_nowhere(link: Path) -> ValueError:
+    return ValueError(
+        f"{link} is a link to {os.readlink(link)}, which is not there; mount its disk, or remove the link"
+    )
+
+
+def _files_below(root: Path, name: str) -> list[str]:
+    """The files in all folders below root/name, in order, without hidden ones: names relative to the root."""
+    files = []
+    with os.scandir(root / name) as entries:
+        for entry in entries:
+            if _is_class(entry):
+                files += _files_below(root, f"{name}/{entry.name}")
+            elif not entry.name.startswith("."):
+                files.append(f"{name}/{entry.name}")
+    return sorted(files)
+
+
+def describe_content(folder: Path) -> str:
+    """One line on an image folder, packed or not: images, classes, files of other types, classes never held out."""
+    folder = Path(os.path.expanduser(folder))
+    if is_packed(folder):
+        index = read_index(folder)
+        classes, ignored, counts = index.classes, list[str](), index.val.images_of_class
+        not_held_out = [name for name, count in zip(classes, counts, strict=True) if not count]
+        images = index.images
+    else:
+        train, held_out = list_images(folder)
+        classes, ignored = train.classes, [*train.ignored, *held_out.ignored]
+        labels = set(held_out.labels)
+        not_held_out = [name for label, name in enumerate(classes) if label not in labels]
+        images = len(train.names) + len(held_out.names)
+    parts = [f"{many(images, 'image')} in {len(classes)} classes"]
+    if ignored:
+        types = Counter(os.path.splitext(name)[1].lower() or "no suffix" for name in ignored)
+        shown = ", ".join(f"{count} {suffix}" for suffix, count in types.most_common(MOST_NAMED))
+        parts.append(f"{many(len(ignored), 'file')} of other types ignored ({shown})")
+    if not_held_out:
+        more = f" and {len(not_held_out) - MOST_NAMED} more" if len(not_held_out) > MOST_NAMED else ""
+        parts.append(f"without validation images: {', '.join(not_held_out[:MOST_NAMED])}{more}")
+    return f"{folder}: {'; '.join(parts)}"
 
 
 @cache

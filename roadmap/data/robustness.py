@@ -12,11 +12,12 @@ import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from roadmap.data.image_folders import HELD_OUT, TRAINING, named_path
 from roadmap.data.packed_format import is_packed
 from roadmap.files import append_record, read_records
+from roadmap.serialization import Range, check_fields
 
 FILE, FORMAT = "evaluations.jsonl", 1
 
@@ -176,12 +177,15 @@ class Evaluation:
     content: str  # hash of the names and sizes of the files
     whole: str  # hash of all parts that the command was given; only parts of the same whole are combined
     weights: Literal["raw", "ema"]
-    trained: tuple[int, int]  # epochs and steps that the network was trained for
-    classes: int  # that the network could predict
-    images: int
-    skipped: int = 0  # images that can't be read
-    top1: float = 0.0  # percent
-    top5: float = 0.0
+    trained: Annotated[tuple[int, int], Range(0)]  # epochs and steps that the network was trained for
+    classes: Annotated[int, Range(1)]  # that the network could predict
+    images: Annotated[int, Range(1)]
+    skipped: Annotated[int, Range(0)] = 0  # images that can't be read
+    top1: Annotated[float, Range(0, 100)] = 0.0  # percent
+    top5: Annotated[float, Range(0, 100)] = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def append_evaluation(folder: Path, evaluation: Evaluation) -> None:

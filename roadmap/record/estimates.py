@@ -8,11 +8,11 @@ from pathlib import Path
 
 from roadmap.data.dataset import Dataset
 from roadmap.design import Design, NamedModel
-from roadmap.files import InvalidFile, read_json
+from roadmap.files import InvalidFile
 from roadmap.network.cost import Cost, cost
 from roadmap.options import Selection
 from roadmap.recipe import Experiment
-from roadmap.record.folder import read_metrics, read_run
+from roadmap.record.folder import read_manifest, read_metrics
 from roadmap.serialization import Range, check, suggest
 from roadmap.study.rungs import Rung
 from roadmap.study.schema import SEEDS, THROUGHPUT, Study
@@ -134,7 +134,8 @@ def speed_measured(out: Path, regime: str, device: str | None = None) -> Speed |
 
     Only runs on the given device of the study count, by default those on the device of the newest run.
     """
-    newest = sorted((out / regime).glob("*/metrics.jsonl"), key=lambda path: path.stat().st_mtime)[-NEWEST:]
+    files = [path for path in (out / regime).glob("*/metrics.jsonl") if path.is_file()]
+    newest = sorted(files, key=lambda path: path.stat().st_mtime)[-NEWEST:]
     measured = [speed for path in newest if (speed := _measured(path.parent))]
     machines = [machine for machine, _, _ in measured if device is None or _is_called(machine, device)]
     if not machines:
@@ -156,17 +157,15 @@ def speed_measured(out: Path, regime: str, device: str | None = None) -> Speed |
 def _measured(folder: Path) -> tuple[str, tuple[Design | NamedModel, int], float] | None:
     """Kind of device, network, and multiply-adds per second of one device; None if the run has no valid record."""
     try:
-        manifest = read_json(folder / "manifest.json") or {}
-        run, execution = read_run(manifest, folder), manifest["execution"]
+        manifest = read_manifest(folder)
         rates = [epoch.images_per_second for epoch in read_metrics(folder) if epoch.images_per_second]
-        gpu = manifest["machine"]["gpu"]
-        devices = execution["processes"] * (1 if gpu else execution["threads"])
-    except (InvalidFile, KeyError, OSError):
+    except (InvalidFile, OSError):
         return None
-    if not rates:
+    if manifest is None or not rates or not (devices := manifest.environment.devices):
         return None
     import statistics
 
+    run, gpu = manifest.run, manifest.environment.gpu
     design, size = run.experiment.design, run.experiment.recipe.image_size
     macs = cost(design, size, run.dataset.classes).macs
     return gpu or CPU, (design, size), PASSES * macs * statistics.median(rates) / devices

@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from roadmap.files import (
     InvalidFile,
     append_json_line,
     fsync,
+    parse_json,
     read_json,
     read_json_lines,
     read_tail,
@@ -34,7 +35,7 @@ from roadmap.record.metrics import METRICS, TOP1, averaged
 from roadmap.record.results import Divergence, EpochMetrics, RunResult
 from roadmap.record.run import FORMAT, Run
 from roadmap.record.upgrade import upgraded
-from roadmap.serialization import from_data, to_data
+from roadmap.serialization import TIME, Range, check_fields, from_data, to_data
 
 METRICS_FILE = "metrics.jsonl"
 State = Literal["absent", "begun", "diverged", "finished"]
@@ -42,14 +43,14 @@ State = Literal["absent", "begun", "diverged", "finished"]
 
 def state(folder: Path, run: Run) -> State:
     """The state of the run in that folder. Raises InvalidFile if the folder holds another run."""
-    manifest = read_json(folder / "manifest.json")
+    manifest = read_manifest(folder)
     if manifest is None:
         present = [name for name in ("checkpoint.pt", "result.json") if (folder / name).exists()]
         if present:
             raise InvalidFile(f"{folder} has a {present[0]} but no manifest.json; move the folder away to train again")
         return "absent"
-    stored = manifest.get("identity")
-    if stored != run.identity or read_run(manifest, folder).identity != run.identity:
+    stored = manifest.run.identity
+    if stored != run.identity:
         raise InvalidFile(
             f"{folder} holds another run ({stored}) than {run.name} ({run.identity}); move the folder away"
         )
@@ -82,7 +83,14 @@ def is_diverged(divergences: Sequence[Divergence]) -> bool:
     return bool(divergences) and divergences[-1].retried_from is None
 
 
-def read_result(folder: Path, run: Run) -> RunResult | None:
+class HasIdentity(Protocol):
+    """A run, or an entry of one."""
+
+    @property
+    def identity(self) -> str: ...
+
+
+def read_result(folder: Path, run: HasIdentity) -> RunResult | None:
     """The result of a run; None before it is complete. Raises InvalidFile if it is of another run or not complete."""
     path = folder / "result.json"
     row = read_json(path)
@@ -101,6 +109,75 @@ def read_result(folder: Path, run: Run) -> RunResult | None:
     return result
 
 
+@dataclass(frozen=True)
+class Environment:
+    """Where a run began, and how it was computed. None: an older version did not write it."""
+
+    processes: Annotated[int | None, Range(1)] = None  # in training
+    threads: Annotated[int | None, Range(1)] = None  # of each process, on a CPU
+    gpu: str | None = None  # its model; None: on a CPU
+    host: str | None = None
+    torch: str | None = None  # its version
+    commit: str | None = None  # of the code
+    modified: bool | None = None  # whether the code differed from the commit
+    started: Annotated[str | None, TIME] = None  # UTC
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @property
+    def devices(self) -> int | None:
+        """GPUs, or cores of a CPU."""
+        return self.processes and self.processes * (1 if self.gpu else self.threads or 1)
+
+
+_SECTIONS = {  # of the manifest: the fields of Environment in each
+    "execution": ("processes", "threads"),
+    "machine": ("gpu", "host"),
+    "versions": ("torch",),
+    "code": ("commit", "modified"),
+}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What readers use of manifest.json."""
+
+    run: Run
+    environment: Environment
+    execution: dict[str, Any]  # as recorded
+    classes: tuple[str, ...]  # names of the outputs of the network; empty in an older record
+    data_path: str | None  # of the images; None: the usual one
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a folder; None if there is none.
+
+    Raises InvalidFile for an unknown format, for invalid content, and if its identity is not that of its run.
+    """
+    path = folder / "manifest.json"
+    content = read_json(path)
+    if content is None:
+        return None
+    content = upgraded(content, folder)
+    run = read_run(content, folder)
+    try:
+        identity = run.identity
+        sections = {name: from_data(dict[str, Any], content.get(name, {}), name) for name in _SECTIONS}
+        values = {name: sections[section].get(name) for section, names in _SECTIONS.items() for name in names}
+        environment = from_data(Environment, {**values, "started": content.get("started")})
+        classes = from_data(tuple[str, ...], content.get("classes", ()), "classes")
+        data_path = from_data(str | None, content.get("data_path"), "data_path")
+    except (ValueError, RecursionError) as error:
+        raise InvalidFile(f"{path}: {error}") from None
+    if content.get("identity") != identity:
+        stated = content.get("identity")
+        raise InvalidFile(
+            f"{folder} holds another run ({identity}) than its manifest.json says ({stated}); move the folder away"
+        )
+    return Manifest(run, environment, sections["execution"], classes, data_path)
+
+
 def read_run(manifest: dict[str, Any], folder: Path) -> Run:
     """The run that a manifest describes, of this format or an earlier one.
 
@@ -113,7 +190,7 @@ def read_run(manifest: dict[str, Any], folder: Path) -> Run:
             raise ValueError(f"run: {data!r} is not a mapping")
         run = _run_of(json.dumps({**data, "seed": 0}))
         return replace(run, seed=from_data(int, data.get("seed"), "run.seed"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidFile(f"{folder}/manifest.json: {error}") from None
 
 
@@ -163,8 +240,8 @@ def last_metrics(folder: Path) -> EpochMetrics | None:
     """The metrics of the last complete epoch, read from the end of the file; None if they can't be read."""
     line = next(reversed(read_tail(folder / METRICS_FILE)), "")
     try:
-        return EpochMetrics.of_row(json.loads(line))
-    except (ValueError, AttributeError):  # not JSON, or no object
+        return EpochMetrics.of_row(from_data(dict[str, Any], parse_json(line)))
+    except ValueError:
         return None
 
 

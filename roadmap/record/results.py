@@ -10,9 +10,9 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from roadmap.serialization import MAX_NUMBER, from_data, to_data
+from roadmap.serialization import MAX_NUMBER, Range, check_fields, from_data, to_data
 
 if TYPE_CHECKING:
     from roadmap.record.metrics import Metric
@@ -35,12 +35,15 @@ def scalar(value: Value) -> float | None:
 class Divergence:
     """A loss or a weight that was not finite."""
 
-    epoch: int  # from 1
-    step: int  # within the epoch, from 1
-    learning_rate: float
+    epoch: Annotated[int, Range(1)]  # from 1
+    step: Annotated[int, Range(0)]  # within the epoch, from 1
+    learning_rate: Annotated[float, Range(0)]
     loss: str  # nan, inf or -inf; a number if only the weights after the step were not finite
     module: str  # the first whose output or weights were not finite
-    retried_from: tuple[int, int] | None = None  # epoch and step, from 0, at which training resumed
+    retried_from: Annotated[tuple[int, int] | None, Range(0)] = None  # epoch and step, from 0, of resuming
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __str__(self) -> str:
         where = f"epoch {self.epoch}, step {self.step}, at a learning rate of {self.learning_rate:g}"
@@ -58,14 +61,17 @@ class _HasValues:
 class EpochMetrics(_HasValues):
     """A line of metrics.jsonl."""
 
-    epoch: int  # from 1
+    epoch: Annotated[int, Range(1)]  # from 1
     train_loss: float | None  # mean over the steps, with the augmentation and smoothing of the recipe
     values: Mapping[str, Value]  # of metrics on held-out images, by key; before the last epoch the mean of a list
-    seconds: float | None = None  # of training and evaluation
-    skipped_images: int | None = None  # that could not be read
-    learning_rate: float | None = None  # of the last step
-    images_per_second: float | None = None  # in training; None if a restart came after its last step
-    peak_memory_bytes: int | None = None  # of the device; on a CPU of the process
+    seconds: Annotated[float | None, Range(0)] = None  # of training and evaluation
+    skipped_images: Annotated[int | None, Range(0)] = None  # that could not be read
+    learning_rate: Annotated[float | None, Range(0)] = None  # of the last step
+    images_per_second: Annotated[float | None, Range(0)] = None  # in training; None: a restart came after its last step
+    peak_memory_bytes: Annotated[int | None, Range(0)] = None  # of the device; on a CPU of the process
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @staticmethod
     def of_row(row: Mapping[str, Any]) -> EpochMetrics:
@@ -104,18 +110,21 @@ class RunResult(_HasValues):
 
     identity: str
     values: Mapping[str, Value]  # of the last epoch, by key; the best epoch would be chosen on the test set
-    seconds: float  # of training and evaluation
+    seconds: Annotated[float, Range(0)]  # of training and evaluation
     train_loss: float | None = None  # of the last epoch
-    images_per_second: float | None = None  # in training, median of the epochs
-    peak_memory_bytes: int | None = None
-    parameters: int | None = None
-    macs: int | None = None  # multiply-adds of one image
-    epochs: int | None = None
-    skipped_images: int | None = None  # over all epochs
+    images_per_second: Annotated[float | None, Range(0)] = None  # in training, median of the epochs
+    peak_memory_bytes: Annotated[int | None, Range(0)] = None
+    parameters: Annotated[int | None, Range(0)] = None
+    macs: Annotated[int | None, Range(0)] = None  # multiply-adds of one image
+    epochs: Annotated[int | None, Range(0)] = None
+    skipped_images: Annotated[int | None, Range(0)] = None  # over all epochs
     divergences: tuple[Divergence, ...] = ()  # after which training was retried
-    restarts: int | None = None
-    lost_steps: int | None = None  # trained again, because their results were not saved
+    restarts: Annotated[int | None, Range(0)] = None
+    lost_steps: Annotated[int | None, Range(0)] = None  # trained again, because their results were not saved
     finished: str | None = None  # ISO 8601, UTC
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @staticmethod
     def of_epochs(identity: str, epochs: Sequence[EpochMetrics]) -> RunResult:
@@ -198,7 +207,9 @@ def values_of(row: Mapping[str, Any]) -> dict[str, Value]:
 
 def _is_number(item: Any) -> bool:
     """Whether it is a number or None. Numbers that are not finite are valid, too."""
-    return item is None or (type(item) in (int, float) and (not math.isfinite(item) or abs(item) < MAX_NUMBER))
+    if type(item) is float and not math.isfinite(item):
+        return True
+    return item is None or (type(item) in (int, float) and abs(item) < MAX_NUMBER)
 
 
 def _number(row: Mapping[str, Any], key: str) -> float | None:

@@ -18,6 +18,7 @@ from roadmap.serialization import from_data, hashed_fields, suggest, to_data
 
 FORMAT = 2  # of manifests; roadmap/record/upgrade.py reads earlier ones
 NOT_HASHED = ("regime", "rung", "experiment")  # not hashed as stored; the experiment is hashed in its canonical form
+WRITTEN = "run-"  # before an identity in tables: 19070e908203 alone is a number to spreadsheets and pandas, infinity
 HASH_VERSION = 2  # a new version makes all existing runs different from new ones
 
 
@@ -46,6 +47,11 @@ class Run:
         values["dataset"] = replace(self.dataset, recipe={})  # its changes are in the recipe of the experiment
         experiment = canonical(self.experiment)
         return digest({"format": HASH_VERSION, "experiment": experiment, **to_data(values, hashed=True)})
+
+    @property
+    def written_identity(self) -> str:
+        """The identity as tables show it, which nothing reads as a number; `find_run` takes it too."""
+        return written_identity(self.identity)
 
     @property
     def kind(self) -> Kind:
@@ -103,6 +109,11 @@ def _canonical(experiment: Experiment) -> dict[str, Any]:
     return canonical
 
 
+def written_identity(identity: str) -> str:
+    """An identity as tables show it."""
+    return f"{WRITTEN}{identity}"
+
+
 def folders_below(out: Path) -> dict[str, Path]:
     """Every folder with the name of a run, by the identity in its name."""
     return {path.name.rpartition("-")[2]: path for path in sorted(out.glob("*/*-s*-*"), reverse=True)}
@@ -118,7 +129,8 @@ def find_run(written: str | Path, out: Path) -> Path:
     named: dict[str, list[Path]] = {}
     for folder in sorted(folders_below(out).values()):
         short, _, identity = folder.name.rpartition("-")
-        for name in dict.fromkeys((identity, short, short.rpartition("-s")[0], folder.name)):
+        names = (identity, written_identity(identity), short, short.rpartition("-s")[0], folder.name)
+        for name in dict.fromkeys(names):
             named.setdefault(name, []).append(folder)
     folders = named.get(str(written), [])
     if not folders:

@@ -11,9 +11,10 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-from roadmap.files import append_json_line, fsync, read_json_lines
-from roadmap.serialization import from_data
+from roadmap.files import append_json_line, fsync, parse_json, read_json_lines
+from roadmap.serialization import Range, check_fields, from_data
 
 FILE, POSITION_FILE = "sessions.jsonl", "place.json"
 POSITION_BYTES = 80  # size of the file, which each step overwrites
@@ -26,18 +27,24 @@ class Session:
     started: str  # ISO 8601, UTC
     host: str
     job: str | None  # on a cluster, such as "slurm 12_3"
-    epoch: int  # at which it started, from 0
-    step: int  # within the epoch, from 0
-    lost_steps: int  # trained before, but not saved
+    epoch: Annotated[int, Range(0)]  # at which it started, from 0
+    step: Annotated[int, Range(0)]  # within the epoch, from 0
+    lost_steps: Annotated[int, Range(0)]  # trained before, but not saved
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class TrainingPosition:
     """The position of training."""
 
-    epoch: int  # current epoch, from 0
-    step: int  # finished steps of the epoch
-    steps: int  # per epoch
+    epoch: Annotated[int, Range(0)]  # current epoch, from 0
+    step: Annotated[int, Range(0)]  # finished steps of the epoch
+    steps: Annotated[int, Range(0)]  # per epoch
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def total(self) -> int:
@@ -75,6 +82,8 @@ class PositionFile:
 def read_position(folder: Path) -> TrainingPosition | None:
     """The position of training; None before the first step, and if the file is damaged: only reports depend on it."""
     try:
-        return TrainingPosition(**json.loads((folder / POSITION_FILE).read_text()))
-    except (OSError, ValueError, TypeError):
+        content = parse_json((folder / POSITION_FILE).read_text(encoding="utf-8"))
+        position: TrainingPosition = from_data(TrainingPosition, content)
+    except (OSError, ValueError):
         return None
+    return position

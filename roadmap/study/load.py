@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from roadmap.plugins import load_file
-from roadmap.serialization import changed, check_keys, from_data
+from roadmap.serialization import YamlLoader, changed, check_keys, from_data
 from roadmap.steps import find_step
 from roadmap.study.schema import Study
 from roadmap.study.validation import check_names, check_variant
@@ -24,18 +24,6 @@ def study_path() -> Path:
     # In an editable install the file is beside the package.
     candidates = (Path.cwd() / FILE_NAME, package / FILE_NAME, package.parent / FILE_NAME)
     return next(path for path in candidates if path.exists())
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Rejects a repeated key. The loaders of yaml silently take the last value."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key for key, _ in node.value if isinstance(key.value, str)]
-        for i, key in enumerate(keys):
-            if key.value in [other.value for other in keys[:i]]:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        return mapping
 
 
 def load_study(path: Path | None = None) -> Study:
@@ -64,12 +52,12 @@ def _load_plugins(path: Path, plugins: Iterable[str]) -> None:
 def _read_study(path: Path, state: tuple[int, int]) -> Study:
     """`state` is the file's time and size: a changed file is another one."""
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        data = yaml.load(path.read_text(encoding="utf-8"), YamlLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise ValueError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # such as a date that does not exist
         raise ValueError(f"{path}: can't be read: {error}") from None
     try:
         if isinstance(data, dict):

@@ -21,8 +21,7 @@ def check_variant(step: str, written: int | float | str, where: str) -> None:
     try:
         StepSpec.parse(f"{step}={written}")
     except ValueError as error:
-        quotes = "; a list such as 2:2:6:2 must be in quotes" if isinstance(written, int) else ""
-        raise ValueError(f"{where}: {error}{quotes}") from None
+        raise ValueError(f"{where}: {error}") from None
 
 
 def check_names(study: Study) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from PIL.Image import Image
+
+
+_WARNED: set[tuple[type[Warning], str]] = set()  # a data set may have a million images with the same warning
 
 
 class BadImage(ValueError):
@@ -77,10 +81,18 @@ class EncodedImage:
 
     @contextlib.contextmanager
     def _with_location(self) -> Iterator[None]:
+        """Errors and warnings name the image. A warning that other images have too is given for the first only."""
         from PIL import Image, UnidentifiedImageError
 
         try:
-            yield
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                yield
+            for warning in caught:
+                kind = (warning.category, str(warning.message))
+                if kind not in _WARNED:
+                    _WARNED.add(kind)
+                    warnings.warn(f"{self.where()}: {warning.message}", warning.category, stacklevel=2)
             return
         except UnidentifiedImageError:
             reason = "its format is unknown, or it is damaged"
@@ -91,7 +103,8 @@ class EncodedImage:
 
 def _in_rgb(image: Image) -> Image:
     """Raises ValueError if the values of black and white are not defined."""
-    if image.mode.startswith("I;16"):
+    has_16_bits = image.mode == "I" and image.format in ("PPM", "PNG")  # their numbers end at 65535
+    if image.mode.startswith("I;16") or has_16_bits:
         import numpy as np
         from PIL.Image import fromarray
 

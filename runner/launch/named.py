@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from roadmap.record.run import written_identity
 from roadmap.serialization import suggest
 from runner.launch.status import RunStatus
 
@@ -38,4 +39,4 @@ def _names(run: RunStatus) -> tuple[str, ...]:
     folders = (folder.name, str(folder), entry.folder, f"{folder.parent.parent.name}/{entry.folder}")
     job = (run.job.job_id, run.job.job_id.split("_")[0]) if run.job else ()
     rungs = (entry.rung, f"{entry.rung}-s{entry.seed}", f"{entry.regime}/{entry.rung}")
-    return (entry.identity, *rungs, run.name, *folders, *job)
+    return (entry.identity, written_identity(entry.identity), *rungs, run.name, *folders, *job)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from roadmap.files import read_json
+from roadmap.data.image_folders import describe_content
+from roadmap.files import InvalidFile
 from roadmap.options import Selection, StudyOptions
 from roadmap.record.estimates import Speed
-from roadmap.record.folder import State, state
+from roadmap.record.folder import State, read_manifest, read_metrics, state
 from roadmap.record.run import Run, folders_below
 from roadmap.serialization import check
 from roadmap.study.execution import Execution, recorded_execution
@@ -87,9 +90,49 @@ class RunPlan:
         for planned in self.waiting[:1]:
             source(planned.run).find(Path(self.execution.data_path) if self.execution.data_path else None)
 
+    def describe_data(self) -> str:
+        """One line on the data: how many images and classes; of an image folder also what is left out of it."""
+        data, dataset, path = self.selection.context.data, self.selection.dataset, self.execution.data_path
+        if dataset.content and path:
+            return describe_content(Path(path))
+        return f"{data}: {dataset.train_images + dataset.test_images} images in {dataset.classes} classes"
+
+    def of_other_files(self) -> list[str]:
+        """A sentence for each new run that has begun with other files in the folder of its data set.
+
+        A run of an image folder is known by its files, so that one file more makes another run.
+        """
+        if self.selection.dataset.content is None:
+            return []
+        return [
+            f"{planned.run.name} is a new run: {other.name} at epoch {epochs} used other files of {planned.run.data}"
+            for planned in self.runs
+            if planned.state == "absent"
+            for other, epochs in _begun_with_other_files(planned.run, self.out, self.execution.data_path)
+        ]
+
     def device_hours(self, speed: Speed) -> dict[str, float]:
         """The device hours of one run of each rung."""
         return {rung.name: speed.device_hours(rung.experiment, self.selection.dataset) for rung in self.rungs}
+
+
+def _begun_with_other_files(run: Run, out: Path, data_path: str | None) -> Iterator[tuple[Path, int]]:
+    """The folders of runs that would be `run` with its data, and their finished epochs.
+
+    Runs on the data set of another folder that has the same name are not among them.
+    """
+    for folder in sorted((out / run.regime).glob(f"{glob.escape(f'{run.rung}-s{run.seed}-')}*")):
+        with contextlib.suppress(InvalidFile, OSError):  # not a run of this version
+            manifest = read_manifest(folder)
+            if manifest is None or manifest.run.data != run.data or _is_elsewhere(manifest.data_path, data_path):
+                continue
+            if replace(manifest.run, dataset=run.dataset).identity == run.identity:
+                yield folder, len(read_metrics(folder))
+
+
+def _is_elsewhere(before: str | None, now: str | None) -> bool:
+    """Whether the paths are of two folders. One that is no longer there may have been moved."""
+    return bool(before and now) and Path(before or "").is_dir() and not Path(before or "").samefile(now or "")
 
 
 def check_local(options: StudyOptions, pack: int | None, max_running: int | None) -> None:
@@ -106,12 +149,9 @@ def _check_augmentation(execution: Execution, runs: Sequence[PlannedRun]) -> Non
     for planned in runs:
         if planned.state == "absent":
             continue
-        path = planned.folder / "manifest.json"
-        recorded = (read_json(path) or {}).get("execution")
-        try:
-            began = recorded_execution(recorded, crops_by_batch=planned.run.crops_by_batch)["augment"]
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        manifest = read_manifest(planned.folder)
+        assert manifest is not None  # else its state is absent
+        began = recorded_execution(manifest.execution, crops_by_batch=planned.run.crops_by_batch)["augment"]
         if execution.augment != began:
             raise ValueError(
                 f"--augment must be {began}, with which {planned.folder} began (got {execution.augment}); "

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from roadmap.files import InvalidFile, read_json, read_tail
-from roadmap.record.folder import is_diverged, last_metrics, read_divergences
+from roadmap.record.folder import is_diverged, last_metrics, read_divergences, read_result
 from roadmap.record.metrics import TOP1, Metric
-from roadmap.record.results import EpochMetrics, Value, scalar, values_of
+from roadmap.record.results import EpochMetrics, Value, scalar
+from roadmap.record.run import written_identity
 from roadmap.record.sessions import TrainingPosition, read_position, read_sessions
+from roadmap.serialization import from_data
 from runner.launch.slurm import slurm_cli
 from runner.launch.slurm.submission import Entry, JobFiles, Submission, read_submissions
 from runner.launch.status_text import Kind, status_text
@@ -85,7 +87,7 @@ class RunStatus:
             "regime": self.entry.regime,
             "rung": self.entry.rung,
             "seed": self.entry.seed,
-            "identity": self.entry.identity,
+            "identity": written_identity(self.entry.identity),
             "folder": str(self.folder),
             "state": self.kind,
             "detail": self.detail,
@@ -166,32 +168,27 @@ def _begun(out: Path) -> Iterator[Entry]:
         try:
             manifest = read_json(path) or {}
             run = manifest["run"]
-            # Not through `from_data`, which is slow for a thousand runs.
-            labels = (run["regime"], run["rung"], int(run["seed"]), int(run["experiment"]["recipe"]["epochs"]))
-            yield Entry(manifest["identity"], *labels, str(path.parent.relative_to(out)))
-        except (InvalidFile, KeyError, TypeError, ValueError):
+            # Not the whole run, which is slow for a thousand runs.
+            labels = {name: run[name] for name in ("regime", "rung", "seed")}
+            labels |= {"identity": manifest["identity"], "epochs": run["experiment"]["recipe"]["epochs"]}
+            yield from_data(Entry, {**labels, "folder": str(path.parent.relative_to(out))})
+        except (InvalidFile, OSError, KeyError, TypeError, ValueError):
             continue
 
 
 def _of_folder(entry: Entry, folder: Path) -> RunStatus:
     """The status of a run by its folder alone."""
-    sessions = read_sessions(folder)
-    status = RunStatus(
-        entry,
-        folder,
-        "stopped",
-        place=read_position(folder),
-        metrics=last_metrics(folder),
-        restarts=max(0, len(sessions) - 1),
-        lost_steps=sum(session.lost_steps for session in sessions),
-    )
+    status = RunStatus(entry, folder, "stopped", place=read_position(folder), metrics=last_metrics(folder))
     try:
-        result = read_json(folder / "result.json")
+        sessions = read_sessions(folder)
+        lost_steps = sum(session.lost_steps for session in sessions)
+        status = replace(status, restarts=max(0, len(sessions) - 1), lost_steps=lost_steps)
+        result = read_result(folder, entry)
         divergences = read_divergences(folder)
-    except InvalidFile as error:
+    except (InvalidFile, OSError) as error:
         return replace(status, kind="failed", detail=str(error))
     if result is not None:
-        return replace(status, kind="finished", result=values_of(result))
+        return replace(status, kind="finished", result=result.values)
     if is_diverged(divergences):
         return replace(status, kind="diverged", detail=str(divergences[-1]))
     held = is_held(folder)

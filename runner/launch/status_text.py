@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Literal
 
 from roadmap.record.metrics import TOP1
+from roadmap.record.run import written_identity
 from roadmap.study.load import load_study
 from roadmap.study.selection import ladder
 from roadmap.text import duration, many, table
@@ -117,7 +118,7 @@ def _line(run: RunStatus, shared: AbstractSet[str]) -> str:
         parts.append(f"{many(run.restarts, 'restart')}, {many(run.lost_steps, 'step')} lost")
     if run.job:
         parts.append(f"job {run.job.job_id}" + (f" on {run.job.nodes}" if run.job.nodes else ""))
-    name = f"{run.name} ({run.entry.identity})" if run.name in shared else run.name
+    name = f"{run.name} ({written_identity(run.entry.identity)})" if run.name in shared else run.name
     text = ", ".join(filter(None, parts))
     return f"{name}: {text}" if text else name
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from roadmap.data.datasets import has_class_names
+from roadmap.data.image_folders import describe_folder
 from roadmap.data.robustness import Evaluation, Shifted, append_evaluation, find_shifted, read_evaluations
 from roadmap.options import Selection, StudyOptions
 from roadmap.record.run import Run, find_run
 from roadmap.study.execution import Execution
-from runner.data.datasets import class_names
+from runner.data.datasets import class_names, source
 from runner.measure.robustness import evaluate_shifted
 from runner.measure.trained import Trained, Weights, read_peer, read_trained
 from runner.train.evaluation import Scores, evaluate_in_process
@@ -27,6 +28,7 @@ class Subject:
     trained: Trained
     execution: Execution
     folder: Path | None  # of its run, in which results on shifted images are stored; None: the weights are from a file
+    is_on_own_data: bool = False  # that the run was trained on
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class HeldOut:
     data: str
     images: int
     scores: Scores
+    note: str = ""  # that the data are no longer those that the run was trained on
 
     @property
     def record(self) -> dict[str, Any]:
@@ -95,32 +98,56 @@ def _subject_of_run(
     run = trained.run
     selection = Selection.of(replace(options, regime=run.regime))
     if options.data is None:
-        return Subject(trained, replace(selection.execution, data_path=trained.data_path), folder)
+        return Subject(trained, replace(selection.execution, data_path=trained.data_path), folder, True)
     # The images are normalized as in training.
     dataset = replace(selection.dataset, mean=run.dataset.mean, std=run.dataset.std)
-    if dataset.classes != run.dataset.classes:
-        raise ValueError(f"--data {options.data} must have {run.dataset.classes} classes (got {dataset.classes})")
     other = replace(run, data=selection.context.data, dataset=dataset)
-    _check_classes(options.data, trained, other, selection.execution)
+    _check_classes(f"--data {options.data}", trained, other, selection.execution)
     return Subject(replace(trained, run=other), selection.execution, folder)
 
 
+def _own_data_now(subject: Subject) -> tuple[Run, str]:
+    """The run with its data as they are now, and a sentence if they are not as it was trained on.
+
+    Raises ValueError if the classes are others.
+    """
+    trained, path, note = subject.trained, subject.execution.data_path, ""
+    run = trained.run
+    if run.kind == "memory":
+        return run, note
+    root = source(run).find(Path(path) if path else None)
+    if run.dataset.content is not None and root is not None:
+        now = describe_folder(root)
+        if now.content == run.dataset.content:  # a hash that includes the names of the classes
+            return run, note
+        note = f"{root} is no longer what {run.name} was trained on: files were added, removed or changed"
+        run = replace(run, dataset=replace(now, mean=run.dataset.mean, std=run.dataset.std))
+    if note or trained.classes:  # the record of an older version has no classes
+        _check_classes(str(root), trained, run, subject.execution)
+    return run, note
+
+
 def _check_classes(data: str, trained: Trained, other: Run, execution: Execution) -> None:
-    """Raises ValueError unless the other data has the classes of the network's outputs, in the same order."""
+    """Raises ValueError unless the data has the classes of the network's outputs, in the same order."""
     theirs, ours = class_names(other, execution.data_path), trained.class_names
+    if len(theirs) != len(ours):
+        raise ValueError(f"{data} must have {len(ours)} classes (got {len(theirs)})")
     if theirs != ours:
         name, expected = next(pair for pair in zip(theirs, ours, strict=True) if pair[0] != pair[1])
-        raise ValueError(f"--data {data} must have the classes of {trained.run.name}: {expected!r} (got {name!r})")
+        raise ValueError(f"{data} must have the classes of {trained.run.name}: {expected!r} (got {name!r})")
     are_numbered = not any(has_class_names(run.data, run.dataset) for run in (trained.run, other))
     if are_numbered and trained.run.data != other.data:
-        raise ValueError(f"--data {data}: without names, its classes can't be matched with those of {trained.run.data}")
+        raise ValueError(f"{data}: without names, its classes can't be matched with those of {trained.run.data}")
 
 
 def evaluate_held_out(subject: Subject, report: Report) -> HeldOut:
-    """Evaluates on the held-out images of the data. `report` gets the number of images done, and of all."""
-    run = subject.trained.run
+    """Evaluates on the held-out images of the data. `report` gets the number of images done, and of all.
+
+    Raises ValueError if the classes of the run's own data have been renamed.
+    """
+    run, note = _own_data_now(subject) if subject.is_on_own_data else (subject.trained.run, "")
     scores = evaluate_in_process(run, subject.trained.network, subject.execution, report)
-    return HeldOut(run.name, run.data, run.dataset.test_images, scores)
+    return HeldOut(run.name, run.data, run.dataset.test_images, scores, note)
 
 
 def evaluate_on_shifted(subject: Subject, shifted: Shifted, report: Report) -> list[Evaluation]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import stat
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,12 +55,14 @@ def export(run: Run, network: nn.Module, form: Form, path: Path) -> float:
         raise ValueError(f"{path} must be a file (got {'a folder' if path.is_dir() else 'a special file'})")
     temporary = path.with_name(f"{path.name}.new")
     temporary.open("wb").close()  # raises the system's OSError, instead of an error of the form's library
+    mode = temporary.stat().st_mode  # by the umask; libraries make files for the user alone
     try:
         _write(form, run, network, images, temporary)
         outputs = READERS[form](run, temporary)(images)
         difference = float((outputs - expected).abs().max() / expected.abs().max())
         if not difference <= TOLERANCE:
             raise ValueError(f"{path}: its outputs must differ by at most {TOLERANCE:.0e} (got {difference:.1e})")
+        temporary.chmod(stat.S_IMODE(mode))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -9,10 +9,9 @@ from typing import Literal
 from torch import nn
 
 from roadmap.data.datasets import known_class_names
-from roadmap.files import read_json
 from roadmap.network.modules import build
 from roadmap.network.weights import load_peer, read_state_dict
-from roadmap.record.folder import read_run
+from roadmap.record.folder import read_manifest
 from roadmap.record.run import Run
 from runner.train import checkpoint
 
@@ -51,10 +50,10 @@ def read_trained(folder: Path, *, averaged: bool = False) -> Trained:
     Raises ValueError if there is no run, no checkpoint, or no averaged weights, and InvalidFile if the files are of
     another version.
     """
-    manifest = read_json(folder / "manifest.json")
+    manifest = read_manifest(folder)
     if manifest is None:
         raise ValueError(f"{folder} is not a run's folder: it has no manifest.json")
-    run = read_run(manifest, folder)
+    run = manifest.run
     saved = checkpoint.load(folder, run.identity)
     if saved is None:
         raise ValueError(f"{folder} has no checkpoint: it has not been trained yet, or the file was removed")
@@ -65,9 +64,9 @@ def read_trained(folder: Path, *, averaged: bool = False) -> Trained:
         weights = {key.removeprefix("module."): value for key, value in saved["ema"].items() if key != "n_averaged"}
     network = untrained(run)
     network.load_state_dict(weights)
-    classes = tuple(map(str, manifest.get("classes", ())))
     weights_of: Weights = "ema" if averaged else "raw"
-    return Trained(run, network.eval(), weights_of, (saved["epoch"], saved["step"]), classes, manifest.get("data_path"))
+    progress = (saved["epoch"], saved["step"])
+    return Trained(run, network.eval(), weights_of, progress, manifest.classes, manifest.data_path)
 
 
 def untrained(run: Run) -> nn.Module:

@@ -16,14 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from roadmap.files import read_json, write_json
+from roadmap.files import write_json
 from roadmap.network.cost import cost
 from roadmap.record.events import EpochDone, Report, StepDone, ignore
 from roadmap.record.folder import (
+    Manifest,
     append_metrics,
     is_diverged,
     keep_metrics,
     read_divergences,
+    read_manifest,
     read_metrics,
     read_result,
     state,
@@ -60,14 +62,21 @@ class Diverged(ValueError):
     """The loss is not finite."""
 
 
-def _stored(folder: Path, manifest: dict[str, Any], run: Run) -> Setup:
+def _stored(folder: Path, manifest: Manifest) -> Setup:
     """The setup that a run began with. Raises ValueError with the file if the manifest has none that is valid."""
     try:
-        began = recorded_execution(manifest.get("execution"), crops_by_batch=run.crops_by_batch)
+        began = recorded_execution(manifest.execution, crops_by_batch=manifest.run.crops_by_batch)
         setup: Setup = from_data(Setup, began, "execution")
     except ValueError as error:
         raise ValueError(f"{folder}/manifest.json: {error}") from None
     return setup
+
+
+def _check_classes(manifest: Manifest, classes: tuple[str, ...], folder: Path) -> None:
+    """Raises ValueError if the classes of the data are not those that the run began with."""
+    for began, name in zip(manifest.classes, classes, strict=False):  # their numbers are those of the same data set
+        if began != name:
+            raise ValueError(f"{folder} began with class {began!r}, where its data now have {name!r}")
 
 
 def train(
@@ -94,14 +103,16 @@ def train(
             copy_finished_run(run, folder, execution, report)
         return read_result(folder, run)
     check_trainable(run)
-    manifest = read_json(folder / "manifest.json") or {}
-    stored = _stored(folder, manifest, run) if run_state != "absent" else None
+    manifest, classes = read_manifest(folder), class_names(run, execution.data_path)
+    stored = _stored(folder, manifest) if manifest else None
+    if manifest:
+        _check_classes(manifest, classes, folder)
     setup = choose_setup(run.experiment.recipe, execution, world.size, threads, stored)
     setup.prepare()
     print(f"computed with {setup}" + (f", begun with {stored}" if stored not in (None, setup) else ""))
     if run_state == "absent" and world.rank == 0:
         empty_sums(run.dataset.classes)  # a metric of a plug-in fails now, not after the first epoch
-        data: dict[str, Any] = {"classes": class_names(run, execution.data_path)}
+        data: dict[str, Any] = {"classes": classes}
         data["data_path"] = execution.data_path and str(Path(execution.data_path).expanduser().absolute())
         write_manifest(folder, run, **environment(setup), **data)
     divergences, retrying = read_divergences(folder), False

@@ -16,9 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from roadmap.files import read_json
 from roadmap.record.events import EpochDone, Report, TrainingEvent, Warned
-from roadmap.record.folder import read_metrics, read_result
+from roadmap.record.folder import read_manifest, read_metrics, read_result
 from roadmap.record.results import EpochMetrics, RunResult
 from roadmap.record.run import Run
 from roadmap.serialization import to_data
@@ -146,8 +145,9 @@ class TensorBoard:
 
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
         self.writer = SummaryWriter(folder / "tensorboard")
-        manifest = read_json(folder / "manifest.json") or {}
-        self.time = datetime.fromisoformat(manifest["started"]).timestamp()
+        manifest = read_manifest(folder)
+        assert manifest is not None and manifest.environment.started is not None  # written before training starts
+        self.time = datetime.fromisoformat(manifest.environment.started).timestamp()
         self._add_text("run", to_data(run))
 
     def add(self, metrics: EpochMetrics) -> None:

@@ -13,6 +13,10 @@ from analysis.collection import CACHE, collect, columns, write_table
 from roadmap.files import write_json
 from roadmap.record.folder import write_divergences
 from roadmap.record.results import Divergence
+from roadmap.record.run import Run, find_run
+from runner.launch.named import run_named
+from runner.launch.status import collect_status
+from tests.helpers.command import run_here
 from tests.helpers.records import ENVIRONMENT, append_row, begin, epoch_row, finish
 
 
@@ -24,7 +28,7 @@ def test_a_row_has_a_runs_results(make_run, tmp_path):
     row = table.iloc[0]
     expected = {"regime": "pico", "rung": "gelu", "seed": 3, "state": "finished", "top1": 91.5, "ema_top1": 92.0}
     expected |= {"device": "CPU cores", "devices": 6, "device_hours": 0.1, "torch": "2.14.1", "modified": False}
-    expected |= {"identity": run.identity, "experiment": replace(run, seed=0).identity}
+    expected |= {"identity": run.written_identity, "experiment": replace(run, seed=0).written_identity}
     expected |= {"folder": folder.relative_to(tmp_path).as_posix()}
     assert {key: row[key] for key in expected} == expected
     assert pd.isna(row["top5"]) and pd.isna(row["why"])
@@ -60,7 +64,7 @@ def test_unfinished_runs_are_listed_with_their_reasons(make_run, tmp_path):
     assert states["recipe"][0] == "diverged" and "the loss is nan in epoch 2, step 3" in states["recipe"][1]
     assert states["notes"] == ("foreign", "no manifest.json")
     assert states["width"][0] == "foreign" and "as its name says" in states["width"][1]
-    assert states["layer-norm"][0] == "foreign" and "as its name says" in states["layer-norm"][1]
+    assert states["layer-norm"][0] == "foreign" and "than its manifest.json says" in states["layer-norm"][1]
     assert states["pico"][0] == "foreign" and "not valid JSON" in states["pico"][1]
     assert len(states) == 6
 
@@ -181,3 +185,21 @@ def test_broken_links_and_invalid_text_do_not_spoil_the_table(make_run, tmp_path
     (begun.folder(tmp_path) / "metrics.jsonl").write_bytes(bytes(range(128, 256)) + b"\n")
     table = collect(tmp_path)
     assert list(table["state"]) == ["finished", "foreign"] and "metrics.jsonl, line 1" in table["why"].iloc[1]
+
+
+@pytest.mark.parametrize("identity", ["19070e908203", "000000000001", "123456789012"])
+def test_an_identity_is_text_to_whatever_reads_the_table(make_run, tmp_path, monkeypatch, identity):
+    """As a number 19070e908203 is infinity."""
+    run = make_run("gelu")
+    monkeypatch.setattr(Run, "identity", identity)
+    folder = finish(run, tmp_path)
+    table = collect(tmp_path)
+    write_table(table, tmp_path / "runs.csv")
+    (row,) = pd.read_csv(tmp_path / "runs.csv").to_dict("records")
+    written = row["identity"]
+    assert written == row["experiment"] == table["identity"].item() and written.endswith(identity)
+    assert find_run(written, tmp_path) == find_run(identity, tmp_path) == folder
+    (status,) = collect_status(tmp_path).runs
+    assert run_named([status], written) == run_named([status], identity) == status
+    assert status.record()["identity"] == written
+    assert run_here("logs", written, "--out", tmp_path).err.startswith("roadmap logs: pico/gelu-s0 has no log yet")

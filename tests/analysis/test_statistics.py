@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+import roadmap
 from analysis.results import judge_published
 from analysis.statistics import (
     Change,
@@ -28,6 +29,8 @@ from analysis.statistics import (
     welch,
 )
 from roadmap.study.load import load_study
+from tests.helpers.command import run_here
+from tests.helpers.records import finish, study_run
 
 VALUES = st.lists(st.floats(50, 100), min_size=2, max_size=9).filter(lambda values: max(values) - min(values) > 1e-3)
 
@@ -223,3 +226,15 @@ def test_rank_correlation_agrees_with_scipy():
     for wrong, message in (([1.0, 2.0, 3.0], "at least 4"), ([1.0] * 5, "no order")):
         with pytest.raises(ValueError, match=message):
             rank_correlation(wrong, wrong)
+
+
+def test_a_table_names_its_seeds(make_run, tmp_path):
+    """Every finished run is in it, also those that an earlier command asked for."""
+    rungs = roadmap.ladder("pico", "pico,recipe")
+    for rung, seeds in zip(rungs, ((0, 1, 2, 4), (0, 1)), strict=True):
+        for seed in seeds:
+            finish(study_run(rung, seed), tmp_path)
+    run_table = run_here("table", "--steps", "pico,recipe", "--out", tmp_path)
+    assert "Seeds included, all that are finished: 0 to 2, 4; of recipe: 0 to 1." in run_table.out
+    data = roadmap.table(tmp_path, steps="pico,recipe")
+    assert list(data["seeds"]) == [(0, 1, 2, 4), (0, 1)]

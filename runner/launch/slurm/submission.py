@@ -19,11 +19,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 from roadmap.files import InvalidFile, read_json, write_json
 from roadmap.options import Selection
 from roadmap.record.run import Run
-from roadmap.serialization import Range, check, from_data, to_data
+from roadmap.serialization import TIME, Range, check, check_fields, from_data, to_data
 from roadmap.study.cluster import Cluster, Layout
 from roadmap.study.execution import Execution
 
@@ -40,9 +41,12 @@ class Entry:
     identity: str
     regime: str
     rung: str
-    seed: int
-    epochs: int
+    seed: Annotated[int, Range(0)]
+    epochs: Annotated[int, Range(1)]
     folder: str  # relative to the folder of runs
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @staticmethod
     def of(run: Run, folder: Path, out: Path) -> Entry:
@@ -96,11 +100,14 @@ class Submission:
     """An array of jobs, or a single job; without runs, the job that draws the figure after the others."""
 
     name: str
-    submitted: str  # ISO 8601, UTC
+    submitted: Annotated[str, TIME]  # UTC
     user: str
     options: SubmitOptions
     layout: Layout
     jobs: tuple[tuple[Entry, ...], ...] = ()  # the runs of each, by index
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @staticmethod
     def new(options: SubmitOptions, layout: Layout, jobs: tuple[tuple[Entry, ...], ...] = ()) -> Submission:
@@ -149,7 +156,7 @@ def read_submissions(out: Path) -> list[Submission]:
         try:
             submissions.append(from_data(Submission, content))
         except ValueError as error:
-            raise ValueError(f"{path}: {error}; move the folder away") from None
+            raise InvalidFile(f"{path}: {error}; move the folder away") from None
     return sorted(submissions, key=lambda submission: submission.submitted)
 
 

@@ -41,16 +41,19 @@ from analysis.figures.labels import overlap
 from analysis.figures.style import COLOURS, luminance
 from analysis.options import FIGURE_KINDS, FigureKind
 from analysis.published import published_models
+from analysis.report.summary import summarize
 from analysis.results import Result, published_series, series_of_runs, with_throughput
 from analysis.tradeoff import published_tradeoff, tradeoff_of_runs
 from roadmap.cli import main
 from roadmap.network.cost import cost
+from roadmap.options import Selection, StudyOptions
 from roadmap.record.benchmarks import Conditions, Measured, workload_of
 from roadmap.record.folder import write_divergences
 from roadmap.record.metrics import find_metric
 from roadmap.record.results import Divergence
 from roadmap.study.load import load_study
 from tests.helpers import ROOT
+from tests.helpers.images import make_folder
 from tests.helpers.records import append_row, begin, epoch_row, finish, study_run
 
 STUDY = load_study()
@@ -505,3 +508,14 @@ def test_interactions_are_drawn_with_their_values():
     assert weights == {"+0.8": "bold", "-0.3": "normal", "-1.4": "bold"}
     with pytest.raises(ValueError, match="too few to separate pairs of steps"):
         draw_interactions(replace(ATTRIBUTION, interactions=()), find_metric("top1"))
+
+
+def test_folders_of_the_same_name_have_figures_of_their_own(tmp_path):
+    paths = set()
+    for images in (20, 21):
+        folder, out = make_folder(tmp_path / str(images) / "d", images=images), tmp_path / "runs"
+        options = StudyOptions(data=str(folder), steps="pico", settings=("recipe.batch_size=32",))
+        selection = Selection.of(options)
+        finish(selection.run(selection.rungs()[0]), out)
+        paths |= set(summarize(selection, out).save_figure(out))
+    assert len(paths) == 4 and all(path.name.startswith("roadmap-pico-d-recipe.batch_size-32-") for path in paths)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 
 import roadmap
 from analysis.collection import collect
 from analysis.figures import draw_roadmap, save_figure
+from analysis.options import RunsWarning
 from analysis.results import Bar, Series, published_series, results_of, series_of_runs
 from analysis.statistics import Sample
 from roadmap.record.folder import write_divergences
@@ -174,3 +177,27 @@ def test_diverged_runs_are_shown_as_such(make_run, tmp_path):
 def test_a_study_with_only_diverged_runs_has_a_figure():
     bar = Bar("pico", "ResNet", "", True, None, None, 3e6, diverged=2)
     assert "  diverged" in texts(draw_roadmap([Series("pico", "ResNet", (bar,), ())]))
+
+
+def titled(published, title):
+    first, *others = published
+    return [replace(first, bars=(replace(first.bars[0], title=title), *first.bars[1:])), *others]
+
+
+def test_letters_come_from_whatever_font_has_them(published, tmp_path):
+    """STIX, which comes with matplotlib, has what the usual font lacks."""
+    stix, usual = (get_font(findfont(family)).get_charmap().keys() for family in ("STIXGeneral", "DejaVu Sans"))
+    letter = next(letter for letter in map(chr, sorted(stix - usual)) if letter.isalpha())
+    figure = draw_roadmap(titled(published, f"stem {letter}"))
+    (text,) = (text for text in figure.findobj(Text) if letter in text.get_text())
+    assert text.get_fontfamily()[-1] == "STIXGeneral"
+    assert save_figure(figure, [tmp_path / "figure.png", tmp_path / "figure.svg"])
+
+
+def test_letters_that_no_font_has_are_one_warning(published, tmp_path, monkeypatch):
+    installed = [font for font in fontManager.ttflist if font.name.startswith("DejaVu Sans")]
+    monkeypatch.setattr(fontManager, "ttflist", installed)
+    with pytest.warns(RunsWarning, match="no installed font has 犬猫: .* Noto Sans CJK") as warned:
+        figure = draw_roadmap(titled(published, "猫 犬"))
+        save_figure(figure, [tmp_path / "figure.png"])
+    assert len(warned) == 1

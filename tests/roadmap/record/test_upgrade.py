@@ -14,7 +14,7 @@ import pytest
 
 from roadmap.files import InvalidFile, read_json
 from roadmap.record.folder import read_metrics, read_result, read_run
-from roadmap.record.run import Run
+from roadmap.record.run import Run, written_identity
 from roadmap.record.sessions import read_sessions
 from roadmap.record.upgrade import upgraded
 from roadmap.serialization import to_data
@@ -46,7 +46,9 @@ def study(tmp_path):
 def test_the_runs_of_format_2_are_shown(study):
     status = run_here("status", "--json", cwd=study)
     states = {row["rung"]: (row["state"], row["identity"]) for row in json.loads(status.out)}
-    assert states == {rung: ("stopped" if rung == "layer-norm" else "finished", RUNS[rung]) for rung in RUNS}
+    assert states == {
+        rung: ("stopped" if rung == "layer-norm" else "finished", written_identity(RUNS[rung])) for rung in RUNS
+    }
     table = run_here("table", "--format", "csv", *SET, cwd=study)
     rows = {row["rung"]: row for row in csv.DictReader(table.out.splitlines())}
     assert {rung: float(row["mean"]) for rung, row in rows.items() if row["mean"]} == TOP1

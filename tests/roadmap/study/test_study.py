@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import roadmap
+from roadmap.serialization import parse_value
 from roadmap.study.load import FILE_NAME, load_study, parse_study, study_path
 from tests.helpers import ROOT
 
@@ -84,7 +85,6 @@ def put(data, path, value):
             r"regimes.pico.variants.kernel-size\[0\]: .*whole number",
         ),
         (["regimes", "pico", "variants"], {"gelu": [3]}, r"variants.gelu\[0\]: .*no parameter to vary"),
-        (["regimes", "pico", "variants"], {"stage-ratio": [439322]}, "must be in quotes"),
         (["devices", "v100", "macs_per_second"], None, "devices.v100.macs_per_second: None is not a finite number"),
     ],
 )
@@ -169,6 +169,29 @@ def test_errors_name_the_file(tmp_path):
         load_study(path)
     with pytest.raises(ValueError, match="not a file"):
         load_study(tmp_path)
+
+
+def test_numbers_mean_what_they_look_like(tmp_path):
+    """YAML 1.1 reads 030 as 24, 2:2:6:2 as 439322, and 4e-3 as text."""
+    path, text = tmp_path / "mine.yaml", (ROOT / FILE_NAME).read_text(encoding="utf-8")
+    path.write_text(text.replace("learning_rate: 0.1", "learning_rate: 1e-1"), encoding="utf-8")
+    assert load_study(path).recipes["classic"].learning_rate == 0.1
+    for written, message in (
+        ("030", "030 has a leading zero, .*; write 30, or '030' in quotes"),
+        ("08", "08 has a leading zero, .*; write 8, or"),
+        ("2:2:6:2", "2:2:6:2 is 439562 to some readers of YAML; write 439562, or '2:2:6:2' in quotes for text"),
+        ("1:30.5", "1:30.5 is 90.5 to some"),
+        ("-0_7", "-0_7 has .*; write -7"),
+        ("2026-13-01", "can't be read: month must be in 1..12"),
+    ):
+        path.write_text(f"format: 1\ndefaults: {{seeds: {written}}}\n", encoding="utf-8")
+        with pytest.raises(ValueError, match=rf"mine\.yaml.*: {message}"):
+            load_study(path)
+        with pytest.raises(ValueError, match="--set x" if written.startswith("2026") else message):
+            parse_value(written, "--set x")
+    written = {"4e-3": 0.004, "-1E+2": -100.0, ".5e1": 5.0, "1_0": 10, "0x1F": 31, "0": 0, "0.5": 0.5, "00.5": 0.5}
+    assert {text: parse_value(text, "") for text in written} == written
+    assert [parse_value(text, "") for text in ("'030'", '"4e-3"', "'1:30'")] == ["030", "4e-3", "1:30"]
 
 
 def test_titles_may_have_braces(data):

@@ -6,19 +6,23 @@ import gzip
 import os
 import pickle
 import re
+import shutil
 import struct
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import roadmap
 from roadmap.cli import main
 from roadmap.data.datasets import DATASETS
-from roadmap.data.image_folders import describe_folder, list_images
+from roadmap.data.image_folders import describe_content, describe_folder, list_images
+from roadmap.data.packed_format import PackOptions
 from roadmap.study.load import load_study
-from runner.data import datasets
+from runner.data import datasets, packed_writer
 from runner.data.augmentation import resized
 from runner.data.datasets import load_data
 from runner.data.image import BadImage
@@ -274,9 +278,37 @@ def test_a_study_of_an_image_folder_trains(tmp_path, capsys):
     assert main(arguments) == 0
     assert len(list((tmp_path / "runs").glob("pico/pico-s0-*/result.json"))) == 1
     assert main(arguments) == 0
-    assert "nothing to train" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "nothing to train" in out and f"{root}: 16 images in 2 classes\n" in out
 
 
 def test_every_data_set_of_the_study_can_be_read():
     assert set(load_study().data) == set(datasets.BUILT_IN) == set(DATASETS) - {FEW_DIGITS}  # the tests' own
     assert isinstance(datasets.BUILT_IN["digits"].read(datasets.BUILT_IN["digits"].find(None))[0], InMemoryImages)
+
+
+@pytest.mark.parametrize("where", ["train", "val", "train/cat", "val/cat", "train/cat/more", "train/ant/2019"])
+def test_a_link_to_nothing_is_refused(tmp_path, capsys, where):
+    """Of an unmounted disk: without the class, or its images, other networks would be trained."""
+    folder = make_folder(tmp_path / "d", classes=("ant", "cat", "owl"))
+    shutil.rmtree(folder / where, ignore_errors=True)
+    (folder / where).symlink_to("/mnt/gone")
+    if where == "val":
+        shutil.copytree(folder / "train", folder / "test")  # not taken in its place
+    assert main(["run", "--data", str(folder), "--out", str(tmp_path / "runs")]) == 2
+    assert f"{folder / where} is a link to /mnt/gone, which is not there" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="link to /mnt/gone"):
+        packed_writer.pack(folder, tmp_path / "packed", PackOptions(), 1, lambda done, total: None)
+
+
+def test_a_line_says_what_is_in_a_folder_and_what_is_left_out(tmp_path):
+    folder = make_folder(tmp_path / "d", classes=("ant", "cat", "owl"), images=3)
+    shutil.rmtree(folder / "val" / "owl")
+    for name in ("a.jfif", "b.JFIF", "c.gif", "d", ".hidden"):
+        (folder / "train" / "cat" / name).touch()
+    contents = "15 images in 3 classes; 4 files of other types ignored (2 .jfif, 1 .gif, 1 no suffix)"
+    line = f"{folder}: {contents}; without validation images: owl"
+    assert describe_content(folder) == line
+    options: Any = {"data": folder, "steps": "pico", "out": tmp_path / "runs", "settings": {"recipe.batch_size": 8}}
+    assert roadmap.plan(**options).describe_data() == line
+    assert roadmap.plan(steps="pico", out=tmp_path).describe_data() == "digits: 1797 images in 10 classes"

@@ -80,3 +80,22 @@ def test_what_is_no_image_is_named(data):
 def test_trailing_bytes_do_no_harm(china):
     data = encoded(china)
     assert np.array_equal(EncodedImage(data + b"thumbnail").pixels(), by_pillow(data))
+
+
+def test_grey_of_16_bits_is_read_from_whatever_file(china):
+    levels = np.asarray(china.convert("L").resize((60, 40))).astype(">u2") * 257
+    pgm = b"P5 60 40 65535\n" + levels.tobytes()
+    plain = b"P2 60 40 65535\n" + " ".join(map(str, levels.ravel())).encode()
+    png = encoded(Image.fromarray(levels.astype(np.uint16)), "PNG")
+    expected = np.repeat((levels >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    for data in (pgm, plain, png):
+        assert np.array_equal(EncodedImage(data).pixels(), expected)
+
+
+def test_a_warning_names_the_first_image_that_has_it(china, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    data = encoded(china.resize((60, 41)), "PNG")
+    with pytest.warns(Image.DecompressionBombWarning, match=r"^d/cat/1\.png: Image size \(2460 pixels\)") as warned:
+        for number in (1, 2):
+            EncodedImage(data, lambda number=number: f"d/cat/{number}.png")
+    assert len(warned) == 1

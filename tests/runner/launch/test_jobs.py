@@ -528,7 +528,7 @@ def test_status_of_every_kind_by_one_question_each(played, tmp_path, make_run, c
     file.write(TrainingPosition(1, 2, 5))
     file.close()
     begin(runs[5], out)
-    write_json(members[5][1] / "result.json", {"top1": 91.5})
+    write_json(members[5][1] / "result.json", {"identity": members[5][0].identity, "top1": 91.5, "seconds": 1.0})
     JobFiles(made.folder(out), 2).fail(Failure("the disk is full", again=True))
     played.answer("squeue", f"{made.name}|0|5|RUNNING|None|n1\n{made.name}|1|5|PENDING|Priority|\n")
     played.answer("sacct", ACCOUNTS.format(name=made.name))
@@ -566,7 +566,7 @@ def test_a_figure_that_is_still_to_be_drawn_is_reported(played, tmp_path, make_r
     run = make_run("gelu")
     submitted(out, ((run, run.folder(out)),))
     begin(run, out)
-    write_json(run.folder(out) / "result.json", {"top1": 91.5})
+    write_json(run.folder(out) / "result.json", {"identity": run.identity, "top1": 91.5, "seconds": 1.0})
     figure = submitted(out, name="roadmap-figure-1")
     played.answer("squeue", f"{figure.name}|N/A|6|PENDING|Dependency|\n")
     assert main(["status"]) == 0 and "by job 6 (pending), when all runs have ended" in capsys.readouterr().out

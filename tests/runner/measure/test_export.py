@@ -168,3 +168,13 @@ def test_a_peers_weights_are_evaluated_in_the_same_network(tmp_path, capsys, suf
     ):
         assert main([*command, *settings, "--state-dict", str(path), "--of", other]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torchscript", "onnx"])
+def test_the_umask_decides_who_reads_the_file(runs, tmp_path, form):
+    before = os.umask(0o027)
+    try:
+        assert run_here("export", "pico-s0", "--to", form, "--out", runs, "-o", tmp_path / "network")
+    finally:
+        os.umask(before)
+    assert oct((tmp_path / "network").stat().st_mode)[-3:] == "640"

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import roadmap
+from roadmap.files import write_json
 from roadmap.record.folder import read_metrics, write_manifest
 from roadmap.record.metrics import METRICS, TOP1
 from runner.data.splits import InMemoryImages
@@ -251,3 +252,15 @@ def test_no_warning_is_given_on_the_way(tiny_run, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         train(tiny_run("recipe", epochs=1), tmp_path)
+
+
+def test_a_run_is_not_resumed_on_other_classes(tiny_run, tmp_path):
+    """Of a data set that is known by its name: its folders may have been renamed since."""
+    run = tiny_run()
+    with pytest.raises(Stopped):
+        train(run, tmp_path, should_stop=lambda: True)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["classes"][3] = "three"
+    write_json(tmp_path / "manifest.json", manifest)
+    with pytest.raises(ValueError, match="began with class 'three', where its data now have '3'"):
+        train(run, tmp_path)
