@@ -14,9 +14,11 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from roadmap.cli.options import BAD_USAGE, INTERRUPTED
-from roadmap.serialization import suggest
+from roadmap.serialization import suggest, user_path
 
 # The modules of roadmap.cli and their verbs, in the order of --help. `add_verbs` of a module adds its verbs.
 VERBS = {
@@ -35,7 +37,11 @@ VERBS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports bad usage in one sentence, without the usage text."""
+    """Reports bad usage in one sentence, without the usage text. Options of `type=Path` take ~ as a home folder."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.register("type", Path, user_path)
 
     def error(self, message: str) -> None:  # type: ignore[override]
         message = re.sub(r"^argument (\S+): must ", r"\1 must ", message)  # from `roadmap.cli.options.number`

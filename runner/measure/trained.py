@@ -28,7 +28,7 @@ class Trained:
     weights: Weights
     trained: tuple[int, int]  # finished epochs, and steps of the next one
     classes: tuple[str, ...]  # names of its outputs; empty if the record is older and does not have them
-    data_path: str | None = None  # of its images
+    data_path: Path | None = None  # of its images
 
     @property
     def unfinished(self) -> str:
@@ -67,7 +67,8 @@ def read_trained(folder: Path, *, averaged: bool = False) -> Trained:
     network.load_state_dict(weights)
     classes = tuple(map(str, manifest.get("classes", ())))
     weights_of: Weights = "ema" if averaged else "raw"
-    return Trained(run, network.eval(), weights_of, (saved["epoch"], saved["step"]), classes, manifest.get("data_path"))
+    data_path = Path(manifest["data_path"]) if manifest.get("data_path") else None
+    return Trained(run, network.eval(), weights_of, (saved["epoch"], saved["step"]), classes, data_path)
 
 
 def untrained(run: Run) -> nn.Module:

@@ -102,7 +102,7 @@ def train(
     if run_state == "absent" and world.rank == 0:
         empty_sums(run.dataset.classes)  # a metric of a plug-in fails now, not after the first epoch
         data: dict[str, Any] = {"classes": class_names(run, execution.data_path)}
-        data["data_path"] = execution.data_path and str(Path(execution.data_path).expanduser().absolute())
+        data["data_path"] = execution.data_path and str(execution.data_path.absolute())
         write_manifest(folder, run, **environment(setup), **data)
     divergences, retrying = read_divergences(folder), False
     while True:
