@@ -13,6 +13,7 @@ from roadmap.serialization import from_data, to_data
 T = TypeVar("T")
 
 TAIL_BYTES = 4096
+MOST_NAME_BYTES = 255  # of the name of a file or folder, on the usual file systems
 
 
 class InvalidFile(ValueError):
@@ -25,6 +26,15 @@ def digest(data: Any) -> str:
 
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def fitting_name(name: str, room: int = 0) -> str:
+    """The name for a file or folder; one that is too long with `room` bytes after it is cut, and ends with its hash."""
+    encoded, most = os.fsencode(name), MOST_NAME_BYTES - room
+    if len(encoded) <= most:
+        return name
+    suffix = f"-{digest(name)}"
+    return encoded[: most - len(suffix)].decode(errors="ignore") + suffix
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
