@@ -7,9 +7,11 @@ need no torch, and the command can handle Ctrl-C before large imports.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # without an import of typing, the longest part of the command's start before it handles Ctrl-C
 if TYPE_CHECKING:
+    from typing import Any
+
     from roadmap.api import (
         attribution,
         bench,

@@ -76,13 +76,15 @@ def make_parser(verb: str | None = None) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0 success, 1 failure, 2 bad usage, 130 stopped by Ctrl-C."""
+    from runner.machine.signals import exit_on_termination
+
     _prepare_output()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         options = Options(make_parser(next(iter(arguments), None)).parse_args(arguments))
     except SystemExit as stop:  # after --help or a message about bad usage
         return int(stop.code or 0)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that cleanup code runs
+    exit_on_termination()
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # only runs in training handle it
     try:
         status: int = options.function(options)
