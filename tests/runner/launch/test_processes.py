@@ -109,7 +109,6 @@ def test_a_long_path_of_temporary_files_is_no_obstacle(tmp_path):
     temporary.mkdir()
     done = run_apart("run", "--steps", "gelu", *QUICK, "--workers", "1", env={"TMPDIR": str(temporary)})
     assert done, done.err
-    assert not list(temporary.iterdir())
 
 
 def test_before_ctrl_c_is_handled_next_to_nothing_is_imported():
