@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 
-# Not typing's: nothing may be imported before roadmap/__main__.py has taken the working directory from sys.path.
+# Not typing's: nothing may be imported before roadmap/__main__.py has taken the working directory from sys.path, and
+# importing it would be the longest part of the command's start before Ctrl-C is handled.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from roadmap.api import (

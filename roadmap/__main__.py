@@ -13,9 +13,22 @@ def main() -> int:
     try:
         from roadmap.cli import main as command
 
-        return command()
+        _ignore_interrupts_at_exit()
+        status = command()
     except KeyboardInterrupt:
-        return 130  # INTERRUPTED in roadmap.cli.options, which may not be imported yet
+        status = 130  # INTERRUPTED in roadmap.cli.options, which may not be imported yet
+    # Python notes a KeyboardInterrupt within exec(TEXT), as in the creation of dataclasses, and ends by the raw signal
+    # although it was handled. Each exec(TEXT) begins by clearing the note.
+    exec("")
+    return status
+
+
+def _ignore_interrupts_at_exit() -> None:
+    """When Python exits, it drops its handlers: Ctrl-C would then end a finished command by the raw signal."""
+    import atexit
+    import signal
+
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the first to register, which is the last to run
 
 
 if __name__ == "__main__":

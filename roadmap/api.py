@@ -480,7 +480,7 @@ def export(
     from runner.measure.trained import read_trained
 
     study = StudyOptions.of({"plugins": plugins}).study()
-    folder = find_run(run, Path(study.defaults.out if out is None else out))
+    folder = find_run(run, study.defaults.out if out is None else Path(out))
     trained = read_trained(folder, averaged=weights == "ema")
     _warn_if_unfinished(trained.run.name, trained.unfinished)
     return export_network(trained, to, folder / f"network{SUFFIXES[to]}" if output is None else Path(output)).path

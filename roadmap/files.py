@@ -13,6 +13,7 @@ from roadmap.serialization import from_data, to_data
 T = TypeVar("T")
 
 TAIL_BYTES = 4096
+MOST_NAME_BYTES = 255  # of the name of a file or folder, on the usual file systems
 
 
 class InvalidFile(ValueError):
@@ -33,6 +34,15 @@ def parse_json(text: str) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def fitting_name(name: str, room: int = 0) -> str:
+    """The name for a file or folder; one that is too long with `room` bytes after it is cut, and ends with its hash."""
+    encoded, most = os.fsencode(name), MOST_NAME_BYTES - room
+    if len(encoded) <= most:
+        return name
+    suffix = f"-{digest(name)}"
+    return encoded[: most - len(suffix)].decode(errors="ignore") + suffix
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from roadmap.network.cost import Cost, cost
 from roadmap.plugins import load_file
 from roadmap.recipe import OPTIMIZERS, Experiment
 from roadmap.record.run import Run, custom_code
-from roadmap.serialization import argument, changed, field_types, from_data, parse_value, suggest, to_data
+from roadmap.serialization import argument, changed, field_types, from_data, parse_value, suggest, to_data, user_path
 from roadmap.study.ablations import specs_of
 from roadmap.study.cluster import Cluster
 from roadmap.study.execution import Execution
@@ -83,7 +83,7 @@ class StudyOptions:
         for name in {"steps", "references"} & given.keys():
             given[name] = ",".join(given[name]) if isinstance(given[name], tuple) else given[name]
         given |= {"data": str(given["data"])} if given.get("data") is not None else {}
-        given |= {"plugins": tuple(map(Path, given.get("plugins", ())))}
+        given |= {"plugins": tuple(map(user_path, given.get("plugins", ())))}
         return StudyOptions(**given)
 
     def study(self) -> Study:
@@ -101,7 +101,7 @@ class StudyOptions:
 
     def out(self, out: Path | str | None) -> Path:
         """The folder of the runs; by default that of the study. Raises ValueError if it is a file."""
-        folder = Path(out) if out is not None else Path(self.study().defaults.out)
+        folder = self.study().defaults.out if out is None else user_path(out)
         if file := file_on_the_way(folder):
             within = "" if file == folder else f", in which {folder} can't be"
             raise ValueError(f"--out must be a folder, or a path that does not exist (got the file {file}{within})")
@@ -277,7 +277,7 @@ def _cluster(
     return profile, with_settings(dict[str, Cluster], {"cluster": study.cluster(profile)}, settings)["cluster"]
 
 
-def _with_data(study: Study, written: str | None) -> tuple[Study, str | None, str | None]:
+def _with_data(study: Study, written: str | None) -> tuple[Study, str | None, Path | None]:
     """The study with the data set of `--data`, the name of the data set, and its path if one is given."""
     if written is None or written in study.datasets:
         return study, written, None
@@ -287,8 +287,8 @@ def _with_data(study: Study, written: str | None) -> tuple[Study, str | None, st
     if name is None and os.sep not in written and study.has_dataset(written):  # from an installed package
         return study, written, None
     if name is None:
-        name = Path(written).resolve().name
-        if os.sep not in written and not Path(written).is_dir():
+        name = Path(path).resolve().name
+        if os.sep not in written and not Path(path).is_dir():
             if written in DATASETS:
                 hint = f"a roadmap.Dataset in its decorator, or data.{written} in ablations.yaml"
                 raise ValueError(f"--data {written}: the data set lacks a description: {hint}")
@@ -299,7 +299,7 @@ def _with_data(study: Study, written: str | None) -> tuple[Study, str | None, st
     elif study.has_dataset(name):
         return study, name, path
     try:
-        dataset = describe_folder(Path(path))
+        dataset = describe_folder(path)
     except ValueError as error:
         raise ValueError(f"--data {error}") from None
     return replace(study, data={**study.data, name: dataset}), name, path

@@ -151,8 +151,16 @@ def added_in(version: str) -> dict[str, str]:
     return {ADDED_IN: version}
 
 
+def user_path(written: str | os.PathLike[str]) -> Path:
+    """A path as a user wrote it: ~ and ~NAME at its start are home folders, if there is such a user.
+
+    A shell expands neither in --out=~/runs, nor in a YAML file.
+    """
+    return Path(os.path.expanduser(written))
+
+
 def to_data(value: Any, *, hashed: bool = False) -> Any:
-    """Plain data: dataclasses as dicts and tuples as lists, recursively.
+    """Plain data: dataclasses as dicts, tuples as lists and paths as text, recursively.
 
     If the data will be `hashed`, fields with `added_in` are left out if they have their default. So a hash from before
     the field existed stays valid.
@@ -164,7 +172,7 @@ def to_data(value: Any, *, hashed: bool = False) -> Any:
         return {key: to_data(item, hashed=hashed) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [to_data(item, hashed=hashed) for item in value]
-    return value
+    return str(value) if isinstance(value, Path) else value
 
 
 def hashed_fields(value: Any) -> list[str]:
@@ -181,9 +189,9 @@ def hashed_fields(value: Any) -> list[str]:
 def from_data(kind: Any, data: Any, where: str = "") -> Any:
     """A value of the type `kind` from plain data.
 
-    `kind` is a dataclass, int, float, str, bool, a Literal, a union, tuple[...] or dict[str, ...], or one of these
-    with a Range or Text in Annotated. Raises ValueError with the key path, which starts with `where`, the value and the
-    requirement.
+    `kind` is a dataclass, int, float, str, bool, Path, a Literal, a union, tuple[...] or dict[str, ...], or one of
+    these with a Range or Text in Annotated. Raises ValueError with the key path, which starts with `where`, the value
+    and the requirement.
     """
     is_dataclass, origin, arguments = _anatomy(kind)
     if is_dataclass:
@@ -206,6 +214,9 @@ def from_data(kind: Any, data: Any, where: str = "") -> Any:
         return {str(key): from_data(arguments[1], item, _join(where, str(key))) for key, item in data.items()}
     if kind is Any:
         return data
+    if kind is Path:
+        _expect(isinstance(data, str) and data != "", "a path", data, where)
+        return user_path(data)
     if kind is float:
         is_number = isinstance(data, int | float) and not isinstance(data, bool)
         _expect(
@@ -365,6 +376,7 @@ def _describe(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
         return " or ".join(repr(argument) for argument in typing.get_args(kind))
     names = {float: "a number", int: "a whole number", str: "text", bool: "true or false", types.NoneType: "null"}
+    names[Path] = "a path"
     return str(names.get(kind) or getattr(kind, "__name__", kind))
 
 
@@ -444,7 +456,7 @@ _ARGUMENTS: dict[Any, tuple[str, Callable[[Any], bool], Callable[[Any], Any]]] =
     int: ("a whole number", lambda value: isinstance(value, numbers.Integral) and not isinstance(value, bool), int),
     float: ("a number", lambda value: isinstance(value, numbers.Real) and not isinstance(value, bool), _plain_number),
     str: ("text", lambda value: isinstance(value, str), str),
-    Path: ("a path", lambda value: isinstance(value, str | os.PathLike), Path),
+    Path: ("a path", lambda value: isinstance(value, str | os.PathLike), user_path),
     types.NoneType: ("None", lambda value: value is None, lambda value: value),
     Mapping: ("a mapping", lambda value: isinstance(value, Mapping), lambda value: value),
     Callable: ("a function", callable, lambda value: value),

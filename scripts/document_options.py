@@ -28,7 +28,8 @@ from roadmap.study.load import load_study
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "options.md"
 COMMAND = "python scripts/document_options.py"
-NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false", types.NoneType: "null", Any: "any"}
+NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false", Path: "path"}
+NAMES |= {types.NoneType: "null", Any: "any"}
 INTRODUCTION = f"""# Options
 
 <!-- Made by `{COMMAND}`; a test compares it with the code. -->

@@ -3,6 +3,10 @@
 May import `roadmap`, `analysis.tables` and the modules next to this package. Statistics are not computed here.
 """
 
+import analysis.figures.backend  # noqa: F401 before the others, which import matplotlib
+
+# isort: split
+
 from analysis.figures.attribution import draw_effects, draw_interactions
 from analysis.figures.counterparts import draw_counterparts
 from analysis.figures.curves import draw_curves

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import Literal
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from analysis.figures.style import STYLE, finish
+from analysis.figures.style import STYLE, drawing, finish
 from roadmap.design import Design
 from roadmap.network.drawing import SUM, around_blocks, column, distinct_blocks, layer_text
 from roadmap.network.plan import BlockPlan
@@ -73,7 +72,7 @@ def changed_boxes(before: Sequence[str], after: Sequence[str]) -> tuple[set[int]
 
 def _draw(columns: Sequence[tuple[str, Design, BlockPlan, set[int], set[str]]]) -> Figure:
     rows = max(len(column(block)) for _, _, block, _, _ in columns) + 4
-    with matplotlib.rc_context(STYLE):
+    with drawing(STYLE):
         figure = Figure(figsize=(WIDTH * len(columns), ROW * rows + 0.5), layout="constrained")
         all_axes = figure.subplots(1, len(columns), squeeze=False)[0]
         for i, (axes, column_data) in enumerate(zip(all_axes, columns, strict=True)):

@@ -6,14 +6,13 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analysis.figures.style import COLOURS, DARK, FAINT, LAYOUTS, Layout, finish
+from analysis.figures.style import COLOURS, DARK, FAINT, LAYOUTS, Layout, drawing, finish
 from analysis.tables.counterparts import QUANTITIES, Pair
 
 LEAST = 1.3  # the axes reach at least from 1 / LEAST to LEAST
@@ -45,7 +44,7 @@ def draw_counterparts(pairs: Sequence[Pair], title: str = "", columns: int = 2) 
         + line_height * sum(label.count("\n") + 1 for label in labels)
         + 0.1
     )
-    with matplotlib.rc_context(layout.style):
+    with drawing(layout.style):
         figure = Figure(figsize=(layout.width, height))
         panel_width = (layout.width - title_width - 0.08) / columns_of_panels
         low, high = _limits(pairs)

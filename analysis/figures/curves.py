@@ -7,14 +7,24 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis.curves import Curve, Curves, Panel
-from analysis.figures.style import BEHIND, BEHIND_EDGE, DARK, DIVERGED, FAINT, LAYOUTS, axis_title, colours_of, finish
+from analysis.figures.style import (
+    BEHIND,
+    BEHIND_EDGE,
+    DARK,
+    DIVERGED,
+    FAINT,
+    LAYOUTS,
+    axis_title,
+    colours_of,
+    drawing,
+    finish,
+)
 
 ACROSS = {1: 3, 2: 6}  # panels in a row
 SETTLED = 0.25  # share of the epochs; later values are all within the axis
@@ -34,7 +44,7 @@ def draw_curves(curves: Curves, columns: int = 2) -> Figure:
     bottom = layout.type * 0.055 + layout.small * 0.02 * -(-len(keys) // keys_per_line) + 0.03
     panel_height = 1.05 if columns == 2 else 0.85
     width, height = layout.width, top + bottom + panel_rows * panel_height
-    with matplotlib.rc_context(layout.style | {"axes.titlesize": layout.small, "axes.titlepad": 2}):
+    with drawing(layout.style | {"axes.titlesize": layout.small, "axes.titlepad": 2}):
         figure = Figure(figsize=(width, height))
         grid = figure.subplots(panel_rows, panels_per_row, sharex=True, sharey=True, squeeze=False)
         edges = {"left": left / width, "right": 0.99, "bottom": bottom / height, "top": 1 - (top + 0.1) / height}

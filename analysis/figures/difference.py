@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis.comparison import Comparison, Difference
 from analysis.figures.rows import places, room_of_titles, set_rows, write_titles
-from analysis.figures.style import DARK, DIVERGED, FAINT, HATCH, LAYOUTS, colours_of, error_mark, finish, number
+from analysis.figures.style import (
+    DARK,
+    DIVERGED,
+    FAINT,
+    HATCH,
+    LAYOUTS,
+    colours_of,
+    drawing,
+    error_mark,
+    finish,
+    number,
+)
 from roadmap.record.metrics import TOP1
 
 MARGIN = 0.12  # inches
@@ -34,7 +44,7 @@ def draw_difference(comparison: Comparison, columns: int = 2) -> Figure:
     top, bottom = layout.type * (0.042 + 0.016 * lines), layout.type * 0.021 * len(keys) + 0.08
     axes_height = layout.row * (ys[-1] + 1)
     width, height = layout.width, top + axes_height + bottom
-    with matplotlib.rc_context(layout.style):
+    with drawing(layout.style):
         figure = Figure(figsize=(width, height))
         axes_width = width - left - MARGIN
         axes = figure.add_axes((left / width, bottom / height, axes_width / width, axes_height / height))

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import matplotlib
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -34,6 +33,7 @@ from analysis.figures.style import (
     LAYOUTS,
     axis_title,
     colours_of,
+    drawing,
     finish,
     number,
     readable_on,
@@ -112,7 +112,7 @@ def _draw(panels: Sequence[Panel], columns: int) -> Figure:
     ]
     bottom = layout.type * 0.021 * -(-len(keys) // keys_per_line) + 0.08 + 0.02 * layout.small * len(notes)
     height = top + axes_height + bottom
-    with matplotlib.rc_context(layout.style):
+    with drawing(layout.style):
         figure = Figure(figsize=(width, height))
         left, position = title_width, 0
         for panel, macs_width, right_margin, heading in zip(panels, macs_widths, right_margins, headings, strict=True):

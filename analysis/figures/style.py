@@ -6,13 +6,13 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-import matplotlib
-from matplotlib import font_manager
+from matplotlib import font_manager, style
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -41,6 +41,7 @@ STYLE: Any = {
     "pdf.fonttype": 42,  # embedded, as publishers want them
     "hatch.linewidth": 0.6,
     "svg.hashsalt": "roadmap",  # so that the same bars give the same file
+    "text.parse_math": False,  # $ in names of data sets and rungs is a letter
 }
 
 
@@ -66,6 +67,11 @@ LAYOUTS = {
     1: Layout(width=3.5, row=0.165, group=0.0, letter=0.049, macs=0.32, type=6.5, small=5.5),
     2: Layout(width=7.2, row=0.27, group=0.9, letter=0.064, macs=0.5, type=8.5, small=7.0),
 }
+
+
+def drawing(settings: dict[str, Any]) -> AbstractContextManager[None]:
+    """A context in which matplotlib has its defaults and these settings, whatever the user's matplotlibrc says."""
+    return style.context(["default", settings])
 
 
 def colours_of(groups: Sequence[str], others: Iterable[str] = ()) -> dict[str, str]:
@@ -187,7 +193,7 @@ def save_figure(figure: Figure, paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         suffix, buffer = path.suffix.lower(), io.BytesIO()
         metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
-        with matplotlib.rc_context(STYLE), _without_glyph_warnings():
+        with drawing(STYLE), _without_glyph_warnings():
             figure.savefig(buffer, format=suffix[1:], dpi=DPI, metadata=metadata)
         write_atomic(path, buffer.getvalue())
     return list(paths)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
@@ -24,6 +23,7 @@ from analysis.figures.style import (
     Layout,
     axis_title,
     colours_of,
+    drawing,
     finish,
     spread_key,
 )
@@ -51,7 +51,7 @@ def draw_tradeoff(tradeoff: Tradeoff, columns: int = 2) -> Figure:
     left, axes_height = 0.075 * layout.type, 4.2 if is_wide else 2.7
     right = 1.45 if is_wide and keys else 0.1
     width, height = layout.width, bottom + axes_height + 0.1
-    with matplotlib.rc_context(layout.style):
+    with drawing(layout.style):
         figure = Figure(figsize=(width, height))
         axes = figure.add_axes((left / width, bottom / height, (width - left - right) / width, axes_height / height))
         _set_scales(axes, tradeoff)

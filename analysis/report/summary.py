@@ -7,19 +7,26 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from analysis.collection import collect
 from analysis.figures import draw_roadmap, save_figure
-from analysis.results import Result, results_of, series_of_runs
+from analysis.results import Result, Series, results_of, series_of_runs
 from analysis.tables.ladder import remarks, rendered, study_table
+from roadmap.files import fitting_name
 from roadmap.options import Selection
 from roadmap.record.run import Run
 from roadmap.study.rungs import Rung
 from roadmap.text import table as text_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FURTHER_BYTES = 8  # of a figure's suffix, and of the temporary file that it is written to
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,12 @@ class Summary:
 
     selection: Selection
     table: pd.DataFrame  # a row for each rung, of `analysis.tables.ladder.study_table`
-    figure: Figure | None  # None if no run has finished
+    series: Series | None  # the bars of the figure; None if no run has finished
+
+    @cached_property
+    def figure(self) -> Figure | None:
+        """The roadmap figure, drawn at its first use."""
+        return draw_roadmap([self.series]) if self.series else None
 
     def __str__(self) -> str:
         shown = rendered(self.table)
@@ -44,22 +56,22 @@ class Summary:
             return []
         content = (self.selection.dataset.content or "")[:8]
         words = [self.selection.regime, *re.findall(r"[\w.]+", self.selection.label), content]
-        name = "-".join(["roadmap", *filter(None, words)])
+        name = fitting_name("-".join(["roadmap", *filter(None, words)]), FURTHER_BYTES)
         return save_figure(self.figure, [out / f"{name}{suffix}" for suffix in (".png", ".svg")])
 
 
 def conclude(selection: Selection, out: Path) -> None:
     """Prints the table of the selected rungs and saves the figure in `out`, after their runs have ended."""
     summary = summarize(selection, out)
-    print(f"\n{summary}\n")
-    if summary.figure is None:
+    print(f"\n{summary}\n", flush=True)  # before anything is drawn, which may fail
+    if summary.series is None:
         print("no run has finished: no figure", file=sys.stderr)
     for path in summary.save_figure(out):
         print(f"figure: {path}")
 
 
 def summarize(selection: Selection, out: Path) -> Summary:
-    """The table of the selected rungs, and the figure of all rungs that have finished runs with these settings."""
+    """The table of the selected rungs, and the bars of all rungs that have finished runs with these settings."""
     runs, chosen = collect(out), selection.rungs()
     shown = _results(selection, chosen, runs)
     drawn = shown
@@ -68,10 +80,10 @@ def summarize(selection: Selection, out: Path) -> Summary:
             names = {rung.name for rung in chosen}
             all_results = _results(selection, (*replace(selection, steps="all").rungs(), *chosen), runs)
             drawn = [result for result in all_results if result.seeds or result.rung.name in names]
-    figure = None
+    series = None
     if any(result.seeds or result.diverged_seeds for result in drawn):
-        figure = draw_roadmap([series_of_runs(selection.study, drawn, ", ".join(selection.differences))])
-    return Summary(selection, study_table(selection.study, shown), figure)
+        series = series_of_runs(selection.study, drawn, ", ".join(selection.differences))
+    return Summary(selection, study_table(selection.study, shown), series)
 
 
 def _results(selection: Selection, rungs: Sequence[Rung], runs: pd.DataFrame) -> list[Result]:

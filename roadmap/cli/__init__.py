@@ -14,10 +14,12 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from roadmap.cli.options import BAD_USAGE, INTERRUPTED
 from roadmap.own_packages import Conflict
-from roadmap.serialization import suggest
+from roadmap.serialization import suggest, user_path
 
 # The modules of roadmap.cli and their verbs, in the order of --help. `add_verbs` of a module adds its verbs.
 VERBS = {
@@ -36,7 +38,11 @@ VERBS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports bad usage in one sentence, without the usage text."""
+    """Reports bad usage in one sentence, without the usage text. Options of `type=Path` take ~ as a home folder."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.register("type", Path, user_path)
 
     def error(self, message: str) -> None:  # type: ignore[override]
         message = re.sub(r"^argument (\S+): must ", r"\1 must ", message)  # from `roadmap.cli.options.number`
@@ -71,13 +77,15 @@ def make_parser(verb: str | None = None) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0 success, 1 failure, 2 bad usage, 130 stopped by Ctrl-C."""
+    from runner.machine.signals import exit_on_termination
+
     _prepare_output()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         options = Options(make_parser(next(iter(arguments), None)).parse_args(arguments))
     except SystemExit as stop:  # after --help or a message about bad usage
         return int(stop.code or 0)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that cleanup code runs
+    exit_on_termination()
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # only runs in training handle it
     try:
         status: int = options.function(options)

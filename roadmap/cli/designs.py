@@ -142,7 +142,7 @@ def show_cost(options: argparse.Namespace) -> int:
     from roadmap.record.estimates import estimate
 
     selection = choose(options)
-    out = options.out or Path(selection.study.defaults.out)
+    out = options.out or selection.study.defaults.out
     numbers = {name: getattr(options, name) for name in ("seeds", "gpus", "device", "throughput")}
     estimated = estimate(selection, out, **numbers)
     if options.json:

@@ -56,7 +56,7 @@ def submit_plan(plan: RunPlan, options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_submitted(submitted: Submitted, out: Path, default: str) -> None:
+def _print_submitted(submitted: Submitted, out: Path, default: Path) -> None:
     if submitted.elsewhere:
         elsewhere = many(submitted.elsewhere, "run")
         print(f"in the queue already or ended, and not submitted twice: {elsewhere}")
@@ -69,7 +69,7 @@ def _print_submitted(submitted: Submitted, out: Path, default: str) -> None:
         print(f"submitted: {submitted.figure}, {job}")
     else:
         print("nothing else to submit")
-    print(NEXT.format(out="" if str(out) == default else f" --out {shlex.quote(str(out))}"))
+    print(NEXT.format(out="" if out == default else f" --out {shlex.quote(str(out))}"))
 
 
 def _layout_text(layout: Layout, gpus: int) -> str:

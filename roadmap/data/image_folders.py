@@ -15,6 +15,7 @@ from pathlib import Path
 
 from roadmap.data.dataset import Dataset
 from roadmap.data.packed_format import is_packed, read_index
+from roadmap.serialization import user_path
 from roadmap.text import many
 
 TRAINING, HELD_OUT = ("train",), ("val", "validation", "test")
@@ -24,13 +25,13 @@ MOST_NAMED = 5  # classes, or types of files, in a message
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def named_path(text: str) -> tuple[str | None, str]:
+def named_path(text: str) -> tuple[str | None, Path]:
     """The parts of NAME=PATH, or None and a path. Raises ValueError if the name or the path is missing."""
     name, equals, path = text.partition("=")
     named = bool(equals) and os.sep not in name
     if not text or (named and not (name and path)):
         raise ValueError(f"--data must be a name, a path, or NAME=PATH (got {text!r})")
-    return (name, path) if named else (None, text)
+    return (name, user_path(path)) if named else (None, user_path(text))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ Results are kept in the folder of the run, a line for each part. ImageNet-C has 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,9 +83,8 @@ def find_shifted(written: str, known_data: Collection[str] = ()) -> Shifted | No
     Names in `known_data`, those of the study, are such data sets. Raises ValueError if the layout of the folder does
     not fit the name.
     """
-    name, path = named_path(written)
-    root = Path(os.path.expanduser(path))
-    if (name or path) in known_data:
+    name, root = named_path(written)
+    if (name or written) in known_data:
         return None
     if not root.is_dir():
         if name in SHIFTS:

@@ -147,7 +147,7 @@ class Manifest:
     environment: Environment
     execution: dict[str, Any]  # as recorded
     classes: tuple[str, ...]  # names of the outputs of the network; empty in an older record
-    data_path: str | None  # of the images; None: the usual one
+    data_path: Path | None  # of the images; None: the usual one
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -175,7 +175,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise InvalidFile(
             f"{folder} holds another run ({identity}) than its manifest.json says ({stated}); move the folder away"
         )
-    return Manifest(run, environment, sections["execution"], classes, data_path)
+    return Manifest(run, environment, sections["execution"], classes, Path(data_path) if data_path else None)
 
 
 def read_run(manifest: dict[str, Any], folder: Path) -> Run:

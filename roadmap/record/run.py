@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -11,7 +12,7 @@ from typing import Any
 from roadmap.data.dataset import Dataset
 from roadmap.data.datasets import DATASETS, Kind, kind_of
 from roadmap.design import Design, simplest
-from roadmap.files import digest
+from roadmap.files import digest, fitting_name
 from roadmap.network.mixers import network_code
 from roadmap.recipe import OPTIMIZERS, Experiment
 from roadmap.serialization import from_data, hashed_fields, suggest, to_data
@@ -19,6 +20,7 @@ from roadmap.serialization import from_data, hashed_fields, suggest, to_data
 FORMAT = 2  # of manifests; roadmap/record/upgrade.py reads earlier ones
 NOT_HASHED = ("regime", "rung", "experiment")  # not hashed as stored; the experiment is hashed in its canonical form
 WRITTEN = "run-"  # before an identity in tables: 19070e908203 alone is a number to spreadsheets and pandas, infinity
+ENDING_BYTES = 24  # for seed and identity after the rung, in the name of a folder
 HASH_VERSION = 2  # a new version makes all existing runs different from new ones
 
 
@@ -74,7 +76,8 @@ class Run:
         `existing` are the folders by identity. Give them to avoid a listing for each of many runs.
         """
         folder = (folders_below(out) if existing is None else existing).get(self.identity)
-        return folder or out / f"{self.name}-{self.identity}"
+        ending = f"-s{self.seed}-{self.identity}"
+        return folder or out / fitting_name(self.regime) / f"{fitting_name(self.rung, ENDING_BYTES)}{ending}"
 
 
 def custom_code(experiment: Experiment, data: str) -> dict[str, str]:
@@ -124,7 +127,7 @@ def find_run(written: str | Path, out: Path) -> Path:
 
     Raises ValueError if there is no such run, or several.
     """
-    if (Path(written) / "manifest.json").is_file():
+    if os.path.isfile(Path(written) / "manifest.json"):  # False also for the name of a rung that is too long for a path
         return Path(written)
     named: dict[str, list[Path]] = {}
     for folder in sorted(folders_below(out).values()):
@@ -132,7 +135,9 @@ def find_run(written: str | Path, out: Path) -> Path:
         names = (identity, written_identity(identity), short, short.rpartition("-s")[0], folder.name)
         for name in dict.fromkeys(names):
             named.setdefault(name, []).append(folder)
-    folders = named.get(str(written), [])
+    rung, dash, seed = str(written).rpartition("-s")  # the folder of a rung with a long name has a shorter one
+    shortened = fitting_name(str(written), ENDING_BYTES), f"{fitting_name(rung, ENDING_BYTES)}{dash}{seed}"
+    folders = next((named[name] for name in (str(written), *shortened) if name in named), [])
     if not folders:
         valid = suggest([name for name in named if "-s" in name], written) if named else "the folder has no runs"
         raise ValueError(f"{out}: no run is called {str(written)!r}; {valid}")

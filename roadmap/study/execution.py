@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from roadmap.recipe import Recipe
@@ -54,7 +55,7 @@ class Execution:
     checkpoint_share: Annotated[float, Range(above=0, maximum=1)] = 0.005  # of the time, for those at ends of epochs
     tensorboard: bool = False  # copy the record to a folder of the run for TensorBoard
     wandb: Annotated[str | None, PROJECT] = None  # project of Weights & Biases to copy the record to
-    data_path: str | None = None  # path of the data set; null: the usual one; set by `--data NAME=PATH`
+    data_path: Path | None = None  # path of the data set; null: the usual one; set by `--data NAME=PATH`
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from roadmap.data.dataset import Dataset
@@ -28,7 +29,7 @@ class Defaults:
     regime: str  # a key of `regimes`
     fidelity: str  # a key of `fidelities`
     seeds: Annotated[int, SEEDS]  # runs of each rung, with seeds 0 to seeds - 1
-    out: str  # folder of the runs
+    out: Path  # folder of the runs
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -3,43 +3,30 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import signal
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from roadmap.recipe import Recipe
 from roadmap.record.run import Run
 from runner.data.augmentation import Erasing, Mixing, Normalization, padded_crops, resized
 from runner.data.image import BadImage
+from runner.data.loader import NO_IMAGES, Batch, SampleKey, load
 from runner.data.splits import InMemoryImages, Split
 from runner.machine.randomness import generator_for, seed_for, seed_globally
 from runner.machine.setup import Setup
+from runner.machine.shared_memory import evaluation_batch
 
 if TYPE_CHECKING:
     from runner.data.transforms import Transform
 
-EVALUATION_BATCH = 256  # most images of a device at a time; without gradients it has room for more than in training
-NO_IMAGES = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
 SUBSTITUTES = 16  # images that are tried instead of one that can't be read
 
-SampleKey = tuple[int, int]  # epoch, and index into the data set
 EpochAndStep = tuple[int, int]
-
-
-class Batch(NamedTuple):
-    """A batch as the workers return it."""
-
-    images: Tensor  # uint8, B x C x S x S
-    labels: Tensor  # int64, B
-    indices: list[int]  # into the data set
-    bad: Sequence[str] = ()  # error messages of images that could not be read
-    skipped: int = 0  # images that were replaced by others, or left out
-    failure: str | None = None  # an error that skipping images does not avoid
+Waiting = Callable[[float], object]  # called while a batch is awaited, with the seconds so far
 
 
 class Augmentation(Protocol):
@@ -173,7 +160,9 @@ class TrainingBatches:
         rank: int,
         retries: Sequence[EpochAndStep] = (),
         skip_bad: bool = False,
+        waiting: Waiting = lambda seconds: None,
     ) -> None:
+        self.waiting = waiting
         self.run, self.recipe, self.setup, self.rank, self.retries = run, run.experiment.recipe, setup, rank, retries
         self.count, self.steps = (
             len(split),
@@ -191,8 +180,8 @@ class TrainingBatches:
 
         Yields images B x 3 x H x W and targets: classes B, or probabilities B x classes if images are mixed.
         """
-        parts = zip(self._parts(epoch, step), _load(self.samples, self._keys(epoch, step), self.setup), strict=True)
-        for (of_epoch, of_step, part), batch in parts:
+        batches = load(self.samples, self._keys(epoch, step), self.setup, self.waiting)
+        for (of_epoch, of_step, part), batch in zip(self._parts(epoch, step), batches, strict=True):
             self.bad.record(batch)
             yield self._finish(batch, of_epoch, of_step, self._first(part))
 
@@ -228,13 +217,22 @@ class TrainingBatches:
 class EvaluationBatches:
     """A process's share of the held-out images: each image is in exactly one share, once."""
 
-    def __init__(self, run: Run, split: Split, setup: Setup, rank: int, skip_bad: bool = False) -> None:
+    def __init__(
+        self,
+        run: Run,
+        split: Split,
+        setup: Setup,
+        rank: int,
+        skip_bad: bool = False,
+        waiting: Waiting = lambda seconds: None,
+    ) -> None:
+        self.waiting = waiting
         self.setup, self.samples = setup, Samples(choose_augmentation(run, split, None))
         self.classes = run.dataset.classes
         self.normalize = Normalization(run.dataset, setup.device)
         self.indices = range(rank, len(split), setup.processes)
         part = run.experiment.recipe.batch_size // (setup.processes * setup.accumulation)
-        self.batch_size = min(EVALUATION_BATCH, 4 * part)
+        self.batch_size = evaluation_batch(part)
         most = math.ceil(len(split) / setup.processes)
         self.rounds = math.ceil(most / self.batch_size)  # the same in all processes
         self.bad = BadImages(skip_bad)
@@ -243,7 +241,7 @@ class EvaluationBatches:
         """Images B x 3 x H x W and classes B; B may be 0 in the last round."""
         starts = [round_ * self.batch_size for round_ in range(self.rounds)]
         keys = ([(0, index) for index in self.indices[start : start + self.batch_size]] for start in starts)
-        for batch in _load(self.samples, keys, self.setup):
+        for batch in load(self.samples, keys, self.setup, self.waiting):
             self.bad.record(batch)
             images = self.normalize(_move(batch.images, self.setup))
             yield images.contiguous(memory_format=self.setup.memory_format), _move(batch.labels, self.setup)
@@ -270,29 +268,6 @@ class BadImages:
         new = [message for message, was_reported in self.messages.items() if not was_reported]
         self.messages |= dict.fromkeys(new, True)
         return new
-
-
-def _load(samples: Samples, keys: Iterable[list[SampleKey]], setup: Setup) -> Iterable[Batch]:
-    forks = setup.workers > 0 and "fork" in multiprocessing.get_all_start_methods()
-    return DataLoader(
-        samples,
-        batch_sampler=keys,
-        num_workers=setup.workers,
-        collate_fn=_unchanged,  # type: ignore[arg-type]  # the samples are one batch already
-        pin_memory=setup.device == "cuda",
-        multiprocessing_context="fork" if forks else None,  # forked processes share images in memory
-        worker_init_fn=_ignore_signals,
-    )
-
-
-def _ignore_signals(worker: int) -> None:
-    """Slurm and terminals signal all processes of a job, and the trainer still needs its workers to finish a step."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _unchanged(batch: Batch) -> Batch:
-    return batch
 
 
 def _move(tensor: Tensor, setup: Setup) -> Tensor:

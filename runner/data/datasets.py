@@ -18,6 +18,7 @@ from roadmap.data.datasets import DATASETS, NamedDataset, kind_of_folder, known_
 from roadmap.data.image_folders import check_layout, list_images
 from roadmap.data.packed_format import read_index
 from roadmap.record.run import Run
+from roadmap.serialization import user_path
 from runner.data.splits import ImageFiles, InMemoryImages, Splits
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 def downloads() -> Path:
     """The folder in which named data sets are searched, and into which they are downloaded."""
-    return Path(os.environ.get("ROADMAP_DATA", "data"))
+    return user_path(os.environ.get("ROADMAP_DATA", "data"))
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,7 @@ def source(run: Run) -> Source:
     return _declared(named) if named.read else BUILT_IN[run.data]
 
 
-def load_data(run: Run, path: str | None = None) -> Splits:
+def load_data(run: Run, path: Path | str | None = None) -> Splits:
     """A run's training and held-out images, from a path, or by default from the usual folder.
 
     Raises ValueError if they are not there, or differ from the study's description.
@@ -277,7 +278,7 @@ def load_data(run: Run, path: str | None = None) -> Splits:
     return splits
 
 
-def class_names(run: Run, path: str | None = None) -> tuple[str, ...]:
+def class_names(run: Run, path: Path | str | None = None) -> tuple[str, ...]:
     """The classes of a run's data, in the order of the network's outputs.
 
     Names of folders, or declared names, or numbers from 0. Raises ValueError if the data are not there.

@@ -31,7 +31,7 @@ from roadmap.data.packed_format import (
     read_index,
 )
 from roadmap.files import append_json_line, read_json_lines, write_atomic, write_json
-from roadmap.serialization import Range, check, differences, from_data, to_data
+from roadmap.serialization import Range, check, differences, from_data, to_data, user_path
 from runner.data.datasets import downloads
 from runner.data.image import BadImage, EncodedImage
 from runner.data.packed_reader import Shard, arrow, checksum, content_of_shards, schema
@@ -86,8 +86,8 @@ def source_folder(text: str) -> Path:
     """The folder that a path, NAME=PATH, or a name below $ROADMAP_DATA means. `pack` checks that it has images."""
     name, equals, path = text.partition("=")
     if equals and os.sep not in name:
-        return Path(os.path.expanduser(path))
-    folder = Path(os.path.expanduser(text))
+        return user_path(path)
+    folder = user_path(text)
     return folder if os.sep in text or folder.is_dir() else downloads() / text
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from roadmap.record.events import Began, Diverged, Failed, RunEvent, Stopped
@@ -13,27 +16,81 @@ from roadmap.record.run import Run
 from roadmap.study.execution import Execution
 from runner.machine.distributed import World
 from runner.machine.resources import available_cores
-from runner.machine.signals import Requests
+from runner.machine.signals import STOPPING, Requests, ended_by
 
 # The numbers of the Slurm job and step choose one. Linux uses higher ports for outgoing connections.
 PORTS = range(20_000, 32_768)
 
 
 def world_of_environment(environment: Mapping[str, str] = os.environ) -> World | None:
-    """This process's World under torchrun, or in a Slurm job step of several tasks; None for a single process."""
-    if {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= environment.keys():
-        rank, size, local = (int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-        cores = available_cores() // int(environment.get("LOCAL_WORLD_SIZE", size))
-        return World(rank, size, local, "env://", max(1, cores))
-    # A batch script has SLURM_PROCID too, but not several tasks.
-    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
-        rank, size, local = (int(environment[name]) for name in names)
-        job, step = int(environment["SLURM_JOB_ID"]), int(environment["SLURM_STEP_ID"])
-        port = PORTS[(job * 101 + step) % len(PORTS)]  # jobs on the same machine often have consecutive numbers
-        init_method = f"tcp://{_first_host(environment['SLURM_STEP_NODELIST'])}:{port}"
-        return World(rank, size, local, init_method, int(environment.get("SLURM_CPUS_PER_TASK", "1")))
+    """This process's World under torchrun, or in a Slurm job step of several tasks; None for a single process.
+
+    Raises ValueError if variables of several processes are incomplete or invalid, as in a shell that kept some of them.
+    """
+    is_complete = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= environment.keys()
+    if is_complete or ({"RANK", "WORLD_SIZE"} & environment.keys() and environment.get("WORLD_SIZE") != "1"):
+        return _of_torchrun(_Variables(environment, "torchrun"))
+    variables = _Variables(environment, "srun")
+    # A batch script has SLURM_PROCID too, but not several tasks. Only the first task of a step has its terminal: in
+    # an interactive shell the others do not run what is typed.
+    if "SLURM_PTY_PORT" not in environment and variables.number("SLURM_STEP_NUM_TASKS", 1) > 1:
+        return _of_srun(variables)
     return None
+
+
+@dataclass(frozen=True)
+class _Variables:
+    """The environment variables by which a launcher tells each of its processes its place."""
+
+    environment: Mapping[str, str]
+    launcher: str
+
+    def text(self, name: str) -> str:
+        """Raises ValueError if it is missing."""
+        if not (value := self.environment.get(name)):
+            raise self._error(f"{name} is missing")
+        return value
+
+    def number(self, name: str, default: int | None = None, below: int | None = None) -> int:
+        """Raises ValueError if it is no whole number from 0, or not below a limit; or missing, without a default."""
+        if default is not None and name not in self.environment:
+            return default
+        text = self.text(name)
+        if not text.isdecimal():
+            raise self._error(f"{name} must be a whole number (got {text!r})")
+        if below is not None and int(text) >= below:
+            raise self._error(f"{name} must be below {below}, the number of processes (got {text})")
+        return int(text)
+
+    def _error(self, message: str) -> ValueError:
+        group = "RANK and WORLD_SIZE" if self.launcher == "torchrun" else "SLURM_STEP_NUM_TASKS"
+        hint = f"start all processes with {self.launcher}, or unset {group} to train with one"
+        return ValueError(f"the variables of several processes are incomplete or invalid: {message}; {hint}")
+
+
+def _of_torchrun(variables: _Variables) -> World:
+    size = variables.number("WORLD_SIZE")
+    rank, local = variables.number("RANK", below=size), variables.number("LOCAL_RANK", below=size)
+    cores = available_cores() // max(1, variables.number("LOCAL_WORLD_SIZE", size))
+    variables.text("MASTER_ADDR")
+    variables.number("MASTER_PORT", 0)
+    return World(rank, size, local, "env://", max(1, cores))
+
+
+def _of_srun(variables: _Variables) -> World:
+    size = variables.number("SLURM_STEP_NUM_TASKS")
+    rank, local = variables.number("SLURM_PROCID", below=size), variables.number("SLURM_LOCALID", below=size)
+    job, step = variables.number("SLURM_JOB_ID"), variables.number("SLURM_STEP_ID")
+    port = PORTS[(job * 101 + step) % len(PORTS)]  # jobs on the same machine often have consecutive numbers
+    init_method = f"tcp://{_first_host(variables.text('SLURM_STEP_NODELIST'))}:{port}"
+    return World(rank, size, local, init_method, max(1, variables.number("SLURM_CPUS_PER_TASK", 1)))
+
+
+def _address(world: World) -> str:
+    """Where the processes of a World from the environment meet: HOST:PORT."""
+    if world.init_method == "env://":
+        return f"{os.environ['MASTER_ADDR']}:{os.environ.get('MASTER_PORT', '')}"
+    return world.init_method.removeprefix("tcp://")
 
 
 def _first_host(nodes: str) -> str:
@@ -62,7 +119,13 @@ def run_as_worker(
 
     diverged = []
     requests = Requests()
-    with world.joined(chosen_device(execution)), requests.received(signal.SIGTERM, signal.SIGINT):
+    with contextlib.ExitStack() as stack:
+        if world.size > 1:
+            place = f"process {world.rank + 1} of {world.size}"
+            print(f"{place}, waiting for the others at {_address(world)}", file=sys.stderr, flush=True)
+        with ended_by(*STOPPING):
+            stack.enter_context(world.joined(chosen_device(execution)))
+        stack.enter_context(requests.received(*STOPPING))
         if world.rank == 0:
             prepare()
         # From rank 0: the state of the run folders may change, and may look different on another machine.

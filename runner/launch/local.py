@@ -20,11 +20,12 @@ from roadmap.network.cost import cost
 from roadmap.plugins import LOADED, load_files
 from roadmap.record.events import Began, Ending, Event, Failed, Finished, InUse, RunEvent, StepDone
 from roadmap.record.run import Run
-from roadmap.study.execution import Execution
+from roadmap.study.execution import Execution, accumulation
 from runner.machine.distributed import RendezvousError, World
 from runner.machine.fork_server import fork_server
 from runner.machine.requests import Request
-from runner.machine.resources import available_cores, available_gpus, default_processes
+from runner.machine.resources import available_cores, available_gpus, data_workers, default_processes
+from runner.machine.shared_memory import check_shared_memory
 from runner.machine.signals import Handler, Requests, handled
 
 # Up to this many multiply-adds per training step (batch x image), one core for each run beats all cores on one run
@@ -59,12 +60,18 @@ def run_all(
     A run that fails, or that another process is training, does not affect the others. `side_by_side`: the number of
     runs at the same time, and the threads of each; by default those of `parallelism`. SIGUSR2 makes every run save its
     state, unless `on_sigusr2` handles it. After KeyboardInterrupt or SystemExit every run saves its state and stops,
-    and the exception is raised again. A second signal meanwhile kills the runs, unless `wait_for_save`.
+    and the exception is raised again. A second signal meanwhile kills the runs, unless `wait_for_save`. Raises
+    ValueError if the data workers lack shared memory.
     """
     processes = default_processes(execution, [run.experiment.recipe for run, _ in jobs])
     workers, threads = side_by_side or parallelism(
         [run for run, _ in jobs], available_cores(), processes, available_gpus(execution)
     )
+    for run, _ in jobs:
+        recipe = run.experiment.recipe
+        parts = processes * accumulation(recipe, processes, execution.device_batch)
+        of_process = data_workers(execution, threads, available_gpus(execution) > 0)
+        check_shared_memory(recipe, parts, of_process, processes, min(workers, len(jobs)))
     context = process_context([run for run, _ in jobs])
     waiting, failed = deque(jobs), []
     running: dict[Any, _Worker] = {}  # by connection
@@ -174,7 +181,10 @@ class _Worker:
 def _stop(workers: list[_Worker], wait_for_save: bool) -> None:
     """Makes the workers save their state and end, and waits. A second signal kills them, unless `wait_for_save`."""
     signals: list[int] = []
-    with handled(lambda number, frame: signals.append(number), signal.SIGINT, signal.SIGTERM):
+    with (
+        handled(lambda number, frame: signals.append(number), signal.SIGINT, signal.SIGTERM),
+        handled(signal.SIG_IGN, signal.SIGHUP),
+    ):
         processes = [process for worker in workers for process in worker.processes]
         while (alive := [process for process in processes if process.is_alive()]) and (wait_for_save or not signals):
             for worker in workers:

@@ -88,7 +88,7 @@ class RunPlan:
     def find_data(self) -> None:
         """Finds or downloads the data set once, before every run looks for it. Raises ValueError without one."""
         for planned in self.waiting[:1]:
-            source(planned.run).find(Path(self.execution.data_path) if self.execution.data_path else None)
+            source(planned.run).find(self.execution.data_path)
 
     def describe_data(self) -> str:
         """One line on the data: how many images and classes; of an image folder also what is left out of it."""
@@ -116,12 +116,14 @@ class RunPlan:
         return {rung.name: speed.device_hours(rung.experiment, self.selection.dataset) for rung in self.rungs}
 
 
-def _begun_with_other_files(run: Run, out: Path, data_path: str | None) -> Iterator[tuple[Path, int]]:
+def _begun_with_other_files(run: Run, out: Path, data_path: Path | None) -> Iterator[tuple[Path, int]]:
     """The folders of runs that would be `run` with its data, and their finished epochs.
 
     Runs on the data set of another folder that has the same name are not among them.
     """
-    for folder in sorted((out / run.regime).glob(f"{glob.escape(f'{run.rung}-s{run.seed}-')}*")):
+    planned_folder = run.folder(out, {})
+    beginning = planned_folder.name.removesuffix(run.identity)
+    for folder in sorted(planned_folder.parent.glob(f"{glob.escape(beginning)}*")):
         with contextlib.suppress(InvalidFile, OSError):  # not a run of this version
             manifest = read_manifest(folder)
             if manifest is None or manifest.run.data != run.data or _is_elsewhere(manifest.data_path, data_path):
@@ -130,9 +132,9 @@ def _begun_with_other_files(run: Run, out: Path, data_path: str | None) -> Itera
                 yield folder, len(read_metrics(folder))
 
 
-def _is_elsewhere(before: str | None, now: str | None) -> bool:
+def _is_elsewhere(before: Path | None, now: Path | None) -> bool:
     """Whether the paths are of two folders. One that is no longer there may have been moved."""
-    return bool(before and now) and Path(before or "").is_dir() and not Path(before or "").samefile(now or "")
+    return before is not None and now is not None and before.is_dir() and not before.samefile(now)
 
 
 def check_local(options: StudyOptions, pack: int | None, max_running: int | None) -> None:

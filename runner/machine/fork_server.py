@@ -6,11 +6,14 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.context import BaseContext
 
 from runner.machine.signals import FOR_THE_LAUNCHER
+
+SOCKET_FOLDER = 60  # bytes; multiprocessing appends about 32, and the least limit of a system is 104
 
 
 def fork_server(*preload: str) -> BaseContext:
@@ -22,6 +25,7 @@ def fork_server(*preload: str) -> BaseContext:
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    make_socket_folder()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["roadmap.own_packages", "runner.machine.ignore_signals", *preload])
     # Separately: starting the tracker unblocks SIGINT and SIGTERM, which the tracker itself ignores.
@@ -30,6 +34,24 @@ def fork_server(*preload: str) -> BaseContext:
     with _safe_path(), _blocked(*FOR_THE_LAUNCHER):
         forkserver.ensure_running()
     return context
+
+
+def make_socket_folder() -> None:
+    """Makes the folder of the sockets between this process and those that it starts, at a path that is short enough.
+
+    The system limits the path of a socket to about a hundred bytes, and TMPDIR may be as long. Raises ValueError if no
+    folder with a short path can be written.
+    """
+    usual = tempfile.gettempdir()
+    short = (folder for folder in (usual, "/tmp", "/var/tmp", "/dev/shm") if len(os.fsencode(folder)) <= SOCKET_FOLDER)
+    chosen = next((folder for folder in short if os.access(folder, os.W_OK | os.X_OK)), None)
+    if chosen is None:
+        raise ValueError(f"TMPDIR must be a folder with a path of at most {SOCKET_FOLDER} bytes (got {usual})")
+    tempfile.tempdir = chosen
+    try:
+        util.get_temp_dir()  # kept by multiprocessing, and by the processes that it starts
+    finally:
+        tempfile.tempdir = usual
 
 
 @contextlib.contextmanager

@@ -11,6 +11,8 @@ from roadmap.study.execution import Execution, accumulation
 
 GPU_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))  # of NVIDIA, of AMD, of Windows for Linux
 
+GPU_WORKERS = 10  # per GPU, if there are so many cores: needed by --augment reference; fast needs four
+
 
 def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -23,6 +25,13 @@ def available_gpus(execution: Execution) -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def data_workers(execution: Execution, threads: int, on_gpu: bool) -> int:
+    """The data workers of each process. By default none on CPUs, where the training needs the cores."""
+    if execution.workers != "auto":
+        return execution.workers
+    return min(GPU_WORKERS, threads) if on_gpu else 0
 
 
 def default_processes(execution: Execution, recipes: Sequence[Recipe]) -> int:

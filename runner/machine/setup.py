@@ -11,11 +11,10 @@ import torch
 
 from roadmap.recipe import Recipe
 from roadmap.study.execution import Auto, Execution, accumulation
-from runner.machine.resources import check_here
+from runner.machine.resources import check_here, data_workers
 
 # Below this side, in pixels, a CPU loses more by casting than its bf16 units win (benchmarks/precision.py).
 BF16_CPU_IMAGE_SIZE = 128
-GPU_WORKERS = 10  # per GPU, if there are so many cores: needed by --augment reference; fast needs four
 Value = TypeVar("Value")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of mallopt, as malloc.h numbers them
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -76,7 +75,7 @@ def choose_setup(
         processes,
         parts,
         _unless_auto(execution.threads, stored.threads if stored else threads),
-        _unless_auto(execution.workers, min(GPU_WORKERS, threads) if device == "cuda" else 0),
+        data_workers(execution, threads, device == "cuda"),
         execution.channels_last,
         execution.compile,
         _unless_auto(execution.augment, stored.augment if stored else "fast"),

@@ -27,7 +27,7 @@ class Trained:
     weights: Weights
     trained: tuple[int, int]  # finished epochs, and steps of the next one
     classes: tuple[str, ...]  # names of its outputs; empty if the record is older and does not have them
-    data_path: str | None = None  # of its images
+    data_path: Path | None = None  # of its images
 
     @property
     def unfinished(self) -> str:

@@ -45,6 +45,7 @@ from runner.machine.distributed import SINGLE_PROCESS, RendezvousError, World
 from runner.machine.randomness import seed_for, seed_globally
 from runner.machine.requests import Request
 from runner.machine.setup import Setup, choose_setup
+from runner.machine.shared_memory import check_shared_memory
 from runner.train import checkpoint
 from runner.train.evaluation import Scores, empty_sums, evaluate
 from runner.train.nonfinite import first_not_finite, not_finite_weight
@@ -52,6 +53,8 @@ from runner.train.optimizer import learning_rate, load_optimizer
 from runner.train.provenance import environment, peak_memory, session
 from runner.train.trackers import copy_finished_run, tracked
 from runner.train.train_state import TrainState
+
+PEER_SECONDS = 10.0  # to wait for a batch after a request to stop, with several processes
 
 
 class Stopped(Exception):
@@ -109,11 +112,12 @@ def train(
         _check_classes(manifest, classes, folder)
     setup = choose_setup(run.experiment.recipe, execution, world.size, threads, stored)
     setup.prepare()
+    check_shared_memory(run.experiment.recipe, setup.processes * setup.accumulation, setup.workers)
     print(f"computed with {setup}" + (f", begun with {stored}" if stored not in (None, setup) else ""))
     if run_state == "absent" and world.rank == 0:
         empty_sums(run.dataset.classes)  # a metric of a plug-in fails now, not after the first epoch
         data: dict[str, Any] = {"classes": classes}
-        data["data_path"] = execution.data_path and str(Path(execution.data_path).expanduser().absolute())
+        data["data_path"] = execution.data_path and str(Path(execution.data_path).absolute())
         write_manifest(folder, run, **environment(setup), **data)
     divergences, retrying = read_divergences(folder), False
     while True:
@@ -176,8 +180,8 @@ class Training:
         train_split, test_split = load_data(run, execution.data_path)
         skip_bad = execution.bad_images == "skip"
         retries = [divergence.retried_from for divergence in divergences if divergence.retried_from]
-        self.batches = TrainingBatches(run, train_split, setup, world.rank, retries, skip_bad)
-        self.test_batches = EvaluationBatches(run, test_split, setup, world.rank, skip_bad)
+        self.batches = TrainingBatches(run, train_split, setup, world.rank, retries, skip_bad, self._while_waiting)
+        self.test_batches = EvaluationBatches(run, test_split, setup, world.rank, skip_bad, self._while_waiting)
         self.train_state = train_state = TrainState(run, setup, world)
         self.model, self.ema = train_state.model, train_state.ema
         self.optimizer, self.scaler = train_state.optimizer, train_state.scaler
@@ -186,6 +190,7 @@ class Training:
         self.skipped = 0  # images of the epoch so far that could not be read
         self.seconds = 0.0  # spent in the epoch so far
         self.position_file: PositionFile | None = None  # of rank 0, while it trains
+        self.pending = Request.NONE  # made while a batch was awaited
         self.saved_at = self.began = time.perf_counter()
         self.save_seconds = 0.0  # that the last checkpoint took
 
@@ -355,7 +360,8 @@ class Training:
         """Over all processes: the loss of the global batch, the number of skipped images, the highest request."""
         skipped, self.batches.bad.count = self.batches.bad.count, 0
         due = time.perf_counter() - self.saved_at >= self.execution.checkpoint_minutes * 60
-        request = max(self.request(), Request.SAVE if due and self.step < self.batches.steps else Request.NONE)
+        due_request = Request.SAVE if due and self.step < self.batches.steps else Request.NONE
+        request, self.pending = max(self.request(), self.pending, due_request), Request.NONE
         if self.world.size == 1:
             return loss.item(), skipped, request
         requests = [float(request == kind) for kind in (Request.SAVE, Request.STOP)]
@@ -363,6 +369,20 @@ class Training:
         sums = self.world.all_reduce(torch.cat((mean.view(1), torch.tensor([float(skipped), *requests]).to(mean))))
         mean_loss, skipped_by_all, save, stop = sums.tolist()
         return mean_loss, round(skipped_by_all), Request.STOP if stop else Request.SAVE if save else Request.NONE
+
+    def _while_waiting(self, seconds: float) -> None:
+        """Saves the state and stops if that is requested while a batch is awaited, which may never come.
+
+        With several processes only after a while: the others learn of a request after the step, and fail without it.
+        """
+        self.pending = max(self.pending, self.request())
+        if self.pending is not Request.STOP or (self.world.size > 1 and seconds < PEER_SECONDS):
+            return
+        if self.world.size == 1:
+            self._handle_request(Request.STOP)
+        if not_finite_weight(self.model) is None:
+            self._save()
+        raise Stopped(f"stopped in epoch {self.epoch + 1}, step {self.step}, while waiting for images")
 
     def _handle_request(self, request: Request) -> None:
         if request is not Request.NONE:

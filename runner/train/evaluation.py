@@ -20,6 +20,7 @@ from runner.data.splits import Split
 from runner.machine.distributed import SINGLE_PROCESS, World
 from runner.machine.resources import available_cores
 from runner.machine.setup import Setup, choose_setup
+from runner.machine.shared_memory import check_shared_memory
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ def evaluate_in_process(
     """
     setup = choose_setup(run.experiment.recipe, execution, 1, available_cores())
     setup.prepare()
+    check_shared_memory(run.experiment.recipe, setup.accumulation, setup.workers)
     if held_out is None:
         _, held_out = load_data(run, execution.data_path)
     total = len(held_out)

@@ -52,7 +52,7 @@ def untouched() -> Iterator[None]:
     """Restores what the command changes in the process that calls it: plug-ins, where they import, signal handlers."""
     tables: tuple[Registry[Any], ...] = (STEPS, MIXERS, MODELS, OPTIMIZERS, DATASETS, METRICS)
     before, loaded, path = [dict(table) for table in tables], dict(plugins.LOADED), list(sys.path)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)}
     try:
         yield
     finally:

@@ -31,7 +31,10 @@ def sbatch(
     except RuntimeError:
         raise slurm_cli.SlurmError("Slurm's command srun is not on this machine; submit from a login node") from None
     executor.update_parameters(**_parameters(submission, out, code, after))
-    with contextlib.redirect_stderr(io.StringIO()):  # submitit prints sbatch's errors, and also raises them
+    with (
+        slurm_cli.without_allocation(),
+        contextlib.redirect_stderr(io.StringIO()),  # submitit prints sbatch's errors, and also raises them
+    ):
         return executor.submit_array(tasks)[0].job_id.split("_")[0]
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,6 +14,10 @@ ANSWER_SECONDS = 20  # timeout of a command; Slurm's own timeout for an absent c
 UNDECIDED = ("PENDING", "RUNNING", "REQUEUED", "RESIZING", "SUSPENDED")  # not ended, although sacct may give an end
 DEFAULT_ARRAY_LIMIT = 1001  # Slurm's default
 IDS_PER_CALL = 1000
+# In a shell inside an allocation: what Slurm sets for its steps. Slurm reads these variables as options, too.
+OF_ALLOCATIONS = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_")
+# Not the allocation's: where Slurm is, and the key to it.
+OF_CLUSTERS = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
 
 
 class SlurmError(Exception):
@@ -117,6 +122,22 @@ def limits() -> Limits:
     array_size = re.search(r"^MaxArraySize\s*=\s*(\d+)", output, flags=re.MULTILINE)
     private_jobs = re.search(r"^PrivateData\s*=.*\bjobs\b", output, flags=re.MULTILINE)
     return Limits(max(1, int(array_size[1])) if array_size else DEFAULT_ARRAY_LIMIT, private_jobs is not None)
+
+
+@contextlib.contextmanager
+def without_allocation() -> Iterator[None]:
+    """Inside the block the environment has no variables of the allocation in which this process is.
+
+    sbatch would take them for options that override the script's, and pass them on to the job, where srun does the
+    same: `SLURM_MEM_PER_CPU` beside the script's memory is refused. Outside of allocations nothing is removed.
+    """
+    found = [name for name in os.environ if name.startswith(OF_ALLOCATIONS) and name not in OF_CLUSTERS]
+    inside = {"SLURM_JOB_ID", "SLURM_JOBID"} & os.environ.keys()
+    removed = {name: os.environ.pop(name) for name in found} if inside else {}
+    try:
+        yield
+    finally:
+        os.environ.update(removed)
 
 
 def call(*command: str) -> str:

@@ -78,7 +78,7 @@ class SubmitOptions:
                 "such as with --set cluster.nodes=2"
             )
         path = execution.data_path  # made absolute, because a job may be submitted again from another folder
-        execution = replace(execution, data_path=str(Path(path).resolve()) if path else None)
+        execution = replace(execution, data_path=path and Path(path).resolve())
         return SubmitOptions(selection.profile, selection.cluster, execution, command, pack or 1, max_running)
 
     def layout(self, run: Run) -> Layout:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import matplotlib
 import pytest
 from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.patches import Rectangle
@@ -13,12 +14,15 @@ import roadmap
 from analysis.collection import collect
 from analysis.figures import draw_roadmap, save_figure
 from analysis.options import RunsWarning
+from analysis.report import summary
 from analysis.results import Bar, Series, published_series, results_of, series_of_runs
 from analysis.statistics import Sample
+from roadmap.options import Selection, StudyOptions
 from roadmap.record.folder import write_divergences
 from roadmap.record.results import Divergence
 from roadmap.study.load import load_study
-from tests.helpers.records import begin, finish
+from tests.helpers.command import run_apart
+from tests.helpers.records import begin, finish, study_run
 
 
 @pytest.fixture(scope="module")
@@ -201,3 +205,62 @@ def test_letters_that_no_font_has_are_one_warning(published, tmp_path, monkeypat
         figure = draw_roadmap(titled(published, "猫 犬"))
         save_figure(figure, [tmp_path / "figure.png"])
     assert len(warned) == 1
+
+
+MATPLOTLIBRC = "text.usetex: True\nfont.family: serif\nfont.size: 40\naxes.grid: True\nbackend: TkAgg\nsavefig.dpi: 3\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "TkAgg", "nonsense"])
+def test_a_users_settings_of_matplotlib_do_not_change_a_figure(tmp_path, backend):
+    (tmp_path / "matplotlibrc").write_text(MATPLOTLIBRC)
+    done = run_apart("figure", "--published", "-o", "own.png", cwd=tmp_path, env={"MPLBACKEND": backend})
+    assert done and not done.err, done.err
+    save_figure(
+        draw_roadmap([published_series(load_study(), "resnet-50"), published_series(load_study(), "resnet-200")]),
+        [tmp_path / "plain.png"],
+    )
+    assert (tmp_path / "own.png").read_bytes() == (tmp_path / "plain.png").read_bytes()
+
+
+def test_drawing_leaves_a_users_settings_as_they_are(published, tmp_path):
+    with matplotlib.rc_context({"font.size": 31.0, "text.usetex": True, "lines.linewidth": 7.0}):
+        before = dict(matplotlib.rcParams)
+        save_figure(draw_roadmap(published), [tmp_path / "own.svg"])
+        assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("name", ["a $b$", "$", "cost in $, $x_{", "50 % \\alpha"])
+def test_a_dollar_in_a_title_is_a_dollar(published, tmp_path, name):
+    series = published[0]
+    bars = tuple(replace(bar, title=name, group=name and bar.group) for bar in series.bars)
+    figure = draw_roadmap([replace(series, title=name, bars=bars)])
+    (axes,) = figure.axes
+    shown = [text for text in axes.findobj(Text) if text.get_text() == name]
+    assert len(shown) == len(bars) + 1 and not any(text.get_parse_math() for text in shown)
+    save_figure(figure, [tmp_path / "f.png", tmp_path / "f.svg"])
+
+
+def test_the_table_is_printed_before_the_figure_is_drawn(monkeypatch, tmp_path, capsys):
+    def fail(series):
+        raise RuntimeError("no drawing here")
+
+    selection = Selection.of(StudyOptions(steps="gelu"))
+    finish(study_run(selection.rung("gelu")), tmp_path, 80.0)
+    monkeypatch.setattr(summary, "draw_roadmap", fail)
+    with pytest.raises(RuntimeError, match="no drawing here"):
+        summary.conclude(selection, tmp_path)
+    assert "80.00" in capsys.readouterr().out
+
+
+def test_a_study_with_many_settings_has_a_figure_with_a_name_that_fits(tmp_path):
+    names = ["learning_rate", "weight_decay", "label_smoothing", "drop_path", "random_erasing", "mix_probability"]
+    settings = [f"recipe.{name}=0.0123456789012345678901" for name in names]
+    selections = [
+        Selection.of(StudyOptions(steps="gelu", settings=(*settings, f"recipe.batch_size={n}"))) for n in (2, 4)
+    ]
+    paths = []
+    for selection in selections:
+        finish(selection.run(selection.rung("gelu")), tmp_path, 80.0)
+        paths += summary.summarize(selection, tmp_path).save_figure(tmp_path)
+    assert len(set(paths)) == 4 and all(path.is_file() and len(path.name) <= 255 for path in paths)

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import roadmap
 from roadmap.cli import VERBS, main, make_parser
+from roadmap.options import Selection, StudyOptions
+from roadmap.study.load import load_study, study_path
 from roadmap.study.selection import ladder
 from tests.helpers.command import run_here
 from tests.helpers.images import make_folder
@@ -398,3 +401,39 @@ def test_a_run_older_than_the_choice_of_augmentation_goes_on_with_what_there_was
     path.write_text(json.dumps(manifest | {"execution": "fast"}))
     refused = run_here(*command, "--augment", "fast")
     assert refused.status == 2 and "manifest.json: execution: 'fast' is not a mapping" in refused.err
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    return folder
+
+
+def test_a_tilde_is_the_home_folder_in_options_in_the_study_and_in_calls(home):
+    make_folder(home / "photographs", images=40)
+    (home / "step.py").write_text("from roadmap import step\n")
+    quick = ["run", "--steps", "layer-scale", "--dry-run", "--set", "recipe.batch_size=32", "--plugin=~/step.py"]
+    for data in ("~/photographs", "flowers=~/photographs"):
+        done = run_here(*quick, f"--data={data}", "--out=~/runs")
+        assert done and f" {home}/runs/pico/" in done.out, done.err
+    assert run_here("figure", "--published", "-o=~/figures/f.png", "-o=~/f.svg")
+    assert (home / "figures" / "f.png").is_file() and (home / "f.svg").is_file()
+    study = load_study()
+    Path("ablations.yaml").write_text(study_path().read_text().replace("out: runs", "out: ~/kept", 1))
+    assert f" {home}/kept/pico/" in run_here(*quick, "--data=~/photographs").out
+    assert load_study().defaults.out == home / "kept" and study.defaults.out == Path("runs")
+    roadmap.figure(published=True, output="~/called.png")
+    assert (home / "called.png").is_file()
+    assert Selection.of(StudyOptions.of({"data": "~/photographs"})).execution.data_path == home / "photographs"
+    assert not list(Path().glob("~*"))
+
+
+def test_every_option_for_a_file_or_a_folder_expands_a_tilde(home):
+    """By its type: `Parser` converts all options of that type."""
+    for verb, parser in parsers(make_parser()):
+        for action in parser._actions:
+            if action.metavar in ("FILE", "FOLDER", "DESTINATION", "PACKED"):
+                assert action.type is Path, f"{verb} {action.option_strings}"
+    assert make_parser().parse_args(["status", "--out=~/runs"]).out == home / "runs"

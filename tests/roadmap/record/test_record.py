@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 import roadmap
 from roadmap.files import InvalidFile, append_json_line, read_json, write_json
 from roadmap.record.folder import keep_metrics, read_metrics, read_run, state, write_manifest
-from roadmap.record.run import Run
+from roadmap.record.run import Run, find_run
 from roadmap.serialization import from_data, to_data
 from tests.helpers.records import append_row
 
@@ -156,3 +157,23 @@ def test_identity_is_stable():
     rung = roadmap.ladder("resnet-50", "recipe")[0]
     run = Run("resnet-50", "recipe", rung.experiment, "imagenet", load_study().dataset("imagenet"), 0, "paper")
     assert run.identity == "f7c5505bea50"
+
+
+def test_a_long_name_of_a_rung_or_a_regime_has_a_folder_with_a_name_that_fits(make_run, tmp_path):
+    run = make_run()
+    assert run.folder(tmp_path).name == f"{run.rung}-s0-{run.identity}"
+    long_names = ["long-" * 60 + "a", "long-" * 60 + "b", "长" * 250, "x" * 232]
+    runs = [replace(run, rung=name, seed=i, regime="r" * 300) for i, name in enumerate(long_names)]
+    for each in runs:
+        folder = each.folder(tmp_path)
+        folder.mkdir(parents=True)
+        assert folder.name.endswith(f"-s{each.seed}-{each.identity}")
+        assert max(len(os.fsencode(part)) for part in folder.parts) <= 255
+    for each in runs:
+        for written in (each.rung, f"{each.rung}-s{each.seed}", each.identity):
+            assert find_run(written, tmp_path) == each.folder(tmp_path)
+    assert len({each.folder(tmp_path) for each in runs}) == 4
+    # A folder of an earlier version, with the whole name, is still its run's.
+    earlier = tmp_path / "regime" / ("x" * 236 + f"-s0-{run.identity}")
+    earlier.mkdir(parents=True)
+    assert replace(run, rung="x" * 236, regime="regime").folder(tmp_path / "..", {run.identity: earlier}) == earlier

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -196,6 +197,64 @@ def test_processes_of_torchrun_and_of_slurm_know_their_places():
     # A batch script, or a session of salloc, is one process, whatever was allocated.
     assert world_of_environment({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "17"}) is None
     assert world_of_environment({}) is None
+    # Only the first of several tasks has the terminal of `srun --pty`.
+    assert world_of_environment(step | {"SLURM_PTY_PORT": "40001"}) is None
+    assert world_of_environment({"WORLD_SIZE": "1"}) is None
+
+
+TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "n1", "MASTER_PORT": "29500"}
+STEP = {"SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NODELIST": "n1"}
+STEP |= {"SLURM_JOB_ID": "17", "SLURM_STEP_ID": "0"}
+
+
+@pytest.mark.parametrize("name", [*TORCHRUN.keys() - {"MASTER_PORT"}, *STEP.keys() - {"SLURM_STEP_NUM_TASKS"}])
+def test_a_missing_variable_of_several_processes_is_named(name):
+    variables = TORCHRUN if name in TORCHRUN else STEP
+    assert world_of_environment(variables).size == 4
+    with pytest.raises(ValueError, match=f"{name} is missing; start all processes with (torch|s)run, or unset "):
+        world_of_environment({key: value for key, value in variables.items() if key != name})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RANK", "one"),
+        ("RANK", "4"),
+        ("WORLD_SIZE", "-1"),
+        ("LOCAL_RANK", ""),
+        ("MASTER_PORT", "x"),
+        ("SLURM_PROCID", "4"),
+        ("SLURM_STEP_NUM_TASKS", "four"),
+        ("SLURM_JOB_ID", "17_1"),
+        ("SLURM_LOCALID", "?"),
+    ],
+)
+def test_an_invalid_variable_of_several_processes_is_named(name, value, tmp_path, monkeypatch):
+    for key, given in ((TORCHRUN if name in TORCHRUN else STEP) | {name: value}).items():
+        monkeypatch.setenv(key, given)
+    done = run_here("run", "--steps", "gelu", *QUICK, cwd=tmp_path)
+    assert done.status == 2 and done.err.count("\n") == 1
+    assert f" {name} must be " in done.err or (not value and f" {name} is missing" in done.err)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_waits_for_others_names_their_address_and_handles_signals(tmp_path, number):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = str(taken.getsockname()[1])
+    variables = TORCHRUN | {"RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    process = start_apart("run", "--steps", "gelu", *QUICK, cwd=tmp_path, env=os.environ | variables)
+    assert process.stderr.readline() == f"process 1 of 4, waiting for the others at 127.0.0.1:{port}\n"
+    until(lambda: _is_listening(int(port)), "it waits")
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and errors == ""
+
+
+def _is_listening(port):
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
+import termios
+import threading
 from pathlib import Path
 
 import pytest
 
 from roadmap.record.folder import read_metrics
+from tests.helpers import ROOT
 from tests.helpers.command import LIGHT, run_apart, run_here, start_apart
 from tests.helpers.once import once
 from tests.helpers.training import outcome
@@ -80,7 +85,8 @@ class Finder:
     def find_spec(name, path=None, target=None):
         if name == os.environ["INTERRUPT_AT"]:
             sys.meta_path.remove(Finder)
-            os.kill(os.getpid(), signal.SIGINT)
+            # Within exec, as dataclasses are made: Python itself takes note of it there.
+            exec("os.kill(os.getpid(), signal.SIGINT)\\nfor _ in range(100): pass")
 
 sys.meta_path.insert(0, Finder)
 """
@@ -92,9 +98,69 @@ sys.meta_path.insert(0, Finder)
 )
 def test_ctrl_c_while_it_is_imported_is_clean(tmp_path, module):
     (tmp_path / "sitecustomize.py").write_text(INTERRUPTING)
-    done = run_apart(*LONG, env={"PYTHONPATH": str(tmp_path), "INTERRUPT_AT": module})
+    done = run_apart(*LONG, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "INTERRUPT_AT": module})
     assert done.status == 130
     assert "Traceback" not in done.out + done.err and len(done.err.strip().splitlines()) <= 1
+
+
+def test_a_long_path_of_temporary_files_is_no_obstacle(tmp_path):
+    """The sockets between processes have a limit of about a hundred bytes, those of data workers too."""
+    temporary = tmp_path / ("t" * 100)
+    temporary.mkdir()
+    done = run_apart("run", "--steps", "gelu", *QUICK, "--workers", "1", env={"TMPDIR": str(temporary)})
+    assert done, done.err
+
+
+def test_before_ctrl_c_is_handled_next_to_nothing_is_imported():
+    """What takes time there ends with a traceback, or by the raw signal."""
+    code = "import sys; before = set(sys.modules); import roadmap.__main__; print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
+    imported = {name.partition(".")[0] for name in done.stdout.split()}
+    assert imported <= {"roadmap", "importlib", "__future__", "warnings"}  # those of importlib are in Python itself
+
+
+def test_a_closed_terminal_saves_and_stops_the_runs(tmp_path):
+    """As in a terminal's window, whose shell is gone too: the command leads the session."""
+    terminal, output = pty.openpty()
+
+    def take_terminal():
+        os.setsid()
+        fcntl.ioctl(output, termios.TIOCSCTTY, 0)
+
+    process = start_apart(*ENDLESS, stdin=output, stdout=output, stderr=output, preexec_fn=take_terminal)
+    os.close(output)
+    closing = threading.Event()
+    screen = threading.Thread(target=shown, args=(terminal, closing))
+    screen.start()
+    wait_for(process, lambda: "epoch 1:" in logs(), "an epoch is trained")
+    closing.set()
+    screen.join()
+    assert process.wait(timeout=300) == 128 + signal.SIGHUP
+    assert "stopped in epoch" in logs() and list(tmp_path.rglob("checkpoint.pt"))
+
+
+def shown(terminal, closing):
+    """Reads what is written to a terminal, until it is closed."""
+    while not closing.is_set():
+        if select.select([terminal], [], [], 0.1)[0]:
+            os.read(terminal, 4096)
+    os.close(terminal)
+
+
+def test_a_hangup_is_ignored_under_nohup():
+    process = start_apart(*ENDLESS, preexec_fn=ignore_hangup)
+    wait_for(process, lambda: "epoch 1:" in logs(), "an epoch is trained")
+    os.killpg(process.pid, signal.SIGHUP)
+    epochs = logs().count("epoch ")
+    wait_for(process, lambda: logs().count("epoch ") > epochs, "it goes on")
+    process.terminate()
+    process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM and "stopped in epoch" in logs()
+
+
+def ignore_hangup():
+    os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 @pytest.mark.parametrize("moment", ["fork server", "run"])

@@ -396,3 +396,23 @@ def test_five_thousand_runs_take_a_handful_of_calls(study, tmp_path, monkeypatch
     assert len(calls.read_text().split()) <= 2
     study.roadmap("cancel")
     until(lambda: not study.slurm.queue(), "the queue is empty")
+
+
+def test_a_submission_from_inside_an_allocation_is_not_changed_by_it(study, tmp_path, monkeypatch):
+    """Its variables would be options of sbatch, and of srun in the job."""
+    kept = {"SLURM_JOB_ID": "17", "SLURM_MEM_PER_CPU": "100", "SLURM_CPU_BIND": "map_cpu:99", "SLURM_NTASKS": "7"}
+    kept |= {"SBATCH_PARTITION": "nowhere", "SBATCH_MEM_PER_NODE": "1", "SRUN_CPUS_PER_TASK": "99", "SLURM_EXACT": "x"}
+    for name, value in kept.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "listing.py").write_text(
+        "import os, pathlib\n"
+        "if os.environ.get('SUBMITIT_EXECUTOR'):\n"
+        "    pathlib.Path('environment').write_text('\\n'.join(f'{k}={v}' for k, v in os.environ.items()))\n"
+    )
+    study.submit("--steps", "layer-norm", *SHORT, "--plugin", "listing.py")
+    assert {name: os.environ.get(name) for name in kept} == kept
+    study.slurm.wait_until_empty()
+    assert study.status()["layer-norm"]["state"] == "finished"
+    found = (tmp_path / "environment").read_text().splitlines()
+    assert f"SLURM_CONF={os.environ['SLURM_CONF']}" in found
+    assert not {f"{name}={value}" for name, value in kept.items()} & set(found)
