@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -40,8 +40,7 @@ def load_torchvision(model: nn.Module, name: str, state_dict: Mapping[str, Tenso
     """
     if name in ("resnet200", "convnext_xlarge"):
         raise ValueError(f"torchvision has no model {name!r}; use load_timm")
-    rename = _torchvision_convnext_name if name.startswith("convnext") else _resnet_name
-    load_renamed(model, peer_design(name), {rename(key): tensor for key, tensor in state_dict.items()}, name)
+    load_renamed(model, peer_design(name), own_names(state_dict), name)
 
 
 def load_timm(model: nn.Module, name: str, state_dict: Mapping[str, Tensor]) -> None:
@@ -50,8 +49,13 @@ def load_timm(model: nn.Module, name: str, state_dict: Mapping[str, Tensor]) -> 
     Raises ValueError with the first difference if the design or a tensor does not match.
     """
     name = name.partition(".")[0]  # a tag, as in convnext_tiny.fb_in1k, selects weights of the same network
-    rename = _timm_convnext_name if name.startswith("convnext") else _resnet_name
-    load_renamed(model, peer_design(name), {rename(key): tensor for key, tensor in state_dict.items()}, name)
+    load_renamed(model, peer_design(name), own_names(state_dict), name)
+
+
+def own_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with the names of this project, from those of torchvision, timm or ConvNeXt's authors."""
+    rename = next((function for mark, function in _RENAMED.items() if any(mark in key for key in state_dict)), str)
+    return {rename(key): tensor for key, tensor in state_dict.items()}
 
 
 def load_peer(model: nn.Module, design: Design | NamedModel, peer: str, state_dict: Mapping[str, Tensor]) -> None:
@@ -162,3 +166,26 @@ def _timm_convnext_name(key: str) -> str:
         if key.startswith(theirs):
             return ours + key.removeprefix(theirs)
     return key
+
+
+def _authors_convnext_name(key: str) -> str:
+    """The name here of a tensor of a ConvNeXt in its authors' code (facebookresearch/ConvNeXt)."""
+    inside = {"dwconv": "convs.0.conv", "norm": "convs.0.norm", "pwconv1": "convs.1.conv", "pwconv2": "convs.2.conv"}
+    key = key.replace("downsample_layers.0.0.", "stem.0.conv.").replace("downsample_layers.0.1.", "stem.norm.")
+    key = re.sub(r"^downsample_layers\.(\d+)\.0\.", r"stages.\1.downsampling.norm.", key)
+    key = re.sub(r"^downsample_layers\.(\d+)\.1\.", r"stages.\1.downsampling.conv.conv.", key)
+    key = re.sub(r"^stages\.(\d+)\.(\d+)\.gamma$", r"stages.\1.blocks.\2.scale", key)
+    return re.sub(
+        r"^stages\.(\d+)\.(\d+)\.(\w+)\.",
+        lambda match: f"stages.{match[1]}.blocks.{match[2]}.{inside.get(match[3], match[3])}.",
+        key,
+    )
+
+
+# By what is in some name of the library's tensors and in none of the others'.
+_RENAMED: dict[str, Callable[[str], str]] = {
+    "downsample_layers.": _authors_convnext_name,
+    "features.": _torchvision_convnext_name,
+    ".conv_dw.": _timm_convnext_name,
+    "layer1.": _resnet_name,
+}
