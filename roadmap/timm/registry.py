@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -75,7 +76,7 @@ def _stage_indices(stages: int, indices: Any) -> tuple[int, ...]:
     timm's classes return maps in the order of the stages, whatever the order of the indices.
     """
     try:
-        taken = tuple(feature_take_indices(stages, indices)[0])
+        taken = tuple(map(operator.index, feature_take_indices(stages, indices)[0]))
     except (AssertionError, TypeError, ValueError):
         taken = ()
     if not taken or any(late <= early for early, late in zip(taken, taken[1:], strict=False)):
@@ -137,21 +138,21 @@ def roadmap_design(pretrained: bool = False, *, design: Mapping[str, Any], **arg
     return build_model("roadmap_design", from_data(Design, design, "design"), "torchvision", pretrained, arguments)
 
 
-DESIGNS: dict[str, Design] = {}  # of the registered rungs, by the name of the model
 default_cfgs: dict[str, Any] = {}  # timm looks for it in the module of a function that it registers
 
 
 def register(study: Study) -> list[str]:
     """Registers every rung of every regime and returns the names of the models."""
+    names = []
     for regime in study.regimes:
         dataset = study.dataset(study.regime(regime).data)
         for rung in ladder(regime, study=study):
             name, design, recipe = model_name(regime, rung.name), rung.experiment.design, rung.experiment.recipe
             assert isinstance(design, Design)  # true for all rungs
-            DESIGNS[name] = design
+            names.append(name)
             default_cfgs.update(generate_default_cfgs({name: configuration(design, recipe, dataset)}))
             register_model(_creator(name, design, recipe.initialization))
-    return list(DESIGNS)
+    return names
 
 
 default_cfgs.update(
