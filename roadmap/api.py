@@ -419,7 +419,8 @@ def export(
 ) -> Path:
     """Writes a run's network as a file for other programs, by default in the run's folder, and returns its path.
 
-    For timm it is a folder with weights and config.json. What was written is read back. Raises ValueError if its outputs differ.
+    For timm it is a folder with weights and config.json. What was written is read back. Raises ValueError if the
+    outputs differ.
     """
     from runner.measure.export import SUFFIXES, export_network
     from runner.measure.trained import read_trained

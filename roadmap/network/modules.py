@@ -32,10 +32,10 @@ ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu
 
 def _is_recorded(x: Tensor) -> bool:
     """Is `x` the stand-in of a tracer or script compiler, which records operations and has neither dtype nor device?"""
-    if torch.jit.is_scripting():
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return True
     else:  # TorchScript compiles what follows a `return`, but not this branch
-        return torch.jit.is_tracing() or isinstance(x, Proxy)
+        return torch.jit.is_tracing() or isinstance(x, Proxy)  # type: ignore[attr-defined]
 
 
 def _activation(name: Activation | None, *, in_place: bool) -> nn.Module:
@@ -79,7 +79,8 @@ class DepthwiseConvolution(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if _is_recorded(x) or not self.has_fast_gradient(x):
-            return self._conv_forward(x, self.weight, self.bias)
+            y: Tensor = self._conv_forward(x, self.weight, self.bias)
+            return y
         return self.forward_with_gradient(x)
 
     @torch.jit.unused
@@ -106,7 +107,8 @@ class OverlappingPatches(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         beyond = self.dilation[0] * (self.kernel_size[0] - 1)
-        return self._conv_forward(F.pad(x, (0, beyond, 0, beyond)), self.weight, self.bias)
+        y: Tensor = self._conv_forward(F.pad(x, (0, beyond, 0, beyond)), self.weight, self.bias)
+        return y
 
 
 def _convolution(layer: Layer) -> nn.Conv2d:
@@ -197,7 +199,7 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.downsampling(x)
-        if self.checkpoints and not torch.jit.is_scripting():
+        if self.checkpoints and not torch.jit.is_scripting():  # type: ignore[attr-defined]  # nor is it compiled
             for block in self.blocks:
                 x = checkpoint(block, x, use_reentrant=False)
             return x

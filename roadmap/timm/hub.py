@@ -33,7 +33,7 @@ def write_folder(run: Run, network: nn.Module, classes: Sequence[str], folder: P
 
 def read_folder(folder: Path) -> nn.Module:
     """The network in evaluation mode."""
-    return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()  # type: ignore[no-any-return]
+    return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
 
 
 def _model(run: Run) -> tuple[str, dict[str, Any]]:

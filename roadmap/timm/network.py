@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from timm.layers import SelectAdaptivePool2d
+from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
@@ -23,9 +23,9 @@ POOLS = ("avg", "max", "avgmax", "catavgmax", "")  # of timm; the last returns m
 class TimmNetwork(Network):
     """A network with the interface of timm's models, and their arguments.
 
-    `num_classes` 0 returns pooled features. `global_pool` "" returns a map, of features or of logits. `drop_rate` is the dropout before
-    the classifier, `drop_path_rate` that of the last block. An `output_stride` below that of the design dilates its
-    last stages. Raises ValueError for values that the design can't have.
+    `num_classes` 0 returns pooled features. `global_pool` "" returns a map, of features or of logits. `drop_rate` is the
+    dropout before the classifier, `drop_path_rate` that of the last block. An `output_stride` below that of the design
+    dilates its last stages. Raises ValueError for values that the design can't have.
     """
 
     def __init__(
@@ -51,7 +51,8 @@ class TimmNetwork(Network):
             self.num_features = self.head_hidden_size = layers.features
             self.feature_info = feature_info(layers)
             self.flatten, self.drop = nn.Flatten(1), nn.Dropout(drop_rate)
-            self.pool, self.global_pool = SelectAdaptivePool2d(pool_type="avg"), "avg"
+            self.pool = SelectAdaptivePool2d(pool_type="avg")  # type: ignore[assignment]
+            self.global_pool = "avg"
             if (num_classes, global_pool) != (self.head.out_features, "avg"):
                 self.reset_classifier(num_classes, global_pool)
             initialize(self, initialization)
@@ -113,11 +114,9 @@ class TimmNetwork(Network):
             self.reset_classifier(0, "", reset_other=True)
         return list(taken)
 
-    @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
         return self.head
 
-    @torch.jit.ignore
     def reset_classifier(self, num_classes: int, global_pool: str | None = None, reset_other: bool = False) -> None:
         """A new classifier, and another pooling if named; `reset_other` removes the head's norm."""
         if reset_other:
@@ -125,25 +124,24 @@ class TimmNetwork(Network):
         pool = self.global_pool if global_pool is None else global_pool
         if pool not in POOLS:
             raise ValueError(f"global_pool must be {', '.join(POOLS[:-1])} or '' (got {pool!r})")
-        self.pool, self.global_pool = SelectAdaptivePool2d(pool_type=pool), pool
-        self.head_hidden_size = self.num_features * self.pool.feat_mult()
+        pooling = SelectAdaptivePool2d(pool_type=pool)
+        self.head_hidden_size = self.num_features * pooling.feat_mult()
         if self.head_hidden_size != self.num_features and not isinstance(self.norm, nn.Identity):
             raise ValueError(f"global_pool {pool} requires a design without head norm, which has a weight per channel")
-        self.num_classes, weight = num_classes, next(self.parameters())
+        weight, self.num_classes, self.global_pool = next(self.parameters()), num_classes, pool
+        classifier: Any = nn.Linear if pool else functools.partial(nn.Conv2d, kernel_size=1)  # of pixels
+        self.pool = pooling  # type: ignore[assignment]
+        self.flatten = nn.Flatten(1) if pool else nn.Identity()  # type: ignore[assignment]
         placed = {"device": weight.device, "dtype": weight.dtype}
-        classifier = nn.Linear if pool else functools.partial(nn.Conv2d, kernel_size=1)  # of pixels
         head = classifier(self.head_hidden_size, num_classes, **placed) if num_classes else nn.Identity()
-        self.head = head  # type: ignore[assignment]  # without classes it returns features, as timm's models do
-        self.flatten = nn.Flatten(1) if pool else nn.Identity()
+        self.head = head  # type: ignore[assignment]
         self.train(self.training)  # new modules too
 
-    @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Computes the activations of each block again for the gradient, which saves memory."""
         for stage in self.stages:
             stage.checkpoints = enable  # type: ignore[assignment]
 
-    @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """The groups of parameters, from the stem to the head, for learning rates that decay by layers."""
         blocks = [(r"^stages\.(\d+)\.downsampling", (0,)), (r"^stages\.(\d+)\.blocks\.(\d+)", None)]

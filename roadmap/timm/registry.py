@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,8 +27,17 @@ from roadmap.study.selection import find_rung, ladder
 from roadmap.timm.network import CLASSIFIER, FIRST_CONVOLUTION, TimmNetwork
 
 NETWORK_ARGUMENTS = tuple(inspect.signature(TimmNetwork).parameters)[2:]
-BUILD_ARGUMENTS = ("features_only", "out_indices", "feature_cls", "feature_cfg", "pretrained_cfg")
-BUILD_ARGUMENTS += ("pretrained_cfg_overlay", "pretrained_strict", "pretrained_model_args", "cache_dir")
+BUILD_ARGUMENTS = (
+    "features_only",
+    "out_indices",
+    "feature_cls",
+    "feature_cfg",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "pretrained_strict",
+    "pretrained_model_args",
+    "cache_dir",
+)
 # What programs pass to other models, and why these have no use for it.
 REASONS = dict.fromkeys(("img_size", "dynamic_img_size", "strict_img_size"), "the network takes images of any size")
 REASONS |= dict.fromkeys(("act_layer", "norm_layer", "depths", "dims", "kernel_sizes"), "it is a part of the design")
@@ -79,7 +89,7 @@ def _stage_indices(stages: int, indices: Any) -> tuple[int, ...]:
         taken = tuple(map(operator.index, feature_take_indices(stages, indices)[0]))
     except (AssertionError, TypeError, ValueError):
         taken = ()
-    if not taken or any(late <= early for early, late in zip(taken, taken[1:], strict=False)):
+    if not taken or any(late <= early for early, late in itertools.pairwise(taken)):
         valid = f"a number from 1 to {stages} of last stages, or indices in ascending order from 0 to {stages - 1}"
         raise ValueError(f"out_indices must be {valid} (got {indices})")
     return taken

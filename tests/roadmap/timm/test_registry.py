@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -47,16 +48,46 @@ def test_any_composition_gives_features(rung):
     assert [each.shape[1] for each in found] == model.feature_info.channels()
 
 
-def test_a_trained_runs_weights_are_loaded_by_timm(tmp_path):
+def test_a_trained_run_is_a_checkpoint_of_timm(tmp_path):
+    """Its weights by the name of the rung, and a folder with all that timm needs to know."""
     short = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0", "--out", str(tmp_path)]
-    assert main(["run", "--steps", "gelu", *short]) == 0
-    assert main(["export", "gelu-s0", "--out", str(tmp_path), "-o", str(tmp_path / "gelu.safetensors")]) == 0
-    (folder,) = tmp_path.glob("pico/gelu-s0-*")
-    trained = read_trained(folder).network
-    loaded = timm.create_model("roadmap_pico_gelu", checkpoint_path=str(tmp_path / "gelu.safetensors")).eval()
+    assert main(["run", "--steps", "gelu,gelu+layer-norm", *short]) == 0
     images = torch.rand(2, 3, 32, 32)
+    for folder in tmp_path.glob("pico/gelu*"):
+        trained = read_trained(folder)
+        assert main(["export", str(folder), "--to", "timm", "-o", str(tmp_path / "hub")]) == 0
+        loaded = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True).eval()
+        with torch.no_grad():
+            wanted = trained.network(images)
+            assert torch.equal(loaded(images), wanted)
+            features = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True, features_only=True).eval()
+            assert torch.equal(features(images)[-1], loaded.forward_features(images))
+            if folder.name.startswith("gelu-s0"):
+                for file in (tmp_path / "hub" / "model.safetensors", folder / "checkpoint.pt"):
+                    model = timm.create_model("roadmap_pico_gelu", checkpoint_path=str(file)).eval()
+                    assert torch.equal(model(images), wanted)
+        data, recipe = trained.run.dataset, trained.run.experiment.recipe
+        prepared = timm.data.resolve_model_data_config(loaded)
+        assert (prepared["mean"], prepared["std"]) == (data.mean, data.std)
+        assert prepared["interpolation"] == recipe.interpolation and prepared["input_size"] == (3, 32, 32)
+        described = json.loads((tmp_path / "hub" / "config.json").read_text())
+        assert described["label_names"] == list(map(str, range(10))) and described["architecture"] == "roadmap_design"
+    assert not list(tmp_path.glob("hub.new"))
+
+
+def test_weights_of_other_code_are_loaded_as_pretrained_ones(tmp_path):
+    """Of torchvision and timm, with another number of classes and of channels."""
+    torch.manual_seed(0)
+    other = timm.create_model("convnext_tiny").eval()
+    torch.save(other.state_dict(), tmp_path / "weights.pth")
+    file = {"file": str(tmp_path / "weights.pth")}
+    name, images = "roadmap_resnet50_layer_scale", torch.rand(1, 3, 32, 32)
+    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=file).eval()
     with torch.no_grad():
-        assert torch.equal(loaded(images), trained(images))
+        torch.testing.assert_close(model(images), other(images))
+    adapted = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=file, in_chans=1, num_classes=3)
+    assert adapted(images[:, :1]).shape == (1, 3)
+    assert torch.equal(adapted.stages[3].blocks[0].scale, model.stages[3].blocks[0].scale)
 
 
 def test_what_can_not_be_created_is_said_so():
@@ -66,7 +97,7 @@ def test_what_can_not_be_created_is_said_so():
         timm.create_model("roadmap_rung", rung="geelu")
     with pytest.raises(ValueError, match="swin-t is a model of timm itself: timm/swin_tiny"):
         timm.create_model("roadmap_rung", rung="swin-t")
-    with pytest.raises(ValueError, match="design.stem"):
+    with pytest.raises(ValueError, match=r"design\.stem"):
         timm.create_model("roadmap_design", design={"stem": 1})
 
 
