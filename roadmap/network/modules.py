@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Proxy
+from torch.jit import is_scripting, is_tracing  # type: ignore[attr-defined]
 from torch.utils.checkpoint import checkpoint
 
 from roadmap.design import Activation, Design, NamedModel, Norm
@@ -32,10 +33,10 @@ ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu
 
 def _is_recorded(x: Tensor) -> bool:
     """Is `x` the stand-in of a tracer or script compiler, which records operations and has neither dtype nor device?"""
-    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+    if is_scripting():
         return True
     else:  # TorchScript compiles what follows a `return`, but not this branch
-        return torch.jit.is_tracing() or isinstance(x, Proxy)  # type: ignore[attr-defined]
+        return is_tracing() or isinstance(x, Proxy)
 
 
 def _activation(name: Activation | None, *, in_place: bool) -> nn.Module:
@@ -199,7 +200,7 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.downsampling(x)
-        if self.checkpoints and not torch.jit.is_scripting():  # type: ignore[attr-defined]  # nor is it compiled
+        if self.checkpoints and not is_scripting():
             for block in self.blocks:
                 x = checkpoint(block, x, use_reentrant=False)
             return x

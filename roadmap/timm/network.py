@@ -23,9 +23,9 @@ POOLS = ("avg", "max", "avgmax", "catavgmax", "")  # of timm; the last returns m
 class TimmNetwork(Network):
     """A network with the interface of timm's models, and their arguments.
 
-    `num_classes` 0 returns pooled features. `global_pool` "" returns a map, of features or of logits. `drop_rate` is the
-    dropout before the classifier, `drop_path_rate` that of the last block. An `output_stride` below that of the design
-    dilates its last stages. Raises ValueError for values that the design can't have.
+    `num_classes` 0 returns pooled features. `global_pool` "" returns a map, of features or of logits. `drop_rate` is
+    the dropout before the classifier, `drop_path_rate` that of the last block. An `output_stride` below that of the
+    design dilates its last stages. Raises ValueError for values that the design can't have.
     """
 
     def __init__(
