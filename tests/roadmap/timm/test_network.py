@@ -111,6 +111,10 @@ def test_dilation_keeps_every_pixel_of_a_smaller_map(name, output_stride):
         torch.testing.assert_close(large[..., ::every, ::every], small, rtol=1e-3, atol=1e-4)
 
 
+# The others differ from one of these in sizes alone, and compilers take seconds for each.
+SIZES = ("recipe", "ratio", "width", "size_5", "size_9", "size_11")
+DISTINCT = [*(name for name in PICOS if not name.endswith(SIZES)), "roadmap_resnet50_layer_scale"]
+
 TRACED_SIZES = ((1, 3, 96, 64), (3, 3, 71, 67))  # other batches and sizes than those that were traced
 
 
@@ -128,15 +132,16 @@ def test_tracers_compilers_and_exporters_give_the_same_outputs(name, tmp_path):
     with torch.no_grad():
         wanted = list(map(model, others))
         traced = torch.fx.symbolic_trace(model)
-        program = torch.export.export(model, (IMAGES,), dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},))
         makers = {
             "fx": traced,
             "fx, scripted": torch.jit.script(traced),
             "script": torch.jit.script(model),
             "trace": torch.jit.trace(model, IMAGES),
-            "compile": torch.compile(model, fullgraph=True, backend="eager", dynamic=True),
-            "export": program.module(),
         }
+        if name in DISTINCT:
+            program = torch.export.export(model, (IMAGES,), dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},))
+            makers["export"] = program.module()
+            makers["compile"] = torch.compile(model, fullgraph=True, backend="eager", dynamic=True)
         for form, made in makers.items():
             for images, expected in zip(others, wanted, strict=True):
                 torch.testing.assert_close(made(images), expected, rtol=1e-4, atol=1e-5, msg=form)
@@ -144,6 +149,8 @@ def test_tracers_compilers_and_exporters_give_the_same_outputs(name, tmp_path):
         assert (
             torch.equal(features["logits"], wanted[0]) and features["map"].shape[1] == model.feature_info[1]["num_chs"]
         )
+    if name not in DISTINCT:
+        return
     torch.onnx.export(program, (IMAGES,), str(tmp_path / "a.onnx"), dynamo=True, optimize=False, verbose=False)
     session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"), providers=["CPUExecutionProvider"])
     for images, expected in zip(others, wanted, strict=True):
