@@ -465,7 +465,7 @@ def evaluate(
 @_checked
 def export(
     run: PathLike,
-    to: Literal["safetensors", "torchscript", "onnx"] = "safetensors",
+    to: Literal["safetensors", "torchscript", "onnx", "timm"] = "safetensors",
     *,
     output: PathLike | None = None,
     weights: Literal["raw", "ema"] = "raw",
@@ -474,7 +474,8 @@ def export(
 ) -> Path:
     """Writes a run's network as a file for other programs, by default in the run's folder, and returns its path.
 
-    The file is read back. Raises ValueError if its outputs differ.
+    For timm it is a folder with weights and config.json. What was written is read back. Raises ValueError if the
+    outputs differ.
     """
     from runner.measure.export import SUFFIXES, export_network
     from runner.measure.trained import read_trained

@@ -18,11 +18,11 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument("run", metavar="RUN", help="the run: by rung, rung-sSEED, identity or folder")
     parser.add_argument(
         "--to",
-        choices=("safetensors", "torchscript", "onnx"),
+        choices=("safetensors", "torchscript", "onnx", "timm"),
         default="safetensors",
-        help="format of the file (default: safetensors, the weights alone)",
+        help="format (default: safetensors, the weights alone); timm: a folder for `timm.create_model`",
     )
-    add_output(parser, "the file to write (default: in the run's folder)")
+    add_output(parser, "the file, or for timm the folder, to write (default: in the run's folder)")
     add_weights(parser)
     add_plugins(parser)
     parser.set_defaults(function=export_run)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from roadmap.design import Design, NamedModel
 from roadmap.network.counts import count_named
 from roadmap.network.mixers import find_mixer
-from roadmap.network.plan import BlockPlan, Layer, plan
+from roadmap.network.plan import BlockPlan, Layer, NetworkPlan, plan
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,20 @@ def cost(design: Design | NamedModel, input_size: int = 224, num_classes: int = 
     if isinstance(design, NamedModel):
         return Cost(*count_named(design, input_size, num_classes))
     network = plan(design)
+    counter = _count(network, input_size)
+    counter.norm(network.head_norm, network.features)
+    counter.parameters += (network.features + 1) * num_classes
+    counter.macs += network.features * num_classes
+    return Cost(counter.parameters, counter.macs)
+
+
+def map_size(design: Design, input_size: int) -> int:
+    """The side of the last map in pixels. Raises ValueError if the image is too small for the design."""
+    return _count(plan(design), input_size).size
+
+
+def _count(network: NetworkPlan, input_size: int) -> _Counter:
+    """Counts everything before the head."""
     counter = _Counter(input_size)
     counter.layer(network.stem)
     if network.pool:
@@ -39,10 +53,7 @@ def cost(design: Design | NamedModel, input_size: int = 224, num_classes: int = 
             counter.layer(stage.downsampling)
         for block in stage.blocks:
             counter.block(block)
-    counter.norm(network.head_norm, network.features)
-    counter.parameters += (network.features + 1) * num_classes
-    counter.macs += network.features * num_classes
-    return Cost(counter.parameters, counter.macs)
+    return counter
 
 
 class _Counter:
@@ -54,7 +65,7 @@ class _Counter:
 
     def layer(self, layer: Layer) -> None:
         before = self.size
-        self.size = (self.size + 2 * layer.padding - layer.kernel) // layer.stride + 1
+        self.size = layer.size(self.size)
         if self.size < 1:
             raise ValueError(f"images of {self.input_size} pixels are too small for this design")
         if layer.mixer:

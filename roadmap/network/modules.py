@@ -1,6 +1,6 @@
 """The model of a design: a generic residual network, built from the resolved plan."""
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: torch.fx copies the types of `forward` into its graph as they are.
 
 from collections.abc import Callable
 from functools import partial
@@ -9,6 +9,9 @@ from typing import Any, Literal, overload
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy
+from torch.jit import is_scripting, is_tracing  # type: ignore[attr-defined]
+from torch.utils.checkpoint import checkpoint
 
 from roadmap.design import Activation, Design, NamedModel, Norm
 from roadmap.network.library_models import build_named
@@ -19,12 +22,21 @@ from roadmap.network.plan import BlockPlan, Layer, NetworkPlan, StagePlan, plan
 class LayerNorm(nn.LayerNorm):
     """LN over the channels of N x C x H x W."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    def forward(self, x: Tensor) -> Tensor:  # TorchScript knows no super()
+        x = x.permute(0, 2, 3, 1)
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
 
 
 NORMS: dict[Norm, Callable[[int], nn.Module]] = {"bn": nn.BatchNorm2d, "ln": partial(LayerNorm, eps=1e-6)}
 ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
+
+
+def _is_recorded(x: Tensor) -> bool:
+    """Is `x` the stand-in of a tracer or script compiler, which records operations and has neither dtype nor device?"""
+    if is_scripting():
+        return True
+    else:  # TorchScript compiles what follows a `return`, but not this branch
+        return is_tracing() or isinstance(x, Proxy)
 
 
 def _activation(name: Activation | None, *, in_place: bool) -> nn.Module:
@@ -67,13 +79,22 @@ class DepthwiseConvolution(nn.Conv2d):
     """Trains faster on a CPU, where torch's weight gradient takes ten forward passes for kernels above 3."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():  # compilers have other kernels, and can't trace what follows
-            return super().forward(x)
-        if not torch.is_grad_enabled():  # no gradient to speed up, and tracers need the plain module
-            return super().forward(x)
+        if _is_recorded(x) or not self.has_fast_gradient(x):
+            y: Tensor = self._conv_forward(x, self.weight, self.bias)
+            return y
+        return self.forward_with_gradient(x)
+
+    @torch.jit.unused
+    def has_fast_gradient(self, x: Tensor) -> bool:
+        if torch.compiler.is_compiling():  # compilers have other kernels, and can't trace custom gradients
+            return False
+        if not torch.is_grad_enabled():  # no gradient to speed up
+            return False
         # oneDNN has no fast kernel for images of few pixels, and torch loops over the channels of single images.
-        if x.device.type != "cpu" or min(x.shape[2:]) < 4 or not torch.backends.mkldnn.is_available():
-            return super().forward(x)
+        return x.device.type == "cpu" and min(x.shape[2:]) >= 4 and torch.backends.mkldnn.is_available()
+
+    @torch.jit.unused
+    def forward_with_gradient(self, x: Tensor) -> Tensor:
         weight, bias = self.weight, self.bias
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
@@ -94,19 +115,31 @@ class StridedPointwise(nn.Conv2d):
         return F.conv2d(x[..., ::step, ::step], self.weight, self.bias, groups=self.groups)
 
 
+class OverlappingPatches(nn.Conv2d):
+    """A patch at each pixel, which is its first; keeps the size of the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        beyond = self.dilation[0] * (self.kernel_size[0] - 1)
+        y: Tensor = self._conv_forward(F.pad(x, (0, beyond, 0, beyond)), self.weight, self.bias)
+        return y
+
+
 def _convolution(layer: Layer) -> nn.Conv2d:
     is_depthwise = 1 < layer.groups == layer.inputs == layer.outputs
     # oneDNN has fast gradients for kernels of 3.
-    is_large = layer.kernel > 3 and layer.kernel % 2 == 1 and layer.kernel != layer.stride
-    module = DepthwiseConvolution if is_depthwise and is_large else nn.Conv2d
+    is_large = layer.kernel > 3 and layer.kernel % 2 == 1 and layer.kernel != layer.stride and layer.dilation == 1
+    # An even kernel is that of patches, which overlap if dilation replaces their stride.
+    overlaps = layer.kernel % 2 == 0 and layer.stride == 1
+    kind = DepthwiseConvolution if is_depthwise and is_large else OverlappingPatches if overlaps else nn.Conv2d
     if layer.kernel == 1 and layer.stride > 1 and layer.inputs < 8:
-        module = StridedPointwise
-    return module(
+        kind = StridedPointwise
+    return kind(
         layer.inputs,
         layer.outputs,
         layer.kernel,
         layer.stride,
-        layer.padding,
+        0 if overlaps else layer.padding * layer.dilation,
+        layer.dilation,
         groups=layer.groups,
         bias=layer.bias,
     )
@@ -137,7 +170,7 @@ class DropPath(nn.Module):
         if not self.training:
             return x
         keep = 1 - self.probability
-        return x * x.new_empty(len(x), 1, 1, 1).bernoulli_(keep).div_(keep)
+        return x * x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep).div_(keep)
 
 
 class Residual(nn.Module):
@@ -160,7 +193,7 @@ class Residual(nn.Module):
             branch = branch * self.scale.view(-1, 1, 1)
         branch, shortcut = self.drop_path(branch), self.shortcut(x)
         # No gradient uses the output of a norm, so the sum can overwrite it.
-        if self.ends_with_norm and branch.dtype == shortcut.dtype:
+        if self.ends_with_norm and not _is_recorded(branch) and branch.dtype == shortcut.dtype:
             branch += shortcut
         else:
             branch = shortcut + branch
@@ -177,19 +210,28 @@ class Stage(nn.Module):
                 self.downsampling.add_module("norm", NORMS[stage.downsampling_norm](stage.downsampling.inputs))
             self.downsampling.add_module("conv", ConvNormAct(stage.downsampling))
         self.blocks = nn.Sequential(*map(Residual, stage.blocks, drop_paths))
+        self.checkpoints = False  # keep only the input of each block for the gradient, and compute the rest again
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.blocks(self.downsampling(x))
+        x = self.downsampling(x)
+        if self.checkpoints and not is_scripting():
+            for block in self.blocks:
+                x = checkpoint(block, x, use_reentrant=False)
+            return x
+        y: Tensor = self.blocks(x)
         return y
 
 
 class Network(nn.Module):
-    """The network of a design: images N x 3 x H x W, normalized, to logits N x classes."""
+    """The network of a design: images N x 3 x H x W, normalized, to logits N x classes.
 
-    def __init__(self, design: Design, num_classes: int, drop_path: float) -> None:
+    `layers`: those of the design with other input channels or strides.
+    """
+
+    def __init__(self, design: Design, num_classes: int, drop_path: float, layers: NetworkPlan | None = None) -> None:
         super().__init__()
         self.design = design
-        network: NetworkPlan = plan(design)
+        network = layers or plan(design)
         self.stem = nn.Sequential(ConvNormAct(network.stem))
         if network.pool:
             self.stem.add_module("pool", nn.MaxPool2d(3, stride=2, padding=1))

@@ -5,8 +5,9 @@ Only this module resolves relative widths, strides and shortcuts, so the cost of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -26,11 +27,16 @@ class Layer:
     norm: Norm | None = None
     act: Activation | None = None
     mixer: str | None = None  # an entry of roadmap.network.mixers that replaces the convolution
+    dilation: int = 1  # pixels from one weight of the kernel to the next
 
     @property
     def padding(self) -> int:
         """Pixels on every side; 0 for patches that do not overlap."""
         return 0 if self.kernel == self.stride else self.kernel // 2
+
+    def size(self, size: int) -> int:
+        """The side of the output in pixels, for an input of this side."""
+        return (size + 2 * self.padding - self.kernel) // self.stride + 1
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,15 @@ class StagePlan:
     downsampling: Layer | None  # the convolution between this stage and the one before
     blocks: tuple[BlockPlan, ...]
 
+    @property
+    def outputs(self) -> int:
+        return self.blocks[-1].outputs
+
+    @property
+    def stride(self) -> int:
+        layers = [layer for block in self.blocks for layer in block.layers]
+        return math.prod(layer.stride for layer in ([self.downsampling] if self.downsampling else []) + layers)
+
 
 @dataclass(frozen=True)
 class NetworkPlan:
@@ -63,7 +78,13 @@ class NetworkPlan:
     @property
     def features(self) -> int:
         """Input channels of the linear layer."""
-        return self.stages[-1].blocks[-1].outputs
+        return self.stages[-1].outputs
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the image per pixel of each stage's output."""
+        stem = self.stem.stride * (2 if self.pool else 1)
+        return tuple(stem * math.prod(stage.stride for stage in self.stages[: i + 1]) for i in range(len(self.stages)))
 
 
 def plan(design: Design) -> NetworkPlan:
@@ -77,6 +98,42 @@ def plan(design: Design) -> NetworkPlan:
         _stage(design, i, inputs, widths[i]) for i, (inputs, _) in enumerate(pairwise((stem_outputs, *outputs)))
     )
     return NetworkPlan(first, stem.pool, stem.last_norm, stages, design.head_norm)
+
+
+def dilated(network: NetworkPlan, output_stride: int) -> NetworkPlan:
+    """The layers with dilation in place of the strides that would lead beyond `output_stride` (Yu et al., 2017).
+
+    Every pixel of the smaller map keeps its value, up to what is padded at the borders. Raises ValueError for a stride
+    that is none of the stages', and for mixers, which have no dilation.
+    """
+    if output_stride not in network.strides:
+        strides = ", ".join(map(str, network.strides))
+        raise ValueError(f"output_stride must be one of the stages' strides, {strides} (got {output_stride})")
+    stages, rate = [], 1
+    for stage, stride in zip(network.stages, network.strides, strict=True):
+        stages.append(_dilated_stage(stage, rate) if stride > output_stride else stage)
+        rate *= stage.stride if stride > output_stride else 1
+    return replace(network, stages=tuple(stages))
+
+
+def _dilated_stage(stage: StagePlan, rate: int) -> StagePlan:
+    """The stage without its strides, for an input that has `rate` times the pixels of before on each side."""
+    downsampling, blocks = stage.downsampling, []
+    if downsampling:
+        downsampling, rate = _dilated_layer(downsampling, rate), rate * downsampling.stride
+    for block in stage.blocks:
+        shortcut, layers = block.shortcut and _dilated_layer(block.shortcut, rate), []
+        for layer in block.layers:
+            layers.append(_dilated_layer(layer, rate))
+            rate *= layer.stride
+        blocks.append(replace(block, layers=tuple(layers), shortcut=shortcut))
+    return replace(stage, downsampling=downsampling, blocks=tuple(blocks))
+
+
+def _dilated_layer(layer: Layer, rate: int) -> Layer:
+    if layer.mixer:
+        raise ValueError(f"output_stride requires convolutions: the mixer {layer.mixer} can't be dilated")
+    return replace(layer, stride=1, dilation=rate if layer.kernel > 1 else 1)
 
 
 def block_outputs(block: Block, width: int) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +43,7 @@ def load_torchvision(model: nn.Module, name: str, state_dict: Mapping[str, Tenso
     """
     if name in ("resnet200", "convnext_xlarge"):
         raise ValueError(f"torchvision has no model {name!r}; use load_timm")
-    rename = _torchvision_convnext_name if name.startswith("convnext") else _resnet_name
-    load_renamed(model, peer_design(name), {rename(key): tensor for key, tensor in state_dict.items()}, name)
+    load_renamed(model, peer_design(name), own_names(state_dict), name)
 
 
 def load_timm(model: nn.Module, name: str, state_dict: Mapping[str, Tensor]) -> None:
@@ -50,8 +52,13 @@ def load_timm(model: nn.Module, name: str, state_dict: Mapping[str, Tensor]) -> 
     Raises ValueError with the first difference if the design or a tensor does not match.
     """
     name = name.partition(".")[0]  # a tag, as in convnext_tiny.fb_in1k, selects weights of the same network
-    rename = _timm_convnext_name if name.startswith("convnext") else _resnet_name
-    load_renamed(model, peer_design(name), {rename(key): tensor for key, tensor in state_dict.items()}, name)
+    load_renamed(model, peer_design(name), own_names(state_dict), name)
+
+
+def own_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with the names of this project, from those of torchvision, timm or ConvNeXt's authors."""
+    rename = next((function for mark, function in _RENAMED.items() if any(mark in key for key in state_dict)), str)
+    return {rename(key): tensor for key, tensor in state_dict.items()}
 
 
 def load_peer(model: nn.Module, design: Design | NamedModel, peer: str, state_dict: Mapping[str, Tensor]) -> None:
@@ -75,22 +82,56 @@ def load_peer(model: nn.Module, design: Design | NamedModel, peer: str, state_di
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The state dict in a .safetensors file, or in a file saved by torch. Raises ValueError for other content."""
+    """The state dict in a .safetensors file, or in a file saved by torch: alone, or in a training checkpoint.
+
+    The prefixes that DistributedDataParallel and torch.compile give to all names are removed. Raises ValueError with
+    what prevents reading: the class of an object, or the name of an entry that is no tensor.
+    """
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
+    content = _read_content(path)
+    # Training checkpoints have the weights below one of these keys.
+    key = next((key for key in ("model", "state_dict") if isinstance(content, dict) and key in content), None)
+    where, state = (path, content) if key is None else (f"{path}: {key!r}", content[key])
+    if not isinstance(state, dict):
+        raise ValueError(f"{where} must be a state dict (got {type(state).__name__}); save model.state_dict()")
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{where} must have a tensor for each name (got {type(tensor).__name__} for {name!r})")
+    while prefix := next((each for each in WRAPPERS if state and all(name.startswith(each) for name in state)), None):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return dict(state)
+
+
+WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+
+
+def _read_content(path: Path) -> Any:
+    """What a file holds, without running code of it. Raises ValueError with the objects that would run code."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return dict(load_file(str(path)))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # the readers of the formats raise various errors
+            return load_file(str(path))
+        # timm's checkpoints have the options of the training.
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about TorchScript, which is refused
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the readers of the formats raise various errors
+        if "TorchScript" in str(error):
+            raise ValueError(f"{path} is a TorchScript program: save the state dict of its network") from None
+        if objects := _code_objects(path):
+            save = "save the state dict alone: torch.save(model.state_dict(), FILE)"
+            raise ValueError(f"{path} holds {', '.join(objects)}, which can run code; {save}") from None
         raise ValueError(f"{path} can't be read as weights: it is damaged, or has another format") from None
-    # The files of ConvNeXt and DeiT have the weights below one of these keys.
-    content = content.get("model", content.get("state_dict", content)) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise ValueError(f"{path} must have a tensor for each name")
-    return content
+
+
+def _code_objects(path: Path) -> list[str]:
+    """The classes and functions in a file of torch that are not among those that are safe to read."""
+    try:
+        return sorted({*torch.serialization.get_unsafe_globals_in_checkpoint(path)} - {"argparse.Namespace"})
+    except Exception:  # no file of torch, or a damaged one
+        return []
 
 
 def load_renamed(model: nn.Module, design: Design, tensors: Mapping[str, Tensor], name: str) -> None:
@@ -106,7 +147,9 @@ def load_renamed(model: nn.Module, design: Design, tensors: Mapping[str, Tensor]
     tensors = {key: tensor for key, tensor in state.items() if key.endswith("num_batches_tracked")} | dict(tensors)
     for key, tensor in state.items():
         if key not in tensors:
-            raise ValueError(f"the state dict of {name} has no tensor for {key}")
+            others = tensors.keys() - state.keys()
+            unknown = f", and {min(others)}, which this network does not have" if others else ""
+            raise ValueError(f"the state dict of {name} has no tensor for {key}{unknown}")
         if tensors[key].squeeze().shape != tensor.squeeze().shape:
             shapes = f"{list(tensor.shape)} here, {list(tensors[key].shape)} in the state dict of {name}"
             raise ValueError(f"{key} is {shapes}")
@@ -162,3 +205,26 @@ def _timm_convnext_name(key: str) -> str:
         if key.startswith(theirs):
             return ours + key.removeprefix(theirs)
     return key
+
+
+def _authors_convnext_name(key: str) -> str:
+    """The name here of a tensor of a ConvNeXt in its authors' code (facebookresearch/ConvNeXt)."""
+    inside = {"dwconv": "convs.0.conv", "norm": "convs.0.norm", "pwconv1": "convs.1.conv", "pwconv2": "convs.2.conv"}
+    key = key.replace("downsample_layers.0.0.", "stem.0.conv.").replace("downsample_layers.0.1.", "stem.norm.")
+    key = re.sub(r"^downsample_layers\.(\d+)\.0\.", r"stages.\1.downsampling.norm.", key)
+    key = re.sub(r"^downsample_layers\.(\d+)\.1\.", r"stages.\1.downsampling.conv.conv.", key)
+    key = re.sub(r"^stages\.(\d+)\.(\d+)\.gamma$", r"stages.\1.blocks.\2.scale", key)
+    return re.sub(
+        r"^stages\.(\d+)\.(\d+)\.(\w+)\.",
+        lambda match: f"stages.{match[1]}.blocks.{match[2]}.{inside.get(match[3], match[3])}.",
+        key,
+    )
+
+
+# By what is in some name of the library's tensors and in none of the others'.
+_RENAMED: dict[str, Callable[[str], str]] = {
+    "downsample_layers.": _authors_convnext_name,
+    "features.": _torchvision_convnext_name,
+    ".conv_dw.": _timm_convnext_name,
+    "layer1.": _resnet_name,
+}

@@ -36,10 +36,14 @@ class Trained:
         return "" if self.trained[0] >= epochs else f"{self.trained[0]} of {epochs} epochs"
 
     @property
+    def known_class_names(self) -> tuple[str, ...]:
+        """The names of the network's outputs, in order; empty if they are unknown."""
+        return self.classes or known_class_names(self.run.data, self.run.dataset) or ()
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the network's outputs, in order. Raises ValueError if they are unknown."""
-        names = self.classes or known_class_names(self.run.data, self.run.dataset)
-        if names is not None:
+        if names := self.known_class_names:
             return names
         raise ValueError(f"{self.run.name}: its record, of an older version, does not name its classes; train it again")
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 import pytest
 import timm
@@ -17,7 +20,7 @@ from hypothesis import example, given, settings
 import roadmap
 from analysis.published import published_rungs
 from roadmap.network.modules import DepthwiseConvolution, StridedPointwise
-from roadmap.network.weights import _torchvision_convnext_name, load_renamed, peer_design
+from roadmap.network.weights import _torchvision_convnext_name, load_renamed, peer_design, read_state_dict
 from roadmap.study.convnext import convnext
 from roadmap.study.load import load_study
 from tests.helpers import ROOT
@@ -422,3 +425,44 @@ def test_networks_of_few_channels_train_in_channels_last(width):
     ours.load_state_dict(peer.state_dict())
     images = torch.rand(2, width, 9, 9)
     assert torch.allclose(ours(images), peer(images), atol=1e-6)
+
+
+def authors_name(key):
+    """The name of a tensor of timm's ConvNeXt in facebookresearch/ConvNeXt."""
+    key = re.sub(r"^stem\.", "downsample_layers.0.", key)
+    key = re.sub(r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1.", key)
+    key = re.sub(r"^stages\.(\d)\.blocks\.", r"stages.\1.", key)
+    for theirs, ours in {"conv_dw": "dwconv", "mlp.fc": "pwconv", "head.norm": "norm", "head.fc": "head"}.items():
+        key = key.replace(theirs, ours)
+    return key
+
+
+@pytest.mark.parametrize("load", [roadmap.load_timm, roadmap.load_torchvision])
+def test_checkpoints_of_the_authors_and_of_timms_training_are_read(tmp_path, load):
+    torch.manual_seed(0)
+    peer = timm.create_model("convnext_tiny").eval()
+    weights = {f"module._orig_mod.{authors_name(key)}": tensor for key, tensor in peer.state_dict().items()}
+    assert "module._orig_mod.downsample_layers.1.0.weight" in weights
+    torch.save({"state_dict": weights, "epoch": 3, "args": argparse.Namespace(lr=0.1)}, tmp_path / "a.pth.tar")
+    (rung,) = roadmap.ladder("resnet-50", "layer-scale")
+    model = roadmap.build(rung.experiment.design).eval()
+    load(model, "convnext_tiny", read_state_dict(tmp_path / "a.pth.tar"))
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), peer(images))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (torch.nn.Linear(1, 1), "holds torch.nn.modules.linear.Linear, which can run code; save the state dict alone"),
+        ({"state_dict": {}, "path": PurePosixPath("a")}, "holds pathlib.PurePosixPath, which can run code"),
+        ({"weights": {}, "epoch": 1}, "must have a tensor for each name (got dict for 'weights')"),
+        ({"model": [1]}, "'model' must be a state dict (got list)"),
+        (None, "is damaged, or has another format"),
+    ],
+)
+def test_what_keeps_a_file_from_being_read_as_weights_is_named(tmp_path, content, message):
+    torch.save(content, tmp_path / "a.pth") if content else (tmp_path / "a.pth").write_bytes(b"PK\3\4")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_state_dict(tmp_path / "a.pth")

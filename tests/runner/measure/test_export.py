@@ -11,6 +11,7 @@ import sys
 
 import pytest
 import torch
+from safetensors import safe_open
 
 import roadmap
 from roadmap.cli import main
@@ -35,13 +36,13 @@ def runs(tmp_path_factory):
     return shutil.copytree(once("runs-to-export", fill), tmp_path_factory.mktemp("export") / "runs")
 
 
-@pytest.mark.parametrize("form", ["safetensors", "torchscript", "onnx"])
+@pytest.mark.parametrize("form", ["safetensors", "torchscript", "onnx", "timm"])
 @pytest.mark.parametrize("rung", ["pico", "layer-scale", "swin-t"])
 def test_what_is_exported_gives_the_same_outputs(runs, tmp_path, capsys, rung, form):
     path = tmp_path / "network"
     assert main(["export", f"{rung}-s0", "--to", form, "--out", str(runs), "-o", str(path)]) == 0
     assert re.search(r"its outputs differ by at most \de[-+]\d+", capsys.readouterr().out)
-    assert path.stat().st_size > 1e5
+    assert (path / "model.safetensors" if form == "timm" else path).stat().st_size > 1e5
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
@@ -50,18 +51,24 @@ def test_a_program_runs_without_this_project_on_any_number_of_images(runs, tmp_p
 
     (folder,) = runs.glob("pico/layer-scale-s0-*")
     network = read_trained(folder).network
-    images = torch.rand(5, 3, 32, 32)
+    images, names = torch.rand(5, 3, 32, 32), [str(digit) for digit in range(10)]
     with torch.no_grad():
-        wanted = network(images)
+        wanted, larger = network(images), network(images.repeat(1, 1, 2, 3))
+    assert main(["export", str(folder), "-o", str(tmp_path / "a.safetensors")]) == 0
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["class_names"]) == names
     assert main(["export", str(folder), "--to", "onnx", "-o", str(tmp_path / "a.onnx")]) == 0
     session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"))
     (found,) = session.run(None, {"images": images.numpy()})
     assert torch.allclose(torch.from_numpy(found), wanted, atol=1e-4)
-    assert session.get_modelmeta().custom_metadata_map["classes"] == "10"
+    (found,) = session.run(None, {"images": images.repeat(1, 1, 2, 3).numpy()})
+    assert torch.allclose(torch.from_numpy(found), larger, atol=1e-4)
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata["classes"] == "10" and json.loads(metadata["class_names"]) == names
     assert main(["export", str(folder), "--to", "torchscript", "-o", str(tmp_path / "a.pt")]) == 0
     message = {"run.json": ""}
     assert torch.allclose(torch.jit.load(tmp_path / "a.pt", _extra_files=message)(images), wanted, atol=1e-5)
-    assert json.loads(message["run.json"])["classes"] == "10"
+    assert json.loads(json.loads(message["run.json"])["class_names"]) == names
 
 
 def test_a_path_that_can_not_be_written_is_reported(runs, tmp_path, capsys):
@@ -75,7 +82,10 @@ def test_a_path_that_can_not_be_written_is_reported(runs, tmp_path, capsys):
         ):
             assert main(["export", "pico-s0", "--to", form, "--out", str(runs), "-o", str(path)]) == 2
             assert message in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == [pipe] and pipe.is_fifo()
+    (file := tmp_path / "file").touch()
+    assert main(["export", "pico-s0", "--to", "timm", "--out", str(runs), "-o", str(file)]) == 2
+    assert "must be a folder (got a file)" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == [file, pipe] and pipe.is_fifo()
 
 
 @pytest.mark.parametrize("form", ["safetensors", "torchscript", "onnx"])
