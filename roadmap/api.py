@@ -227,7 +227,7 @@ def _existing(out: PathLike | None) -> Path:
 
 @_checked
 def doctor(*, out: PathLike | None = None, **study: Unpack[StudyKeywords]) -> tuple[Finding, ...]:
-    """What this machine and installation have, and what would keep a run of the study from starting, as `roadmap doctor`.
+    """What this machine and installation have, and what would keep a run from starting, as `roadmap doctor`.
 
     Each finding has a `subject`, what was `found`, `advice` if something is missing, and `prevents_runs`. `out` is the
     folder of the runs. Starts a process, trains nothing and leaves no file.

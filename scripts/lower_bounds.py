@@ -1,7 +1,6 @@
 """Prints the lower bound of each requirement in pyproject.toml as a constraint for pip: NAME==VERSION.
 
-Those that no test depends on (linters, types, pytest) are left out: `scripts/test-versions` tests this project with the oldest
-libraries that it runs with.
+The tools of the tests (pytest, linters) are left out: `scripts/test-versions` is about the libraries that runs use.
 """
 
 from __future__ import annotations

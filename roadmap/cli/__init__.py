@@ -84,10 +84,10 @@ def make_parser(verb: str | None = None) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0 success, 1 failure, 2 bad usage, 130 stopped by Ctrl-C."""
     _prepare_output()
-    if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions, by a script of `roadmap completion`
-        from argcomplete import autocomplete
+    if "_ARGCOMPLETE" in os.environ:
+        from roadmap.cli.machine import complete
 
-        autocomplete(make_parser())  # ends the process
+        complete(make_parser())
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         options = Options(make_parser(next(iter(arguments), None)).parse_args(arguments))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from roadmap.cli.options import FAILED, add_out, add_study_options, add_verb, study_options
@@ -48,3 +49,27 @@ def print_completion(options: argparse.Namespace) -> int:
 
     print(shellcode(["roadmap"], shell=options.shell))
     return 0
+
+
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Answers a shell that asks for completions, by a script of `completion`, and ends the process."""
+    from argcomplete import autocomplete
+    from argcomplete.completers import ChoicesCompleter
+
+    from roadmap.options import Selection, StudyOptions
+
+    selection = Selection.of(StudyOptions())
+    study, rungs = selection.study, [rung.name for rung in selection.rungs()]
+    values = {"regime": study.regimes, "fidelity": study.fidelities, "data": study.datasets, "steps": ["all", *rungs]}
+    for action in _actions(parser):
+        if action.dest in values:
+            action.completer = ChoicesCompleter(values[action.dest])  # type: ignore[attr-defined]
+    autocomplete(parser)
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Those of a parser and of its verbs."""
+    for action in parser._actions:
+        yield action
+        for verb in action.choices.values() if isinstance(action, argparse._SubParsersAction) else ():
+            yield from _actions(verb)
