@@ -3,7 +3,7 @@
     python scripts/release.py 0.2.0     writes the version and the changelog's heading, then builds and checks
     python scripts/release.py           builds and checks the current version
 
-It needs `pip install -e '.[test]'`. Before a release, `scripts/test-versions` tests the oldest and the newest libraries.
+It needs `pip install -e '.[test]'`. Before it, `scripts/test-versions` tests the oldest and the newest libraries.
 """
 
 from __future__ import annotations
@@ -35,9 +35,8 @@ def write_version(version: str, project: Path = PROJECT, changelog: Path = CHANG
     current = tomllib.loads(text)["project"]["version"]
     released = re.findall(r"^## (\d\S*)", changes, flags=re.MULTILINE)
     try:
-        is_later = all(Version(version) > Version(earlier) for earlier in released) and Version(version) >= Version(
-            current
-        )
+        new = Version(version)
+        is_later = new >= Version(current) and all(new > Version(earlier) for earlier in released)
     except InvalidVersion:
         raise ValueError(f"the version must be like 1.2.0 (got {version!r})") from None
     if not is_later:
@@ -66,9 +65,8 @@ def check_content(sdist: Path, wheel: Path) -> None:
     tracked = set(_output("git", "-C", str(ROOT), "ls-files").splitlines())
     packaged = {name for name in tracked if name.startswith(tuple(f"{package}/" for package in PACKAGES))}
     _compare(wheel, in_wheel, packaged | {"roadmap/ablations.yaml"}, "in the wheel")
-    sources = {
-        name for name in tracked if name.startswith(tuple(f"{folder}/" for folder in SOURCES)) or "/" not in name
-    }
+    folders = tuple(f"{folder}/" for folder in SOURCES)
+    sources = {name for name in tracked if name.startswith(folders) or "/" not in name}
     _compare(sdist, in_sdist, sources | {"PKG-INFO"}, "in the sdist")
 
 
@@ -94,15 +92,9 @@ def check_installed(sdist: Path, libraries: Path | None) -> None:
             (site,) = environment.glob("lib/python*/site-packages")
             (site / "libraries.pth").write_text(f"{libraries}\n")
         command = str(environment / "bin" / "roadmap")
-        training = ["--steps", "pico", "--seeds", "1", "--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
-        for words in (
-            ["--version"],
-            ["list"],
-            ["figure", "--published", "-o", "figure.pdf"],
-            ["run", *training],
-            ["report"],
-        ):
-            subprocess.run([command, *words], cwd=scratch, check=True)
+        short = "--steps pico --seeds 1 --set recipe.epochs=1 --set recipe.warmup_epochs=0"
+        for words in ("--version", "list", "figure --published -o figure.pdf", f"run {short}", "report"):
+            subprocess.run([command, *words.split()], cwd=scratch, check=True)
 
 
 def _python(*arguments: str) -> None:

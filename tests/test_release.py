@@ -63,7 +63,7 @@ def test_a_release_writes_the_version_and_the_heading(files):
     headings = [line for line in changelog.splitlines() if line.startswith("##")]
     assert headings[0] == "## Unreleased" and headings[1].startswith("## 0.2.0 (2")
     assert headings[2] == "## 0.1.0 (2026-01-01)"
-    with pytest.raises(ValueError, match="must have the changes of 0.3.0 below '## Unreleased'"):
+    with pytest.raises(ValueError, match=r"must have the changes of 0\.3\.0 below '## Unreleased'"):
         release.write_version("0.3.0", *files)
 
 

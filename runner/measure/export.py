@@ -21,6 +21,7 @@ from runner.measure.trained import Trained, untrained
 Form = Literal["safetensors", "torchscript", "onnx"]
 SUFFIXES: dict[Form, str] = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
 TOLERANCE = 1e-4  # of the largest output, between a network and the exported one
+ONNX_TORCH = "2.14"  # and later: tested with every rung
 IMAGES = 2  # on which they are compared
 
 
@@ -130,19 +131,26 @@ def _write_onnx(run: Run, network: nn.Module, images: Tensor, path: Path) -> Non
     try:
         import onnx
         import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
+        import onnxscript
     except ImportError as error:
         raise ValueError(f"--to onnx requires the package {error.name}: pip install 'roadmap-convnext[onnx]'") from None
-    torch.onnx.export(
-        network,
-        (images,),
-        str(path),
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        external_data=False,
-        verbose=False,
-    )
+    try:
+        torch.onnx.export(
+            network,
+            (images,),
+            str(path),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            external_data=False,
+            verbose=False,
+            dynamo=True,  # the default of newer versions
+        )
+    except RuntimeError as error:  # of torch's exporter, or of onnxscript, which each support some versions of the other
+        raise ValueError(
+            f"--to onnx: torch {torch.__version__} with onnxscript {onnxscript.__version__} can't write {run.name} "
+            f"({type(error).__name__}); torch {ONNX_TORCH} can: pip install --upgrade torch torchvision onnxscript"
+        ) from error
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, _describe(run))
     onnx.save(model, str(path))

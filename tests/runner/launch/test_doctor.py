@@ -36,7 +36,7 @@ def test_what_is_wrong_with_the_study_is_found(tmp_path):
     shutil.copy(ROOT / "ablations.yaml", tmp_path)
     with open("ablations.yaml", "a") as study:
         study.write("regime: pico\n")
-    assert "'regime'" in preventing(roadmap.doctor())["study"]
+    assert "ablations.yaml: regime: unknown key" in preventing(roadmap.doctor())["study"]
 
 
 def test_absent_data_keep_a_run_from_starting_unless_it_downloads_them():
