@@ -266,7 +266,7 @@ def _table(rows: list[Row]) -> pd.DataFrame:
     for column in table.columns.difference([*TEXTS, "modified"]):
         table[column] = pd.to_numeric(table[column])
     kinds = {column: "Int64" for column in WHOLE if column in COLUMNS} | {"modified": "boolean"}
-    return table.astype(kinds | {column: "str" for column in TEXTS})
+    return table.astype(kinds | {column: pd.StringDtype(na_value=np.nan) for column in TEXTS})
 
 
 def check_suffix(path: Path) -> None:

@@ -59,8 +59,8 @@ def test_libraries_that_do_not_match_are_found(monkeypatch):
     monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: "1.0")
     findings = tuple(doctor._libraries())
     assert "operator torchvision::nms does not exist; install torch" in preventing(findings)["torchvision"]
-    lacks = [finding for finding in findings if finding.subject == "libraries"]
-    assert "torch 1.0 is not >=" in lacks[0].found and lacks[0].advice.startswith("pip install 'torch>=")
+    lacks = [finding for finding in findings if finding.found.startswith("torch 1.0")]
+    assert lacks[0].subject == "libraries" and lacks[0].advice.startswith("pip install 'torch")
 
 
 def test_another_distribution_of_a_package_is_found(tmp_path, monkeypatch):
