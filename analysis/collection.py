@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from roadmap.files import InvalidFile, make_parent, read_json, read_json_lines, write_atomic

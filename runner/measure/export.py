@@ -146,7 +146,9 @@ def _write_onnx(run: Run, network: nn.Module, images: Tensor, path: Path) -> Non
             verbose=False,
             dynamo=True,  # the default of newer versions
         )
-    except RuntimeError as error:  # of torch's exporter, or of onnxscript, which each support some versions of the other
+    except (
+        RuntimeError
+    ) as error:  # of torch's exporter, or of onnxscript, which each support some versions of the other
         raise ValueError(
             f"--to onnx: torch {torch.__version__} with onnxscript {onnxscript.__version__} can't write {run.name} "
             f"({type(error).__name__}); torch {ONNX_TORCH} can: pip install --upgrade torch torchvision onnxscript"
