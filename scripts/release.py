@@ -66,7 +66,7 @@ def check_content(sdist: Path, wheel: Path) -> None:
     packaged = {name for name in tracked if name.startswith(tuple(f"{package}/" for package in PACKAGES))}
     _compare(wheel, in_wheel, packaged | {"roadmap/ablations.yaml"}, "in the wheel")
     folders = tuple(f"{folder}/" for folder in SOURCES)
-    sources = {name for name in tracked if name.startswith(folders) or "/" not in name}
+    sources = {name for name in tracked if name.startswith(folders) or "/" not in name} - {".gitattributes"}
     _compare(sdist, in_sdist, sources | {"PKG-INFO"}, "in the sdist")
 
 
