@@ -288,7 +288,7 @@ def _interactions(steps: tuple[str, ...], ablations: Ablations, metric: Metric) 
         return ()
     rows = [[1, *(step in taken for step in steps), *({*pair} <= taken for pair in pairs)] for _, taken in measured]
     design, target = np.array(rows, dtype=float), np.array(list(measured.values()))
-    coefficients, _, rank, _ = np.linalg.lstsq(design, target)
+    coefficients, _, rank, _ = np.linalg.lstsq(design, target, rcond=None)
     if rank < design.shape[1]:  # the sets do not separate some pair from the others
         return ()
     inverse = np.linalg.inv(design.T @ design)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from roadmap.files import InvalidFile, make_parent, parse_json, read_json_lines, write_atomic
@@ -252,7 +253,7 @@ def _table(rows: list[Row]) -> pd.DataFrame:
     for column in table.columns.difference([*TEXTS, "modified"]):
         table[column] = pd.to_numeric(table[column])
     kinds = {column: "Int64" for column in WHOLE if column in COLUMNS} | {"modified": "boolean"}
-    return table.astype(kinds | {column: "str" for column in TEXTS})
+    return table.astype(kinds | {column: pd.StringDtype(na_value=np.nan) for column in TEXTS})
 
 
 def _encodable(value: Any) -> Any:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from analysis.options import Comparison, FigureKind, RunsOptions, TradeoffAxis
     from analysis.power import Power
     from analysis.proxy import Proxy
+    from runner.launch.doctor import Finding
     from runner.launch.plan import PlannedRun, RunPlan
     from runner.launch.slurm.cancel import Cancelled
     from runner.launch.slurm.plan import JobPlan
@@ -252,6 +253,18 @@ def _existing(out: PathLike | None) -> Path:
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder of runs (`roadmap run` creates it)")
     return folder.resolve()
+
+
+@_checked
+def doctor(*, out: PathLike | None = None, **study: Unpack[StudyKeywords]) -> tuple[Finding, ...]:
+    """What this machine and installation have, and what would keep a run from starting, as `roadmap doctor`.
+
+    Each finding has a `subject`, what was `found`, `advice` if something is missing, and `prevents_runs`. `out` is the
+    folder of the runs. Starts a process, trains nothing and leaves no file.
+    """
+    from runner.launch.doctor import examine
+
+    return examine(StudyOptions.of(study), out)
 
 
 @_checked

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from roadmap.record.events import Began, Ending, EpochDone, Event, Finished, InUse, RunEvent, StepDone, Warned
 from roadmap.record.metrics import TOP1
@@ -15,6 +15,7 @@ from roadmap.record.run import Run
 from roadmap.text import duration
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress as Bars
 
 
@@ -115,7 +116,6 @@ class LiveProgress(Progress):
     """A bar for each run in training and one for the study."""
 
     def __init__(self, runs: Sequence[Run], done: Mapping[str, int]) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bars
 
@@ -125,7 +125,7 @@ class LiveProgress(Progress):
             BarColumn(bar_width=30),
             TextColumn("{task.completed:.1f}/{task.total:.0f} epochs"),
             TextColumn("{task.fields[note]}"),
-            console=Console(file=self.output),
+            console=terminal(self.output),
         )
         self.study = self.bars.add_task("all runs", total=sum(self.epochs.values()), note="")
         self.tasks: dict[str, Any] = {}
@@ -156,6 +156,15 @@ class LiveProgress(Progress):
             self.bars.console.print(f"{name}: {ending_text(event)}", highlight=False, markup=False)
         done = sum(self.epochs.values()) - sum(self.left.values())
         self.bars.update(self.study, completed=done, note=f"{self.ended}/{self.runs} runs, {self.time_left}")
+
+
+def terminal(output: TextIO) -> Console:
+    """A console on a terminal. Where that, or COLUMNS, claims no width, it has 80 columns: rich would print nothing."""
+    from rich.console import Console
+
+    console = Console(file=output)
+    width, height = console.size
+    return console if width and height else Console(file=output, width=width or 80, height=height or 25)
 
 
 _SHOWN: ContextVar[bool] = ContextVar("shown", default=True)
@@ -222,12 +231,11 @@ def counting(doing: str, noun: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _bars(noun: str = "") -> Bars:
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn(noun))
-    return Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+    return Bars(*columns, TimeRemainingColumn(), console=terminal(sys.stderr))
 
 
 def _plain_counting(doing: str, noun: str) -> Callable[[int, int], None]:

@@ -109,11 +109,12 @@ def test_imports_go_one_way(room):
 
 
 def test_torch_stays_out_of_designs_steps_ladders_and_costs():
+    slow = {"torch", "numpy", "matplotlib", "rich", "jinja2", "argcomplete", "packaging"}
     heavy = ("roadmap.timm", "roadmap.network.modules", "roadmap.network.weights", "roadmap.__main__")
     light = [name for name in sorted(MODULES) if name.startswith("roadmap.") and not name.startswith(heavy)]
     code = "import sys\n" + "\n".join(f"import {name}" for name in light)
     code += "\nroadmap.cli.make_parser()  # with the modules of all verbs"
-    code += "\nassert not {'torch', 'numpy', 'matplotlib', 'rich', 'jinja2'} & set(sys.modules)"
+    code += f"\nassert not {slow} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -291,31 +292,11 @@ def test_a_verb_that_is_none_is_told_the_nearest(capsys):
 
 def test_versions_agree():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    headings = sections(ROOT / "CHANGELOG.md")
+    assert headings[1] == "Unreleased"  # where changes are added; scripts/release.py moves it up
+    assert len(headings) == 2 or headings[2].startswith(f"{project['version']} (")
     from importlib.metadata import version
 
     from runner.train.provenance import LIBRARIES
 
     assert project["name"] == LIBRARIES[0] and version(project["name"]) == project["version"]
-
-
-@pytest.mark.slow
-def test_the_wheel_holds_the_study_the_published_tables_and_the_reports_page(tmp_path):
-    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(tmp_path / "in")], check=True)
-    assert (tmp_path / "in/roadmap/ablations.yaml").read_bytes() == (ROOT / "ablations.yaml").read_bytes()
-    tables, packed = (
-        {path.name for path in (root / "analysis/published").glob("*.csv")} for root in (ROOT, tmp_path / "in")
-    )
-    assert packed == tables and "modernize_resnet50.csv" in packed
-    assert {"page.html", "style.css", "script.js"} <= {
-        path.name for path in (tmp_path / "in/analysis/report").iterdir()
-    }
-    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'in')!r}); "
-    code += "from roadmap.study.load import study_path; print(study_path())"
-    found = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
-    ).stdout
-    assert found.strip() == str(tmp_path / "in/roadmap/ablations.yaml")

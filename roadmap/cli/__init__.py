@@ -34,6 +34,7 @@ VERBS = {
     "data": ("data",),
     "export": ("export",),
     "evaluation": ("evaluate",),
+    "machine": ("doctor", "completion"),
 }
 
 
@@ -47,6 +48,16 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
         message = re.sub(r"^argument (\S+): must ", r"\1 must ", message)  # from `roadmap.cli.options.number`
         self.exit(BAD_USAGE, f"{self.prog}: {message} ({self.prog} --help)\n")
+
+
+class ShowVersion(argparse.Action):
+    """Prints the version, which takes an import to know, and ends the command."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *parsed: Any) -> None:
+        from runner.machine.snapshot import version
+
+        print(f"roadmap {version() or 'of a folder that is not installed'}")
+        parser.exit()
 
 
 class Options(argparse.Namespace):
@@ -66,6 +77,7 @@ class Options(argparse.Namespace):
 def make_parser(verb: str | None = None) -> argparse.ArgumentParser:
     """A parser for all verbs, or only for the verbs of one module if `verb` is known."""
     parser = Parser(prog="roadmap", description="Re-run, analyze and draw the steps from a ResNet to a ConvNeXt.")
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="print the version")
     modules = [module for module, names in VERBS.items() if verb in names] or list(VERBS)
     if verb and not verb.startswith("-") and len(modules) > 1:
         parser.error(f"unknown verb {verb!r}; {suggest([name for names in VERBS.values() for name in names], verb)}")
@@ -77,17 +89,21 @@ def make_parser(verb: str | None = None) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0 success, 1 failure, 2 bad usage, 130 stopped by Ctrl-C."""
-    from runner.machine.signals import exit_on_termination
-
     _prepare_output()
+    if "_ARGCOMPLETE" in os.environ:
+        from roadmap.cli.machine import complete
+
+        complete(make_parser())
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         options = Options(make_parser(next(iter(arguments), None)).parse_args(arguments))
     except SystemExit as stop:  # after --help or a message about bad usage
         return int(stop.code or 0)
-    exit_on_termination()
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # only runs in training handle it
     try:
+        from runner.machine.signals import exit_on_termination
+
+        exit_on_termination()
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # only runs in training handle it
         status: int = options.function(options)
         sys.stdout.flush()
         return status

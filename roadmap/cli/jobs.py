@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap import api
 from roadmap.cli.options import FAILED, add_out, add_verb
+from roadmap.progress import terminal
 from roadmap.text import many
 
 if TYPE_CHECKING:
@@ -63,7 +64,6 @@ def show_status(options: argparse.Namespace) -> int:
 
 def _watch(options: argparse.Namespace) -> int:
     """Replaces the text in a terminal; appends it elsewhere."""
-    from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
@@ -71,7 +71,7 @@ def _watch(options: argparse.Namespace) -> int:
         return Text(f"{time.strftime('%H:%M:%S')}\n{status}")
 
     status = api.status(options.runs, out=options.out)
-    with Live(text(), console=Console(), auto_refresh=False, vertical_overflow="visible") as live:
+    with Live(text(), console=terminal(sys.stdout), auto_refresh=False, vertical_overflow="visible") as live:
         while status.is_going:
             time.sleep(WATCH_SECONDS)
             status = api.status(options.runs, out=options.out)

@@ -13,7 +13,7 @@ from typing import Any
 
 from roadmap.design import NamedModel
 from roadmap.files import append_record, read_records
-from roadmap.network.library_models import build_named, find_model
+from roadmap.network.library_models import build_named, builder_of, find_model
 
 
 def count_named(named: NamedModel, image_size: int, num_classes: int) -> tuple[int, int]:
@@ -38,12 +38,10 @@ def _counted(library: Any, name: str, arguments: str, image_size: int, num_class
 
 
 def _count(named: NamedModel, num_classes: int, image_size: int) -> tuple[int, int]:
-    """Counts on the meta device, without values. A custom model that needs values is counted on the CPU."""
+    """Counts on the meta device, without values. A model that needs values, as those of timm 1.0.20, on the CPU."""
     try:
         return _count_on("meta", named, num_classes, image_size)
     except ValueError:
-        if named.library != "own":  # models of libraries do not need values, so the error is real
-            raise
         return _count_on("cpu", named, num_classes, image_size)
 
 
@@ -51,6 +49,7 @@ def _count_on(device: str, named: NamedModel, num_classes: int, image_size: int)
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    builder_of(named)  # imports the library here: torchvision 0.21 computes while it is imported, which needs values
     with torch.device(device), _unfused_attention():
         network = build_named(named, num_classes, image_size, 0.0).eval()
         images = torch.zeros(1, 3, image_size, image_size)

@@ -32,13 +32,32 @@ def downloads() -> Path:
     return user_path(os.environ.get("ROADMAP_DATA", "data"))
 
 
+class Absent(ValueError):
+    """A data set is in none of its usual folders."""
+
+    def __init__(self, name: str, *searched: Path) -> None:
+        super().__init__(f"{name}: not in {' and '.join(map(str, searched))}")
+        self.name = name
+
+
 @dataclass(frozen=True)
 class Source:
-    """How a data set is found, which may download it, and how it is read from there."""
+    """How a data set is found, read and downloaded."""
 
-    find: Callable[[Path | None], Path | None]  # from a given path, or None for the usual one
-    read: Callable[[Any], Splits]  # takes what `find` returns
+    look: Callable[[Path | None], Path | None]  # its place, from a given path, or None for the usual one; or Absent
+    read: Callable[[Any], Splits]  # takes what `look` returns
     classes: Callable[[Any], tuple[str, ...]] | None = None  # reads class names from a folder; None: known without it
+    fetch: Callable[[], object] | None = None  # downloads it to `downloads()`; None: it can't be downloaded
+
+    def find(self, path: Path | None) -> Path | None:
+        """As `look`, but an absent data set is downloaded. Raises ValueError without one."""
+        try:
+            return self.look(path)
+        except Absent as absent:
+            if self.fetch is None:
+                raise
+            _download(absent, self.fetch)
+            return self.look(None)
 
 
 def _find_digits(path: Path | None) -> Path:
@@ -69,20 +88,18 @@ def _read_digits(file: Path) -> Splits:
 
 def _find_fashion_mnist(path: Path | None) -> Path:
     """The folder of Debian's package dataset-fashion-mnist, or of the usual download."""
-    usual = downloads() / "FashionMNIST" / "raw"
-    folders = [path] if path else [DEBIAN_FASHION_MNIST, usual]
+    folders = [path] if path else [DEBIAN_FASHION_MNIST, downloads() / "FashionMNIST" / "raw"]
     for folder in folders:
         if _idx_file(folder, "train-images-idx3-ubyte"):
             return folder
     _refuse_path(path, "train-images-idx3-ubyte (or .gz) and its three companions")
+    raise Absent("fashion-mnist", *folders)
 
-    def fetch() -> None:
-        from torchvision.datasets import FashionMNIST
 
-        FashionMNIST(str(downloads()), download=True)
+def _fetch_fashion_mnist() -> None:
+    from torchvision.datasets import FashionMNIST
 
-    _download("fashion-mnist", folders, fetch)
-    return usual
+    FashionMNIST(str(downloads()), download=True)
 
 
 def _read_fashion_mnist(folder: Path) -> Splits:
@@ -128,12 +145,12 @@ def _cifar(name: str, folder: str) -> Source:
 
         return getattr(datasets, name.upper())
 
-    def find(path: Path | None) -> Path:
+    def look(path: Path | None) -> Path:
         # The path is the folder itself, or its parent.
         root = path.parent if path and path.name == folder else path or downloads()
         if not (root / folder).is_dir():
             _refuse_path(path, f"{folder}/")
-            _download(name, [root / folder], lambda: kind()(str(root), download=True))
+            raise Absent(name, root / folder)
         return root
 
     def read(root: Path) -> Splits:
@@ -150,7 +167,7 @@ def _cifar(name: str, folder: str) -> Source:
         )
         return train, held_out
 
-    return Source(find, read)
+    return Source(look, read, fetch=lambda: kind()(str(downloads()), download=True))
 
 
 def _folder(name: str, as_published: bool = False) -> Source:
@@ -234,20 +251,19 @@ def _refuse_path(path: Path | None, wanted: str) -> None:
         raise ValueError(f"{path} does not contain {wanted}")
 
 
-def _download(name: str, searched: list[Path], fetch: Callable[[], object]) -> None:
+def _download(absent: Absent, fetch: Callable[[], object]) -> None:
     """Raises ValueError with the searched folders if the download fails."""
-    folders = " and ".join(map(str, searched))
-    print(f"{name}: not in {folders}; downloading to {downloads()}/", file=sys.stderr, flush=True)
+    print(f"{absent}; downloading to {downloads()}/", file=sys.stderr, flush=True)
     try:
         fetch()
     except (OSError, RuntimeError) as error:
-        hint = f"--data {name}=PATH sets its path"
-        raise ValueError(f"{name}: not in {folders}, and the download failed: {error}; {hint}") from None
+        hint = f"--data {absent.name}=PATH sets its path"
+        raise ValueError(f"{absent}, and the download failed: {error}; {hint}") from None
 
 
 BUILT_IN = {
     "digits": Source(_find_digits, _read_digits),
-    "fashion-mnist": Source(_find_fashion_mnist, _read_fashion_mnist),
+    "fashion-mnist": Source(_find_fashion_mnist, _read_fashion_mnist, fetch=_fetch_fashion_mnist),
     "cifar10": _cifar("cifar10", "cifar-10-batches-py"),
     "cifar100": _cifar("cifar100", "cifar-100-python"),
     "imagenet": _folder("imagenet", as_published=True),

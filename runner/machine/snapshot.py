@@ -16,8 +16,19 @@ from roadmap.plugins import sources
 from roadmap.study.load import study_path
 
 ROOT = Path(__file__).parent.parent.parent  # the folder of the packages
+DISTRIBUTION = "roadmap-convnext"
 PACKAGES = ("roadmap", "runner", "analysis")
 STATE_FILE = "code.json"  # beside the packages in a copy
+
+
+def version() -> str | None:
+    """The version of this package; None if it runs from a folder that was never installed."""
+    import importlib.metadata  # imported late to keep `run --dry-run` fast
+
+    try:
+        return importlib.metadata.version(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def code_state() -> dict[str, Any]:

@@ -24,6 +24,7 @@ from runner.measure.trained import Trained, untrained
 Form = Literal["safetensors", "torchscript", "onnx", "timm"]
 SUFFIXES: dict[Form, str] = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx", "timm": "-timm"}
 TOLERANCE = 1e-4  # of the largest output, between a network and the exported one
+ONNX_TORCH = "2.14"  # and later: tested with every rung
 IMAGES = 2  # on which they are compared
 
 
@@ -151,24 +152,31 @@ def _write_onnx(trained: Trained, images: Tensor, path: Path) -> None:
     try:
         import onnx
         import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
+        import onnxscript
     except ImportError as error:
         raise ValueError(f"--to onnx requires the package {error.name}: pip install 'roadmap-convnext[onnx]'") from None
     any_size = isinstance(trained.run.experiment.design, Design)  # models of other libraries may need a certain one
     batch, size = torch.export.Dim("batch"), torch.export.Dim.DYNAMIC
     if any_size:  # with maps of a single pixel the exporter would take their size as constant
         images = images.repeat(1, 1, 2, 2)
-    torch.onnx.export(
-        trained.network,
-        (images,),
-        str(path),
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: batch, 2: size, 3: size} if any_size else {0: batch},),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    try:
+        torch.onnx.export(
+            trained.network,
+            (images,),
+            str(path),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: batch, 2: size, 3: size} if any_size else {0: batch},),
+            dynamo=True,  # the default of newer versions
+            external_data=False,
+            verbose=False,
+        )
+    except RuntimeError as error:  # of torch's exporter or onnxscript: each supports some versions of the other
+        raise ValueError(
+            f"--to onnx: torch {torch.__version__} with onnxscript {onnxscript.__version__} can't write "
+            f"{trained.run.name} ({type(error).__name__}); torch {ONNX_TORCH} can: "
+            "pip install --upgrade torch torchvision onnxscript"
+        ) from error
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, _describe(trained, "height x width" if any_size else None))
     onnx.save(model, str(path))

@@ -158,7 +158,7 @@ def test_arguments_of_the_api_are_checked(tmp_path, call, given, message):
 def test_an_unknown_argument_is_refused_with_the_valid_ones():
     with pytest.raises(TypeError, match=r"plan\(\) has no argument 'regme'; did you mean 'regime'"):
         roadmap.plan(regme="pico")
-    with pytest.raises(ValueError, match="to must be safetensors, torchscript or onnx"):
+    with pytest.raises(ValueError, match="to must be safetensors, torchscript, onnx or timm"):
         roadmap.export("recipe", "x")
 
 
