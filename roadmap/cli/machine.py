@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from roadmap.cli.options import FAILED, add_out, add_study_options, add_verb, study_options
@@ -45,7 +45,7 @@ def examine(options: argparse.Namespace) -> int:
 
 
 def print_completion(options: argparse.Namespace) -> int:
-    from argcomplete import shellcode
+    from argcomplete.shell_integration import shellcode
 
     print(shellcode(["roadmap"], shell=options.shell))
     return 0
@@ -60,10 +60,15 @@ def complete(parser: argparse.ArgumentParser) -> None:
 
     selection = Selection.of(StudyOptions())
     study, rungs = selection.study, [rung.name for rung in selection.rungs()]
-    values = {"regime": study.regimes, "fidelity": study.fidelities, "data": study.datasets, "steps": ["all", *rungs]}
+    values: dict[str, Iterable[str]] = {
+        "regime": study.regimes,
+        "fidelity": study.fidelities,
+        "data": study.datasets,
+        "steps": ["all", *rungs],
+    }
     for action in _actions(parser):
         if action.dest in values:
-            action.completer = ChoicesCompleter(values[action.dest])  # type: ignore[attr-defined]
+            action.completer = ChoicesCompleter(dict.fromkeys(values[action.dest], ""))  # type: ignore[attr-defined]
     autocomplete(parser)
 
 
