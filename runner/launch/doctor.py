@@ -23,6 +23,7 @@ from runner.launch.distributed_worker import world_of_environment
 from runner.launch.local import process_context
 from runner.launch.plan import RunPlan
 from runner.launch.slurm import slurm_cli
+from runner.machine import shared_memory
 from runner.machine.lock import folder_lock
 from runner.machine.resources import GPU_DRIVERS, available_cores, check_here, default_processes
 from runner.machine.snapshot import DISTRIBUTION, PACKAGES, ROOT, version
@@ -32,7 +33,6 @@ GIB = 2**30
 LITTLE_MEMORY = 2 * GIB  # training the default study takes one
 LITTLE_DISK = GIB
 LITTLE_SHARED_MEMORY = GIB // 4  # Docker gives 64 MiB
-SHARED_MEMORY = Path("/dev/shm")
 MEMORY_FILE = Path("/proc/meminfo")
 START_SECONDS = 120  # for a process, on a busy machine
 
@@ -167,10 +167,11 @@ def _memory() -> Findings:
         total, free = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
         advice = "a run of the default study needs 1 GiB" if free < LITTLE_MEMORY else ""
         yield Finding("memory", f"{free / GIB:.1f} of {total / GIB:.1f} GiB free", advice)
-    if SHARED_MEMORY.exists():
-        free = shutil.disk_usage(SHARED_MEMORY).free
-        advice = "data workers pass images through it: enlarge it (docker run --shm-size=1g), or use --workers 0"
-        yield Finding(str(SHARED_MEMORY), f"{_size(free)} free", advice if free < LITTLE_SHARED_MEMORY else "")
+    free_shared = shared_memory.free_bytes()
+    if free_shared is not None:
+        advice = f"data workers pass images through it: {shared_memory.LARGER}, or --set execution.workers=0"
+        little = free_shared < LITTLE_SHARED_MEMORY
+        yield Finding(str(shared_memory.FOLDER), f"{_size(free_shared)} free", advice if little else "")
 
 
 def _size(number: int) -> str:

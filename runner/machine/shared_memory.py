@@ -26,7 +26,7 @@ def check_shared_memory(recipe: Recipe, parts: int, workers: int, processes: int
     `parts`: of the global batch, over all processes and accumulation steps; `processes`: those that train a run, each
     with so many workers; `at_once`: runs side by side.
     """
-    free = _free_bytes()
+    free = free_bytes()
     if not workers or free is None:
         return
     part = recipe.batch_size // parts
@@ -50,7 +50,7 @@ def batch_of(size: int) -> str:
     return f"a batch of {_megabytes(size)}"
 
 
-def _free_bytes() -> int | None:
+def free_bytes() -> int | None:
     """None if the system has no such folder."""
     try:
         status = os.statvfs(FOLDER)

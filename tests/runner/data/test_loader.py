@@ -23,14 +23,14 @@ TENTH = 10**5  # bytes of free shared memory: too few for any batch
 
 @pytest.fixture
 def full(monkeypatch):
-    monkeypatch.setattr(shared_memory, "_free_bytes", lambda: TENTH)
+    monkeypatch.setattr(shared_memory, "free_bytes", lambda: TENTH)
 
 
 def test_what_the_workers_make_ahead_must_fit(monkeypatch, make_run):
     """Two batches of training and two of evaluation, four times as large, for each worker."""
     recipe = make_run("recipe", batch_size=64, image_size=32).experiment.recipe
     of_worker = 2 * (64 + 256) * 3 * 32 * 32
-    monkeypatch.setattr(shared_memory, "_free_bytes", lambda: 6 * of_worker)
+    monkeypatch.setattr(shared_memory, "free_bytes", lambda: 6 * of_worker)
     check_shared_memory(recipe, parts=1, workers=6)
     check_shared_memory(recipe, parts=1, workers=1, processes=3, at_once=2)
     check_shared_memory(recipe, parts=2, workers=12)  # of half the images
