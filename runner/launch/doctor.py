@@ -24,6 +24,7 @@ from runner.launch.local import process_context
 from runner.launch.plan import RunPlan
 from runner.launch.slurm import slurm_cli
 from runner.machine import shared_memory
+from runner.machine.fork_server import start
 from runner.machine.lock import folder_lock
 from runner.machine.resources import GPU_DRIVERS, available_cores, check_here, default_processes
 from runner.machine.snapshot import DISTRIBUTION, PACKAGES, ROOT, version
@@ -228,7 +229,7 @@ def _folder(out: Path) -> Findings:
 def _processes() -> Findings:
     """Starts a process as a run does: sockets, the fork server and this package must be usable there."""
     process = process_context().Process(target=_answer)  # type: ignore[attr-defined]
-    process.start()
+    start(process)
     process.join(START_SECONDS)
     status = process.exitcode
     process.kill()

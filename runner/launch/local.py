@@ -22,7 +22,7 @@ from roadmap.record.events import Began, Ending, Event, Failed, Finished, InUse,
 from roadmap.record.run import Run
 from roadmap.study.execution import Execution, accumulation
 from runner.machine.distributed import RendezvousError, World
-from runner.machine.fork_server import fork_server
+from runner.machine.fork_server import fork_server, start
 from runner.machine.requests import Request
 from runner.machine.resources import available_cores, available_gpus, data_workers, default_processes
 from runner.machine.shared_memory import check_shared_memory
@@ -145,7 +145,7 @@ class _Worker:
             process: BaseProcess = context.Process(  # type: ignore[attr-defined]
                 target=_train, args=arguments, name=f"{run.name}, rank {rank}"
             )
-            process.start()
+            start(process)
             theirs.close()  # so that the connection ends with the process
             self.connections.append(ours)
             self.processes.append(process)

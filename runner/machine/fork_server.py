@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 
 from runner.machine.signals import FOR_THE_LAUNCHER
 
@@ -34,6 +35,12 @@ def fork_server(*preload: str) -> BaseContext:
     with _safe_path(), _blocked(*FOR_THE_LAUNCHER):
         forkserver.ensure_running()
     return context
+
+
+def start(process: BaseProcess) -> None:
+    """Starts a process. Signals wait meanwhile: an interrupted start leaves it with a part of its arguments."""
+    with _blocked(*FOR_THE_LAUNCHER):
+        process.start()
 
 
 def make_socket_folder() -> None:

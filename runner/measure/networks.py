@@ -16,6 +16,7 @@ from roadmap.record.benchmarks import Round, append_round, rates_of, workload_of
 from roadmap.record.run import Run
 from roadmap.serialization import three_digits
 from runner.launch.local import process_context
+from runner.machine.fork_server import start
 from runner.measure.plan import MODES, Plan
 
 EXIT_SECONDS = 10.0  # that a process may take to end
@@ -79,8 +80,7 @@ def _measure_in_process(run: Run, plan: Plan, started: str) -> Round:
     process = context.Process(  # type: ignore[attr-defined]
         target=_measure_for, args=(theirs, run, plan, started, LOADED), daemon=True
     )
-    with _signals_blocked():  # otherwise an interrupt may leave the new process without its instructions
-        process.start()
+    start(process)
     theirs.close()  # so that the connection ends with the process
     try:
         result: Round | str = ours.recv()
@@ -95,16 +95,6 @@ def _measure_in_process(run: Run, plan: Plan, started: str) -> Round:
     if isinstance(result, str):
         raise Failed(result)
     return result
-
-
-@contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Delays interrupts to the end of the block."""
-    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
 
 
 def _measure_for(connection: Connection, run: Run, plan: Plan, started: str, plugins: Mapping[Path, str]) -> None:
