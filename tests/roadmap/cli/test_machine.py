@@ -15,7 +15,7 @@ import roadmap
 from roadmap.cli import main
 from tests.helpers.command import LIGHT, run_apart, run_here
 
-TINY = ["--steps", "pico", *LIGHT, "--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
+TINY = ["--steps", "recipe", *LIGHT, "--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
 
 
 @pytest.fixture(autouse=True)
@@ -73,25 +73,23 @@ def test_bash_completes_by_its_script(tmp_path):
     assert done.stdout.split() == ["layer-scale"], done.stderr
 
 
+NO_TERMINAL = {"TERM": "dumb", "COLUMNS": "0", "LINES": "0", "NO_COLOR": "1"}
 ODD = {
-    "no home": {"HOME": None, "XDG_CACHE_HOME": None},
-    "no such home": {"HOME": "/proc/none", "XDG_CACHE_HOME": None},  # nor can it be created
-    "ASCII": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-    "Turkish": {"LANG": "tr_TR.UTF-8", "LC_ALL": "tr_TR.UTF-8"},
-    "no terminal": {"TERM": "dumb", "COLUMNS": "0", "LINES": "0", "NO_COLOR": "1"},
+    "no home, ASCII": {"HOME": None, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"} | NO_TERMINAL,
+    "no such home, Turkish": {"HOME": "/proc/none", "LANG": "tr_TR.UTF-8", "LC_ALL": "tr_TR.UTF-8"},
 }
 
 
 def numbers(text):
     """What a table or list says, without its lines and what is measured."""
-    return [line.split()[:5] for line in text.splitlines() if line.startswith(("pico", "gelu"))]
+    return [line.split()[:5] for line in text.splitlines() if line.startswith(("pico", "recipe"))]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_the_environment_changes_only_the_looks(monkeypatch, name):
     expected = {"list": run_here("list"), "run": run_here("run", *TINY, "--seeds", 1, "--out", "usual")}
-    for variable, value in ODD[name].items():
+    for variable, value in ({"XDG_CACHE_HOME": None} | ODD[name]).items():
         monkeypatch.delenv(variable, raising=False) if value is None else monkeypatch.setenv(variable, value)
     for verb, options in (
         ("run", [*TINY, "--seeds", 1]),
