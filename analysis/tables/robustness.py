@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,22 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.options import RunsWarning
 from analysis.published import Robustness, alexnet_errors, published_robustness
 from analysis.results import Result
 from analysis.statistics import Sample
 from analysis.tables.ladder import spread
-from roadmap.data.robustness import CORRUPTIONS, EXTRA, SEVERITIES, SHIFTS, Evaluation, Shift, Shifted, read_evaluations
+from roadmap.data.robustness import (
+    CORRUPTIONS,
+    EXTRA,
+    SEVERITIES,
+    SHIFTS,
+    Evaluation,
+    Shift,
+    Shifted,
+    read_evaluations,
+)
+from roadmap.files import InvalidFile
 from roadmap.record.metrics import TOP1
 from roadmap.serialization import to_data
 
@@ -154,7 +166,12 @@ def best_evaluations(folder: Path, epochs: int) -> list[Evaluation]:
     Parts of several evaluations are not mixed, for example of two folders. Of equal ones the newest is returned.
     """
     wholes: dict[str, dict[str, dict[str, Evaluation]]] = {}
-    for evaluation in read_evaluations(folder):
+    try:
+        evaluations = read_evaluations(folder)
+    except (InvalidFile, OSError) as error:
+        warnings.warn(f"evaluations that can't be read are left out: {error}", RunsWarning, stacklevel=2)
+        return []
+    for evaluation in evaluations:
         if evaluation.data in SHIFTS and evaluation.weights == "raw" and evaluation.trained[0] >= epochs:
             of_set = wholes.setdefault(evaluation.data, {})
             parts = of_set.pop(evaluation.whole, {})

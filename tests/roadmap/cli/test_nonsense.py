@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from random import Random
 
 import pytest
@@ -13,6 +14,7 @@ from tests.helpers import ROOT
 from tests.helpers.command import run_here
 from tests.helpers.mutations import mutated
 
+BATCHES = int(os.environ.get("ROADMAP_FUZZ", "8"))
 VERBS = ["list", "show", "diff", "cost", "status", "logs", "collect", "table", "run --dry-run"]
 VERBS += ["table", "report"]
 WORDS = r"""--steps --ablation --set --data --regime --fidelity --references --base --seeds --out --json --help --metric
@@ -25,7 +27,7 @@ WORDS = r"""--steps --ablation --set --data --regime --fidelity --references --b
 WORDS += ["", " ", "\0", "\ud800", "x" * 300]
 
 
-@pytest.mark.parametrize("number", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, 11))])
+@pytest.mark.parametrize("number", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, BATCHES))])
 def test_no_command_line_gives_a_traceback(tmp_path, number):
     draw = Random(number)
     for _ in range(100):
@@ -35,7 +37,7 @@ def test_no_command_line_gives_a_traceback(tmp_path, number):
         assert done.status != 2 or len(done.err.strip().splitlines()) == 1, (words, done.err)
 
 
-@pytest.mark.parametrize("number", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, 11))])
+@pytest.mark.parametrize("number", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, BATCHES))])
 def test_no_study_gives_a_traceback(tmp_path, number):
     draw, text = Random(number), (ROOT / FILE_NAME).read_text(encoding="utf-8")
     data = yaml.safe_load(text)

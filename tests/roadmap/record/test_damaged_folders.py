@@ -22,6 +22,7 @@ from tests.helpers.mutations import damage
 from tests.helpers.records import begin, finish
 
 FOLDERS = 250  # that are damaged at a time
+BATCHES = int(os.environ.get("ROADMAP_FUZZ", "8"))  # of them
 SET = ("--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0", "--set", "recipe.batch_size=256")
 
 
@@ -41,7 +42,8 @@ def fill(run, out):
     return folder
 
 
-@pytest.mark.parametrize("number", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, 16))])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(BATCHES))
 def test_no_damage_in_a_run_folder_spoils_a_command(make_run, tmp_path, number):
     draw, whole = random.Random(number), fill(make_run("gelu", seed=10_000), tmp_path)
     shutil.copytree(whole, tmp_path / "pico" / "notes")
