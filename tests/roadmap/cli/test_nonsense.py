@@ -14,7 +14,7 @@ from tests.helpers import ROOT
 from tests.helpers.command import run_here
 from tests.helpers.mutations import mutated
 
-BATCHES = int(os.environ.get("ROADMAP_FUZZ", "8"))
+BATCHES = int(os.environ.get("ROADMAP_FUZZ", "4"))
 VERBS = ["list", "show", "diff", "cost", "status", "logs", "collect", "table", "run --dry-run"]
 VERBS += ["table", "report"]
 WORDS = r"""--steps --ablation --set --data --regime --fidelity --references --base --seeds --out --json --help --metric

@@ -22,7 +22,7 @@ from tests.helpers.mutations import damage
 from tests.helpers.records import begin, finish
 
 FOLDERS = 250  # that are damaged at a time
-BATCHES = int(os.environ.get("ROADMAP_FUZZ", "8"))  # of them
+BATCHES = int(os.environ.get("ROADMAP_FUZZ", "4"))  # of them
 SET = ("--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0", "--set", "recipe.batch_size=256")
 
 
