@@ -114,7 +114,8 @@ def run(
     `max_running` jobs at a time, and the results are those of runs that have finished already. Without
     `progress` nothing is printed.
 
-    A run that fails or diverges does not raise an error: the result has it. Works in any thread and in notebooks. A
+    A run that fails or diverges does not raise an error: the result has it. A warning names each new run of which an
+    earlier one used other files of the data set's folder. Works in any thread and in notebooks. A
     script must call it below `if __name__ == "__main__":`, because runs are trained in separate processes.
 
     Raises ValueError for invalid input, and runner.launch.slurm.slurm_cli.SlurmError for an error of Slurm. On
@@ -125,6 +126,8 @@ def run(
 
     check_local(StudyOptions.of(study), pack, max_running)
     planned, submitted = plan(seeds=seeds, out=out, **study), None
+    for message in planned.of_other_files():
+        warnings.warn(message, stacklevel=3)
     failed: tuple[PlannedRun, ...] = ()
     if planned.selection.cluster:
         submitted = _submit(planned, pack, max_running, study)

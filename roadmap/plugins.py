@@ -82,13 +82,13 @@ def load_file(path: Path) -> None:
     sys.modules[name] = module  # typing and inspect look here for the definitions of the file
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
+    LOADED[path] = code  # already now: what the file registers may be hashed at once
     try:
         with _all_or_nothing():
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        del sys.modules[name]
+        del sys.modules[name], LOADED[path]
         raise ValueError(f"plugin {path}: {type(error).__name__}: {error}") from error
-    LOADED[path] = code
 
 
 def sources(path: Path) -> list[Path]:
@@ -96,13 +96,24 @@ def sources(path: Path) -> list[Path]:
     from modulefinder import ModuleFinder
 
     path = path.resolve()
-    finder = ModuleFinder([str(path.parent)], excludes=["roadmap", "runner", "analysis"])
+    names = {file.stem for file in path.parent.iterdir() if file.suffix == ".py" or file.is_dir()}
+    elsewhere = [name for name in names if name.isidentifier() and _is_elsewhere(name, path.parent)]
+    finder = ModuleFinder([str(path.parent)], excludes=["roadmap", "runner", "analysis", *elsewhere])
     try:
         finder.run_script(str(path))
-    except SyntaxError:
-        return [path]  # running it says where
+    except (SyntaxError, ImportError):
+        return [path]  # running it says what is wrong
     files = {Path(file) for module in finder.modules.values() if (file := getattr(module, "__file__", None))}
     return sorted(files)
+
+
+def _is_elsewhere(name: str, folder: Path) -> bool:
+    """Whether a module of this name comes from another place than the folder, which is searched last."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and not Path(spec.origin or folder).is_relative_to(folder)
 
 
 def _code_hash(path: Path) -> str:

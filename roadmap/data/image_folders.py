@@ -197,6 +197,12 @@ def describe_folder(folder: Path) -> Dataset:
     return Dataset(len(train.classes), len(train.names), len(held_out.names), MEAN, STD, content=content)
 
 
+def look_again() -> None:
+    """Forgets the folders that were listed in this process: their files may have changed since."""
+    for listed in (list_images, describe_folder, file_sizes):
+        listed.cache_clear()
+
+
 def content_of(splits: Iterable[Iterable[bytes]]) -> str:
     """A hash of the content of a folder, from a line for each image of each split."""
     digest = hashlib.sha256()

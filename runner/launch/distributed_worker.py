@@ -32,10 +32,21 @@ def world_of_environment(environment: Mapping[str, str] = os.environ) -> World |
         return _of_torchrun(_Variables(environment, "torchrun"))
     variables = _Variables(environment, "srun")
     # A batch script has SLURM_PROCID too, but not several tasks. Only the first task of a step has its terminal: in
-    # an interactive shell the others do not run what is typed.
-    if "SLURM_PTY_PORT" not in environment and variables.number("SLURM_STEP_NUM_TASKS", 1) > 1:
+    # an interactive shell the others do not run what is typed. The tasks that `srun` starts from there have its
+    # variable too, but no terminal.
+    is_interactive = "SLURM_PTY_PORT" in environment and has_terminal()
+    if not is_interactive and variables.number("SLURM_STEP_NUM_TASKS", 1) > 1:
         return _of_srun(variables)
     return None
+
+
+def has_terminal() -> bool:
+    """Whether this process has a controlling terminal, also when its input and output are redirected."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,7 @@ def _of_torchrun(variables: _Variables) -> World:
     rank, local = variables.number("RANK", below=size), variables.number("LOCAL_RANK", below=size)
     cores = available_cores() // max(1, variables.number("LOCAL_WORLD_SIZE", size))
     variables.text("MASTER_ADDR")
-    variables.number("MASTER_PORT", 0)
+    variables.number("MASTER_PORT")
     return World(rank, size, local, "env://", max(1, cores))
 
 

@@ -20,13 +20,13 @@ from roadmap.options import Selection, StudyOptions
 from roadmap.text import many
 from runner.data.datasets import BUILT_IN, Absent, downloads, source
 from runner.launch.distributed_worker import world_of_environment
-from runner.launch.local import process_context
+from runner.launch.local import check_memory_of_workers, parallelism, process_context
 from runner.launch.plan import RunPlan
 from runner.launch.slurm import slurm_cli
 from runner.machine import shared_memory
 from runner.machine.fork_server import start
 from runner.machine.lock import folder_lock
-from runner.machine.resources import GPU_DRIVERS, available_cores, check_here, default_processes
+from runner.machine.resources import GPU_DRIVERS, available_cores, available_gpus, check_here, default_processes
 from runner.machine.snapshot import DISTRIBUTION, PACKAGES, ROOT, version
 
 NATIVE = ("torch", "torchvision", "timm", "cv2")  # whose import fails where versions or system libraries don't match
@@ -245,8 +245,12 @@ def _answer() -> None:
 def _study(options: StudyOptions, out: Path) -> Findings:
     """Everything that `run` checks before it trains."""
     plan = RunPlan.of(Selection.of(options), None, out)
-    recipes = [planned.run.experiment.recipe for planned in plan.runs]
-    check_here(plan.execution, recipes, default_processes(plan.execution, recipes))
+    runs = [planned.run for planned in plan.runs]
+    recipes = [run.experiment.recipe for run in runs]
+    processes = default_processes(plan.execution, recipes)
+    check_here(plan.execution, recipes, processes)
+    at_once = parallelism(runs, available_cores(), processes, available_gpus(plan.execution))
+    check_memory_of_workers(runs, plan.execution, processes, at_once)
     for planned in plan.waiting[:1]:  # all have the same data
         data, path = source(planned.run), plan.execution.data_path
         with contextlib.suppress(*([Absent] if data.fetch else [])):

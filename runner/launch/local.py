@@ -46,6 +46,18 @@ def _step_macs(run: Run) -> float:
     return float(counted.macs) * recipe.batch_size
 
 
+def check_memory_of_workers(
+    runs: Sequence[Run], execution: Execution, processes: int, side_by_side: tuple[int, int]
+) -> None:
+    """Raises ValueError if the data workers of runs, so many at the same time, lack shared memory."""
+    at_once, threads = side_by_side
+    for run in runs:
+        recipe = run.experiment.recipe
+        parts = processes * accumulation(recipe, processes, execution.device_batch)
+        of_process = data_workers(execution, threads, available_gpus(execution) > 0)
+        check_shared_memory(recipe, parts, of_process, processes, min(at_once, len(runs)))
+
+
 def run_all(
     jobs: Sequence[tuple[Run, Path]],
     execution: Execution,
@@ -67,11 +79,7 @@ def run_all(
     workers, threads = side_by_side or parallelism(
         [run for run, _ in jobs], available_cores(), processes, available_gpus(execution)
     )
-    for run, _ in jobs:
-        recipe = run.experiment.recipe
-        parts = processes * accumulation(recipe, processes, execution.device_batch)
-        of_process = data_workers(execution, threads, available_gpus(execution) > 0)
-        check_shared_memory(recipe, parts, of_process, processes, min(workers, len(jobs)))
+    check_memory_of_workers([run for run, _ in jobs], execution, processes, (workers, threads))
     context = process_context([run for run, _ in jobs])
     waiting, failed = deque(jobs), []
     running: dict[Any, _Worker] = {}  # by connection

@@ -113,6 +113,7 @@ class StudyStatus:
     figures: tuple[slurm_cli.Queued, ...] = ()  # the jobs in the queue that draw the figure
     figure_failed: str | None = None  # why the last of them failed
     knows_queue: bool = True  # whether Slurm reported its queue
+    unreadable: tuple[Path, ...] = ()  # folders with a manifest that can't be read
 
     def __str__(self) -> str:
         return status_text(self)
@@ -141,7 +142,8 @@ def collect_status(out: Path) -> StudyStatus:
     """The status of every run below `out`, local or submitted. Slurm is called at most twice: queue, and ended jobs."""
     submissions = read_submissions(out)
     jobs = dict(_jobs(submissions))  # the last submission of each run
-    entries = {entry.identity: entry for entry in (*_begun(out), *(entry for entry, _, _ in jobs.values()))}
+    begun, unreadable = _begun(out)
+    entries = {entry.identity: entry for entry in (*begun, *(entry for entry, _, _ in jobs.values()))}
     by_folder = {identity: _of_folder(entry, out / entry.folder) for identity, entry in entries.items()}
     # A run that diverged may be in the queue to be retried.
     open_runs = [jobs[identity] for identity, run in by_folder.items() if run.kind != "finished" and identity in jobs]
@@ -152,7 +154,9 @@ def collect_status(out: Path) -> StudyStatus:
     queued = [job for (name, _), job in slurm.queued.items() if name in names]
     failure = JobFiles(figures[-1].folder(out), 0).failure() if figures and not queued else None
     figure_failed = failure.message if failure else None
-    return StudyStatus(out, tuple(runs), tuple(unanswered), tuple(queued), figure_failed, slurm.has_queue)
+    return StudyStatus(
+        out, tuple(runs), tuple(unanswered), tuple(queued), figure_failed, slurm.has_queue, tuple(unreadable)
+    )
 
 
 def _jobs(submissions: list[Submission]) -> Iterator[tuple[str, tuple[Entry, Submission, int]]]:
@@ -162,18 +166,26 @@ def _jobs(submissions: list[Submission]) -> Iterator[tuple[str, tuple[Entry, Sub
                 yield entry.identity, (entry, submission, index)
 
 
-def _begun(out: Path) -> Iterator[Entry]:
-    """The runs that have a folder. Files that are not a manifest are ignored."""
+def _begun(out: Path) -> tuple[list[Entry], list[Path]]:
+    """The runs that have a folder, and the folders whose manifest is damaged, or of another program."""
+    entries, unreadable = [], []
     for path in sorted(out.glob("*/*/manifest.json")):
         try:
-            manifest = read_json(path) or {}
-            run = manifest["run"]
-            # Not the whole run, which is slow for a thousand runs.
-            labels = {name: run[name] for name in ("regime", "rung", "seed")}
-            labels |= {"identity": manifest["identity"], "epochs": run["experiment"]["recipe"]["epochs"]}
-            yield from_data(Entry, {**labels, "folder": str(path.parent.relative_to(out))})
+            entries.append(_entry(path, out))
         except (InvalidFile, OSError, KeyError, TypeError, ValueError):
-            continue
+            unreadable.append(path.parent)
+    return entries, unreadable
+
+
+def _entry(path: Path, out: Path) -> Entry:
+    """The run of a manifest."""
+    manifest = read_json(path) or {}
+    run = manifest["run"]
+    # Not the whole run, which is slow for a thousand runs.
+    labels = {name: run[name] for name in ("regime", "rung", "seed")}
+    labels |= {"identity": manifest["identity"], "epochs": run["experiment"]["recipe"]["epochs"]}
+    entry: Entry = from_data(Entry, {**labels, "folder": str(path.parent.relative_to(out))})
+    return entry
 
 
 def _of_folder(entry: Entry, folder: Path) -> RunStatus:

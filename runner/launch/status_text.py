@@ -33,8 +33,9 @@ MOST_LINES = 20  # of each kind, below the table
 
 def status_text(status: StudyStatus) -> str:
     """A table of rungs by seeds for each regime, then a paragraph on each kind of run."""
+    unreadable = [f"not listed: {_unreadable(len(status.unreadable))}"] if status.unreadable else []
     if not status.runs:
-        return "no runs yet"
+        return "\n\n".join(["no runs yet", *unreadable])
     runs = _in_order(status.runs)
     names = Counter(run.name for run in runs)
     shared = {name for name, count in names.items() if count > 1}  # by runs with different settings
@@ -49,7 +50,12 @@ def status_text(status: StudyStatus) -> str:
         parts.append(f"the figure was not drawn: {status.figure_failed}")
     counts = Counter[str](run.kind for run in runs)
     parts.append(f"{many(len(runs), 'run')}: {_counted(counts, list(KINDS))}{_lost(runs)}")
+    parts += unreadable
     return "\n\n".join([*parts, *(f"Slurm did not report {message}" for message in status.unanswered)])
+
+
+def _unreadable(count: int) -> str:
+    return f"{many(count, 'folder')} with a manifest that can't be read (`roadmap collect` has the reason)"
 
 
 def _in_order(runs: Sequence[RunStatus]) -> list[RunStatus]:

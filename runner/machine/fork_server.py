@@ -6,12 +6,14 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 
+from roadmap.own_packages import ROOT
 from runner.machine.signals import FOR_THE_LAUNCHER
 
 SOCKET_FOLDER = 60  # bytes; multiprocessing appends about 32, and the least limit of a system is 104
@@ -65,16 +67,19 @@ def make_socket_folder() -> None:
 def _safe_path() -> Iterator[None]:
     """Python processes that are started meanwhile, and theirs, import nothing from the working directory.
 
-    By default `python -c`, which starts a fork server, imports `select` from a file select.py that lies there.
+    By default `python -c`, which starts a fork server, imports `select` from a file select.py that lies there. Where
+    this package is not the installed one, as in a checkout, they find it by PYTHONPATH.
     """
-    previous = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
+    paths = [ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
+    changed = {"PYTHONSAFEPATH": "1"}
+    changed |= {"PYTHONPATH": os.pathsep.join(paths)} if ROOT != sysconfig.get_path("purelib") else {}
+    previous = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
     try:
         yield
     finally:
-        del os.environ["PYTHONSAFEPATH"]
-        if previous is not None:
-            os.environ["PYTHONSAFEPATH"] = previous
+        for name, value in previous.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 @contextlib.contextmanager

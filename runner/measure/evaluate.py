@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from roadmap.data.datasets import has_class_names
-from roadmap.data.image_folders import describe_folder
+from roadmap.data.image_folders import describe_folder, look_again
 from roadmap.data.robustness import Evaluation, Shifted, append_evaluation, find_shifted, read_evaluations
 from roadmap.options import Selection, StudyOptions
 from roadmap.record.run import Run, find_run
@@ -117,6 +117,7 @@ def _own_data_now(subject: Subject) -> tuple[Run, str]:
         return run, note
     root = source(run).find(Path(path) if path else None)
     if run.dataset.content is not None and root is not None:
+        look_again()
         now = describe_folder(root)
         if now.content == run.dataset.content:  # a hash that includes the names of the classes
             return run, note

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 
 from roadmap.design import Design
@@ -172,11 +173,11 @@ def _write_onnx(trained: Trained, images: Tensor, path: Path) -> None:
             verbose=False,
         )
     except RuntimeError as error:  # of torch's exporter or onnxscript: each supports some versions of the other
-        raise ValueError(
-            f"--to onnx: torch {torch.__version__} with onnxscript {onnxscript.__version__} can't write "
-            f"{trained.run.name} ({type(error).__name__}); torch {ONNX_TORCH} can: "
-            "pip install --upgrade torch torchvision onnxscript"
-        ) from error
+        versions = f"torch {torch.__version__} with onnxscript {onnxscript.__version__}"
+        is_old = Version(torch.__version__) < Version(ONNX_TORCH)
+        advice = f"torch {ONNX_TORCH} can: pip install --upgrade torch torchvision onnxscript" if is_old else ""
+        reason = advice or " ".join(str(error.__cause__ or error).split())[:300]
+        raise ValueError(f"--to onnx: {versions} can't write {trained.run.name}: {reason}") from error
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, _describe(trained, "height x width" if any_size else None))
     onnx.save(model, str(path))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
 from roadmap.data.datasets import known_class_names
+from roadmap.files import InvalidFile
 from roadmap.network.modules import build
 from roadmap.network.weights import load_peer, read_state_dict
 from roadmap.record.folder import read_manifest
@@ -61,16 +63,21 @@ def read_trained(folder: Path, *, averaged: bool = False) -> Trained:
     saved = checkpoint.load(folder, run.identity)
     if saved is None:
         raise ValueError(f"{folder} has no checkpoint: it has not been trained yet, or the file was removed")
-    weights = saved["model"]
-    if averaged:
-        if not saved["ema"]:
-            raise ValueError(f"{folder} has no averaged weights: its recipe has no EMA")
-        weights = {key.removeprefix("module."): value for key, value in saved["ema"].items() if key != "n_averaged"}
+    if averaged and not saved.get("ema"):
+        raise ValueError(f"{folder} has no averaged weights: its recipe has no EMA")
     network = untrained(run)
-    network.load_state_dict(weights)
+    try:
+        network.load_state_dict(_averaged(saved["ema"]) if averaged else saved["model"])
+        progress = (int(saved["epoch"]), int(saved["step"]))
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InvalidFile(f"{folder}: the checkpoint does not hold the state of the run: {reason}") from None
     weights_of: Weights = "ema" if averaged else "raw"
-    progress = (saved["epoch"], saved["step"])
     return Trained(run, network.eval(), weights_of, progress, manifest.classes, manifest.data_path)
+
+
+def _averaged(saved: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.removeprefix("module."): value for key, value in saved.items() if key != "n_averaged"}
 
 
 def untrained(run: Run) -> nn.Module:

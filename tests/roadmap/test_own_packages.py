@@ -10,10 +10,11 @@ import pytest
 
 import roadmap
 from roadmap.cli import main
-from roadmap.plugins import LOADED, load_file, load_files
+from roadmap.options import Selection, StudyOptions
+from roadmap.plugins import LOADED, load_file, load_files, sources
 from runner.machine.snapshot import PACKAGES, snapshot
 from tests.helpers import ROOT
-from tests.helpers.command import LIGHT, run_apart, shadow
+from tests.helpers.command import LIGHT, run_apart, shadow, untouched
 
 LIBRARIES = ("queue", "random", "select", "typing", "multiprocessing", "yaml", "numpy", "torch")
 ONE_EPOCH = ["--steps", "layer-scale", "--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0", *LIGHT]
@@ -59,6 +60,18 @@ def test_what_is_imported_already_is_said_and_left_to_the_program(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_checkout_runs_its_own_code_wherever_another_is_installed(tmp_path):
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "ablations.yaml", tmp_path)
+    job = tmp_path / "runner" / "launch" / "job.py"
+    job.write_text(f"{job.read_text()}\nopen({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    done = python("-m", "roadmap", "run", *ONE_EPOCH, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.slow
 def test_another_distribution_over_a_package_is_one_sentence(tmp_path):
     for package in PACKAGES:
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -70,6 +83,13 @@ def test_another_distribution_over_a_package_is_one_sentence(tmp_path):
     assert f"{tmp_path}/runner is not roadmap's package runner" in done.stderr
 
 
+OPTIMIZER = """
+import factor, roadmap, torch
+
+@roadmap.optimizer("mine")
+def mine(parameters, recipe):
+    return torch.optim.SGD(parameters, recipe.learning_rate * factor.FACTOR)
+"""
 PLUGIN = "import neighbour, roadmap\n\n@roadmap.step('mine')\ndef mine(design):\n    return neighbour.changed(design)\n"
 NEIGHBOUR = "from inner.deep import replace\n\ndef changed(design):\n    return replace(design, head_norm='ln')\n"
 
@@ -92,6 +112,28 @@ def test_a_plugin_imports_the_modules_beside_it(plugin, capsys):
     shadow(plugin.parent, "runner", "torch")  # other modules come first
     assert main(["show", "+mine", "--plugin", str(plugin)]) == 0
     assert "head_norm: ln" in capsys.readouterr().out
+
+
+def test_what_a_plugin_imports_is_part_of_the_identity_of_its_runs(tmp_path):
+    (tmp_path / "factor.py").write_text("FACTOR = 1.0\n")
+    (tmp_path / "mine.py").write_text(OPTIMIZER)
+    (tmp_path / "torch.py").write_text("")  # not imported: the library comes first
+    options = StudyOptions(settings=("recipe.optimizer=mine",), plugins=(tmp_path / "mine.py",))
+    identities = []
+    for factor in (1.0, 0.1):
+        (tmp_path / "factor.py").write_text(f"FACTOR = {factor}\n")
+        with untouched():
+            selection = Selection.of(options)
+            identities.append(selection.run(selection.rung("recipe")).identity)
+            assert sources(tmp_path / "mine.py") == [tmp_path / "factor.py", tmp_path / "mine.py"]
+    sys.modules.pop("factor")
+    assert len(set(identities)) == 2
+
+
+def test_a_relative_import_of_a_plugin_is_one_sentence(tmp_path):
+    (tmp_path / "mine.py").write_text("from . import helper\n")
+    with pytest.raises(ValueError, match=r"mine\.py: ImportError: attempted relative import"):
+        load_file(tmp_path / "mine.py")
 
 
 def test_what_a_plugin_imports_is_part_of_its_code(plugin):

@@ -18,6 +18,7 @@ from roadmap.record.events import StepDone
 from roadmap.record.folder import read_metrics
 from roadmap.record.metrics import TOP1
 from roadmap.study.execution import accumulation
+from runner.launch import distributed_worker
 from runner.launch.distributed_worker import world_of_environment
 from runner.machine.distributed import World
 from tests.helpers.command import LIGHT, run_apart, run_here, shadow, start_apart
@@ -184,8 +185,9 @@ def test_a_layout_that_can_not_be_is_one_sentence(tmp_path):
     assert "recipe.batch_size 64, mixed in pairs, can't be shared by 7 processes" in done.err
 
 
-def test_processes_of_torchrun_and_of_slurm_know_their_places():
+def test_processes_of_torchrun_and_of_slurm_know_their_places(monkeypatch):
     torchrun = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "n1"}
+    torchrun |= {"MASTER_PORT": "29500"}
     world = world_of_environment(torchrun)
     assert (world.rank, world.size, world.local_rank, world.init_method) == (5, 8, 1, "env://")
     step = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NODELIST": "n1,n2"}
@@ -198,7 +200,10 @@ def test_processes_of_torchrun_and_of_slurm_know_their_places():
     assert world_of_environment({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "17"}) is None
     assert world_of_environment({}) is None
     # Only the first of several tasks has the terminal of `srun --pty`.
+    monkeypatch.setattr(distributed_worker, "has_terminal", lambda: True)
     assert world_of_environment(step | {"SLURM_PTY_PORT": "40001"}) is None
+    monkeypatch.setattr(distributed_worker, "has_terminal", lambda: False)  # as in `srun` from such a shell
+    assert world_of_environment(step | {"SLURM_PTY_PORT": "40001"}) == world_of_environment(step)
     assert world_of_environment({"WORLD_SIZE": "1"}) is None
 
 
@@ -207,7 +212,7 @@ STEP = {"SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "4", 
 STEP |= {"SLURM_JOB_ID": "17", "SLURM_STEP_ID": "0"}
 
 
-@pytest.mark.parametrize("name", sorted({*TORCHRUN, *STEP} - {"MASTER_PORT", "SLURM_STEP_NUM_TASKS"}))
+@pytest.mark.parametrize("name", sorted({*TORCHRUN, *STEP} - {"SLURM_STEP_NUM_TASKS"}))
 def test_a_missing_variable_of_several_processes_is_named(name):
     variables = TORCHRUN if name in TORCHRUN else STEP
     assert world_of_environment(variables).size == 4
