@@ -7,7 +7,6 @@
 import os
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
 
 import roadmap
 
@@ -24,7 +23,7 @@ class OwnPackages:
     """A finder for `sys.meta_path`."""
 
     @staticmethod
-    def find_spec(name: str, path: object = None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """Raises Conflict where another distribution was installed over the package."""
         if name not in NAMES:
             return None

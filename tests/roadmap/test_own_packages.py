@@ -8,7 +8,6 @@ import sys
 
 import pytest
 
-import roadmap
 from roadmap.cli import main
 from roadmap.options import Selection, StudyOptions
 from roadmap.plugins import LOADED, load_file, load_files, sources
@@ -150,8 +149,11 @@ def test_jobs_get_a_copy_of_all_that_a_plugin_imports(plugin, tmp_path):
     _, (copy,) = snapshot(tmp_path / "code", [plugin])
     copied = {str(path.relative_to(copy.parent)) for path in copy.parent.rglob("*.py")}
     assert copied == {"mine.py", "neighbour.py", "inner/__init__.py", "inner/deep.py"}
-    load_file(plugin)
-    code = LOADED.pop(plugin)
-    roadmap.steps.STEPS.pop("mine")
-    load_file(copy)
-    assert LOADED[copy] == code
+    codes = []
+    for path in (plugin, copy):
+        with untouched():
+            load_file(path)
+            codes.append(LOADED[path])
+        for name in ("neighbour", "inner", "inner.deep"):
+            del sys.modules[name]
+    assert codes[0] == codes[1]

@@ -9,6 +9,7 @@ import pytest
 
 import roadmap
 from runner.launch import doctor
+from runner.machine import shared_memory
 from runner.machine.snapshot import ROOT
 from tests.helpers.training import warm_fork_server
 
@@ -88,10 +89,11 @@ def test_extras_that_are_missing_are_named(monkeypatch):
     assert preventing(findings) == {}
 
 
-def test_little_shared_memory_is_found(tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage._replace(free=2**26))
+def test_little_shared_memory_is_found(monkeypatch):
+    monkeypatch.setattr(shared_memory, "free_bytes", lambda: 2**16)
     assert "docker run --shm-size" in advice(doctor._memory())["/dev/shm"]
+    with_workers = roadmap.doctor(settings={"execution.workers": 2})
+    assert "data workers need" in preventing(with_workers)["study"]
 
 
 def test_a_process_that_does_not_start_is_found(monkeypatch):

@@ -132,7 +132,7 @@ def test_a_job_says_whether_the_same_again_may_succeed(make_run, tmp_path, what,
     if what == "foreign":
         write_json(folder / "result.json", {})
     else:
-        (folder / "metrics.jsonl").mkdir()
+        (folder / "metrics.jsonl").symlink_to("metrics.jsonl")  # an error of the system, as a disk has them
     made = task(out, (run, folder))
     job = local(tmp_path / "jobs", made)
     with pytest.raises(submitit.core.utils.FailedJobError, match="JobFailed"):
