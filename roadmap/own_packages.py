@@ -41,10 +41,14 @@ def leave_working_directory() -> None:
 
     Where the directory is the checkout, it becomes the last place. Processes that are started later leave it out, too.
     """
-    if not sys.flags.safe_path:
-        folder = sys.path.pop(0)
-        if os.path.samefile(folder, ROOT):
-            sys.path.append(folder)
+    try:
+        here = os.getcwd()
+    except OSError:  # it was removed
+        here = ""
+    if not sys.flags.safe_path and sys.path[0] in ("", here):
+        del sys.path[0]
+        if here == os.path.realpath(ROOT):
+            sys.path.append(here)
         os.environ["PYTHONSAFEPATH"] = "1"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from PIL import Image
 
 import roadmap
-from roadmap.data.image_folders import describe_folder, list_images
 from tests.helpers.command import run_here
 from tests.helpers.images import make_folder
 from tests.helpers.records import begin
@@ -21,7 +20,6 @@ def test_a_run_that_began_with_other_files_is_named(tmp_path):
     command += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     assert run_here(*command).err == ""
     Image.new("RGB", (9, 9)).save(folder / "train" / "bee" / "new.png")
-    describe_folder.cache_clear(), list_images.cache_clear()  # as in another process
     expected = f"pico/pico-s0 is a new run: {began.name} at epoch 3 used other files of d\n"
     assert run_here(*command).err == expected
     other = make_folder(tmp_path / "other" / "d", images=20)  # another data set of that name
