@@ -115,8 +115,8 @@ def run(
     `progress` nothing is printed.
 
     A run that fails or diverges does not raise an error: the result has it. A warning names each new run of which an
-    earlier one used other files of the data set's folder. Works in any thread and in notebooks. A
-    script must call it below `if __name__ == "__main__":`, because runs are trained in separate processes.
+    earlier one used other files of the data set's folder. Works in any thread and in notebooks. A script must call it
+    below `if __name__ == "__main__":`, because runs are trained in separate processes.
 
     Raises ValueError for invalid input, and runner.launch.slurm.slurm_cli.SlurmError for an error of Slurm. On
     KeyboardInterrupt the runs in training save their state; the same call resumes them.
@@ -320,10 +320,9 @@ def diff(before: str, after: str, *, output: Paths = (), **study: Unpack[StudyKe
 
 def _draw_blocks(rungs: Sequence[Rung], output: Paths) -> None:
     if paths := _paths(output):
-        from analysis.figures import save_figure
-        from analysis.figures.blocks import draw_rungs
+        from analysis.figures.blocks import save_rungs
 
-        save_figure(draw_rungs(*rungs), paths)
+        save_rungs(rungs, paths)
 
 
 @_checked
@@ -363,10 +362,10 @@ def bench(
 ) -> pd.DataFrame:
     """Measures speed and memory of the selected networks on this machine: a row for each rung that could be measured.
 
-    Columns, for training and inference: images/s, their spread (half the range of the rounds), peak bytes, multiply-
-    adds per second, and their share of the multiply-adds per second of a matrix product. A warning names each network
-    that failed. Every measurement is kept in bench.jsonl of `out`, the folder of the runs. `batch` is the number of
-    images in a batch, `warm_up` the number of steps before the clock starts, `seconds` the minimum time of a
+    Columns, for training and inference: images/s, their spread (half the range of the rounds), peak bytes,
+    multiply-adds per second, and their share of the multiply-adds per second of a matrix product. A warning names each
+    network that failed. Every measurement is kept in bench.jsonl of `out`, the folder of the runs. `batch` is the
+    number of images in a batch, `warm_up` the number of steps before the clock starts, `seconds` the minimum time of a
     measurement. The images/s are also drawn as bars into each path of `output`, a .png, .svg or .pdf. A script must
     call it below `if __name__ == "__main__":`, because each network is measured in a separate process.
     """

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from pathlib import Path
 from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from analysis.figures.style import STYLE, drawing, finish
+from analysis.figures.style import STYLE, drawing, finish, save_figure
 from roadmap.design import Design
 from roadmap.network.drawing import SUM, around_blocks, column, distinct_blocks, layer_text
 from roadmap.network.plan import BlockPlan
@@ -57,6 +58,11 @@ def draw_change(before: tuple[str, Design], after: tuple[str, Design]) -> Figure
         columns.append((f"{before[0]}\n{name}", before[1], old[name], removed, changed))
         columns.append((f"{after[0]}\n{name}", after[1], new[name], added, changed))
     return _draw(columns)
+
+
+def save_rungs(rungs: Sequence[Rung], paths: Sequence[Path]) -> list[Path]:
+    """Draws the blocks of one or two rungs into `paths`, and returns them; none if there are no paths."""
+    return save_figure(draw_rungs(*rungs), paths) if paths else []
 
 
 def changed_boxes(before: Sequence[str], after: Sequence[str]) -> tuple[set[int], set[int]]:

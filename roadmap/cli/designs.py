@@ -131,10 +131,9 @@ def diff_rungs(options: argparse.Namespace) -> int:
 
 
 def _draw(path: Path, *rungs: Rung) -> None:
-    from analysis.figures import save_figure
-    from analysis.figures.blocks import draw_rungs
+    from analysis.figures.blocks import save_rungs
 
-    for written in save_figure(draw_rungs(*rungs), [path]):
+    for written in save_rungs(rungs, [path]):
         print(f"figure: {written}", file=sys.stderr)
 
 
