@@ -92,28 +92,41 @@ def load_file(path: Path) -> None:
 
 
 def sources(path: Path) -> list[Path]:
-    """A plug-in's file, and the modules of its folder that it imports, directly or not, sorted."""
+    """A plug-in's file, and the modules of its folder that it imports, directly or not, sorted.
+
+    Raises ValueError if it would get a module of another plug-in's folder instead, which its hash would miss.
+    """
     from modulefinder import ModuleFinder
 
     path = path.resolve()
     names = {file.stem for file in path.parent.iterdir() if file.suffix == ".py" or file.is_dir()}
-    elsewhere = [name for name in names if name.isidentifier() and _is_elsewhere(name, path.parent)]
-    finder = ModuleFinder([str(path.parent)], excludes=["roadmap", "runner", "analysis", *elsewhere])
+    elsewhere = {name: _place_elsewhere(name, path.parent) for name in names if name.isidentifier()}
+    excludes = ["roadmap", "runner", "analysis", *(name for name, place in elsewhere.items() if place)]
+    finder = ModuleFinder([str(path.parent)], excludes=excludes)
     try:
         finder.run_script(str(path))
     except (SyntaxError, ImportError):
         return [path]  # running it says what is wrong
+    for name in finder.badmodules:
+        for other in LOADED:
+            if (place := elsewhere.get(name)) and place.is_relative_to(other.parent):
+                raise ValueError(
+                    f"plugin {path} imports {name}, and would get {place}, beside the plugin {other.name}: one of the "
+                    "two modules needs another name"
+                )
     files = {Path(file) for module in finder.modules.values() if (file := getattr(module, "__file__", None))}
     return sorted(files)
 
 
-def _is_elsewhere(name: str, folder: Path) -> bool:
-    """Whether a module of this name comes from another place than the folder, which is searched last."""
+def _place_elsewhere(name: str, folder: Path) -> Path | None:
+    """Where a module of this name comes from, if not from the folder, which is searched last."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
-        return False
-    return spec is not None and not Path(spec.origin or folder).is_relative_to(folder)
+        return None
+    if spec is None or Path(spec.origin or folder).is_relative_to(folder):
+        return None
+    return Path(spec.origin or folder)
 
 
 def _code_hash(path: Path) -> str:

@@ -49,9 +49,10 @@ class Done:
 
 @contextlib.contextmanager
 def untouched() -> Iterator[None]:
-    """Restores what the command changes in the process that calls it: plug-ins, where they import, signal handlers."""
+    """Restores what the command changes in its process: plug-ins, the modules beside them, signal handlers."""
     tables: tuple[Registry[Any], ...] = (STEPS, MIXERS, MODELS, OPTIMIZERS, DATASETS, METRICS)
-    before, loaded, path = [dict(table) for table in tables], dict(plugins.LOADED), list(sys.path)
+    before, loaded = [dict(table) for table in tables], dict(plugins.LOADED)
+    path, modules = list(sys.path), set(sys.modules)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)}
     try:
         yield
@@ -60,6 +61,11 @@ def untouched() -> Iterator[None]:
             table.clear()
             table.update(old)
         sys.path[:] = path
+        folders = [file.parent for file in plugins.LOADED if file not in loaded]
+        for name in set(sys.modules) - modules:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and any(Path(file).is_relative_to(folder) for folder in folders):
+                del sys.modules[name]
         plugins.LOADED.clear()
         plugins.LOADED.update(loaded)
         for number, handler in handlers.items():

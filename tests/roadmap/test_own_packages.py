@@ -102,9 +102,7 @@ def plugin(tmp_path):
     (folder / "neighbour.py").write_text(NEIGHBOUR)
     (folder / "other.py").write_text("raise SystemExit('nothing imports this')\n")
     (folder / "mine.py").write_text(PLUGIN)
-    yield folder / "mine.py"
-    for name in ("neighbour", "inner", "inner.deep"):
-        sys.modules.pop(name, None)
+    return folder / "mine.py"
 
 
 def test_a_plugin_imports_the_modules_beside_it(plugin, capsys):
@@ -125,7 +123,6 @@ def test_what_a_plugin_imports_is_part_of_the_identity_of_its_runs(tmp_path):
             selection = Selection.of(options)
             identities.append(selection.run(selection.rung("recipe")).identity)
             assert sources(tmp_path / "mine.py") == [tmp_path / "factor.py", tmp_path / "mine.py"]
-    sys.modules.pop("factor")
     assert len(set(identities)) == 2
 
 
@@ -145,6 +142,19 @@ def test_what_a_plugin_imports_is_part_of_its_code(plugin):
         load_files(before)
 
 
+def test_a_plugin_that_would_get_another_ones_module_is_refused(plugin, tmp_path):
+    load_file(plugin)
+    (tmp_path / "two").mkdir()
+    for name in ("inner.py", "neighbour.py"):
+        (tmp_path / "two" / name).write_text("")
+    two = tmp_path / "two" / "two.py"
+    two.write_text("import neighbour\n")
+    with pytest.raises(ValueError, match=r"two\.py imports neighbour, and would get .*plug-ins/neighbour\.py, beside"):
+        load_file(two)
+    two.write_text("import json\n")  # it has an inner.py beside it, too, which it does not import
+    load_file(two)
+
+
 def test_jobs_get_a_copy_of_all_that_a_plugin_imports(plugin, tmp_path):
     _, (copy,) = snapshot(tmp_path / "code", [plugin])
     copied = {str(path.relative_to(copy.parent)) for path in copy.parent.rglob("*.py")}
@@ -154,6 +164,4 @@ def test_jobs_get_a_copy_of_all_that_a_plugin_imports(plugin, tmp_path):
         with untouched():
             load_file(path)
             codes.append(LOADED[path])
-        for name in ("neighbour", "inner", "inner.deep"):
-            del sys.modules[name]
     assert codes[0] == codes[1]
