@@ -22,7 +22,6 @@ from roadmap.options import Selection, StudyKeywords, StudyOptions
 from roadmap.recipe import changes
 from roadmap.record import estimates
 from roadmap.record.estimates import Estimate
-from roadmap.record.run import find_run
 from roadmap.serialization import Difference, Range, checked
 from roadmap.study.rungs import Rung
 
@@ -374,27 +373,22 @@ def bench(
     from analysis.figures import prepare_files
     from analysis.figures.kinds import save_rates
     from analysis.tables.bench import measured_rungs, rate_row
-    from roadmap.progress import show_count, shown
-    from runner.measure.networks import distinct_networks, measure_networks
-    from runner.measure.plan import BenchOptions, check_settings, make_plan
+    from roadmap.progress import shown
+    from runner.measure.networks import NetworkBench
+    from runner.measure.plan import BenchOptions
 
-    options = _options_here(study)
-    bench_options = BenchOptions(batch, rounds, warm_up, seconds, only, cuda_graphs)
-    check_settings(options.settings, "networks")
-    selection, folder = Selection.of(options), options.out(out)
-    runs = distinct_networks(selection)
-    plan = make_plan(runs, selection.execution, bench_options)
+    options = BenchOptions(batch, rounds, warm_up, seconds, only, cuda_graphs)
+    planned = NetworkBench.of(_options_here(study), options, _path(out))
     prepare_files(_paths(output))
     results = []
-    with shown(progress), show_count(len(runs) * rounds, selection.title) as report:
-        for measurement in measure_networks(runs, plan, folder):
-            report(f"{measurement.run.rung}, round {measurement.number} of {rounds}: {measurement}")
+    with shown(progress):
+        for measurement in planned.measure():
             if measurement.result:
                 results.append(measurement.result)
             else:
                 warnings.warn(f"{measurement.run.rung} failed: {measurement.failure}", stacklevel=3)
-    rows = measured_rungs(selection, results)
-    save_rates(selection, rows, only, _paths(output))
+    rows = measured_rungs(planned.selection, results)
+    save_rates(planned.selection, rows, only, _paths(output))
     return pd.DataFrame([rate_row(row) for row in rows])
 
 
@@ -413,22 +407,12 @@ def bench_data(
     `rate` is the images/s of a device in training; from it follows the number of workers that keep it busy. Default:
     the rate of the fastest rung that `bench` measured in `out`.
     """
-    from roadmap.progress import show_count, shown
-    from runner.measure.pipeline import device_rate, pipeline_times, stage_seconds
-    from runner.measure.plan import check_clock, check_settings
+    from roadmap.progress import shown
+    from runner.measure.pipeline import measure_pipeline
 
-    options = _options_here(study)
-    check_clock(rounds, seconds)
-    check_settings(options.settings, "data")
-    selection = Selection.of(options)
-    device = device_rate(selection, options.out(out), rate)
-    rung = selection.rungs()[-1]
-    measured = []
-    with shown(progress), show_count(rounds, f"{selection.title}, {rung.name}") as report:
-        for times in stage_seconds(selection.run(rung), selection.execution, rounds, seconds):
-            measured.append(times)
-            report(f"round {len(measured)} of {rounds}")
-    return pipeline_times(rung.name, measured, device)
+    with shown(progress):
+        *_, times = measure_pipeline(_options_here(study), rounds, seconds, rate, _path(out))
+    return times
 
 
 @_checked
@@ -451,29 +435,20 @@ def evaluate(
     import pandas as pd
 
     from analysis.tables.robustness import evaluation_rows
-    from roadmap.progress import counting, shown
-    from runner.measure.evaluate import evaluate_held_out, evaluate_on_shifted, load_subject, shifted_data
+    from roadmap.progress import shown
+    from runner.measure.evaluate import EvaluateOptions, HeldOut
+    from runner.measure.evaluate import evaluate as evaluate_networks
 
-    if not runs:
-        raise ValueError("runs must name at least one run (got none)")
-    options, shifted = shifted_data(_options_of_one(study))
-    file, folder = _path(state_dict), _path(out)
-    if file and len(runs) > 1:
-        raise ValueError(f"--state-dict takes one rung (got {len(runs)})")
+    options = EvaluateOptions(runs, _options_of_one(study), _path(out), weights, _path(state_dict), peer)
     rows = []
-    for run in runs:
-        subject = load_subject(run, options, folder, weights=weights, state_dict=file, peer=peer)
-        _warn_if_unfinished(subject.trained.run.name, subject.trained.unfinished)
-        with shown(progress), counting("evaluating", "images") as report:
-            if shifted is None:
-                held_out = evaluate_held_out(subject, report)
-                rows.append(held_out.record)
-                if held_out.note:
-                    warnings.warn(held_out.note, stacklevel=3)
+    with shown(progress):
+        for result in evaluate_networks(options):
+            for note in result.notes:
+                warnings.warn(note, stacklevel=3)
+            if isinstance(result, HeldOut):
+                rows.append(result.record)
             else:
-                rows += evaluation_rows(
-                    subject.trained.run.name, shifted, evaluate_on_shifted(subject, shifted, report)
-                )
+                rows += evaluation_rows(result.trained.run.name, result.shifted, result.evaluations)
     return pd.DataFrame(rows)
 
 
@@ -492,14 +467,13 @@ def export(
     For timm it is a folder with weights and config.json. What was written is read back. Raises ValueError if the
     outputs differ.
     """
-    from runner.measure.export import SUFFIXES, export_network
-    from runner.measure.trained import read_trained
+    from runner.measure.export import export_run
 
-    study = StudyOptions.of({"plugins": plugins}).study()
-    folder = find_run(run, study.defaults.out if out is None else Path(out))
-    trained = read_trained(folder, averaged=weights == "ema")
-    _warn_if_unfinished(trained.run.name, trained.unfinished)
-    return export_network(trained, to, folder / f"network{SUFFIXES[to]}" if output is None else Path(output)).path
+    averaged, study = weights == "ema", StudyOptions.of({"plugins": plugins})
+    written = export_run(run, to, _path(output), averaged=averaged, study=study, out=_path(out))
+    if written.note:
+        warnings.warn(written.note, stacklevel=3)
+    return written.path
 
 
 @_checked
@@ -731,8 +705,3 @@ def _options_of_one(study: StudyKeywords) -> StudyOptions:
 
 def _selection_of_one(study: StudyKeywords) -> Selection:
     return Selection.of(_options_of_one(study))
-
-
-def _warn_if_unfinished(run: str, progress: str) -> None:
-    if progress:
-        warnings.warn(f"{run} has not finished training: {progress}", stacklevel=4)

@@ -65,40 +65,30 @@ def add_verbs(verbs: Any) -> None:
 
 
 def bench(options: argparse.Namespace) -> int:
-    from runner.measure.plan import check_settings
-
-    check_settings(options.settings, options.what)
     return bench_networks(options) if options.what == "networks" else bench_data(options)
 
 
 def bench_networks(options: argparse.Namespace) -> int:
     from analysis.figures.kinds import save_rates
-    from roadmap.progress import show_count
-    from runner.measure.networks import distinct_networks, measure_networks
-    from runner.measure.plan import BenchOptions, make_plan
+    from runner.measure.networks import NetworkBench
+    from runner.measure.plan import BenchOptions
 
     if options.rate is not None:
         raise ValueError("--rate applies to bench data only")
     names = ("batch", "rounds", "warm_up", "seconds", "only", "cuda_graphs")
     bench_options = BenchOptions(**{name: getattr(options, name) for name in names})
-    study = study_options(options)
-    selection, out = Selection.of(study), study.out(options.out)
     if options.output:
         from analysis.figures import prepare_files
 
         prepare_files(options.output)
-    runs = distinct_networks(selection)
-    plan = make_plan(runs, selection.execution, bench_options)
+    planned = NetworkBench.of(study_options(options), bench_options, options.out)
+    selection, file = planned.selection, planned.out / FILE
     measurements: list[Measurement] = []
     try:
-        with show_count(len(runs) * plan.rounds, selection.title) as report:
-            for measurement in measure_networks(runs, plan, out):
-                measurements.append(measurement)
-                report(f"{measurement.run.rung}, round {measurement.number} of {plan.rounds}: {measurement}")
+        measurements.extend(planned.measure())  # what was measured before an error stays in the list
     except (KeyboardInterrupt, SystemExit):
         kept = any(measurement.result for measurement in measurements)
-        state = f"measurements are kept in {out / FILE}" if kept else "nothing was measured"
-        print(f"stopped: {state}", file=sys.stderr)
+        print(f"stopped: {f'measurements are kept in {file}' if kept else 'nothing was measured'}", file=sys.stderr)
         raise
     finally:
         rows = _print_rates(selection, measurements, in_json=options.json)
@@ -109,7 +99,7 @@ def bench_networks(options: argparse.Namespace) -> int:
             print(f"failed: {measurement.run.rung}: {measurement.failure}", file=sys.stderr)
     if rows and not options.json:
         _print_pairs(selection, rows, options)
-        print(f"Kept in {out / FILE}." + _figure_command(selection, options))
+        print(f"Kept in {file}." + _figure_command(selection, options))
     return FAILED if any(measurement.failure for measurement in measurements) else 0
 
 
@@ -159,38 +149,23 @@ def bench_data(options: argparse.Namespace) -> int:
     for name in NETWORKS_ONLY:
         if (value := getattr(options, name)) is not None and value is not False:
             raise ValueError(f"--{name.replace('_', '-')} applies to bench networks only")
-    from runner.measure.plan import check_clock
+    from runner.measure.pipeline import measure_pipeline
 
-    check_clock(options.rounds, options.seconds)
-    study = study_options(options)
-    selection, out = Selection.of(study), study.out(options.out)
-    rung = selection.rungs()[-1]  # by default the last of the ladder, which has the modern recipe
-    from roadmap.progress import show_count
-    from runner.measure.pipeline import device_rate, pipeline_times, stage_seconds  # imports torch, so after all checks
-
-    device = device_rate(selection, out, options.rate)
-    rounds: list[dict[str, float]] = []
+    rounds: list[PipelineTimes] = []
     try:
-        with show_count(options.rounds, f"{selection.title}, {rung.name}") as report:
-            measured = stage_seconds(selection.run(rung), selection.execution, options.rounds, options.seconds)
-            for number, seconds in enumerate(measured, start=1):
-                rounds.append(seconds)
-                speed = three_digits(1 / sum(seconds.values()))
-                report(f"round {number} of {options.rounds}: {speed} images/s")
+        rounds.extend(
+            measure_pipeline(study_options(options), options.rounds, options.seconds, options.rate, options.out)
+        )
     finally:
         if rounds:  # also when the command was stopped
-            times = pipeline_times(rung.name, rounds, device)
-            if options.json:
-                print(json.dumps(times.record, indent=2))
-            else:
-                print(f"{selection.title}, {rung.name}: {rung.experiment.recipe.image_size} pixels\n")
-                _print_times(times)
+            print(json.dumps(rounds[-1].record, indent=2)) if options.json else _print_times(rounds[-1])
     return 0
 
 
 def _print_times(times: PipelineTimes) -> None:
     from runner.measure.pipeline import WORKERS
 
+    print(f"{times.title}: {times.image_size} pixels\n")
     lines = [
         [stage, "worker" if stage in WORKERS else "trainer", f"{seconds * 1e3:.3f}", f"{seconds / times.total:.0%}"]
         for stage, seconds in times.stages.items()

@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.export import add_weights, warn_if_unfinished
+from roadmap.cli.export import add_weights
 from roadmap.cli.options import add_study_options, add_verb, study_options
 from roadmap.data.robustness import FILE, Evaluation, Shifted, imagenet_classes
-from roadmap.options import StudyOptions
 from roadmap.record.metrics import METRICS
 from roadmap.text import many, table
 
 if TYPE_CHECKING:
-    from runner.measure.evaluate import HeldOut, Subject
+    from runner.measure.evaluate import HeldOut, OnShifted
     from runner.measure.trained import Trained
 
 
@@ -52,61 +51,50 @@ def add_verbs(verbs: Any) -> None:
 
 
 def evaluate_networks(options: argparse.Namespace) -> int:
-    from runner.measure.evaluate import shifted_data
+    from runner.measure.evaluate import EvaluateOptions, HeldOut, evaluate, shifted_data
 
-    study, shifted = shifted_data(study_options(options))
-    if options.state_dict and len(options.runs) > 1:
-        raise ValueError(f"--state-dict takes one rung (got {len(options.runs)})")
-    records = [_evaluate(run, options, study, shifted) for run in options.runs]
+    chosen = EvaluateOptions(
+        tuple(options.runs),
+        study_options(options),
+        options.out,
+        options.weights,
+        state_dict=options.state_dict,
+        peer=options.of,
+    )
+    records = []
+    try:
+        for result in evaluate(chosen):
+            for note in result.notes:
+                print(note, file=sys.stderr)
+            records.append(result.record if isinstance(result, HeldOut) else _record(result))
+            if not options.json:
+                _print_held_out(result) if isinstance(result, HeldOut) else _print_on_shifted(result)
+    except (KeyboardInterrupt, SystemExit):
+        _, shifted = shifted_data(chosen.study)
+        if shifted and len(shifted.parts) > 1 and not chosen.state_dict:
+            kept = f"the results so far are kept in {FILE} of the run's folder"
+            print(f"stopped: {kept}; the same command measures the rest", file=sys.stderr)
+        raise
     if options.json:
         print(json.dumps(records if len(records) > 1 else records[0], indent=2))
     return 0
 
 
-def _evaluate(run: str, options: argparse.Namespace, study: StudyOptions, shifted: Shifted | None) -> dict[str, Any]:
-    """Evaluates one network, prints the result as text unless --json is given, and returns it as data."""
+def _record(result: OnShifted) -> dict[str, Any]:
     from analysis.tables.robustness import evaluation_record
-    from roadmap.progress import counting
-    from runner.measure.evaluate import evaluate_held_out, load_subject
 
-    peer = {"state_dict": options.state_dict, "peer": options.of}
-    subject = load_subject(run, study, options.out, weights=options.weights, **peer)
-    trained = subject.trained
-    warn_if_unfinished(trained)
-    if shifted is None:
-        with counting("evaluating", "images") as report:
-            held_out = evaluate_held_out(subject, report)
-        if held_out.note:
-            print(held_out.note, file=sys.stderr)
-        if not options.json:
-            _print_held_out(held_out)
-        return held_out.record
-    evaluations = _evaluate_shifted(subject, shifted)
-    if not options.json:
-        (_print_corruptions if evaluations[0].part else _print_accuracy)(trained, shifted, evaluations)
-        _print_published(trained, shifted)
-    return evaluation_record(trained.run.name, shifted, evaluations)
-
-
-def _evaluate_shifted(subject: Subject, shifted: Shifted) -> list[Evaluation]:
-    from roadmap.progress import counting
-    from runner.measure.evaluate import evaluate_on_shifted
-
-    try:
-        with counting("evaluating", "images") as report:
-            return evaluate_on_shifted(subject, shifted, report)
-    except (KeyboardInterrupt, SystemExit):
-        if subject.folder and len(shifted.parts) > 1:
-            kept = subject.folder / FILE
-            print(
-                f"stopped: the results so far are kept in {kept}; the same command measures the rest", file=sys.stderr
-            )
-        raise
+    return evaluation_record(result.trained.run.name, result.shifted, result.evaluations)
 
 
 def _print_held_out(result: HeldOut) -> None:
     values = ", ".join(metric.text(result.scores.value(metric)) for metric in METRICS.values())
     print(f"{result.run} on {many(result.images, 'held-out image')} of {result.data}: {values}")
+
+
+def _print_on_shifted(result: OnShifted) -> None:
+    trained, shifted, evaluations = result.trained, result.shifted, result.evaluations
+    (_print_corruptions if evaluations[0].part else _print_accuracy)(trained, shifted, evaluations)
+    _print_published(trained, shifted)
 
 
 def _print_accuracy(trained: Trained, shifted: Shifted, evaluations: Sequence[Evaluation]) -> None:

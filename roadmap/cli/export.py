@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from roadmap.cli.options import add_out, add_output, add_plugins, add_verb, study_options
-from roadmap.record.run import find_run
-
-if TYPE_CHECKING:
-    from runner.measure.trained import Trained
 
 
 def add_verbs(verbs: Any) -> None:
@@ -25,7 +21,7 @@ def add_verbs(verbs: Any) -> None:
     add_output(parser, "the file, or for timm the folder, to write (default: in the run's folder)")
     add_weights(parser)
     add_plugins(parser)
-    parser.set_defaults(function=export_run)
+    parser.set_defaults(function=export_network)
 
 
 def add_weights(parser: Any) -> None:
@@ -38,21 +34,13 @@ def add_weights(parser: Any) -> None:
     add_out(parser)
 
 
-def warn_if_unfinished(trained: Trained) -> None:
-    if trained.unfinished:
-        print(f"{trained.run.name} has not finished training: {trained.unfinished}", file=sys.stderr)
+def export_network(options: argparse.Namespace) -> int:
+    from runner.measure.export import export_run
 
-
-def export_run(options: argparse.Namespace) -> int:
-    from runner.measure.export import SUFFIXES, export_network
-    from runner.measure.trained import read_trained
-
-    study = study_options(options)
-    study.study()  # loads the plug-ins that the network may need
-    folder = find_run(options.run, study.out(options.out))
-    trained = read_trained(folder, averaged=options.weights == "ema")
-    warn_if_unfinished(trained)
-    written = export_network(trained, options.to, options.output or folder / f"network{SUFFIXES[options.to]}")
+    averaged, study = options.weights == "ema", study_options(options)
+    written = export_run(options.run, options.to, options.output, averaged=averaged, study=study, out=options.out)
+    if written.note:
+        print(written.note, file=sys.stderr)
     size, difference = written.bytes / 2**20, written.largest_difference
     print(f"{written.form}: {written.path}, {size:.1f} MiB; read back, its outputs differ by at most {difference:.0e}")
     return 0

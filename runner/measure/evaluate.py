@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from roadmap.data.datasets import has_class_names
 from roadmap.data.image_folders import describe_folder, look_again
 from roadmap.data.robustness import Evaluation, Shifted, append_evaluation, find_shifted, read_evaluations
 from roadmap.options import Selection, StudyOptions
+from roadmap.progress import counting
 from roadmap.record.run import Run, find_run
 from roadmap.study.execution import Execution
 from runner.data.datasets import class_names, source
@@ -19,6 +20,30 @@ from runner.measure.trained import Trained, Weights, read_peer, read_trained
 from runner.train.evaluation import Scores, evaluate_in_process
 
 Report = Callable[[int, int], None]  # images done, and all
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to evaluate, and with which weights."""
+
+    runs: tuple[str | Path, ...]  # as `find_run` takes them; with `state_dict` one rung
+    study: StudyOptions
+    out: Path | None = None  # folder of the runs
+    weights: Weights = "raw"
+    state_dict: Path | None = None  # a file with the weights of a peer
+    peer: str | None = None  # LIBRARY/NAME of the network that they are of
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("runs must name at least one run (got none)")
+        if self.state_dict is None:
+            return
+        if len(self.runs) > 1:
+            raise ValueError(f"--state-dict takes one rung (got {len(self.runs)})")
+        if self.weights == "ema":
+            raise ValueError("--weights ema requires a run: with --state-dict the file determines the weights")
+        if self.peer is None:
+            raise ValueError("--state-dict requires --of LIBRARY/NAME, such as torchvision/convnext_tiny")
 
 
 @dataclass(frozen=True)
@@ -39,13 +64,37 @@ class HeldOut:
     data: str
     images: int
     scores: Scores
-    note: str = ""  # that the data are no longer those that the run was trained on
+    notes: tuple[str, ...]  # what a reader should know: training has not finished, the data has changed
 
     @property
     def record(self) -> dict[str, Any]:
         """As plain data."""
         scores = {**self.scores.values, "skipped_images": self.scores.skipped_images}
         return {"run": self.run, "data": self.data, **scores}
+
+
+@dataclass(frozen=True)
+class OnShifted:
+    """A network's evaluations on shifted images, one for each part."""
+
+    trained: Trained
+    shifted: Shifted
+    evaluations: tuple[Evaluation, ...]
+    notes: tuple[str, ...]
+
+
+def evaluate(options: EvaluateOptions) -> Iterator[HeldOut | OnShifted]:
+    """Evaluates one network after the other on held-out images, or on the shifted ones that `--data` names.
+
+    Shows progress. Each result on shifted images is stored in the run's folder at once, and not measured again. Raises
+    ValueError for options that do not apply, a run that is absent or has no such weights, and data with other classes.
+    """
+    study, shifted = shifted_data(options.study)
+    for name in options.runs:
+        subject = _load_subject(name, replace(options, study=study))
+        with counting("evaluating", "images") as report:
+            result = _evaluate_on_shifted(subject, shifted, report) if shifted else _evaluate_held_out(subject, report)
+        yield result
 
 
 def shifted_data(options: StudyOptions) -> tuple[StudyOptions, Shifted | None]:
@@ -58,51 +107,35 @@ def shifted_data(options: StudyOptions) -> tuple[StudyOptions, Shifted | None]:
     return (replace(options, data=None) if shifted else options), shifted
 
 
-def load_subject(
-    name: str | Path,
-    options: StudyOptions,
-    out: Path | None = None,
-    *,
-    weights: Weights = "raw",
-    state_dict: Path | None = None,
-    peer: str | None = None,
-) -> Subject:
-    """The network of a run below `out`, or with `state_dict` that of a rung with a peer's weights.
-
-    `peer` names the network that the weights are from, LIBRARY/NAME. Raises ValueError for options that do not apply,
-    for a run that is absent or has no such weights, and for data with other classes than the network's.
-    """
-    if state_dict is None:
-        return _subject_of_run(name, options, out, weights, peer)
-    if weights == "ema":
-        raise ValueError("--weights ema requires a run: with --state-dict the file determines the weights")
-    if peer is None:
-        raise ValueError("--state-dict requires --of LIBRARY/NAME, such as torchvision/convnext_tiny")
-    selection = Selection.of(options)
+def _load_subject(name: str | Path, options: EvaluateOptions) -> Subject:
+    """The network of a run, or with `state_dict` that of a rung with a peer's weights."""
+    if options.state_dict is None:
+        return _subject_of_run(name, options)
+    selection = Selection.of(options.study)
     run = selection.run(selection.rung(str(name)))
-    return Subject(read_peer(run, state_dict, peer), selection.execution, None)
+    assert options.peer is not None
+    return Subject(read_peer(run, options.state_dict, options.peer), selection.execution, None)
 
 
-def _subject_of_run(
-    name: str | Path, options: StudyOptions, out: Path | None, weights: Weights, peer: str | None
-) -> Subject:
+def _subject_of_run(name: str | Path, options: EvaluateOptions) -> Subject:
     """A run's network, to evaluate on its data or on other data with the same classes."""
-    given = {"--of": peer, "--regime": options.regime, "--fidelity": options.fidelity}
+    study = options.study
+    given = {"--of": options.peer, "--regime": study.regime, "--fidelity": study.fidelity}
     unused = [option for option, value in given.items() if value]
-    unused += [f"--set {setting}" for setting in options.settings if not setting.startswith("execution.")]
+    unused += [f"--set {setting}" for setting in study.settings if not setting.startswith("execution.")]
     if unused:
         raise ValueError(f"{unused[0]} requires --state-dict: a run is evaluated as it was trained")
-    options.study()  # loads the plugins, which the network may need
-    folder = find_run(name, options.out(out))
-    trained = read_trained(folder, averaged=weights == "ema")
+    study.study()  # loads the plugins, which the network may need
+    folder = find_run(name, study.out(options.out))
+    trained = read_trained(folder, averaged=options.weights == "ema")
     run = trained.run
-    selection = Selection.of(replace(options, regime=run.regime))
-    if options.data is None:
+    selection = Selection.of(replace(study, regime=run.regime))
+    if study.data is None:
         return Subject(trained, replace(selection.execution, data_path=trained.data_path), folder, True)
     # The images are normalized as in training.
     dataset = replace(selection.dataset, mean=run.dataset.mean, std=run.dataset.std)
     other = replace(run, data=selection.context.data, dataset=dataset)
-    _check_classes(f"--data {options.data}", trained, other, selection.execution)
+    _check_classes(f"--data {study.data}", trained, other, selection.execution)
     return Subject(replace(trained, run=other), selection.execution, folder)
 
 
@@ -141,25 +174,26 @@ def _check_classes(data: str, trained: Trained, other: Run, execution: Execution
         raise ValueError(f"{data}: without names, its classes can't be matched with those of {trained.run.data}")
 
 
-def evaluate_held_out(subject: Subject, report: Report) -> HeldOut:
+def _evaluate_held_out(subject: Subject, report: Report) -> HeldOut:
     """Evaluates on the held-out images of the data. `report` gets the number of images done, and of all.
 
     Raises ValueError if the classes of the run's own data have been renamed.
     """
     run, note = _own_data_now(subject) if subject.is_on_own_data else (subject.trained.run, "")
     scores = evaluate_in_process(run, subject.trained.network, subject.execution, report)
-    return HeldOut(run.name, run.data, run.dataset.test_images, scores, note)
+    return HeldOut(run.name, run.data, run.dataset.test_images, scores, _notes(subject.trained.note, note))
 
 
-def evaluate_on_shifted(subject: Subject, shifted: Shifted, report: Report) -> list[Evaluation]:
-    """Evaluates part by part. Each result is stored in the run's folder at once, and not measured again.
-
-    Raises ValueError for a class that the network does not have.
-    """
+def _evaluate_on_shifted(subject: Subject, shifted: Shifted, report: Report) -> OnShifted:
+    """Evaluates part by part. Raises ValueError for a class that the network does not have."""
     known = read_evaluations(subject.folder) if subject.folder else []
     evaluations = []
     for evaluation, is_known in evaluate_shifted(subject.trained, subject.execution, shifted, known, report):
         evaluations.append(evaluation)
         if subject.folder and not is_known:
             append_evaluation(subject.folder, evaluation)
-    return evaluations
+    return OnShifted(subject.trained, shifted, tuple(evaluations), _notes(subject.trained.note))
+
+
+def _notes(*notes: str) -> tuple[str, ...]:
+    return tuple(filter(None, notes))

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from roadmap.design import Design
 from roadmap.files import make_parent
-from roadmap.record.run import Run
-from runner.measure.trained import Trained, untrained
+from roadmap.options import StudyOptions
+from roadmap.record.run import Run, find_run
+from runner.measure.trained import Trained, read_trained, untrained
 
 Form = Literal["safetensors", "torchscript", "onnx", "timm"]
 SUFFIXES: dict[Form, str] = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx", "timm": "-timm"}
@@ -37,14 +38,24 @@ class Exported:
     form: Form
     bytes: int
     largest_difference: float  # of the outputs of the file that was read again, over the largest output
+    note: str  # that the run has not finished training; empty if it has
 
 
-def export_network(trained: Trained, form: Form, path: Path) -> Exported:
-    """Writes a run's network, and creates the folder. Raises the errors of `export`."""
+def export_run(
+    name: str | Path, form: Form, path: Path | None, *, averaged: bool, study: StudyOptions, out: Path | None
+) -> Exported:
+    """Writes a run's network, by default into the run's folder, and creates the folder of `path`.
+
+    The run is named as by `find_run`. Raises the errors of `find_run`, `read_trained` and `export`.
+    """
+    study.study()  # loads the plug-ins that the network may need
+    folder = find_run(name, study.out(out))
+    trained = read_trained(folder, averaged=averaged)
+    path = folder / f"network{SUFFIXES[form]}" if path is None else path
     make_parent(path)
     difference = export(trained, form, path)
     files = [path] if path.is_file() else list(path.iterdir())
-    return Exported(path, form, sum(file.stat().st_size for file in files), difference)
+    return Exported(path, form, sum(file.stat().st_size for file in files), difference, trained.note)
 
 
 def export(trained: Trained, form: Form, path: Path) -> float:

@@ -1,23 +1,25 @@
-"""Measuring the speed and memory of networks, each measurement in a new process."""
+"""`roadmap bench`: the speed and memory of networks, each measurement in a new process."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from roadmap.options import Selection
+from roadmap.options import Selection, StudyOptions
 from roadmap.plugins import LOADED, load_files
+from roadmap.progress import show_count
 from roadmap.record.benchmarks import Round, append_round, rates_of, workload_of
 from roadmap.record.run import Run
 from roadmap.serialization import three_digits
 from runner.launch.local import process_context
 from runner.machine.fork_server import start
-from runner.measure.plan import MODES, Plan
+from runner.measure.plan import MODES, BenchOptions, Plan, check_settings, make_plan
 
 EXIT_SECONDS = 10.0  # that a process may take to end
 
@@ -43,34 +45,52 @@ class Measurement:
         return ", ".join(parts)
 
 
-def distinct_networks(selection: Selection) -> list[Run]:
-    """A run for each network of the selected rungs: rungs with the same workload are measured once."""
-    runs: dict[str, Run] = {}
-    for rung in selection.rungs():
-        run = selection.run(rung)
-        runs.setdefault(workload_of(run), run)
-    return list(runs.values())
+@dataclass(frozen=True)
+class NetworkBench:
+    """The networks of the selected rungs, to be measured on this machine."""
 
+    selection: Selection
+    runs: tuple[Run, ...]  # one for each network: rungs with the same workload are measured once
+    plan: Plan
+    out: Path  # its bench.jsonl keeps every measurement
 
-def measure_networks(runs: Sequence[Run], plan: Plan, out: Path) -> Iterator[Measurement]:
-    """Measures every network once per round, so that changes of the machine's speed affect all alike.
+    @staticmethod
+    def of(study: StudyOptions, options: BenchOptions, out: Path | None) -> NetworkBench:
+        """Raises ValueError for a setting that is not used, and if the machine lacks what the options need."""
+        check_settings(study.settings, "networks")
+        selection, folder = Selection.of(study), study.out(out)
+        runs: dict[str, Run] = {}
+        for rung in selection.rungs():
+            run = selection.run(rung)
+            runs.setdefault(workload_of(run), run)
+        plan = make_plan(list(runs.values()), selection.execution, options)
+        return NetworkBench(selection, tuple(runs.values()), plan, folder)
 
-    Yields each measurement after its result was appended to the bench.jsonl of `out`. A network that fails is left out
-    of the following rounds. Raises OSError if a result can't be written.
-    """
-    started, failed = datetime.now(UTC).isoformat(timespec="seconds"), set[str]()
-    for number in range(1, plan.rounds + 1):
-        for run in runs:
-            if run.identity in failed:
-                continue
-            try:
-                result = _measure_in_process(run, plan, started)
-            except Failed as failure:
-                failed.add(run.identity)
-                yield Measurement(run, number, None, str(failure))
-            else:
-                append_round(out, result)
-                yield Measurement(run, number, result)
+    def measure(self) -> Iterator[Measurement]:
+        """Measures every network once per round, so that changes of the machine's speed affect all alike.
+
+        Shows progress. Yields each measurement after its result was appended to bench.jsonl. A network that fails is
+        left out of the following rounds. Raises OSError if a result can't be written.
+        """
+        started, failed = datetime.now(UTC).isoformat(timespec="seconds"), set[str]()
+        rounds = range(1, self.plan.rounds + 1)
+        with show_count(len(self.runs) * len(rounds), self.selection.title) as report:
+            for number, run in itertools.product(rounds, self.runs):
+                if run.identity in failed:
+                    continue
+                measurement = self._measure(run, number, started)
+                if measurement.result is None:
+                    failed.add(run.identity)
+                report(f"{run.rung}, round {number} of {len(rounds)}: {measurement}")
+                yield measurement
+
+    def _measure(self, run: Run, number: int, started: str) -> Measurement:
+        try:
+            result = _measure_in_process(run, self.plan, started)
+        except Failed as failure:
+            return Measurement(run, number, None, str(failure))
+        append_round(self.out, result)
+        return Measurement(run, number, result)
 
 
 def _measure_in_process(run: Run, plan: Plan, started: str) -> Round:

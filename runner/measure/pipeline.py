@@ -1,4 +1,4 @@
-"""The time of each stage of the input pipeline, measured in one process."""
+"""`roadmap bench data`: the time of each stage of the input pipeline, measured in this process."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from typing import Any
 import cv2
 import torch
 
-from roadmap.options import Selection
+from roadmap.options import Selection, StudyOptions
+from roadmap.progress import show_count
 from roadmap.record.benchmarks import measured, read_rounds, workload_of
 from roadmap.record.run import Run
-from roadmap.serialization import Range, check
+from roadmap.serialization import Range, check, three_digits
 from roadmap.study.execution import Execution
+from roadmap.study.rungs import Rung
 from runner.data.batches import PerImage, TrainingBatches
 from runner.data.datasets import check_trainable, load_data
 from runner.data.image import EncodedImage
 from runner.data.splits import Split
 from runner.data.transforms import ArrayTransform, PillowTransform
 from runner.machine.setup import choose_setup
+from runner.measure.plan import check_clock, check_settings
 
 # The stages in order: in a worker process, then in the trainer's process.
 WORKERS = ("read", "decode", "crop", "augment", "collate")
@@ -46,6 +49,8 @@ class PipelineTimes:
     """The time of each stage: medians over the rounds, in seconds per image of one core."""
 
     rung: str
+    title: str
+    image_size: int  # in pixels
     rounds: int
     stages: Mapping[str, float]
     worker: float  # the stages in a worker process
@@ -70,14 +75,36 @@ class PipelineTimes:
         }
 
 
-def pipeline_times(rung: str, rounds: Sequence[Mapping[str, float]], device: DeviceRate | None) -> PipelineTimes:
-    """The medians of what `stage_seconds` yielded, in one round or more."""
+def measure_pipeline(
+    study: StudyOptions, rounds: int, seconds: float, rate: float | None, out: Path | None
+) -> Iterator[PipelineTimes]:
+    """Measures the last of the selected rungs, which by default has the modern recipe, and shows progress.
+
+    Yields, after each round, the medians of all rounds so far. `rate` is as in `device_rate`. Raises ValueError for
+    numbers out of range, a setting that is not used, and data that is absent.
+    """
+    check_clock(rounds, seconds)
+    check_settings(study.settings, "data")
+    selection = Selection.of(study)
+    rung = selection.rungs()[-1]
+    device = device_rate(selection, study.out(out), rate)
+    done: list[dict[str, float]] = []
+    with show_count(rounds, f"{selection.title}, {rung.name}") as report:
+        for by_stage in stage_seconds(selection.run(rung), selection.execution, rounds, seconds):
+            done.append(by_stage)
+            report(f"round {len(done)} of {rounds}: {three_digits(1 / sum(by_stage.values()))} images/s")
+            yield _medians(f"{selection.title}, {rung.name}", rung, done, device)
+
+
+def _medians(title: str, rung: Rung, rounds: Sequence[Mapping[str, float]], device: DeviceRate | None) -> PipelineTimes:
     names = (*WORKERS, *TRAINERS, REST)
     stages = {stage: statistics.median(seconds[stage] for seconds in rounds) for stage in names}
     worker, total = (
         statistics.median(sum(seconds[stage] for stage in part) for seconds in rounds) for part in (WORKERS, names)
     )
-    return PipelineTimes(rung, len(rounds), stages, worker, total, device)
+    return PipelineTimes(
+        rung.name, title, rung.experiment.recipe.image_size, len(rounds), stages, worker, total, device
+    )
 
 
 def device_rate(selection: Selection, out: Path, rate: float | None = None) -> DeviceRate | None:

@@ -32,10 +32,10 @@ class Trained:
     data_path: Path | None = None  # of its images
 
     @property
-    def unfinished(self) -> str:
-        """The progress of a run that has epochs left, as text; empty for a finished one."""
-        epochs = self.run.experiment.recipe.epochs
-        return "" if self.trained[0] >= epochs else f"{self.trained[0]} of {epochs} epochs"
+    def note(self) -> str:
+        """A sentence about a run that has epochs left; empty for a finished one."""
+        done, epochs = self.trained[0], self.run.experiment.recipe.epochs
+        return "" if done >= epochs else f"{self.run.name} has not finished training: {done} of {epochs} epochs"
 
     @property
     def known_class_names(self) -> tuple[str, ...]:
