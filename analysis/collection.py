@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from roadmap.estimates import CPU
 from roadmap.files import InvalidFile, make_parent, parse_json, read_json_lines, write_atomic
-from roadmap.record.estimates import CPU
 from roadmap.record.folder import Manifest, is_diverged, read_divergences, read_manifest, read_metrics, read_result
 from roadmap.record.metrics import METRICS, averaged
 from roadmap.record.results import RunResult, scalar
 from roadmap.record.run import FORMAT
-from roadmap.serialization import from_data
+from roadmap.serialization.plain_data import from_data
 
 CACHE, HEAD = ".collected.jsonl", {"format": 3, "runs": FORMAT}
 

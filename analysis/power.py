@@ -9,10 +9,10 @@ from analysis.options import RunsOptions
 from analysis.results import judge_published, named_values
 from analysis.selected_runs import selected_runs
 from analysis.statistics import SIGNIFICANCE, Noise, detectable, noise_of, pooled_std, seeds_needed
+from roadmap.estimates import speed_for
 from roadmap.options import Selection
-from roadmap.record.estimates import speed_for
 from roadmap.record.metrics import Metric
-from roadmap.serialization import Range, check
+from roadmap.serialization.ranges import Range, check
 from roadmap.text import many
 
 DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of the metric

@@ -14,11 +14,11 @@ from roadmap.network.cost import Cost, cost
 from roadmap.record.benchmarks import Measured, Mode, Round, rates_of
 from roadmap.record.metrics import TOP1, Metric
 from roadmap.record.run import Run
-from roadmap.serialization import suggest
 from roadmap.study.references import REFERENCE, references
 from roadmap.study.rungs import Rung, StudyContext
 from roadmap.study.schema import Study
 from roadmap.study.selection import ladder
+from roadmap.text import suggest
 
 PUBLISHED_SEEDS = 3  # of each row with a deviation in the paper's Tables 10 and 11
 

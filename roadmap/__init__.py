@@ -112,36 +112,8 @@ __all__ = [
     "table",
 ]
 
+# Where the names are; those that no module here has are of roadmap.api.
 _MODULES = {
-    "roadmap.api": (
-        "attribution",
-        "bench",
-        "bench_data",
-        "cancel",
-        "check_packed",
-        "collect",
-        "diff",
-        "doctor",
-        "estimate",
-        "evaluate",
-        "export",
-        "figure",
-        "logs",
-        "pack",
-        "plan",
-        "plan_jobs",
-        "power",
-        "proxy",
-        "report",
-        "report_server",
-        "retry",
-        "run",
-        "run_status",
-        "rungs",
-        "show",
-        "status",
-        "table",
-    ),
     "roadmap.data.dataset": ("Dataset",),
     "roadmap.data.datasets": ("dataset",),
     "roadmap.design": (
@@ -184,12 +156,12 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    if f"roadmap.{name}" in _MODULES:
+    if name == "api" or f"roadmap.{name}" in _MODULES:
         return importlib.import_module(f"roadmap.{name}")
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(importlib.import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = next((module for module, names in _MODULES.items() if name in names), "roadmap.api")
+    return getattr(importlib.import_module(module), name)
 
 
 def __dir__() -> list[str]:

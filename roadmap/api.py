@@ -15,14 +15,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeAlias, TypeVar, Unpack
 
-from roadmap import own_packages  # noqa: F401  # its import decides where `runner` and `analysis` come from
+from roadmap import (
+    estimates,
+    own_packages,  # noqa: F401  # its import decides where `runner` and `analysis` come from
+)
 from roadmap.data.packed_format import Damaged, Index, open_packed
+from roadmap.estimates import Estimate
 from roadmap.files import InvalidFile
 from roadmap.options import Selection, StudyKeywords, StudyOptions
 from roadmap.recipe import changes
-from roadmap.record import estimates
-from roadmap.record.estimates import Estimate
-from roadmap.serialization import Difference, Range, checked
+from roadmap.serialization.arguments import checked
+from roadmap.serialization.plain_data import Difference
+from roadmap.serialization.ranges import Range
 from roadmap.study.rungs import Rung
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Final, Literal
 
-from roadmap.serialization import InvalidField, Range, check_fields
+from roadmap.serialization.ranges import InvalidField, Range, check_fields
 
 Norm = Literal["bn", "ln"]
 Activation = Literal["relu", "gelu"]

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any, TypeVar
 
-from roadmap.serialization import from_data, to_data
+from roadmap.serialization.plain_data import from_data, to_data
 
 T = TypeVar("T")
 

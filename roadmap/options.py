@@ -19,7 +19,10 @@ from roadmap.network.cost import Cost, cost
 from roadmap.plugins import load_file
 from roadmap.recipe import OPTIMIZERS, Experiment
 from roadmap.record.run import Run, custom_code
-from roadmap.serialization import argument, changed, field_types, from_data, parse_value, suggest, to_data, user_path
+from roadmap.serialization.arguments import argument
+from roadmap.serialization.plain_data import changed, from_data, to_data, user_path
+from roadmap.serialization.ranges import field_types
+from roadmap.serialization.yaml_text import parse_value
 from roadmap.study.ablations import specs_of
 from roadmap.study.cluster import Cluster
 from roadmap.study.execution import Execution
@@ -29,6 +32,7 @@ from roadmap.study.references import is_reference, reference, references
 from roadmap.study.rungs import Rung, StudyContext
 from roadmap.study.schema import Study
 from roadmap.study.selection import find_rung, select
+from roadmap.text import suggest
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

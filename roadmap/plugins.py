@@ -16,7 +16,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from roadmap.serialization import suggest
+from roadmap.text import suggest
 
 T = TypeVar("T")
 

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 
 from roadmap.design import Design, NamedModel, comparable
 from roadmap.plugins import Registry, code_of
-from roadmap.serialization import PROBABILITY, Difference, InvalidField, Range, Text, check_fields, differences, suggest
+from roadmap.serialization.plain_data import Difference, differences
+from roadmap.serialization.ranges import PROBABILITY, InvalidField, Range, Text, check_fields
+from roadmap.text import suggest
 
 # timm's notation, such as rand-m9-mstd0.5-inc1. Checked here, because timm silently ignores unknown parts.
 RANDAUGMENT_PARTS = r"rand(-m\d+|-n[1-9]\d*|-p(0?\.\d+|0|1)|-mstd\d+(\.\d+)?|-mmax\d+|-inc[01])*"

@@ -17,7 +17,9 @@ from typing import Annotated, Any
 from roadmap.design import SAME, Activation, Block, Design, Norm, map_blocks, map_convs, resnet
 from roadmap.plugins import Registry
 from roadmap.recipe import Experiment, Recipe
-from roadmap.serialization import Range, field_types, from_data, suggest
+from roadmap.serialization.plain_data import from_data
+from roadmap.serialization.ranges import Range, field_types
+from roadmap.text import suggest
 
 
 class NoEffect(ValueError):

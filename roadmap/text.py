@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from roadmap.serialization import show
-
 
 def count(number: float) -> str:
     """A number to about three digits: 4.15 G for 4149000000."""
@@ -67,3 +65,30 @@ def outline(data: Mapping[str, Any], depth: int = 0) -> list[str]:
         else:
             lines.append(f"{indent}{key}: {show(value)}")
     return lines
+
+
+def suggest(valid: Iterable[object], given: object) -> str:
+    """The end of an error message: the valid name that is most similar to `given`, and all valid names."""
+    import difflib  # imported late to keep `roadmap list` fast
+
+    names = [str(name) for name in valid]
+    near = difflib.get_close_matches(str(given), names, n=1)
+    return (f"did you mean {near[0]!r}? " if near else "") + "valid: " + ", ".join(names)
+
+
+def show(value: Any) -> str:
+    """Plain data as short text, similar to YAML."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {show(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(show(item) for item in value) + "]"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def three_digits(value: float) -> str:
+    """A measured number as text: 7.31, 68.9, 1234."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -18,12 +18,14 @@ from typing import Annotated, Any, Literal
 from roadmap.data.dataset import Dataset
 from roadmap.design import Block, Conv, Design, Downsampling, NamedModel, Stem
 from roadmap.recipe import Recipe
-from roadmap.serialization import allowed_by, field_types, show, to_data
+from roadmap.serialization.plain_data import to_data
+from roadmap.serialization.ranges import allowed_by, field_types
 from roadmap.steps import STEPS
 from roadmap.study import schema
 from roadmap.study.cluster import Cluster
 from roadmap.study.execution import Execution
 from roadmap.study.load import load_study
+from roadmap.text import show
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "options.md"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 from roadmap.record.run import Run
-from roadmap.serialization import changed
+from roadmap.serialization.plain_data import changed
 from roadmap.study.load import load_study
 from roadmap.study.selection import ladder
 from tests.helpers.cluster import Cluster, cluster, is_installed

@@ -123,7 +123,7 @@ import sys
 from pathlib import Path
 from roadmap.study.selection import ladder
 from roadmap.record.run import Run
-from roadmap.serialization import changed
+from roadmap.serialization.plain_data import changed
 from roadmap.study.load import load_study
 from runner.train.engine import train
 (rung,) = ladder("pico", sys.argv[1])

@@ -11,8 +11,8 @@ from matplotlib.transforms import blended_transform_factory
 
 from analysis.figures.style import FAINT, Layout
 from analysis.results import START, Bar, Series
-from roadmap.serialization import three_digits
 from roadmap.study.references import REFERENCE
+from roadmap.text import three_digits
 
 Row = Sequence[Bar | None]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from roadmap.serialization import suggest
+from roadmap.text import suggest
 
 FOLDER = Path(__file__).parent
 

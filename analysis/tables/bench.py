@@ -13,10 +13,10 @@ from analysis.tables.counterparts import QUANTITIES, names_of_networks, pairs_of
 from roadmap.options import Selection
 from roadmap.record.benchmarks import Conditions, Mode, Rates, Round, rates_of, workload_of
 from roadmap.record.run import Run
-from roadmap.serialization import three_digits, to_data
+from roadmap.serialization.plain_data import to_data
 from roadmap.study.references import as_published
 from roadmap.study.rungs import Rung
-from roadmap.text import count
+from roadmap.text import count, three_digits
 
 MODES: tuple[Mode, ...] = ("training", "inference")
 

@@ -16,7 +16,7 @@ from analysis.published import (
 )
 from roadmap.network.cost import Cost, cost
 from roadmap.options import Selection
-from roadmap.serialization import to_data
+from roadmap.serialization.plain_data import to_data
 from roadmap.study.references import REFERENCE, as_published
 from roadmap.study.rungs import Rung
 from roadmap.text import count

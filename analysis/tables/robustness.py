@@ -28,7 +28,7 @@ from roadmap.data.robustness import (
 )
 from roadmap.files import InvalidFile
 from roadmap.record.metrics import TOP1
-from roadmap.serialization import to_data
+from roadmap.serialization.plain_data import to_data
 
 COLUMNS = {"imagenet-c": "C (mCE)", "imagenet-a": "A", "imagenet-r": "R", "imagenet-sketch": "Sketch"}
 

@@ -19,7 +19,8 @@ from typing import Any
 
 from roadmap.cli.options import BAD_USAGE, INTERRUPTED
 from roadmap.own_packages import Conflict
-from roadmap.serialization import suggest, user_path
+from roadmap.serialization.plain_data import user_path
+from roadmap.text import suggest
 
 # The modules of roadmap.cli and their verbs, in the order of --help. `add_verbs` of a module adds its verbs.
 VERBS = {

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from roadmap.cli.options import FAILED, add_number, add_out, add_output, add_study_options, add_verb, study_options
 from roadmap.options import Selection
 from roadmap.record.benchmarks import FILE
-from roadmap.serialization import Range, three_digits
-from roadmap.text import many, table
+from roadmap.serialization.ranges import Range
+from roadmap.text import many, table, three_digits
 
 if TYPE_CHECKING:
     from analysis.tables.bench import MeasuredRung

@@ -12,7 +12,7 @@ from roadmap.data.image_folders import describe_content
 from roadmap.data.packed_format import Damaged, PackOptions, open_packed
 from roadmap.files import InvalidFile
 from roadmap.progress import counting
-from roadmap.serialization import Range, range_of
+from roadmap.serialization.ranges import Range, range_of
 from roadmap.text import many
 
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.options import add_number, add_out, add_output, add_seeds, add_study_options, add_verb, choose
 from roadmap.recipe import changes
-from roadmap.serialization import Range, to_data
+from roadmap.serialization.plain_data import to_data
+from roadmap.serialization.ranges import Range
 from roadmap.study.rungs import Rung
 from roadmap.study.schema import THROUGHPUT
 from roadmap.text import count, duration, outline, table
 
 if TYPE_CHECKING:
-    from roadmap.record.estimates import Estimate
+    from roadmap.estimates import Estimate
 
 
 def add_verbs(verbs: Any) -> None:
@@ -138,7 +139,7 @@ def _draw(path: Path, *rungs: Rung) -> None:
 
 
 def show_cost(options: argparse.Namespace) -> int:
-    from roadmap.record.estimates import estimate
+    from roadmap.estimates import estimate
 
     selection = choose(options)
     out = options.out or selection.study.defaults.out

@@ -27,7 +27,7 @@ def add_verbs(verbs: Any) -> None:
 
 
 def examine(options: argparse.Namespace) -> int:
-    from roadmap.serialization import to_data
+    from roadmap.serialization.plain_data import to_data
     from runner.launch import doctor
 
     findings = doctor.examine(study_options(options), options.out)

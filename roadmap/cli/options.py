@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from roadmap.options import Selection, StudyKeywords, StudyOptions
-from roadmap.serialization import Range
+from roadmap.serialization.ranges import Range
 from roadmap.study.schema import SEEDS
 
 Number = TypeVar("Number", int, float)

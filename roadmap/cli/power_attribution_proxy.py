@@ -14,7 +14,7 @@ from roadmap.cli.options import (
     study_options,
     warnings_as_lines,
 )
-from roadmap.serialization import Range
+from roadmap.serialization.ranges import Range
 from roadmap.text import many, table
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from roadmap.cli.options import INTERRUPTED, add_output, add_run_options, add_verb, number, study_keywords
-from roadmap.serialization import Range
+from roadmap.serialization.ranges import Range
 
 PORT = 8642
 

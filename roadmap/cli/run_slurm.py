@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roadmap.cli.options import FAILED
-from roadmap.record.estimates import speed_for
+from roadmap.estimates import speed_for
 from roadmap.study.cluster import Layout
 from roadmap.text import duration, many, table
 

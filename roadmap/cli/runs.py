@@ -18,10 +18,10 @@ from roadmap.cli.options import (
     study_options,
     warnings_as_lines,
 )
+from roadmap.estimates import speed_for
 from roadmap.options import Selection
-from roadmap.record.estimates import speed_for
 from roadmap.record.folder import read_divergences
-from roadmap.serialization import Range, range_of
+from roadmap.serialization.ranges import Range, range_of
 from roadmap.study.execution import MOST_RETRIES, PROJECT, Execution
 from roadmap.text import many, table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from roadmap.serialization import Range, check_fields
+from roadmap.serialization.ranges import Range, check_fields
 
 
 @dataclass(frozen=True)

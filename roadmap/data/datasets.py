@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from roadmap.data.dataset import Dataset
 from roadmap.plugins import Registry, code_of
-from roadmap.serialization import from_data, to_data
+from roadmap.serialization.plain_data import from_data, to_data
 
 Kind = Literal["memory", "folder", "packed"]
 Read = Callable[[Path | None], Any]  # of the path in --data NAME=PATH, if one is given

@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from roadmap.data.dataset import Dataset
 from roadmap.data.packed_format import is_packed, read_index
-from roadmap.serialization import user_path
+from roadmap.serialization.plain_data import user_path
 from roadmap.text import many
 
 TRAINING, HELD_OUT = ("train",), ("val", "validation", "test")
@@ -43,6 +43,7 @@ class Listing:
     names: tuple[str, ...]  # relative to the root
     labels: tuple[int, ...]  # for each name, an index into the classes
     ignored: tuple[str, ...] = ()  # files in the folders of the classes that are no images by their names
+    outside: tuple[str, ...] = ()  # files beside those folders, which have no class
 
     def as_of(self, classes: tuple[str, ...], source: str) -> Listing:
         """The listing with labels that are indices into `classes`, those of `source`.
@@ -124,7 +125,9 @@ def _list_split(root: Path, classes: tuple[str, ...]) -> Listing:
         labels += [label] * len(images)
         if len(images) < len(files):
             ignored += [file for file in files if not _is_image(file)]
-    return Listing(root, classes, tuple(names), tuple(labels), tuple(ignored))
+    with os.scandir(root) as entries:
+        outside = tuple(sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith(".")))
+    return Listing(root, classes, tuple(names), tuple(labels), tuple(ignored), outside)
 
 
 def _is_image(name: str) -> bool:
@@ -163,12 +166,14 @@ def describe_content(folder: Path) -> str:
     folder = Path(os.path.expanduser(folder))
     if is_packed(folder):
         index = read_index(folder)
-        classes, ignored, counts = index.classes, list[str](), index.val.images_of_class
+        classes, ignored, outside = index.classes, list[str](), list[str]()
+        counts = index.val.images_of_class
         not_held_out = [name for name, count in zip(classes, counts, strict=True) if not count]
         images = index.images
     else:
         train, held_out = list_images(folder)
         classes, ignored = train.classes, [*train.ignored, *held_out.ignored]
+        outside = [f"{listing.root.name}/{name}" for listing in (train, held_out) for name in listing.outside]
         labels = set(held_out.labels)
         not_held_out = [name for label, name in enumerate(classes) if label not in labels]
         images = len(train.names) + len(held_out.names)
@@ -177,10 +182,16 @@ def describe_content(folder: Path) -> str:
         types = Counter(os.path.splitext(name)[1].lower() or "no suffix" for name in ignored)
         shown = ", ".join(f"{count} {suffix}" for suffix, count in types.most_common(MOST_NAMED))
         parts.append(f"{many(len(ignored), 'file')} of other types ignored ({shown})")
+    if outside:
+        parts.append(f"{many(len(outside), 'file')} outside the class folders ignored ({_first(outside)})")
     if not_held_out:
-        more = f" and {len(not_held_out) - MOST_NAMED} more" if len(not_held_out) > MOST_NAMED else ""
-        parts.append(f"without validation images: {', '.join(not_held_out[:MOST_NAMED])}{more}")
+        parts.append(f"without validation images: {_first(not_held_out)}")
     return f"{folder}: {'; '.join(parts)}"
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
 
 
 @cache

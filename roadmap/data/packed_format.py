@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from roadmap.files import read_json
-from roadmap.serialization import Range, check_fields, from_data
+from roadmap.serialization.plain_data import from_data
+from roadmap.serialization.ranges import Range, check_fields
 
 INDEX, JOURNAL = "packed.json", "packing.jsonl"
 FORMAT = 1

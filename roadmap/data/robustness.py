@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from roadmap.data.image_folders import HELD_OUT, TRAINING, named_path
 from roadmap.data.packed_format import is_packed
 from roadmap.files import append_record, read_records
-from roadmap.serialization import Range, check_fields
+from roadmap.serialization.ranges import Range, check_fields
 
 FILE, FORMAT = "evaluations.jsonl", 1
 

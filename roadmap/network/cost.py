@@ -13,6 +13,9 @@ from roadmap.network.counts import count_named
 from roadmap.network.mixers import find_mixer
 from roadmap.network.plan import BlockPlan, Layer, NetworkPlan, plan
 
+# A training step costs as much as three forward passes: one forward, and two for the gradients.
+PASSES = 3
+
 
 @dataclass(frozen=True)
 class Cost:

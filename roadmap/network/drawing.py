@@ -6,7 +6,7 @@ import difflib
 
 from roadmap.design import Activation, Design, NamedModel, Norm
 from roadmap.network.plan import BlockPlan, Layer, StagePlan, plan
-from roadmap.serialization import show
+from roadmap.text import show
 
 NORM_NAMES: dict[Norm, str] = {"bn": "BN", "ln": "LN"}
 SUM = "+"

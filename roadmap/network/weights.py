@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from roadmap.design import Design, NamedModel, comparable, resnet
 from roadmap.network.modules import Network
-from roadmap.serialization import differences, suggest
+from roadmap.serialization.plain_data import differences
 from roadmap.steps import convnext_design
+from roadmap.text import suggest
 
 
 def peer_design(name: str) -> Design:

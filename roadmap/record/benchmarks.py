@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from roadmap.files import append_record, digest, read_records
-from roadmap.record.estimates import PASSES
+from roadmap.network.cost import PASSES
 from roadmap.record.run import Run, canonical
 
 FILE, FORMAT = "bench.jsonl", 1

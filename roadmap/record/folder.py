@@ -35,7 +35,8 @@ from roadmap.record.metrics import METRICS, TOP1, averaged
 from roadmap.record.results import Divergence, EpochMetrics, RunResult
 from roadmap.record.run import FORMAT, Run
 from roadmap.record.upgrade import upgraded
-from roadmap.serialization import TIME, Range, check_fields, from_data, to_data
+from roadmap.serialization.plain_data import from_data, to_data
+from roadmap.serialization.ranges import TIME, Range, check_fields
 
 METRICS_FILE = "metrics.jsonl"
 State = Literal["absent", "begun", "diverged", "finished"]

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-from roadmap.serialization import MAX_NUMBER, Range, check_fields, from_data, to_data
+from roadmap.serialization.plain_data import from_data, to_data
+from roadmap.serialization.ranges import MAX_NUMBER, Range, check_fields
 
 if TYPE_CHECKING:
     from roadmap.record.metrics import Metric

@@ -15,7 +15,8 @@ from roadmap.design import Design, simplest
 from roadmap.files import digest, fitting_name
 from roadmap.network.mixers import network_code
 from roadmap.recipe import OPTIMIZERS, Experiment
-from roadmap.serialization import from_data, hashed_fields, suggest, to_data
+from roadmap.serialization.plain_data import from_data, hashed_fields, to_data
+from roadmap.text import suggest
 
 FORMAT = 2  # of manifests; roadmap/record/upgrade.py reads earlier ones
 NOT_HASHED = ("regime", "rung", "experiment")  # not hashed as stored; the experiment is hashed in its canonical form

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Annotated
 
 from roadmap.files import append_json_line, fsync, parse_json, read_json_lines
-from roadmap.serialization import Range, check_fields, from_data
+from roadmap.serialization.plain_data import from_data
+from roadmap.serialization.ranges import Range, check_fields
 
 FILE, POSITION_FILE = "sessions.jsonl", "place.json"
 POSITION_BYTES = 80  # size of the file, which each step overwrites

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from roadmap.recipe import Recipe
-from roadmap.serialization import InvalidField, Range, Text, check_fields, from_data, suggest
+from roadmap.serialization.plain_data import from_data
+from roadmap.serialization.ranges import InvalidField, Range, Text, check_fields
 from roadmap.study.execution import Execution, accumulation
+from roadmap.text import suggest
 
 SHOWN_LAYOUTS = 8  # in an error message
 FIGURE_KEYS = ("partition", "account", "qos", "constraint", "memory_gb", "sbatch", "setup")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from roadmap.design import Design, map_blocks
-from roadmap.serialization import suggest
 from roadmap.steps import convnext_design
 from roadmap.study.load import load_study
 from roadmap.study.schema import ConvNeXtSize, Study
+from roadmap.text import suggest
 
 
 def convnext(name: str, study: Study | None = None) -> Design:

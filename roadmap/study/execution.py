@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from roadmap.recipe import Recipe
-from roadmap.serialization import Range, Text, check_fields
+from roadmap.serialization.ranges import Range, Text, check_fields
 
 DEVICE_PIXELS = 128 * 224**2  # of the paper's batch per device
 MOST_RETRIES = 3  # after divergences of a run

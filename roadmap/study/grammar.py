@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from roadmap.recipe import Recipe
-from roadmap.serialization import parse_value
+from roadmap.serialization.yaml_text import parse_value
 from roadmap.steps import find_step
 
 PLUS = r"\+(?=[a-z+]|\s|$)"

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from roadmap.plugins import load_file
-from roadmap.serialization import YamlLoader, changed, check_keys, from_data
+from roadmap.serialization.plain_data import changed, check_keys, from_data
+from roadmap.serialization.yaml_text import YamlLoader
 from roadmap.steps import find_step
 from roadmap.study.schema import Study
 from roadmap.study.validation import check_names, check_variant

@@ -5,10 +5,11 @@ from __future__ import annotations
 from roadmap.design import Design, NamedModel
 from roadmap.network.library_models import MODELS
 from roadmap.recipe import Experiment
-from roadmap.serialization import changed, suggest
+from roadmap.serialization.plain_data import changed
 from roadmap.study.convnext import design_of_size
 from roadmap.study.rungs import Rung, StudyContext
 from roadmap.study.schema import Reference, ReferenceModel, Study
+from roadmap.text import suggest
 
 REFERENCE = "Reference"
 RECIPE = "modern"

@@ -9,11 +9,11 @@ from functools import cached_property
 from roadmap.design import Design
 from roadmap.network.match_width import match_width
 from roadmap.recipe import Experiment, Recipe
-from roadmap.serialization import suggest
 from roadmap.steps import NoEffect, find_step
 from roadmap.study.grammar import All, Composition, Name, Slice, StepSpec
 from roadmap.study.load import load_study
 from roadmap.study.schema import Study
+from roadmap.text import suggest
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ from roadmap.data.datasets import DATASETS
 from roadmap.design import resnet
 from roadmap.plugins import load_installed
 from roadmap.recipe import Experiment, Recipe
-from roadmap.serialization import Range, changed, check_fields, suggest, to_data
+from roadmap.serialization.plain_data import changed, to_data
+from roadmap.serialization.ranges import Range, check_fields
 from roadmap.steps import find_step
 from roadmap.study.cluster import Cluster
 from roadmap.study.execution import Execution
+from roadmap.text import suggest
 
 T = TypeVar("T")
 SEEDS = Range(1, 10_000)  # of a study; more is probably a typing error

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from roadmap.recipe import Experiment
-from roadmap.serialization import suggest
 from roadmap.study.ablations import (
     ABLATIONS,
     MOST_ORDERS,
@@ -23,6 +22,7 @@ from roadmap.study.ablations import (
 from roadmap.study.grammar import All, Composition, Generated, Item, Slice, StepSpec, parse_item, parse_steps
 from roadmap.study.rungs import Rung, StudyContext, named_rung, slice_of, standalone_steps
 from roadmap.study.schema import Study
+from roadmap.text import suggest
 
 
 def ladder(

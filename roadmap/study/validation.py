@@ -8,10 +8,10 @@ from typing import Any
 
 from roadmap.plugins import load_installed
 from roadmap.recipe import OPTIMIZERS, Recipe
-from roadmap.serialization import suggest
 from roadmap.steps import STEPS
 from roadmap.study.grammar import StepSpec
 from roadmap.study.schema import ConvNeXtSize, ModelOverride, Reference, ReferenceModel, Study
+from roadmap.text import suggest
 
 LIBRARIES = ("timm", "torchvision", "own", "family")  # of models that references may be
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from roadmap.design import NamedModel
 from roadmap.record.run import Run
-from roadmap.serialization import to_data
+from roadmap.serialization.plain_data import to_data
 
 
 def write_folder(run: Run, network: nn.Module, classes: Sequence[str], folder: Path) -> None:

@@ -18,7 +18,7 @@ from roadmap.network.cost import map_size
 from roadmap.network.modules import Initialization
 from roadmap.network.weights import own_names
 from roadmap.recipe import Recipe
-from roadmap.serialization import from_data
+from roadmap.serialization.plain_data import from_data
 from roadmap.study.load import load_study
 from roadmap.study.references import is_reference, reference
 from roadmap.study.rungs import StudyContext

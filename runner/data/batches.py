@@ -15,10 +15,10 @@ from roadmap.record.run import Run
 from runner.data.augmentation import Erasing, Mixing, Normalization, padded_crops, resized
 from runner.data.image import BadImage
 from runner.data.loader import NO_IMAGES, Batch, SampleKey, load
+from runner.data.shared_memory import evaluation_batch
 from runner.data.splits import InMemoryImages, Split
 from runner.machine.randomness import generator_for, seed_for, seed_globally
 from runner.machine.setup import Setup
-from runner.machine.shared_memory import evaluation_batch
 
 if TYPE_CHECKING:
     from runner.data.transforms import Transform

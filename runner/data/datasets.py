@@ -18,7 +18,7 @@ from roadmap.data.datasets import DATASETS, NamedDataset, kind_of_folder, known_
 from roadmap.data.image_folders import check_layout, list_images
 from roadmap.data.packed_format import read_index
 from roadmap.record.run import Run
-from roadmap.serialization import user_path
+from roadmap.serialization.plain_data import user_path
 from runner.data.splits import ImageFiles, InMemoryImages, Splits
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from roadmap.text import many
+from runner.data.shared_memory import PREFETCH, batch_of, full_shared_memory
 from runner.machine.fork_server import make_socket_folder
 from runner.machine.setup import Setup
-from runner.machine.shared_memory import PREFETCH, batch_of, full_shared_memory
 from runner.machine.signals import FOR_THE_LAUNCHER, every_second, handled
 
 NO_IMAGES = torch.empty(0, 3, 1, 1, dtype=torch.uint8)

@@ -31,7 +31,8 @@ from roadmap.data.packed_format import (
     read_index,
 )
 from roadmap.files import append_json_line, read_json_lines, write_atomic, write_json
-from roadmap.serialization import Range, check, differences, from_data, to_data, user_path
+from roadmap.serialization.plain_data import differences, from_data, to_data, user_path
+from roadmap.serialization.ranges import Range, check
 from runner.data.datasets import downloads
 from runner.data.image import BadImage, EncodedImage
 from runner.data.packed_reader import Shard, arrow, checksum, content_of_shards, schema

@@ -18,12 +18,12 @@ from packaging.requirements import Requirement
 
 from roadmap.options import Selection, StudyOptions
 from roadmap.text import many
+from runner.data import shared_memory
 from runner.data.datasets import BUILT_IN, Absent, downloads, source
 from runner.launch.distributed_worker import world_of_environment
 from runner.launch.local import check_memory_of_workers, parallelism, process_context
 from runner.launch.plan import RunPlan
 from runner.launch.slurm import slurm_cli
-from runner.machine import shared_memory
 from runner.machine.fork_server import start
 from runner.machine.lock import folder_lock
 from runner.machine.resources import GPU_DRIVERS, available_cores, available_gpus, check_here, default_processes

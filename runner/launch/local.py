@@ -21,11 +21,11 @@ from roadmap.plugins import LOADED, load_files
 from roadmap.record.events import Began, Ending, Event, Failed, Finished, InUse, RunEvent, StepDone
 from roadmap.record.run import Run
 from roadmap.study.execution import Execution, accumulation
+from runner.data.shared_memory import check_shared_memory
 from runner.machine.distributed import RendezvousError, World
 from runner.machine.fork_server import fork_server, start
 from runner.machine.requests import Request
 from runner.machine.resources import available_cores, available_gpus, data_workers, default_processes
-from runner.machine.shared_memory import check_shared_memory
 from runner.machine.signals import Handler, Requests, handled
 
 # Up to this many multiply-adds per training step (batch x image), one core for each run beats all cores on one run

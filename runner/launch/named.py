@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from roadmap.record.run import written_identity
-from roadmap.serialization import suggest
+from roadmap.text import suggest
 from runner.launch.status import RunStatus
 
 

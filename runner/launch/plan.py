@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Self
 
 from roadmap.data.image_folders import describe_content
+from roadmap.estimates import Speed
 from roadmap.files import InvalidFile
 from roadmap.options import Selection, StudyOptions
-from roadmap.record.estimates import Speed
 from roadmap.record.folder import State, read_manifest, read_metrics, state
 from roadmap.record.run import Run, folders_below
-from roadmap.serialization import check
+from roadmap.serialization.ranges import check
 from roadmap.study.execution import Execution, recorded_execution
 from roadmap.study.rungs import Rung
 from roadmap.study.schema import SEEDS

@@ -15,7 +15,7 @@ from roadmap.record.metrics import TOP1, Metric
 from roadmap.record.results import EpochMetrics, Value, scalar
 from roadmap.record.run import written_identity
 from roadmap.record.sessions import TrainingPosition, read_position, read_sessions
-from roadmap.serialization import from_data
+from roadmap.serialization.plain_data import from_data
 from runner.launch.slurm import slurm_cli
 from runner.launch.slurm.submission import Entry, JobFiles, Submission, read_submissions
 from runner.launch.status_text import Kind, status_text

@@ -54,6 +54,7 @@ class Subject:
     execution: Execution
     folder: Path | None  # of its run, in which results on shifted images are stored; None: the weights are from a file
     is_on_own_data: bool = False  # that the run was trained on
+    note: str = ""  # that other data has the name of the run's own
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,9 @@ def _subject_of_run(name: str | Path, options: EvaluateOptions) -> Subject:
     dataset = replace(selection.dataset, mean=run.dataset.mean, std=run.dataset.std)
     other = replace(run, data=selection.context.data, dataset=dataset)
     _check_classes(f"--data {study.data}", trained, other, selection.execution)
-    return Subject(replace(trained, run=other), selection.execution, folder)
+    is_changed = other.data == run.data and other.dataset.content != run.dataset.content
+    note = _changed(f"--data {study.data}", run) if is_changed else ""
+    return Subject(replace(trained, run=other), selection.execution, folder, note=note)
 
 
 def _own_data_now(subject: Subject) -> tuple[Run, str]:
@@ -154,11 +157,15 @@ def _own_data_now(subject: Subject) -> tuple[Run, str]:
         now = describe_folder(root)
         if now.content == run.dataset.content:  # a hash that includes the names of the classes
             return run, note
-        note = f"{root} is no longer what {run.name} was trained on: files were added, removed or changed"
+        note = _changed(str(root), run)
         run = replace(run, dataset=replace(now, mean=run.dataset.mean, std=run.dataset.std))
     if note or trained.classes:  # the record of an older version has no classes
         _check_classes(str(root), trained, run, subject.execution)
     return run, note
+
+
+def _changed(data: str, run: Run) -> str:
+    return f"{data} is no longer what {run.name} was trained on: files were added, removed or changed"
 
 
 def _check_classes(data: str, trained: Trained, other: Run, execution: Execution) -> None:
@@ -179,7 +186,7 @@ def _evaluate_held_out(subject: Subject, report: Report) -> HeldOut:
 
     Raises ValueError if the classes of the run's own data have been renamed.
     """
-    run, note = _own_data_now(subject) if subject.is_on_own_data else (subject.trained.run, "")
+    run, note = _own_data_now(subject) if subject.is_on_own_data else (subject.trained.run, subject.note)
     scores = evaluate_in_process(run, subject.trained.network, subject.execution, report)
     return HeldOut(run.name, run.data, run.dataset.test_images, scores, _notes(subject.trained.note, note))
 

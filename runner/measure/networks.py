@@ -16,7 +16,7 @@ from roadmap.plugins import LOADED, load_files
 from roadmap.progress import show_count
 from roadmap.record.benchmarks import Round, append_round, rates_of, workload_of
 from roadmap.record.run import Run
-from roadmap.serialization import three_digits
+from roadmap.text import three_digits
 from runner.launch.local import process_context
 from runner.machine.fork_server import start
 from runner.measure.plan import MODES, BenchOptions, Plan, check_settings, make_plan

@@ -19,9 +19,10 @@ from roadmap.options import Selection, StudyOptions
 from roadmap.progress import show_count
 from roadmap.record.benchmarks import measured, read_rounds, workload_of
 from roadmap.record.run import Run
-from roadmap.serialization import Range, check, three_digits
+from roadmap.serialization.ranges import Range, check
 from roadmap.study.execution import Execution
 from roadmap.study.rungs import Rung
+from roadmap.text import three_digits
 from runner.data.batches import PerImage, TrainingBatches
 from runner.data.datasets import check_trainable, load_data
 from runner.data.image import EncodedImage

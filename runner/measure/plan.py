@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from roadmap.record.benchmarks import Mode
 from roadmap.record.run import Run
-from roadmap.serialization import Range, check, check_fields
+from roadmap.serialization.ranges import Range, check, check_fields
 from roadmap.study.execution import Execution, accumulation
 from runner.machine.resources import available_gpus, check_here
 

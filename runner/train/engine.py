@@ -37,15 +37,15 @@ from roadmap.record.metrics import AVERAGED
 from roadmap.record.results import Divergence, EpochMetrics, RunResult, scalar
 from roadmap.record.run import Run
 from roadmap.record.sessions import PositionFile, TrainingPosition, append_session, read_position, read_sessions
-from roadmap.serialization import from_data
+from roadmap.serialization.plain_data import from_data
 from roadmap.study.execution import MOST_RETRIES, Execution, recorded_execution
 from runner.data.batches import EvaluationBatches, TrainingBatches
 from runner.data.datasets import check_trainable, class_names, load_data
+from runner.data.shared_memory import check_shared_memory
 from runner.machine.distributed import SINGLE_PROCESS, RendezvousError, World
 from runner.machine.randomness import seed_for, seed_globally
 from runner.machine.requests import Request
 from runner.machine.setup import Setup, choose_setup
-from runner.machine.shared_memory import check_shared_memory
 from runner.train import checkpoint
 from runner.train.evaluation import Scores, empty_sums, evaluate
 from runner.train.nonfinite import first_not_finite, not_finite_weight

@@ -16,11 +16,11 @@ from roadmap.record.run import Run
 from roadmap.study.execution import Execution
 from runner.data.batches import EvaluationBatches
 from runner.data.datasets import load_data
+from runner.data.shared_memory import check_shared_memory
 from runner.data.splits import Split
 from runner.machine.distributed import SINGLE_PROCESS, World
 from runner.machine.resources import available_cores
 from runner.machine.setup import Setup, choose_setup
-from runner.machine.shared_memory import check_shared_memory
 
 
 @dataclass(frozen=True)

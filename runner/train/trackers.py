@@ -20,7 +20,7 @@ from roadmap.record.events import EpochDone, Report, TrainingEvent, Warned
 from roadmap.record.folder import read_manifest, read_metrics, read_result
 from roadmap.record.results import EpochMetrics, RunResult
 from roadmap.record.run import Run
-from roadmap.serialization import to_data
+from roadmap.serialization.plain_data import to_data
 from roadmap.study.execution import Execution
 
 COMPLETE = "complete"  # a file in a tracker's folder, written after the result; it contains the execution's setting

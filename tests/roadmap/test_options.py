@@ -13,7 +13,8 @@ import roadmap
 from roadmap.data.packed_format import PackOptions
 from roadmap.options import Selection, StudyOptions
 from roadmap.recipe import Recipe
-from roadmap.serialization import (
+from roadmap.serialization.plain_data import from_data
+from roadmap.serialization.ranges import (
     InvalidField,
     Range,
     Text,
@@ -21,7 +22,6 @@ from roadmap.serialization import (
     check,
     check_fields,
     field_types,
-    from_data,
     range_of,
 )
 from roadmap.study.cluster import Cluster

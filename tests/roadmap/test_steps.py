@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import roadmap
 from roadmap.design import RESNET_BLOCK, SAME, resnet
-from roadmap.serialization import differences
+from roadmap.serialization.plain_data import differences
 from roadmap.steps import STEPS, step
 from tests.helpers.designs import compositions
 

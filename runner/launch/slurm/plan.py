@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from roadmap.record.estimates import Speed
+from roadmap.estimates import Speed
 from roadmap.study.cluster import Layout
 from runner.launch.plan import RunPlan
 from runner.launch.slurm.script import script

@@ -17,7 +17,7 @@ from pathlib import Path
 from roadmap.files import read_json
 from roadmap.record.folder import is_diverged, read_divergences
 from roadmap.record.sessions import read_position
-from roadmap.serialization import from_data
+from roadmap.serialization.plain_data import from_data
 from roadmap.study.execution import MOST_RETRIES, Execution
 from runner.launch.slurm import slurm_cli
 from runner.launch.slurm.submission import Attempts, Entry, Failure, JobFiles, Submission, one_more_stop

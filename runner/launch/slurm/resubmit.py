@@ -12,7 +12,7 @@ from typing import Any
 from submitit.core.utils import DelayedSubmission
 
 from roadmap.plugins import load_file
-from roadmap.serialization import to_data
+from roadmap.serialization.plain_data import to_data
 from runner.launch.named import runs_named
 from runner.launch.slurm.submission import Entry, Submission, read_submissions
 from runner.launch.slurm.submit import Member, Submitted, submit

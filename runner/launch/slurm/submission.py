@@ -24,7 +24,8 @@ from typing import Annotated
 from roadmap.files import InvalidFile, read_json, write_json
 from roadmap.options import Selection
 from roadmap.record.run import Run
-from roadmap.serialization import TIME, Range, check, check_fields, from_data, to_data
+from roadmap.serialization.plain_data import from_data, to_data
+from roadmap.serialization.ranges import TIME, Range, check, check_fields
 from roadmap.study.cluster import Cluster, Layout
 from roadmap.study.execution import Execution
 

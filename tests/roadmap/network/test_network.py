@@ -132,9 +132,11 @@ def fill(model: torch.nn.Module) -> None:
 
 def empty(make: Callable[[], torch.nn.Module]) -> torch.nn.Module:
     """What is built, in double precision, without the random numbers that it would begin with."""
-    with torch.device("meta"):
-        model = make().double()
-    return model.to_empty(device="cpu")
+    try:
+        with torch.device("meta"):
+            return make().double().to_empty(device="cpu")
+    except NotImplementedError:  # timm 1.0.20 computes ConvNeXt's rates on the device
+        return make().double()
 
 
 def test_forward_outputs_are_the_golden_ones():

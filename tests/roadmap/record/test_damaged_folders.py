@@ -11,8 +11,8 @@ import pytest
 
 from analysis.collection import CACHE, collect
 from roadmap.data.robustness import Evaluation, append_evaluation
+from roadmap.estimates import speed_measured
 from roadmap.files import InvalidFile
-from roadmap.record.estimates import speed_measured
 from roadmap.record.folder import state, write_divergences
 from roadmap.record.results import Divergence
 from roadmap.record.sessions import PositionFile, Session, TrainingPosition, append_session

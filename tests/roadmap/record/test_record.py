@@ -12,7 +12,7 @@ import roadmap
 from roadmap.files import InvalidFile, append_json_line, read_json, write_json
 from roadmap.record.folder import keep_metrics, read_metrics, read_run, state, write_manifest
 from roadmap.record.run import Run, find_run
-from roadmap.serialization import from_data, to_data
+from roadmap.serialization.plain_data import from_data, to_data
 from tests.helpers.records import append_row
 
 

@@ -17,7 +17,7 @@ from roadmap.record.folder import read_metrics, read_result, read_run
 from roadmap.record.run import Run, written_identity
 from roadmap.record.sessions import read_sessions
 from roadmap.record.upgrade import upgraded
-from roadmap.serialization import to_data
+from roadmap.serialization.plain_data import to_data
 from roadmap.study.load import load_study
 from roadmap.study.references import reference
 from roadmap.study.rungs import StudyContext

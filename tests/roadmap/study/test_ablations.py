@@ -13,7 +13,7 @@ import roadmap
 from roadmap.network.match_width import match_width
 from roadmap.network.mixers import MIXERS
 from roadmap.plugins import load_file
-from roadmap.serialization import differences
+from roadmap.serialization.plain_data import differences
 from roadmap.steps import STEPS, NoEffect
 from roadmap.study.grammar import Name, StepSpec
 from roadmap.study.rungs import StudyContext

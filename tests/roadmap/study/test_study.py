@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import roadmap
-from roadmap.serialization import parse_value
+from roadmap.serialization.yaml_text import parse_value
 from roadmap.study.load import FILE_NAME, load_study, parse_study, study_path
 from tests.helpers import ROOT
 

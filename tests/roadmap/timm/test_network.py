@@ -16,7 +16,7 @@ from timm.optim import create_optimizer_v2
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import roadmap
-from roadmap.serialization import to_data
+from roadmap.serialization.plain_data import to_data
 from roadmap.timm import NAMES
 
 RESNETS = ["roadmap_resnet50", *(f"roadmap_resnet50_{rung}" for rung in ("depthwise", "kernel_size_7", "layer_scale"))]

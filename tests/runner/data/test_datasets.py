@@ -306,7 +306,10 @@ def test_a_line_says_what_is_in_a_folder_and_what_is_left_out(tmp_path):
     shutil.rmtree(folder / "val" / "owl")
     for name in ("a.jfif", "b.JFIF", "c.gif", "d", ".hidden"):
         (folder / "train" / "cat" / name).touch()
+    for name in ("val/e.jpg", "train/f.jpg", "train/.hidden"):
+        (folder / name).touch()
     contents = "15 images in 3 classes; 4 files of other types ignored (2 .jfif, 1 .gif, 1 no suffix)"
+    contents += "; 2 files outside the class folders ignored (train/f.jpg, val/e.jpg)"
     line = f"{folder}: {contents}; without validation images: owl"
     assert describe_content(folder) == line
     options: Any = {"data": folder, "steps": "pico", "out": tmp_path / "runs", "settings": {"recipe.batch_size": 8}}

@@ -7,13 +7,12 @@ import time
 import pytest
 import torch
 
-from runner.data import loader
+from runner.data import loader, shared_memory
 from runner.data.batches import TrainingBatches
 from runner.data.datasets import load_data
 from runner.data.image import BadImage
-from runner.machine import shared_memory
+from runner.data.shared_memory import check_shared_memory
 from runner.machine.requests import Request
-from runner.machine.shared_memory import check_shared_memory
 from runner.train.engine import Stopped
 from tests.helpers.command import LIGHT, run_here
 from tests.helpers.training import setup_of, start, take_step, train

@@ -19,7 +19,7 @@ from PIL import Image
 from roadmap.cli import main
 from roadmap.data.image_folders import describe_folder, list_images
 from roadmap.data.packed_format import INDEX, JOURNAL, PackOptions, read_index
-from roadmap.serialization import to_data
+from roadmap.serialization.plain_data import to_data
 from runner.data import packed_writer
 from runner.data.datasets import load_data
 from runner.data.image import BadImage

@@ -8,8 +8,8 @@ import subprocess
 import pytest
 
 import roadmap
+from runner.data import shared_memory
 from runner.launch import doctor
-from runner.machine import shared_memory
 from runner.machine.snapshot import ROOT
 from tests.helpers.training import warm_fork_server
 

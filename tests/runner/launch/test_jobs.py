@@ -31,7 +31,7 @@ from roadmap.record.sessions import (
     read_position,
     read_sessions,
 )
-from roadmap.serialization import changed
+from roadmap.serialization.plain_data import changed
 from roadmap.study.cluster import Cluster, Layout
 from roadmap.study.execution import Execution
 from roadmap.study.load import load_study

@@ -326,9 +326,9 @@ def test_its_own_data_under_other_names_are_refused_and_other_files_are_said(pla
     new = places / "six" / "val" / CLASSES[0] / "new.png"
     shutil.copy(new.with_name("0.png"), new)
     try:
-        assert main(list(command)) == 0
-        said = capsys.readouterr()
-        assert "six is no longer what pico/pico-s0 was trained on" in said.err
+        for data in ((), ("--data", str(places / "six"))):
+            assert main([*command, *data]) == 0
+            assert "six is no longer what pico/pico-s0 was trained on" in capsys.readouterr().err
     finally:
         new.unlink()
 

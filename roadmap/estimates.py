@@ -9,17 +9,16 @@ from pathlib import Path
 from roadmap.data.dataset import Dataset
 from roadmap.design import Design, NamedModel
 from roadmap.files import InvalidFile
-from roadmap.network.cost import Cost, cost
+from roadmap.network.cost import PASSES, Cost, cost
 from roadmap.options import Selection
 from roadmap.recipe import Experiment
 from roadmap.record.folder import read_manifest, read_metrics
-from roadmap.serialization import Range, check, suggest
+from roadmap.serialization.ranges import Range, check
 from roadmap.study.rungs import Rung
 from roadmap.study.schema import SEEDS, THROUGHPUT, Study
+from roadmap.text import suggest
 
 NEWEST = 100  # runs that are read
-# A training step costs as much as three forward passes: one forward, and two for the gradients.
-PASSES = 3
 CPU = "CPU cores"
 
 
