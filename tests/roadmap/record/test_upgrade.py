@@ -154,7 +154,7 @@ def test_a_field_that_is_added_leaves_the_identities_of_before(tmp_path):
         last = max(node.end_lineno for node in found.body if isinstance(node, ast.AnnAssign))
         lines.insert(last, f"    {field}")
         start = lines.index("from __future__ import annotations") + 1
-        lines[start:start] = ["from dataclasses import field", "from roadmap.serialization import added_in"]
+        lines[start:start] = ["from dataclasses import field", "from roadmap.serialization.plain_data import added_in"]
         (package / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     env = os.environ | {"PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-c", READ, str(KEPT / folder_of("gelu"))]
