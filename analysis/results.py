@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -49,8 +50,8 @@ class Result:
 
     def median(self, column: str) -> float | None:
         """The median over the seeds of a column of the collection; None if no run has it."""
-        median = pd.Series([row[column] for row in self.seeds.values()], dtype=float).median()
-        return None if pd.isna(median) else float(median)
+        values = [float(row[column]) for row in self.seeds.values() if pd.notna(row[column])]
+        return statistics.median(values) if values else None
 
 
 def results_of(rungs: Sequence[tuple[Rung, Run]], table: pd.DataFrame) -> list[Result]:

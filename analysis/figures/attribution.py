@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis.attribution import Attribution, Interaction, StepEffect
-from analysis.figures.style import COLOURS, DARK, FAINT, LAYOUTS, Layout, drawing, finish, readable_on
+from analysis.figures.style import COLOURS, DARK, FAINT, LAYOUTS, Layout, NotebookFigure, drawing, finish, readable_on
 from roadmap.record.metrics import Metric
 
 # The single changes of a step, with their markers: (field of StepEffect, meaning, marker).
@@ -41,7 +41,7 @@ def draw_effects(attribution: Attribution, metric: Metric, title: str = "", colu
     label_height = 0.42 + (0.022 * layout.small if title else 0)
     height = layout.row * (len(effects) + 3) + 0.13 + label_height
     with drawing(layout.style):
-        figure = Figure(figsize=(layout.width, height))
+        figure = NotebookFigure(figsize=(layout.width, height))
         width_share = 0.98 - title_width / layout.width
         height_share = (height - 0.08 - label_height - 2 * layout.row) / height
         place = (title_width / layout.width, label_height / height, width_share, height_share)
@@ -145,7 +145,7 @@ def draw_interactions(attribution: Attribution, metric: Metric, title: str = "",
     height = cell * count + margin * 0.8 + 0.75
     reach = float(np.quantile([abs(pair.value) for pair in pairs], 1 - REST)) or 1.0
     with drawing(layout.style):
-        figure = Figure(figsize=(layout.width, height))
+        figure = NotebookFigure(figsize=(layout.width, height))
         place = (margin / layout.width, margin * 0.8 / height, cell * count / layout.width, cell * count / height)
         axes = figure.add_axes(place)
         values = np.full((count, count), np.nan)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from analysis.figures.style import STYLE, drawing, finish, save_figure
+from analysis.figures.style import STYLE, NotebookFigure, drawing, finish, save_figure
 from roadmap.design import Design
 from roadmap.network.drawing import SUM, around_blocks, column, distinct_blocks, layer_text
 from roadmap.network.plan import BlockPlan
@@ -79,7 +79,7 @@ def changed_boxes(before: Sequence[str], after: Sequence[str]) -> tuple[set[int]
 def _draw(columns: Sequence[tuple[str, Design, BlockPlan, set[int], set[str]]]) -> Figure:
     rows = max(len(column(block)) for _, _, block, _, _ in columns) + 4
     with drawing(STYLE):
-        figure = Figure(figsize=(WIDTH * len(columns), ROW * rows + 0.5), layout="constrained")
+        figure = NotebookFigure(figsize=(WIDTH * len(columns), ROW * rows + 0.5), layout="constrained")
         all_axes = figure.subplots(1, len(columns), squeeze=False)[0]
         for i, (axes, column_data) in enumerate(zip(all_axes, columns, strict=True)):
             title, design, block, marked_boxes, marked_lines = column_data

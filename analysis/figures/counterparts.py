@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analysis.figures.style import COLOURS, DARK, FAINT, LAYOUTS, Layout, drawing, finish
+from analysis.figures.style import COLOURS, DARK, FAINT, LAYOUTS, Layout, NotebookFigure, drawing, finish
 from analysis.tables.counterparts import QUANTITIES, Pair
 
 LEAST = 1.3  # the axes reach at least from 1 / LEAST to LEAST
@@ -45,7 +45,7 @@ def draw_counterparts(pairs: Sequence[Pair], title: str = "", columns: int = 2) 
         + 0.1
     )
     with drawing(layout.style):
-        figure = Figure(figsize=(layout.width, height))
+        figure = NotebookFigure(figsize=(layout.width, height))
         panel_width = (layout.width - title_width - 0.08) / columns_of_panels
         low, high = _limits(pairs)
         for i, name in enumerate(quantities):

@@ -20,6 +20,7 @@ from analysis.figures.style import (
     DIVERGED,
     FAINT,
     LAYOUTS,
+    NotebookFigure,
     axis_title,
     colours_of,
     drawing,
@@ -45,7 +46,7 @@ def draw_curves(curves: Curves, columns: int = 2) -> Figure:
     panel_height = 1.05 if columns == 2 else 0.85
     width, height = layout.width, top + bottom + panel_rows * panel_height
     with drawing(layout.style | {"axes.titlesize": layout.small, "axes.titlepad": 2}):
-        figure = Figure(figsize=(width, height))
+        figure = NotebookFigure(figsize=(width, height))
         grid = figure.subplots(panel_rows, panels_per_row, sharex=True, sharey=True, squeeze=False)
         edges = {"left": left / width, "right": 0.99, "bottom": bottom / height, "top": 1 - (top + 0.1) / height}
         figure.subplots_adjust(**edges, wspace=0.1, hspace=0.28)

@@ -16,6 +16,7 @@ from analysis.figures.style import (
     FAINT,
     HATCH,
     LAYOUTS,
+    NotebookFigure,
     colours_of,
     drawing,
     error_mark,
@@ -45,7 +46,7 @@ def draw_difference(comparison: Comparison, columns: int = 2) -> Figure:
     axes_height = layout.row * (ys[-1] + 1)
     width, height = layout.width, top + axes_height + bottom
     with drawing(layout.style):
-        figure = Figure(figsize=(width, height))
+        figure = NotebookFigure(figsize=(width, height))
         axes_width = width - left - MARGIN
         axes = figure.add_axes((left / width, bottom / height, axes_width / width, axes_height / height))
         axes.set_xlim(*_limits(shown))

@@ -31,6 +31,7 @@ from analysis.figures.style import (
     FAINT,
     HATCH,
     LAYOUTS,
+    NotebookFigure,
     axis_title,
     colours_of,
     drawing,
@@ -113,7 +114,7 @@ def _draw(panels: Sequence[Panel], columns: int) -> Figure:
     bottom = layout.type * 0.021 * -(-len(keys) // keys_per_line) + 0.08 + 0.02 * layout.small * len(notes)
     height = top + axes_height + bottom
     with drawing(layout.style):
-        figure = Figure(figsize=(width, height))
+        figure = NotebookFigure(figsize=(width, height))
         left, position = title_width, 0
         for panel, macs_width, right_margin, heading in zip(panels, macs_widths, right_margins, headings, strict=True):
             left += macs_width

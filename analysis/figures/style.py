@@ -100,6 +100,13 @@ def axis_title(metric: Metric) -> str:
     return metric.title if metric.higher_is_better else f"{metric.title} (lower is better)"
 
 
+class NotebookFigure(Figure):
+    """A figure that notebooks show. Those of pyplot they show by themselves; this one was made without it."""
+
+    def _repr_png_(self) -> bytes:
+        return _written(self, ".png")
+
+
 class Spread(Protocol):
     @property
     def std(self) -> float | None: ...
@@ -191,9 +198,12 @@ def save_figure(figure: Figure, paths: Sequence[Path]) -> list[Path]:
     """Writes the figure to each path, in the format of its suffix; returns the paths. Raises ValueError for others."""
     prepare_files(paths)
     for path in paths:
-        suffix, buffer = path.suffix.lower(), io.BytesIO()
-        metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
-        with drawing(STYLE), _without_glyph_warnings():
-            figure.savefig(buffer, format=suffix[1:], dpi=DPI, metadata=metadata)
-        write_atomic(path, buffer.getvalue())
+        write_atomic(path, _written(figure, path.suffix.lower()))
     return list(paths)
+
+
+def _written(figure: Figure, suffix: str) -> bytes:
+    buffer, metadata = io.BytesIO(), {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
+    with drawing(STYLE), _without_glyph_warnings():
+        figure.savefig(buffer, format=suffix[1:], dpi=DPI, metadata=metadata)
+    return buffer.getvalue()

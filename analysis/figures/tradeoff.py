@@ -21,6 +21,7 @@ from analysis.figures.style import (
     FAINT,
     LAYOUTS,
     Layout,
+    NotebookFigure,
     axis_title,
     colours_of,
     drawing,
@@ -52,7 +53,7 @@ def draw_tradeoff(tradeoff: Tradeoff, columns: int = 2) -> Figure:
     right = 1.45 if is_wide and keys else 0.1
     width, height = layout.width, bottom + axes_height + 0.1
     with drawing(layout.style):
-        figure = Figure(figsize=(width, height))
+        figure = NotebookFigure(figsize=(width, height))
         axes = figure.add_axes((left / width, bottom / height, (width - left - right) / width, axes_height / height))
         _set_scales(axes, tradeoff)
         for family in tradeoff.families:

@@ -9,10 +9,10 @@ from urllib.request import urlopen
 
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 import roadmap
 from analysis.figures.kinds import DRAW
+from analysis.figures.style import NotebookFigure
 from analysis.options import FIGURE_KINDS, FigureKind, FigureOptions, RunsWarning
 from analysis.selected_runs import regimes_with_runs
 from roadmap.cli import main
@@ -50,9 +50,12 @@ def test_collect_gives_a_row_a_run(runs, tmp_path):
 
 def test_figure_is_returned_and_written_where_asked(runs, tmp_path):
     figure = roadmap.figure(runs, steps="pico,recipe,gelu", output=[tmp_path / "deep" / "a.png", tmp_path / "a.svg"])
-    assert isinstance(figure, Figure) and (tmp_path / "deep" / "a.png").exists() and (tmp_path / "a.svg").exists()
-    assert isinstance(roadmap.figure(published=True, kind="tradeoff"), Figure)
-    assert isinstance(roadmap.figure(runs, kind="curves", metric="loss"), Figure)
+    assert (
+        isinstance(figure, NotebookFigure) and (tmp_path / "deep" / "a.png").exists() and (tmp_path / "a.svg").exists()
+    )
+    assert figure._repr_png_() == (tmp_path / "deep" / "a.png").read_bytes()  # what a notebook shows
+    assert isinstance(roadmap.figure(published=True, kind="tradeoff"), NotebookFigure)
+    assert isinstance(roadmap.figure(runs, kind="curves", metric="loss"), NotebookFigure)
     with pytest.raises(ValueError, match="unknown metric 'top2'"):
         roadmap.figure(runs, metric="top2")
 
@@ -175,7 +178,7 @@ def test_attribution_takes_all_ablations(tmp_path):
             finish(study_run(rung), tmp_path, value(rung, 0))
     effects = {effect.step: effect for effect in roadmap.attribution(tmp_path, steps=STEPS).effects}
     assert (effects["gelu"].alone, effects["gelu"].left_out) == (4.0, 4.0)
-    assert isinstance(roadmap.figure(tmp_path, kind="attribution", steps=STEPS), Figure)
+    assert isinstance(roadmap.figure(tmp_path, kind="attribution", steps=STEPS), NotebookFigure)
     with pytest.raises(ValueError, match="--ablation does not apply"):
         roadmap.attribution(tmp_path, ablation="add-one")
 
