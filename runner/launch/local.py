@@ -173,7 +173,8 @@ class _Worker:
     def signal(self, number: signal.Signals) -> None:
         for process in self.processes:
             if process.pid and process.is_alive():
-                os.kill(process.pid, number)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.kill(process.pid, number)
 
     def end(self, kill: bool = False) -> None:
         """Waits for the processes; with `kill` several are killed first, as they may wait for one that has ended."""

@@ -154,8 +154,28 @@ def test_a_hangup_is_ignored_under_nohup():
     epochs = logs().count("epoch ")
     wait_for(process, lambda: logs().count("epoch ") > epochs, "it goes on")
     process.terminate()
-    process.communicate(timeout=300)
-    assert process.returncode == 128 + signal.SIGTERM and "stopped in epoch" in logs()
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM and "stopped in epoch" in logs(), errors
+
+
+LATE = """import os
+kill = os.kill
+def late(process, number):
+    kill(process, number)
+    raise ProcessLookupError(3, "No such process")
+os.kill = late
+"""
+
+
+def test_a_run_that_ends_by_itself_while_all_are_stopped_is_no_error(tmp_path):
+    """Between the look whether it is alive and the signal. Stopping goes on with the others."""
+    (tmp_path / "sitecustomize.py").write_text(LATE)
+    process = start_apart(*ENDLESS, env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
+    wait_for(process, lambda: logs().count("epoch 1:") == 2, "both are in training")
+    process.terminate()
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert logs().count("stopped in epoch") == 2
 
 
 def ignore_hangup():

@@ -136,9 +136,9 @@ def test_the_engine_takes_the_steps_of_a_plain_loop(make_run, tmp_path, rung):
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": not_decayed, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     if recipe.optimizer == "sgd":
-        optimizer = torch.optim.SGD(groups, momentum=0.9, fused=True)  # rounding apart, which grows
+        optimizer = torch.optim.SGD(groups, momentum=0.9, fused=True)  # as the engine: rounding apart grows
     else:
-        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=True)
 
     model.train()
     training.model.train()
