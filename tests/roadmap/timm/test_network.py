@@ -9,6 +9,7 @@ import warnings
 from dataclasses import replace
 
 import pytest
+import segmentation_models_pytorch as smp
 import timm
 import torch
 from packaging.version import Version
@@ -112,6 +113,17 @@ def test_dilation_keeps_every_pixel_of_a_smaller_map(name, output_stride):
         assert large.shape[2:] == (96 // info["reduction"], 64 // info["reduction"])
         every = large.shape[-1] // small.shape[-1]
         torch.testing.assert_close(large[..., ::every, ::every], small, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@torch.no_grad()
+def test_encoders_of_segmentation_models_give_the_networks_maps(name):
+    unet = smp.Unet(f"tu-{name}", encoder_weights=None, classes=4).eval()
+    weights = [weight for key, weight in network(name).state_dict().items() if key.startswith(("stem", "stages"))]
+    unet.encoder.model.load_state_dict(dict(zip(unet.encoder.model.state_dict(), weights, strict=True)))
+    *_, first, second, third, last = unet.encoder(IMAGES)
+    assert all(map(torch.equal, (first, second, third, last), network(name).forward_intermediates(IMAGES)[1]))
+    assert unet(IMAGES).shape == (2, 4, 64, 64)
 
 
 # The others differ from one of these in sizes alone, and compilers take seconds for each.
