@@ -112,7 +112,7 @@ __all__ = [
     "table",
 ]
 
-# Where the names are; those that no module here has are of roadmap.api.
+# Where the names are. Names of `__all__` that are missing here are in roadmap.api.
 _MODULES = {
     "roadmap.data.dataset": ("Dataset",),
     "roadmap.data.datasets": ("dataset",),

@@ -8,6 +8,7 @@ function that needs them is called.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -382,17 +383,17 @@ def bench(
     from runner.measure.plan import BenchOptions
 
     options = BenchOptions(batch, rounds, warm_up, seconds, only, cuda_graphs)
-    planned = NetworkBench.of(_options_here(study), options, _path(out))
+    networks = NetworkBench.of(_options_here(study), options, _path(out))
     prepare_files(_paths(output))
     results = []
-    with shown(progress):
-        for measurement in planned.measure():
+    with shown(progress), contextlib.closing(networks.measure()) as measurements:
+        for measurement in measurements:
             if measurement.result:
                 results.append(measurement.result)
             else:
                 warnings.warn(f"{measurement.run.rung} failed: {measurement.failure}", stacklevel=3)
-    rows = measured_rungs(planned.selection, results)
-    save_rates(planned.selection, rows, only, _paths(output))
+    rows = measured_rungs(networks.selection, results)
+    save_rates(networks.selection, rows, only, _paths(output))
     return pd.DataFrame([rate_row(row) for row in rows])
 
 

@@ -105,17 +105,21 @@ def sources(path: Path) -> list[Path]:
     finder = ModuleFinder([str(path.parent)], excludes=excludes)
     try:
         finder.run_script(str(path))
-    except (SyntaxError, ImportError):
+    except (SyntaxError, ImportError, AttributeError):  # the last: of a folder without __init__.py
         return [path]  # running it says what is wrong
-    for name in finder.badmodules:
-        for other in LOADED:
-            if (place := elsewhere.get(name)) and place.is_relative_to(other.parent):
-                raise ValueError(
-                    f"plugin {path} imports {name}, and would get {place}, beside the plugin {other.name}: one of the "
-                    "two modules needs another name"
-                )
+    for name in {name.partition(".")[0] for name in finder.badmodules}:
+        if (place := elsewhere.get(name)) and any(_is_beside(place, other) for other in LOADED):
+            raise ValueError(
+                f"plugin {path} imports {name}, and would get {place}, which another plugin's folder has: one of the "
+                "two modules needs another name"
+            )
     files = {Path(file) for module in finder.modules.values() if (file := getattr(module, "__file__", None))}
     return sorted(files)
+
+
+def _is_beside(module: Path, plugin: Path) -> bool:
+    """Whether a plug-in's import finds the module in its folder: a file there, or the package of a folder there."""
+    return plugin.parent == (module.parent.parent if module.name == "__init__.py" else module.parent)
 
 
 def _place_elsewhere(name: str, folder: Path) -> Path | None:

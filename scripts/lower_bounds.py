@@ -9,8 +9,6 @@ import re
 import tomllib
 from pathlib import Path
 
-# Of a library's library: timm 1.0.20 imports a name that later ones no longer have (docs/versions.md).
-FURTHER = ("huggingface_hub<1",)
 PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -24,7 +22,7 @@ def lower_bounds() -> list[str]:
         if bound is None:
             raise ValueError(f"pyproject.toml: a requirement must be NAME>=VERSION (got {requirement!r})")
         constraints.append(f"{bound[1]}=={bound[2]}")
-    return sorted({*constraints, *FURTHER})
+    return sorted(set(constraints))
 
 
 if __name__ == "__main__":

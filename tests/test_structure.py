@@ -90,6 +90,13 @@ def test_packages_import_those_below_them():
             assert not above, f"{name} imports {above}"
 
 
+def test_serialization_knows_no_other_part_of_the_project():
+    for name, path in MODULES.items():
+        if name.startswith("roadmap.serialization"):
+            others = {other for other in known_imports(path) if not other.startswith("roadmap.serialization")}
+            assert others <= {"roadmap.text"}, name
+
+
 @pytest.mark.parametrize("package", sorted({str(path.parent.relative_to(ROOT)) for path in MODULES.values()}))
 def test_a_package_has_few_modules_and_says_what_belongs_there(package):
     files = [path for path in (ROOT / package).glob("*.py") if path.name != "__init__.py"]

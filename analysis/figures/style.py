@@ -103,8 +103,10 @@ def axis_title(metric: Metric) -> str:
 class NotebookFigure(Figure):
     """A figure that notebooks show. Those of pyplot they show by themselves; this one was made without it."""
 
-    def _repr_png_(self) -> bytes:
-        return _written(self, ".png")
+    def _repr_png_(self) -> tuple[bytes, dict[str, float]]:
+        """The picture, and its width and height in pixels of CSS, of which an inch has 96."""
+        width, height = self.get_size_inches()
+        return _written(self, ".png"), {"width": 96 * float(width), "height": 96 * float(height)}
 
 
 class Spread(Protocol):

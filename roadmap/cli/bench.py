@@ -81,14 +81,16 @@ def bench_networks(options: argparse.Namespace) -> int:
         from analysis.figures import prepare_files
 
         prepare_files(options.output)
-    planned = NetworkBench.of(study_options(options), bench_options, options.out)
-    selection, file = planned.selection, planned.out / FILE
+    networks = NetworkBench.of(study_options(options), bench_options, options.out)
+    selection, file = networks.selection, networks.out / FILE
     measurements: list[Measurement] = []
     try:
-        measurements.extend(planned.measure())  # what was measured before an error stays in the list
+        for measurement in networks.measure():
+            measurements.append(measurement)  # of which an interrupt leaves those so far
     except (KeyboardInterrupt, SystemExit):
         kept = any(measurement.result for measurement in measurements)
-        print(f"stopped: {f'measurements are kept in {file}' if kept else 'nothing was measured'}", file=sys.stderr)
+        state = f"measurements are kept in {file}" if kept else "nothing was measured"
+        print(f"stopped: {state}", file=sys.stderr)
         raise
     finally:
         rows = _print_rates(selection, measurements, in_json=options.json)
@@ -151,14 +153,15 @@ def bench_data(options: argparse.Namespace) -> int:
             raise ValueError(f"--{name.replace('_', '-')} applies to bench networks only")
     from runner.measure.pipeline import measure_pipeline
 
-    rounds: list[PipelineTimes] = []
+    study, newest = study_options(options), None
     try:
-        rounds.extend(
-            measure_pipeline(study_options(options), options.rounds, options.seconds, options.rate, options.out)
-        )
+        for times in measure_pipeline(study, options.rounds, options.seconds, options.rate, options.out):
+            newest = times
     finally:
-        if rounds:  # also when the command was stopped
-            print(json.dumps(rounds[-1].record, indent=2)) if options.json else _print_times(rounds[-1])
+        if newest and options.json:  # also when the command was stopped
+            print(json.dumps(newest.record, indent=2))
+        elif newest:
+            _print_times(newest)
     return 0
 
 

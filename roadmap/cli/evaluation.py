@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.export import add_weights
 from roadmap.cli.options import add_study_options, add_verb, study_options
-from roadmap.data.robustness import FILE, Evaluation, Shifted, imagenet_classes
+from roadmap.data.robustness import Evaluation, Shifted, imagenet_classes
 from roadmap.record.metrics import METRICS
 from roadmap.text import many, table
 
@@ -51,7 +51,7 @@ def add_verbs(verbs: Any) -> None:
 
 
 def evaluate_networks(options: argparse.Namespace) -> int:
-    from runner.measure.evaluate import EvaluateOptions, HeldOut, evaluate, shifted_data
+    from runner.measure.evaluate import EvaluateOptions, HeldOut, evaluate
 
     chosen = EvaluateOptions(
         tuple(options.runs),
@@ -67,13 +67,15 @@ def evaluate_networks(options: argparse.Namespace) -> int:
             for note in result.notes:
                 print(note, file=sys.stderr)
             records.append(result.record if isinstance(result, HeldOut) else _record(result))
-            if not options.json:
-                _print_held_out(result) if isinstance(result, HeldOut) else _print_on_shifted(result)
-    except (KeyboardInterrupt, SystemExit):
-        _, shifted = shifted_data(chosen.study)
-        if shifted and len(shifted.parts) > 1 and not chosen.state_dict:
-            kept = f"the results so far are kept in {FILE} of the run's folder"
-            print(f"stopped: {kept}; the same command measures the rest", file=sys.stderr)
+            if options.json:
+                continue
+            if isinstance(result, HeldOut):
+                _print_held_out(result)
+            else:
+                _print_on_shifted(result)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        for note in getattr(stop, "__notes__", ()):
+            print(f"stopped: {note}", file=sys.stderr)
         raise
     if options.json:
         print(json.dumps(records if len(records) > 1 else records[0], indent=2))

@@ -21,7 +21,7 @@ def add_verbs(verbs: Any) -> None:
     add_output(parser, "the file, or for timm the folder, to write (default: in the run's folder)")
     add_weights(parser)
     add_plugins(parser)
-    parser.set_defaults(function=export_network)
+    parser.set_defaults(function=export)
 
 
 def add_weights(parser: Any) -> None:
@@ -34,7 +34,7 @@ def add_weights(parser: Any) -> None:
     add_out(parser)
 
 
-def export_network(options: argparse.Namespace) -> int:
+def export(options: argparse.Namespace) -> int:
     from runner.measure.export import export_run
 
     averaged, study = options.weights == "ema", study_options(options)

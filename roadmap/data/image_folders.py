@@ -43,7 +43,7 @@ class Listing:
     names: tuple[str, ...]  # relative to the root
     labels: tuple[int, ...]  # for each name, an index into the classes
     ignored: tuple[str, ...] = ()  # files in the folders of the classes that are no images by their names
-    outside: tuple[str, ...] = ()  # files beside those folders, which have no class
+    outside: tuple[str, ...] = ()  # files directly in the root, without a class
 
     def as_of(self, classes: tuple[str, ...], source: str) -> Listing:
         """The listing with labels that are indices into `classes`, those of `source`.

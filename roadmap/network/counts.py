@@ -38,7 +38,7 @@ def _counted(library: Any, name: str, arguments: str, image_size: int, num_class
 
 
 def _count(named: NamedModel, num_classes: int, image_size: int) -> tuple[int, int]:
-    """Counts on the meta device, without values. A model that needs values, as those of timm 1.0.20, on the CPU."""
+    """Counts on the meta device, without values. A model that needs values, on the CPU."""
     try:
         return _count_on("meta", named, num_classes, image_size)
     except ValueError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ def write_folder(run: Run, network: nn.Module, classes: Sequence[str], folder: P
     """Writes a run's network and the names of its classes for `timm.create_model("local-dir:FOLDER")`.
 
     A rung's name can mean another network where `ablations.yaml` is another, so the design itself is an argument of the
-    model. Raises ValueError for a network of another library, and if
-    the installed huggingface_hub is too new for timm.
+    model. Raises ValueError for a network of another library.
     """
     architecture, arguments = _model(run)
     recipe, data = run.experiment.recipe, run.dataset
@@ -30,11 +28,7 @@ def write_folder(run: Run, network: nn.Module, classes: Sequence[str], folder: P
     model = timm.create_model(architecture, num_classes=data.classes, pretrained_cfg_overlay=prepared, **arguments)
     model.load_state_dict(network.state_dict())
     described: dict[str, Any] = {"label_names": list(classes), "run": f"{run.name}-{run.identity}"}
-    try:
-        save_for_hf(model, str(folder), model_config=described, model_args=arguments, safe_serialization=True)
-    except RuntimeError as error:  # timm imports names that later versions of huggingface_hub no longer have
-        versions = f"timm {timm.__version__} and huggingface_hub {version('huggingface_hub')}"
-        raise ValueError(f"--to timm: {versions} do not work together: pip install --upgrade timm") from error
+    save_for_hf(model, str(folder), model_config=described, model_args=arguments, safe_serialization=True)
 
 
 def read_folder(folder: Path) -> nn.Module:

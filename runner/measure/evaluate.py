@@ -9,7 +9,7 @@ from typing import Any
 
 from roadmap.data.datasets import has_class_names
 from roadmap.data.image_folders import describe_folder, look_again
-from roadmap.data.robustness import Evaluation, Shifted, append_evaluation, find_shifted, read_evaluations
+from roadmap.data.robustness import FILE, Evaluation, Shifted, append_evaluation, find_shifted, read_evaluations
 from roadmap.options import Selection, StudyOptions
 from roadmap.progress import counting
 from roadmap.record.run import Run, find_run
@@ -24,7 +24,7 @@ Report = Callable[[int, int], None]  # images done, and all
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What to evaluate, and with which weights."""
+    """What to evaluate, and with which weights. Raises ValueError for options that do not go together."""
 
     runs: tuple[str | Path, ...]  # as `find_run` takes them; with `state_dict` one rung
     study: StudyOptions
@@ -54,7 +54,7 @@ class Subject:
     execution: Execution
     folder: Path | None  # of its run, in which results on shifted images are stored; None: the weights are from a file
     is_on_own_data: bool = False  # that the run was trained on
-    note: str = ""  # that other data has the name of the run's own
+    note: str = ""  # that the run's own folder, given as other data, has changed
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def evaluate(options: EvaluateOptions) -> Iterator[HeldOut | OnShifted]:
     Shows progress. Each result on shifted images is stored in the run's folder at once, and not measured again. Raises
     ValueError for options that do not apply, a run that is absent or has no such weights, and data with other classes.
     """
-    study, shifted = shifted_data(options.study)
+    study, shifted = _shifted_data(options.study)
     for name in options.runs:
         subject = _load_subject(name, replace(options, study=study))
         with counting("evaluating", "images") as report:
@@ -98,7 +98,7 @@ def evaluate(options: EvaluateOptions) -> Iterator[HeldOut | OnShifted]:
         yield result
 
 
-def shifted_data(options: StudyOptions) -> tuple[StudyOptions, Shifted | None]:
+def _shifted_data(options: StudyOptions) -> tuple[StudyOptions, Shifted | None]:
     """The options without `--data`, and the shifted images that it names: the network was not trained on them.
 
     If `--data` is absent, or names a data set with training images, the options are unchanged and the second is None.
@@ -137,8 +137,9 @@ def _subject_of_run(name: str | Path, options: EvaluateOptions) -> Subject:
     dataset = replace(selection.dataset, mean=run.dataset.mean, std=run.dataset.std)
     other = replace(run, data=selection.context.data, dataset=dataset)
     _check_classes(f"--data {study.data}", trained, other, selection.execution)
-    is_changed = other.data == run.data and other.dataset.content != run.dataset.content
-    note = _changed(f"--data {study.data}", run) if is_changed else ""
+    path = selection.execution.data_path
+    is_own = path is not None and trained.data_path is not None and path.resolve() == trained.data_path.resolve()
+    note = _changed(str(path), run) if is_own and other.dataset.content != run.dataset.content else ""
     return Subject(replace(trained, run=other), selection.execution, folder, note=note)
 
 
@@ -192,13 +193,22 @@ def _evaluate_held_out(subject: Subject, report: Report) -> HeldOut:
 
 
 def _evaluate_on_shifted(subject: Subject, shifted: Shifted, report: Report) -> OnShifted:
-    """Evaluates part by part. Raises ValueError for a class that the network does not have."""
+    """Evaluates part by part. Raises ValueError for a class that the network does not have.
+
+    An interrupt between two parts has a note that says where the results so far are.
+    """
     known = read_evaluations(subject.folder) if subject.folder else []
-    evaluations = []
-    for evaluation, is_known in evaluate_shifted(subject.trained, subject.execution, shifted, known, report):
-        evaluations.append(evaluation)
-        if subject.folder and not is_known:
-            append_evaluation(subject.folder, evaluation)
+    evaluations: list[Evaluation] = []
+    try:
+        for evaluation, is_known in evaluate_shifted(subject.trained, subject.execution, shifted, known, report):
+            evaluations.append(evaluation)
+            if subject.folder and not is_known:
+                append_evaluation(subject.folder, evaluation)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if subject.folder and evaluations:
+            kept = subject.folder / FILE
+            stop.add_note(f"the results so far are kept in {kept}; the same command measures the rest")
+        raise
     return OnShifted(subject.trained, shifted, tuple(evaluations), _notes(subject.trained.note))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
@@ -66,7 +66,7 @@ class NetworkBench:
         plan = make_plan(list(runs.values()), selection.execution, options)
         return NetworkBench(selection, tuple(runs.values()), plan, folder)
 
-    def measure(self) -> Iterator[Measurement]:
+    def measure(self) -> Generator[Measurement]:
         """Measures every network once per round, so that changes of the machine's speed affect all alike.
 
         Shows progress. Yields each measurement after its result was appended to bench.jsonl. A network that fails is

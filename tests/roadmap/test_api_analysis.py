@@ -53,7 +53,8 @@ def test_figure_is_returned_and_written_where_asked(runs, tmp_path):
     assert (
         isinstance(figure, NotebookFigure) and (tmp_path / "deep" / "a.png").exists() and (tmp_path / "a.svg").exists()
     )
-    assert figure._repr_png_() == (tmp_path / "deep" / "a.png").read_bytes()  # what a notebook shows
+    picture, size = figure._repr_png_()  # what a notebook shows
+    assert picture == (tmp_path / "deep" / "a.png").read_bytes() and 400 < size["width"] < 1000
     assert isinstance(roadmap.figure(published=True, kind="tradeoff"), NotebookFigure)
     assert isinstance(roadmap.figure(runs, kind="curves", metric="loss"), NotebookFigure)
     with pytest.raises(ValueError, match="unknown metric 'top2'"):

@@ -142,17 +142,35 @@ def test_what_a_plugin_imports_is_part_of_its_code(plugin):
         load_files(before)
 
 
-def test_a_plugin_that_would_get_another_ones_module_is_refused(plugin, tmp_path):
+@pytest.mark.parametrize(
+    ("code", "name", "file"),
+    [
+        ("import neighbour", "neighbour", r"neighbour\.py"),
+        ("import inner.deep", "inner", r"inner/__init__\.py"),
+        ("from inner.deep import replace", "inner", r"inner/__init__\.py"),
+        ("from inner import deep", "inner", r"inner/__init__\.py"),
+    ],
+)
+def test_a_plugin_that_would_get_another_ones_module_is_refused(plugin, tmp_path, code, name, file):
     load_file(plugin)
-    (tmp_path / "two").mkdir()
-    for name in ("inner.py", "neighbour.py"):
-        (tmp_path / "two" / name).write_text("")
+    shutil.copytree(plugin.parent, tmp_path / "two")
     two = tmp_path / "two" / "two.py"
-    two.write_text("import neighbour\n")
-    with pytest.raises(ValueError, match=r"two\.py imports neighbour, and would get .*plug-ins/neighbour\.py, beside"):
+    two.write_text(f"{code}\n")
+    with pytest.raises(ValueError, match=rf"two\.py imports {name}, and would get .*plug-ins/{file}, which another"):
         load_file(two)
-    two.write_text("import json\n")  # it has an inner.py beside it, too, which it does not import
+    two.write_text("import json\n")  # the modules are beside it, too, but it does not import them
     load_file(two)
+
+
+def test_a_library_installed_below_a_plugins_folder_is_no_module_of_the_plugin(plugin, tmp_path, monkeypatch):
+    load_file(plugin)
+    libraries = plugin.parent / ".venv" / "site-packages"
+    libraries.mkdir(parents=True)
+    (libraries / "a_library.py").write_text("")
+    monkeypatch.syspath_prepend(libraries)
+    (tmp_path / "two" / "a_library").mkdir(parents=True)  # a folder of data, not of modules
+    (tmp_path / "two" / "two.py").write_text("import a_library\n")
+    load_file(tmp_path / "two" / "two.py")
 
 
 def test_jobs_get_a_copy_of_all_that_a_plugin_imports(plugin, tmp_path):

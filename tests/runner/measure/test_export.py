@@ -51,15 +51,6 @@ def test_what_is_exported_gives_the_same_outputs(runs, tmp_path, capsys, rung, f
     assert (path / "model.safetensors" if form == "timm" else path).stat().st_size > 1e5
 
 
-def test_a_hub_that_is_too_new_for_timm_is_one_sentence(runs, tmp_path, capsys, monkeypatch):
-    def refuse(*arguments, **options):
-        raise RuntimeError("Hugging Face hub model specified but package not installed.")
-
-    monkeypatch.setattr("roadmap.timm.hub.save_for_hf", refuse)
-    assert main(["export", "pico-s0", "--to", "timm", "--out", str(runs), "-o", str(tmp_path / "hub")]) == 2
-    assert "do not work together: pip install --upgrade timm" in capsys.readouterr().err
-
-
 @pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
 def test_a_program_runs_without_this_project_on_any_number_of_images(runs, tmp_path):
     import onnxruntime
