@@ -69,7 +69,8 @@ def test_a_trained_run_is_a_checkpoint_of_timm(tmp_path):
         data, recipe = trained.run.dataset, trained.run.experiment.recipe
         prepared = timm.data.resolve_model_data_config(loaded)
         assert (tuple(prepared["mean"]), tuple(prepared["std"])) == (data.mean, data.std)
-        assert prepared["interpolation"] == recipe.interpolation and prepared["input_size"] == (3, 32, 32)
+        assert prepared["interpolation"] == recipe.interpolation
+        assert tuple(prepared["input_size"]) == (3, 32, 32)  # timm 1.0.26 leaves the list that JSON has
         described = json.loads((tmp_path / "hub" / "config.json").read_text())
         assert described["label_names"] == list(map(str, range(10))) and described["architecture"] == "roadmap_design"
     assert not list(tmp_path.glob("hub.new"))
