@@ -116,19 +116,19 @@ def test_counterparts_are_of_one_size(regime):
 
 @pytest.mark.slow
 def test_bench_prints_the_pairs_and_the_published_speeds(tmp_path, monkeypatch, capsys):
-    """For pico no speed is published, since its networks are not the paper's."""
+    """For pico no speed is published, since its networks are not the paper's. A ratio of one step may be any number."""
     monkeypatch.chdir(tmp_path)
     quick = ["--rounds", "1", "--warm-up", "0", "--seconds", "0.001", "--batch", "4", "--steps", "layer-scale"]
     assert main(["bench", *quick, "--references", "swin-t"]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"ConvNeXt-T / Swin-T +\d\.\d\d +\d\.\d\d +\d+\.\d\d", out) and "V100, published" not in out
+    assert re.search(r"ConvNeXt-T / Swin-T +\d\.\d\d +\d\.\d\d +[\d.]+", out) and "V100, published" not in out
     assert "roadmap figure --kind counterparts --regime pico" in out
     large = [*quick, "--batch", "1", "--regime", "resnet-50", "--references", "swin-t", "--only", "inference"]
     assert main(["bench", *large]) == 0
     out = capsys.readouterr().out
     rows = {line.split()[0]: line.split()[-1] for line in out.splitlines() if line[:1].isalpha()}
     assert (rows["layer-scale"], rows["swin-t"]) == ("774.7", "757.9")  # the closing rung is ConvNeXt-T
-    assert re.search(r"ConvNeXt-T / Swin-T +1\.01 \(1\.04\) +0\.99 \(1\.00\) +\d\.\d\d \(1\.02\)", out)
+    assert re.search(r"ConvNeXt-T / Swin-T +1\.01 \(1\.04\) +0\.99 \(1\.00\) +[\d.]+ \(1\.02\)", out)
     assert main(["bench", *large, "--json"]) == 0
     records = json.loads(capsys.readouterr().out)
     assert [record["published_v100_images_per_second"] for record in records] == [774.7, 757.9]

@@ -126,6 +126,7 @@ def test_a_terminal_without_a_width_shows_its_lines(monkeypatch):
     assert output.getvalue() == "gelu s0: 97.36 % in 3s\n"
 
 
+@pytest.mark.slow
 def test_doctor_prints_a_line_for_each_finding(monkeypatch):
     done = run_here("doctor")
     assert done and done.out.endswith("A run can start.\n")
