@@ -86,7 +86,7 @@ def bench_networks(options: argparse.Namespace) -> int:
     measurements: list[Measurement] = []
     try:
         for measurement in networks.measure():
-            measurements.append(measurement)  # of which an interrupt leaves those so far
+            measurements.append(measurement)  # those so far are printed after an interrupt
     except (KeyboardInterrupt, SystemExit):
         kept = any(measurement.result for measurement in measurements)
         state = f"measurements are kept in {file}" if kept else "nothing was measured"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections import Counter
@@ -26,6 +27,7 @@ from roadmap.data.robustness import (
     read_evaluations,
 )
 from runner.data.datasets import load_data
+from runner.measure import evaluate as evaluate_module
 from runner.measure import robustness
 from runner.measure.trained import read_trained
 from runner.train.evaluation import Scores
@@ -331,6 +333,28 @@ def test_its_own_data_under_other_names_are_refused_and_other_files_are_said(pla
             assert "six is no longer what pico/pico-s0 was trained on" in capsys.readouterr().err
     finally:
         new.unlink()
+
+
+def test_another_folder_of_the_same_name_is_not_called_changed(places, tmp_path, capsys):
+    other = shutil.copytree(places / "six", tmp_path / "six")
+    first = other / "val" / CLASSES[0] / "0.png"
+    shutil.copy(first, first.with_name("new.png"))
+    assert main(["evaluate", "pico-s0", "--out", str(places / "runs"), "--data", str(other)]) == 0
+    assert "no longer" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("parts", [0, 1])
+def test_an_interrupt_says_where_the_results_so_far_are(places, capsys, monkeypatch, parts):
+    whole = evaluate_module.evaluate_shifted
+
+    def interrupted(*arguments):
+        yield from itertools.islice(whole(*arguments), parts)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate_module, "evaluate_shifted", interrupted)
+    assert main(["evaluate", "pico-s0", "--out", str(places / "runs"), "--data", str(places / "sketch")]) == 130
+    kept = f"stopped: the results so far are kept in {folder_of(places) / 'evaluations.jsonl'}; the same command"
+    assert (kept in capsys.readouterr().err) == bool(parts)
 
 
 def test_several_runs_are_evaluated_by_one_command(places, capsys):
