@@ -15,12 +15,13 @@ from scipy import stats
 from analysis.collection import collect
 from analysis.options import RunsOptions
 from analysis.results import Result, results_of
-from analysis.statistics import CONFIDENCE, SIGNIFICANCE, Change, Sample, change, holm, pooled_std
+from analysis.statistics.contrasts import Change, holm, untested
+from analysis.statistics.samples import CONFIDENCE, SIGNIFICANCE, Noise, Sample, pooled_noise
 from roadmap.options import Selection, reject_unused
 from roadmap.record.metrics import TOP1, Metric
 
 LEAST = 1e-9  # smaller numbers are rounding errors
-FEWEST_ORDERS = 2
+FEWEST_ORDERS, FEWEST_FOR_INTERVAL = 2, 5  # an interval of 95 % from two orders would cover 74 %
 SPARE = 10  # degrees of freedom that the fit of the pairs needs at least
 
 
@@ -31,7 +32,7 @@ class StepEffect:
     step: str
     title: str
     shapley: float | None  # the mean change over all orders of the steps; None for fewer than two random orders
-    interval: tuple[float, float] | None  # at 95 %; None for too few orders
+    interval: tuple[float, float] | None  # at 95 %; None for fewer than five orders, or fewer than two distinct changes
     orders: int  # number of random orders in which it was measured
     on_path: float | None = None  # the change in the paper's order
     alone: float | None = None  # the change from the start (add-one)
@@ -130,7 +131,7 @@ def attribute(steps: Mapping[str, str], ablations: Ablations, metric: Metric = T
 
     Raises ValueError if no run of the start, or no run with all steps, has finished.
     """
-    pooled = pooled_std(_samples(ablations.all, metric).values())
+    pooled = pooled_noise(_samples(ablations.all, metric).values())
     total = _total(steps, ablations, metric)
     path, alone, left_out = (
         _changes(results, steps, metric) for results in (ablations.path, ablations.alone, ablations.left_out)
@@ -182,10 +183,10 @@ def _changes(results: Sequence[Result], steps: Mapping[str, str], metric: Metric
     for result in results:
         parent = by_name.get(result.rung.parent or "", result)
         without_step, with_step = sorted((parent, result), key=lambda side: len(side.rung.steps))
-        before, after = without_step.values(metric), with_step.values(metric)
+        before, after = without_step.sample(metric), with_step.sample(metric)
         for step in set(with_step.rung.steps).difference(without_step.rung.steps).intersection(steps):
             if before and after:
-                changes[step] = change(before, after)
+                changes[step] = untested(before, after)
     return changes
 
 
@@ -195,14 +196,14 @@ def _changes_in_orders(results: Sequence[Result], metric: Metric) -> dict[str, l
     changes: dict[str, list[OrderedChange]] = {}
     for result in results:
         parent = by_name.get(result.rung.parent or "")
-        if parent and (before := parent.values(metric)) and (after := result.values(metric)):
-            step_change = change(before, after)
-            ordered = OrderedChange(len(result.rung.steps), step_change, parent.run.identity + result.run.identity)
+        if parent and (before := parent.sample(metric)) and (after := result.sample(metric)):
+            networks = parent.run.identity + result.run.identity
+            ordered = OrderedChange(len(result.rung.steps), untested(before, after), networks)
             changes.setdefault(result.rung.steps[-1], []).append(ordered)
     return changes
 
 
-def _effect(title: str, evidence: StepEvidence, count: int, pooled: tuple[float, int] | None) -> StepEffect | None:
+def _effect(title: str, evidence: StepEvidence, count: int, pooled: Noise | None) -> StepEffect | None:
     """None if the step was measured in the paper's order only."""
     inner_changes = [ordered for ordered in evidence.orders if 1 < ordered.place < count]
     end_changes = [step_change for step_change in (evidence.alone, evidence.left_out) if step_change]
@@ -220,7 +221,7 @@ def _effect(title: str, evidence: StepEvidence, count: int, pooled: tuple[float,
     shapley = sum(
         share * float(np.mean([step_change.difference for step_change in changes])) for share, changes in parts
     )
-    interval = _interval(shapley, parts, sampled, pooled) if parts else None
+    interval = _interval(shapley, parts, sampled, pooled) if len(evidence.orders) >= FEWEST_FOR_INTERVAL else None
     single_changes = [
         step_change.difference if step_change else None
         for step_change in (evidence.path, evidence.alone, evidence.left_out)
@@ -232,9 +233,11 @@ def _interval(
     shapley: float,
     parts: Sequence[tuple[float, Sequence[Change]]],
     sampled: Sequence[OrderedChange],
-    pooled: tuple[float, int] | None,
+    pooled: Noise | None,
 ) -> tuple[float, float] | None:
-    """The interval from the choice of orders and from the noise of the runs. None if neither can be estimated.
+    """The interval from the choice of orders and from the noise of the runs.
+
+    None if neither can be estimated, and for a sample of orders that all contain the same change.
 
     Several orders can contain the same change between the same two networks, above all with few steps. Such a change
     is one measurement, with a larger weight. `pooled` is the standard deviation of a run and its degrees of freedom.
@@ -246,10 +249,10 @@ def _interval(
     changes = [group[0].change for group in groups.values()]
     weights = [len(group) / len(sampled) for group in groups.values()]
     spread = Sample.of([step_change.difference for step_change in changes]).std if len(changes) > 1 else None
-    if pooled is None and spread is None:
+    if spread is None and (pooled is None or sampled):
         return None
     # The variance of one change between two runs: twice the variance of a run.
-    noise = 2 * pooled[0] ** 2 if pooled else (spread or 0.0) ** 2
+    noise = 2 * pooled.std**2 if pooled else (spread or 0.0) ** 2
     share = parts[-1][0] if sampled else 0.0
     end_variance = sum(
         part**2 * noise / step_change.n
@@ -263,7 +266,7 @@ def _interval(
     if spread is not None and pooled:
         mean_noise = float(np.mean([noise / step_change.n for step_change in changes]))
         drawn = max(0.0, spread**2 - mean_noise) / len(sampled)
-    freedom = len(changes) - 1 if spread is not None else pooled[1] if pooled else 1
+    freedom = len(changes) - 1 if spread is not None else pooled.freedom if pooled else 1
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(
         end_variance + share**2 * (order_variance + drawn)
     )

@@ -22,6 +22,7 @@ from roadmap.estimates import CPU
 from roadmap.files import InvalidFile, make_parent, parse_json, read_json_lines, write_atomic
 from roadmap.record.folder import Manifest, is_diverged, read_divergences, read_manifest, read_metrics, read_result
 from roadmap.record.metrics import METRICS, averaged
+from roadmap.record.outcomes import read_outcomes
 from roadmap.record.results import RunResult, scalar
 from roadmap.record.run import FORMAT
 from roadmap.serialization.plain_data import from_data
@@ -259,6 +260,18 @@ def _table(rows: list[Row]) -> pd.DataFrame:
 def _encodable(value: Any) -> Any:
     """A text without what UTF-8 can't encode: names of folders may be any bytes."""
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
+def with_outcomes(table: pd.DataFrame, out: Path) -> pd.DataFrame:
+    """The table of `collect(out)` with columns `correct` and `confidence`: of each test image, or None."""
+    outcomes = [
+        read_outcomes(out / row["folder"]) if row["state"] == "finished" else None for row in table.to_dict("records")
+    ]
+    columns = {
+        "correct": [own and own.correct for own in outcomes],
+        "confidence": [own and own.confidence for own in outcomes],
+    }
+    return table.assign(**{name: pd.Series(cells, table.index, dtype=object) for name, cells in columns.items()})
 
 
 def check_suffix(path: Path) -> None:

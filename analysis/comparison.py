@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from analysis.results import START, Bar, Result, Series, bar_of, published_sample, published_series, published_table
-from analysis.statistics import Change, change, subtract, welch
+from analysis.results import (
+    START,
+    Bar,
+    Result,
+    Series,
+    bar_of,
+    judge_published,
+    judge_results,
+    published_sample,
+    published_series,
+    published_table,
+)
+from analysis.statistics.contrasts import Change, subtract, welch
 from roadmap.record.metrics import TOP1, Metric
 from roadmap.study.schema import Study
-from roadmap.study.selection import ladder
 
 NOT_IN_PAPER = "not in the paper"
 FALLBACK = "resnet-50"  # its table is used for regimes that the paper does not have
@@ -88,14 +98,13 @@ def _accuracies(study: Study, results: Sequence[Result], regime: str) -> list[Di
 
 def _changes(study: Study, results: Sequence[Result], regime: str) -> list[Difference]:
     """Of the steps only: the start is not a change."""
-    published, by_name = _published_changes(study, regime), {result.rung.name: result for result in results}
-    differences = []
+    published, own, differences = _published_changes(study, regime), judge_results(results), []
     for result in results:
         parent = result.rung.parent
         if parent is None:
             continue
         printed_change = published.get((result.rung.name, _key(parent, result.run.regime)))
-        own_change = _own_change(by_name[parent], result) if parent in by_name else None
+        own_change = own[result.rung.name].change
         difference = subtract(own_change, printed_change) if own_change and printed_change else None
         differences.append(
             _difference(result, difference, is_published=printed_change is not None, is_known=own_change is not None)
@@ -105,17 +114,12 @@ def _changes(study: Study, results: Sequence[Result], regime: str) -> list[Diffe
 
 def _published_changes(study: Study, regime: str) -> dict[tuple[str, str], Change]:
     """By the names of the rung and of the rung before."""
-    rows, changes_by_rung = published_table(study, regime), {}
-    for rung in ladder(regime, study=study):
-        if rung.name in rows and rung.parent in rows:
-            before, after = published_sample(rows[rung.parent]), published_sample(rows[rung.name])
-            changes_by_rung[rung.name, _key(rung.parent, regime)] = welch(before, after)
-    return changes_by_rung
-
-
-def _own_change(before: Result, after: Result) -> Change | None:
-    earlier, later = before.values(), after.values()
-    return change(earlier, later) if earlier and later else None
+    judged = judge_published(study, regime)
+    return {
+        (name, _key(judgement.parent, regime)): judgement.change
+        for name, judgement in judged.items()
+        if judgement.parent and judgement.change
+    }
 
 
 def _difference(result: Result, difference: Change | None, *, is_published: bool, is_known: bool) -> Difference:

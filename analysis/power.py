@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from analysis.options import RunsOptions
-from analysis.results import judge_published, named_values
+from analysis.results import judge_published
 from analysis.selected_runs import selected_runs
-from analysis.statistics import SIGNIFICANCE, Noise, detectable, noise_of, pooled_std, seeds_needed
+from analysis.statistics.planning import Plan
+from analysis.statistics.samples import Noise, pooled_noise
 from roadmap.estimates import speed_for
 from roadmap.options import Selection
 from roadmap.record.metrics import Metric
 from roadmap.serialization.ranges import Range, check
+from roadmap.study.rungs import Rung
 from roadmap.text import many
 
 DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of the metric
@@ -20,11 +22,11 @@ DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of the metric
 
 @dataclass(frozen=True)
 class SeedsNeeded:
-    """Seeds that detect a difference with a two-sided t test at 5 % and a power of 80 %."""
+    """Seeds of each rung that detect a difference by the test of `roadmap table`, with a power of 80 %."""
 
     difference: float  # points of the metric
-    one_step: int | None  # seeds of each rung; None: more than MOST_SEEDS
-    all_steps: int | None  # seeds if all steps share the 5 %
+    one_step: int | None  # in a study of two rungs; None: more than MOST_SEEDS
+    all_steps: int | None  # in the study of all selected rungs
     device_hours: float | None  # for `all_steps` seeds of every rung
 
 
@@ -38,8 +40,8 @@ class Power:
     needed: tuple[SeedsNeeded, ...]
     hours_source: str  # what the device-hours are estimated from
     seeds: int = 0  # the smallest number of seeds of a rung
-    detectable_one: float | None = None  # points that so many seeds detect for one step; None for one seed
-    detectable_all: float | None = None  # points if all steps share the 5 %
+    detectable_one: float | None = None  # points that so many seeds detect in a study of two rungs; None: one seed
+    detectable_all: float | None = None  # points in the study of all selected rungs
 
 
 @dataclass(frozen=True)
@@ -61,33 +63,41 @@ def power_of_study(
         check(difference, Range(other_than=0), "difference")
     rungs = [rung for rung in selection.rungs() if not rung.no_effect]
     known = _given(noise) if noise is not None else _of_runs(options, selection, metric) or _of_paper(selection, metric)
-    steps = max(1, sum(rung.parent is not None for rung in rungs))
+    one, study = Plan(known.noise, (None, 0)), Plan(known.noise, _parents(rungs))
     speed = speed_for(selection, options.folder())
     hours = sum(speed.device_hours(rung.experiment, selection.dataset) for rung in rungs)
-    needed = tuple(_needed(difference, known.noise, steps, hours) for difference in differences)
-    power = Power(known.noise, known.source, steps, needed, speed.source, known.seeds)
+    needed = []
+    for difference in differences:
+        all_steps = _seeds(study, difference)
+        needed.append(
+            SeedsNeeded(
+                difference, _seeds(one, difference), all_steps, None if all_steps is None else all_steps * hours
+            )
+        )
+    power = Power(known.noise, known.source, study.comparisons, tuple(needed), speed.source, known.seeds)
     if known.seeds < 2:
         return power
-    one, all_steps = (detectable(known.seeds, known.noise, SIGNIFICANCE / count) for count in (1, steps))
-    return replace(power, detectable_one=one, detectable_all=all_steps)
+    return replace(power, detectable_one=one.detectable(known.seeds), detectable_all=study.detectable(known.seeds))
 
 
-def _needed(difference: float, noise: Noise, steps: int, hours: float) -> SeedsNeeded:
-    """`hours` are device-hours for one seed of every rung."""
-    one, all_steps = (_seeds(difference, noise, SIGNIFICANCE / count) for count in (1, steps))
-    return SeedsNeeded(difference, one, all_steps, None if all_steps is None else all_steps * hours)
+def _parents(rungs: Sequence[Rung]) -> tuple[int | None, ...]:
+    """For each rung of the study, the selected ones and those before them, the position of the rung before it."""
+    parents = {rung.name: rung.parent for rung in rungs}
+    names = list(dict.fromkeys([*parents, *filter(None, parents.values())]))
+    positions = tuple(names.index(parent) if (parent := parents.get(name)) else None for name in names)
+    return positions if any(position is not None for position in positions) else (None, 0)
 
 
-def _seeds(difference: float, noise: Noise, significance: float) -> int | None:
+def _seeds(plan: Plan, difference: float) -> int | None:
     try:
-        return seeds_needed(difference, noise, significance)
+        return plan.seeds_needed(difference)
     except ValueError:  # more than MOST_SEEDS
         return None
 
 
 def _given(noise: float) -> _KnownNoise:
     check(noise, Range(0), "noise")
-    return _KnownNoise(Noise(noise, 0), "as given")
+    return _KnownNoise(Noise(noise), "as given")
 
 
 def _of_runs(options: RunsOptions, selection: Selection, metric: Metric) -> _KnownNoise | None:
@@ -97,11 +107,11 @@ def _of_runs(options: RunsOptions, selection: Selection, metric: Metric) -> _Kno
         (runs,) = selected_runs(replace(options, study=replace(options.study, regime=selection.regime)))
     except ValueError:
         return None
-    noise = noise_of(named_values(runs.results, metric))
+    noise = pooled_noise(sample for result in runs.family if (sample := result.sample(metric)))
     if noise is None:
         return None
-    counts = [count for result in runs.results if (count := len(result.values(metric)))]
-    source = f"{many(sum(counts), 'run')} of {selection.regime}, about {noise.freedom:.0f} degrees of freedom"
+    counts = [count for result in runs.family if (count := len(result.values(metric)))]
+    source = f"{many(sum(counts), 'run')} of {selection.regime}, {noise.freedom:.0f} degrees of freedom"
     return _KnownNoise(noise, source, min(counts))
 
 
@@ -109,9 +119,10 @@ def _of_paper(selection: Selection, metric: Metric) -> _KnownNoise:
     regime = selection.study.regime(selection.regime)
     is_papers = regime.published and selection.context.data == regime.data and metric.published
     judged = judge_published(selection.study, selection.regime).values() if is_papers else ()
-    pooled = pooled_std(judgement.sample for judgement in judged if judgement.sample)
-    if pooled:
-        return _KnownNoise(Noise(*pooled), f"the deviations that the paper prints, {pooled[1]} degrees of freedom")
+    noise = pooled_noise(judgement.sample for judgement in judged if judgement.sample)
+    if noise:
+        source = f"the deviations that the paper prints, {noise.freedom:.0f} degrees of freedom"
+        return _KnownNoise(noise, source)
     raise ValueError(
         f"the noise of {selection.regime} is not known: no rung has two finished runs, and the paper prints none; "
         "give --noise, or train rungs with --seeds 3"

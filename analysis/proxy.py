@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from analysis.options import RunsOptions
 from analysis.selected_runs import selected_runs
-from analysis.statistics import RankCorrelation, rank_correlation
+from analysis.statistics.ranks import FEWEST_STEPS, Levels, RankCorrelation, rank_correlation
 from analysis.tables.ladder import published_judged, study_table
 from roadmap.record.metrics import TOP1, Metric, find_metric
 from roadmap.study.schema import Study
 
-FEWEST_STEPS = 4
-COLUMNS = {"rung", "change", "adopted", "metric"}  # which a file of another study must have
+COLUMNS = {"rung", "parent", "mean", "change", "adopted", "metric"}  # which a file of another study must have
 
 
 @dataclass(frozen=True)
@@ -37,14 +36,15 @@ def proxy_of(options: RunsOptions, against: str) -> Proxy:
     metric = options.find_metric()
     regime = options.study.regime or options.study.study().defaults.regime
     (runs,) = selected_runs(replace(options, study=replace(options.study, regime=regime)))
-    here = _changes(study_table(runs.study, runs.results, metric), metric)
+    here = _steps(study_table(runs.study, runs.results, metric, runs.family), metric)
     other, other_metric = _other_study(runs.study, against)
-    there = _changes(other, other_metric)
+    there = _steps(other, other_metric)
     shared = [rung for rung in here if rung in there]
     if len(shared) < FEWEST_STEPS:
         counts = f"{len(shared)} steps were changed in both studies; {FEWEST_STEPS} or more are needed"
         raise ValueError(f"{against}: {counts}")
-    changes_here, changes_there = ([changes[rung] for rung in shared] for changes in (here, there))
+    levels_here, levels_there = (_levels(steps, shared) for steps in (here, there))
+    changes_here, changes_there = (levels.changes().tolist() for levels in (levels_here, levels_there))
     steps = {
         "rung": shared,
         "change_here": changes_here,
@@ -52,18 +52,39 @@ def proxy_of(options: RunsOptions, against: str) -> Proxy:
         "rank_here": _ranks(changes_here),
         "rank_there": _ranks(changes_there),
     }
-    return Proxy(pd.DataFrame(steps), rank_correlation(changes_here, changes_there), metric, other_metric)
+    return Proxy(pd.DataFrame(steps), rank_correlation(levels_here, levels_there), metric, other_metric)
 
 
-def _changes(table: pd.DataFrame, metric: Metric) -> dict[str, float]:
-    """The change of each adopted rung, above 0 where it is better.
+@dataclass(frozen=True)
+class _Step:
+    """The values before and after a step, of which the larger is the better one."""
+
+    parent: str
+    before: float
+    after: float
+
+
+def _steps(table: pd.DataFrame, metric: Metric) -> dict[str, _Step]:
+    """The step to each adopted rung.
 
     Rungs are left out if they or their parent have no finished run. Variants that were not adopted are not steps.
     """
     known = table.dropna(subset=["change"])
     known = known[known["adopted"].astype(bool)]
     sign = 1.0 if metric.higher_is_better else -1.0
-    return dict(zip(known["rung"], sign * known["change"].astype(float), strict=True))
+    return {
+        str(row["rung"]): _Step(str(row["parent"]), sign * (row["mean"] - row["change"]), sign * row["mean"])
+        for row in known.to_dict("records")
+    }
+
+
+def _levels(steps: Mapping[str, _Step], rungs: Sequence[str]) -> Levels:
+    """The values of these rungs and of those before them, each once."""
+    values: dict[str, float] = {}
+    for rung in rungs:
+        values |= {steps[rung].parent: steps[rung].before, rung: steps[rung].after}
+    positions = {name: position for position, name in enumerate(values)}
+    return Levels(list(values.values()), [(positions[steps[rung].parent], positions[rung]) for rung in rungs])
 
 
 def _other_study(study: Study, against: str) -> tuple[pd.DataFrame, Metric]:
@@ -78,8 +99,9 @@ def _other_study(study: Study, against: str) -> tuple[pd.DataFrame, Metric]:
     if missing or table.empty:
         lack = f"no column {missing[0]!r}" if missing else "no rows"
         raise ValueError(f"--against {against}: {lack}; write the file with `roadmap table -o FILE.csv`")
-    if not pd.api.types.is_numeric_dtype(table["change"]):
-        raise ValueError(f"--against {against}: 'change' must be numbers")
+    for column in ("change", "mean"):
+        if not pd.api.types.is_numeric_dtype(table[column]):
+            raise ValueError(f"--against {against}: {column!r} must be numbers")
     return table, find_metric(str(table["metric"].iloc[0]))
 
 

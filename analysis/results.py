@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.published import Published, published_rungs
-from analysis.statistics import Judgement, Sample, Values, judge
+from analysis.statistics.contrasts import Judgement, judge
+from analysis.statistics.images import ImageNoise
+from analysis.statistics.samples import Sample, Values
 from roadmap.network.cost import Cost, cost
 from roadmap.record.benchmarks import Measured, Mode, Round, rates_of
-from roadmap.record.metrics import TOP1, Metric
+from roadmap.record.metrics import TOP1, Metric, averaged
+from roadmap.record.outcomes import Outcomes, read_outcomes
 from roadmap.record.run import Run
 from roadmap.study.references import REFERENCE, references
 from roadmap.study.rungs import Rung, StudyContext
@@ -34,6 +40,7 @@ class Result:
     seeds: dict[int, dict[str, Any]] = field(default_factory=dict)  # finished runs: rows of the collection by seed
     diverged_seeds: tuple[int, ...] = ()  # those that ended in a loss that is not finite
     unfinished: dict[int, dict[str, Any]] = field(default_factory=dict)  # the other runs, with diverged ones
+    out: Path | None = None  # the folder of the runs; None if it is not at hand
 
     def values(self, metric: Metric = TOP1) -> dict[int, float]:
         """By seed, of the finished runs that have the metric."""
@@ -43,6 +50,13 @@ class Result:
     def sample(self, metric: Metric = TOP1) -> Sample | None:
         values = list(self.values(metric).values())
         return Sample.of(values) if values else None
+
+    def outcomes(self, metric: Metric = TOP1) -> list[Outcomes] | None:
+        """What the runs that have the metric predict for each test image; None unless all of them recorded it."""
+        folders = [self.out / self.seeds[seed]["folder"] for seed in self.values(metric)] if self.out else []
+        found = [read_outcomes(folder, averaged=metric == averaged(TOP1)) for folder in folders]
+        outcomes = [own for own in found if own is not None]
+        return outcomes if outcomes and len(outcomes) == len(found) else None
 
     def total(self, column: str) -> float:
         """The sum over the seeds of a column of the collection."""
@@ -54,8 +68,8 @@ class Result:
         return statistics.median(values) if values else None
 
 
-def results_of(rungs: Sequence[tuple[Rung, Run]], table: pd.DataFrame) -> list[Result]:
-    """The results in `table` (of `collect`) for each pair of a rung and a run of it. The run's seed does not matter."""
+def results_of(rungs: Sequence[tuple[Rung, Run]], table: pd.DataFrame, out: Path | None = None) -> list[Result]:
+    """The results in `table` (of `collect(out)`) for each pair of a rung and a run of it, whatever the run's seed."""
     readable_runs = table[table["state"].isin(["finished", "diverged", "begun"])]
     runs: dict[str, list[dict[str, Any]]] = {}
     for row in readable_runs.to_dict("records"):
@@ -67,13 +81,30 @@ def results_of(rungs: Sequence[tuple[Rung, Run]], table: pd.DataFrame) -> list[R
         seeds = {int(row["seed"]): row for row in rows if row["state"] == "finished"}
         diverged = tuple(int(row["seed"]) for row in rows if row["state"] == "diverged")
         unfinished = {int(row["seed"]): row for row in rows if row["state"] != "finished"}
-        results.append(Result(rung, run, rung_cost, seeds, diverged, unfinished))
+        results.append(Result(rung, run, rung_cost, seeds, diverged, unfinished, out))
     return results
 
 
 def judge_results(results: Sequence[Result], metric: Metric = TOP1) -> dict[str, Judgement]:
-    """Judges each rung against the rung before, with Holm's correction."""
-    return judge(named_values(results, metric), higher_is_better=metric.higher_is_better)
+    """Judges each rung against the rung before, all of these together."""
+    noise = image_noise(results, metric)
+    return judge(named_values(results, metric), higher_is_better=metric.higher_is_better, image_noise=noise)
+
+
+def image_noise(results: Sequence[Result], metric: Metric = TOP1) -> ImageNoise | None:
+    """The noise by the choice of the test images. None unless all finished runs recorded them, and for other metrics.
+
+    Raises InvalidFile for a record that is not valid.
+    """
+    finished = [result for result in results if result.values(metric)]
+    if metric not in (TOP1, averaged(TOP1)) or not finished:
+        return None
+    outcomes = [result.outcomes(metric) for result in finished]
+    known = {result.rung.name: own for result, own in zip(finished, outcomes, strict=True) if own}
+    tests = {own.labels.tobytes() for runs in known.values() for own in runs}
+    if len(known) < len(finished) or len(tests) != 1 or len(next(iter(known.values()))[0].labels) < 2:
+        return None
+    return ImageNoise.of({name: np.array([own.correct for own in runs]) for name, runs in known.items()})
 
 
 def named_values(results: Sequence[Result], metric: Metric = TOP1) -> list[tuple[str, str | None, Values]]:
@@ -84,16 +115,26 @@ def named_values(results: Sequence[Result], metric: Metric = TOP1) -> list[tuple
     ]
 
 
-def published_sample(row: Published) -> Sample:
-    """A row of the paper's tables. Without a printed deviation the number of seeds is unknown, and taken as 1."""
-    return Sample(PUBLISHED_SEEDS if row.top1_std is not None else 1, row.top1_mean, row.top1_std)
+def published_sample(row: Published, *, population: bool = False) -> Sample:
+    """A row of the paper's tables. Without a printed deviation the number of seeds is unknown, and taken as 1.
+
+    With `population` the deviation is taken as that of a population.
+    """
+    if row.top1_std is None:
+        return Sample(1, row.top1_mean, None)
+    factor = math.sqrt(PUBLISHED_SEEDS / (PUBLISHED_SEEDS - 1)) if population else 1.0
+    return Sample(PUBLISHED_SEEDS, row.top1_mean, factor * row.top1_std)
 
 
-def judge_published(study: Study, regime: str) -> dict[str, Judgement]:
-    """Judges the paper's own table by its printed means and deviations."""
+def judge_published(study: Study, regime: str, *, population: bool = False) -> dict[str, Judgement]:
+    """Judges the paper's own table by its printed means and deviations.
+
+    The paper does not say whether its deviations divide by the number of runs less one, as those of samples do. With
+    `population` they are taken to divide by the number of runs.
+    """
     rows = published_table(study, regime)
     named_samples: list[tuple[str, str | None, Values]] = [
-        (rung.name, rung.parent, published_sample(rows[rung.name]))
+        (rung.name, rung.parent, published_sample(rows[rung.name], population=population))
         for rung in ladder(regime, study=study)
         if rung.name in rows
     ]

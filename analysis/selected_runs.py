@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,23 @@ class SelectedRuns:
 
     selection: Selection
     results: list[Result]
+    family: list[Result]  # of all rungs of the study, the selected ones included: what is judged together
+
+    @staticmethod
+    def of(selection: Selection, table: pd.DataFrame, out: Path) -> SelectedRuns:
+        """The results in `table` (of `collect(out)`).
+
+        Steps select rungs of a study, which do not change its other comparisons. Random orders of a few steps are a
+        study of their own.
+        """
+        chosen = {rung.name: rung for rung in selection.rungs()}
+        rungs = dict(chosen)
+        if selection.steps != "all" and not selection.ablation.startswith("orders"):
+            with contextlib.suppress(ValueError):  # settings may be valid for the chosen rungs only
+                rungs = {rung.name: rung for rung in replace(selection, steps="all").rungs()} | chosen
+        family = results_of([(rung, selection.run(rung)) for rung in rungs.values()], table, out)
+        by_name = {result.rung.name: result for result in family}
+        return SelectedRuns(selection, [by_name[name] for name in chosen], family)
 
     @property
     def study(self) -> Study:
@@ -68,10 +86,9 @@ def regimes_with_runs(
     # Settings may be valid for one regime only, so regimes without runs are not composed.
     study, selected = options.study(), []
     for regime in [options.regime] if options.regime else [name for name in study.regimes if (out / name).is_dir()]:
-        selection = Selection.of(replace(options, regime=regime))
-        results = results_of([(rung, selection.run(rung)) for rung in selection.rungs()], table)
-        if any(result.seeds or (result.unfinished if begun else result.diverged_seeds) for result in results):
-            selected.append(SelectedRuns(selection, results))
+        runs = SelectedRuns.of(Selection.of(replace(options, regime=regime)), table, out)
+        if any(result.seeds or (result.unfinished if begun else result.diverged_seeds) for result in runs.results):
+            selected.append(runs)
     return selected
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from analysis.attribution import Attribution
+    from analysis.disagreement import Disagreement
     from analysis.options import Comparison, FigureKind, RunsOptions, TradeoffAxis
     from analysis.power import Power
     from analysis.proxy import Proxy
@@ -526,19 +527,21 @@ def check_packed(folder: PathLike, *, progress: bool = True) -> list[str]:
 
 
 @_checked
-def collect(out: PathLike | None = None, *, output: Paths = ()) -> pd.DataFrame:
+def collect(out: PathLike | None = None, *, output: Paths = (), images: bool = False) -> pd.DataFrame:
     """Every run below the folder `out` (default: the study's) as a row, with `analysis.collection.COLUMNS`.
 
-    The table is also written to each path of `output`, a .csv or .parquet. Raises ValueError if there is no such
-    folder, and for another suffix.
+    With `images` the finished runs also have `correct` (bool) and `confidence` (float16), arrays of all test images;
+    None where a run did not record them. The table is also written to each path of `output`, a .csv or .parquet,
+    without these two. Raises ValueError if there is no such folder, and for another suffix.
     """
     from analysis.collection import collect as collect_runs
-    from analysis.collection import write_table
+    from analysis.collection import with_outcomes, write_table
 
-    table = collect_runs(StudyOptions().out(out))
+    folder = StudyOptions().out(out)
+    table = collect_runs(folder)
     for path in _paths(output):
         write_table(table, path)
-    return table
+    return with_outcomes(table, folder) if images else table
 
 
 @_checked
@@ -612,7 +615,7 @@ def report(
     """
     from analysis.report.building import write_report
 
-    return write_report(_runs(out, metric, study), _path(output))
+    return write_report(_runs(out, metric, study), _path(output), contact_sheet=_contact_sheet_png)
 
 
 @_checked
@@ -625,7 +628,52 @@ def report_server(
     """
     from analysis.report.building import report_server as server_of
 
-    return server_of(_runs(out, metric, study), port)
+    return server_of(_runs(out, metric, study), port, contact_sheet=_contact_sheet_png)
+
+
+@_checked
+def disagree(
+    first: str, second: str, out: PathLike | None = None, *, output: Paths = (), **study: Unpack[StudyKeywords]
+) -> Disagreement:
+    """The test images and classes on which two rungs differ, by their finished runs below the folder `out`.
+
+    Each path of `output` gets the images: a contact sheet as .png, .svg or .pdf, or all of them as .csv. The contact
+    sheet reads the test images, which must be on this machine. Raises ValueError for an unknown rung, without finished
+    runs of both, if a run has no record of its test images, and for another suffix.
+    """
+    from analysis.disagreement import disagreement_of
+    from analysis.figures import check_suffixes, save_figure
+    from analysis.options import RunsOptions
+    from roadmap.files import make_parent, write_atomic
+
+    paths = _paths(output)
+    sheets = [path for path in paths if path.suffix.lower() != ".csv"]
+    check_suffixes(sheets)
+    options = RunsOptions(_options_of_one(study), _path(out))
+    result = disagreement_of(options, first, second)
+    for path in paths:
+        if path not in sheets:
+            make_parent(path)
+            write_atomic(path, result.images.to_csv(index=False).encode())
+    if sheets:
+        save_figure(_contact_sheet(result), sheets)
+    return result
+
+
+def _contact_sheet(disagreement: Disagreement) -> Figure:
+    from analysis.figures import draw_contact_sheet
+    from analysis.figures.contact_sheet import MOST
+    from runner.data.pictures import held_out_pictures
+
+    indices = disagreement.images["index"].head(MOST).tolist()
+    pictures = held_out_pictures(disagreement.run, disagreement.data_path, disagreement.labels.tolist(), indices)
+    return draw_contact_sheet(disagreement, pictures)
+
+
+def _contact_sheet_png(disagreement: Disagreement) -> bytes:
+    from analysis.figures.parts.style import png
+
+    return png(_contact_sheet(disagreement))
 
 
 @_checked

@@ -14,7 +14,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis.attribution import Attribution, Interaction, StepEffect
-from analysis.figures.style import COLOURS, DARK, FAINT, LAYOUTS, Layout, NotebookFigure, drawing, finish, readable_on
+from analysis.figures.parts.style import (
+    COLOURS,
+    DARK,
+    FAINT,
+    LAYOUTS,
+    Layout,
+    NotebookFigure,
+    drawing,
+    finish,
+    readable_on,
+)
 from roadmap.record.metrics import Metric
 
 # The single changes of a step, with their markers: (field of StepEffect, meaning, marker).

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from analysis.figures.style import STYLE, NotebookFigure, drawing, finish, save_figure
+from analysis.figures.parts.style import STYLE, NotebookFigure, drawing, finish, save_figure
 from roadmap.design import Design
 from roadmap.network.drawing import SUM, around_blocks, column, distinct_blocks, layer_text
 from roadmap.network.plan import BlockPlan

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analysis.figures.style import COLOURS, DARK, FAINT, LAYOUTS, Layout, NotebookFigure, drawing, finish
+from analysis.figures.parts.style import COLOURS, DARK, FAINT, LAYOUTS, Layout, NotebookFigure, drawing, finish
 from analysis.tables.counterparts import QUANTITIES, Pair
 
 LEAST = 1.3  # the axes reach at least from 1 / LEAST to LEAST

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis.curves import Curve, Curves, Panel
-from analysis.figures.style import (
+from analysis.figures.parts.style import (
     BEHIND,
     BEHIND_EDGE,
     DARK,

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis.comparison import Comparison, Difference
-from analysis.figures.rows import places, room_of_titles, set_rows, write_titles
-from analysis.figures.style import (
+from analysis.figures.parts.rows import places, room_of_titles, set_rows, write_titles
+from analysis.figures.parts.style import (
     DARK,
     DIVERGED,
     FAINT,

@@ -16,8 +16,8 @@ from analysis.figures.attribution import draw_effects, draw_interactions
 from analysis.figures.counterparts import draw_counterparts
 from analysis.figures.curves import draw_curves
 from analysis.figures.difference import draw_difference
+from analysis.figures.parts.style import save_figure
 from analysis.figures.roadmap import draw_roadmap, draw_side_by_side
-from analysis.figures.style import save_figure
 from analysis.figures.tradeoff import draw_tradeoff
 from analysis.options import FigureKind, FigureOptions, RunsWarning
 from analysis.results import Series, published_series, with_throughput

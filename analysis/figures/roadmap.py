@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.patches import Patch
 
-from analysis.figures.rows import (
+from analysis.figures.parts.rows import (
     Row,
     places,
     room_of_titles,
@@ -23,7 +23,7 @@ from analysis.figures.rows import (
     write_throughput,
     write_titles,
 )
-from analysis.figures.style import (
+from analysis.figures.parts.style import (
     BEHIND,
     BEHIND_EDGE,
     DARK,

@@ -12,8 +12,8 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from analysis.figures.labels import Label, write_labels
-from analysis.figures.style import (
+from analysis.figures.parts.labels import Label, write_labels
+from analysis.figures.parts.style import (
     BEHIND,
     BEHIND_EDGE,
     COLOURS,

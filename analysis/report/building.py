@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 
 from analysis.attribution import Attribution, attribution_of
 from analysis.collection import collect, empty_table
+from analysis.disagreement import Disagreement, compare_images
 from analysis.options import RunsOptions
 from analysis.report.page import Part, render
 from analysis.report.serving import State, make_server
@@ -19,14 +21,17 @@ from analysis.selected_runs import SelectedRuns, regimes_with_runs
 from roadmap.files import make_parent, write_atomic
 from roadmap.recipe import Experiment
 from roadmap.record.metrics import Metric
+from roadmap.study.references import REFERENCE
+
+ContactSheet = Callable[[Disagreement], bytes]  # a PNG; raises ValueError or OSError without the test images
 
 
-def write_report(options: RunsOptions, output: Path | None = None) -> Path:
+def write_report(options: RunsOptions, output: Path | None = None, *, contact_sheet: ContactSheet) -> Path:
     """Writes the page to `output`, by default report.html in the folder of runs; returns its path.
 
     Raises ValueError for a suffix other than .html, and if there is no folder of runs.
     """
-    report = _Report(options, options.folder(), options.find_metric())
+    report = _Report(options, options.folder(), options.find_metric(), contact_sheet)
     path = output or report.out / "report.html"
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{path}: a report must end in .html")
@@ -36,12 +41,12 @@ def write_report(options: RunsOptions, output: Path | None = None) -> Path:
     return path
 
 
-def report_server(options: RunsOptions, port: int = 0) -> ThreadingHTTPServer:
+def report_server(options: RunsOptions, port: int = 0, *, contact_sheet: ContactSheet) -> ThreadingHTTPServer:
     """A server of the page for this machine only, which updates it when runs change. Port 0 is any free port.
 
     Raises ValueError as `write_report` does, and for a port that is not available.
     """
-    report = _Report(options, options.folder(), options.find_metric())
+    report = _Report(options, options.folder(), options.find_metric(), contact_sheet)
     report.look().make()  # raises for wrong options, which are a notice on the page later
     return make_server(report.look_or_notice, port)
 
@@ -51,12 +56,36 @@ class _Report:
     options: RunsOptions
     out: Path  # folder of the runs
     metric: Metric
+    contact_sheet: ContactSheet
 
     def page(self, table: pd.DataFrame, version: str | None = None) -> str:
         """The page of the runs in `table` (of `collect`)."""
         selected = regimes_with_runs(self.options.study, table, self.out, begun=True)
-        parts = [_part(runs, table, self.metric) for runs in selected]
+        parts = [self._part(runs, table) for runs in selected]
         return render(parts, table, self.out, self.metric, version=version)
+
+    def _part(self, runs: SelectedRuns, table: pd.DataFrame) -> Part:
+        part = Part(
+            runs.study, runs.results, runs.label, runs.family, _parents(runs), _attribution(runs, table, self.metric)
+        )
+        rungs = [(result.rung, result.seeds) for result in runs.results]
+        finished = [rung.name for rung, seeds in rungs if seeds and rung.adopted and rung.group != REFERENCE]
+        if len(finished) < 2:
+            return part
+        try:
+            found = compare_images(runs.selection, self.out, table, finished[0], finished[-1])
+        except ValueError:  # runs that did not record their test images
+            return part
+        return replace(part, disagreement=found, sheet=self._sheet(found))
+
+    def _sheet(self, found: Disagreement) -> bytes | None:
+        """None if the test images are not on this machine."""
+        if found.images.empty:
+            return None
+        try:
+            return self.contact_sheet(found)
+        except (ValueError, OSError):
+            return None
 
     def look(self) -> State:
         table = collect(self.out)
@@ -80,10 +109,6 @@ class _Report:
 
     def _notice(self, message: str, version: str) -> str:
         return render([], empty_table(), self.out, self.metric, version=version, notice=message)
-
-
-def _part(runs: SelectedRuns, table: pd.DataFrame, metric: Metric) -> Part:
-    return Part(runs.study, runs.results, runs.label, _parents(runs), _attribution(runs, table, metric))
 
 
 def _parents(runs: SelectedRuns) -> dict[str, Experiment]:

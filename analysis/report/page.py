@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from analysis.attribution import Attribution, Interaction, StepEffect
+from analysis.disagreement import Disagreement
 from analysis.report.charts import Facts, curves_of, figure_of
 from analysis.results import Result, series_of_runs
 from analysis.tables.ladder import hours, interval, published_judged, remarks, rendered, study_table
@@ -35,8 +36,11 @@ class Part:
     study: Study
     results: list[Result]
     label: str = ""  # the differences to the regime's definition in the study
+    family: Sequence[Result] = ()  # of all rungs of the study, which are judged together; empty: those on the page
     parents: Mapping[str, Experiment] = field(default_factory=dict)  # parents that are not on the page, by name
     attribution: Attribution | None = None
+    disagreement: Disagreement | None = None  # of the first and the last rung
+    sheet: bytes | None = None  # its contact sheet, PNG; None if the images are not on this machine
 
     @property
     def regime(self) -> str:
@@ -147,7 +151,7 @@ def _counts(table: pd.DataFrame) -> dict[str, int]:
 
 def _part(part: Part, out: Path, metric: Metric) -> dict[str, Any]:
     series = series_of_runs(part.study, part.results, part.label, metric)
-    judged = study_table(part.study, part.results, metric)
+    judged = study_table(part.study, part.results, metric, part.family)
     words = rendered(judged, metric)
     facts = {str(row["rung"]): _facts(row, shown) for row, shown in _pairs(judged, words)}
     return {
@@ -160,6 +164,8 @@ def _part(part: Part, out: Path, metric: Metric) -> dict[str, Any]:
         "remarks": remarks(judged),
         "curves": curves_of(series, part.results, out),
         "designs": _designs(part),
+        "disagreement": part.disagreement and _disagreement(part.disagreement, part.regime),
+        "sheet": part.sheet and "data:image/png;base64," + base64.b64encode(part.sheet).decode(),
         "costs": _costs(part),
         "hours": hours(sum(result.total("device_hours") for result in part.results)),
         "runs": sum(len(result.seeds) for result in part.results),
@@ -254,6 +260,26 @@ def _costs(part: Part) -> Grid:
         lines.append(Line(cells))
     columns = ("rung", "runs", "device-hours", "seconds a run", "images/s", "memory, MiB")
     return Grid(f"{part.regime}-costs", "Costs of the finished runs; medians over the seeds", columns, tuple(lines))
+
+
+def _disagreement(found: Disagreement, regime: str) -> dict[str, Any]:
+    columns = ("class", "images", f"{found.first}, top-1 %", f"{found.second}, top-1 %", "change")
+    lines = [
+        Line(
+            (
+                Cell(row["class"], row["class"]),
+                Cell(str(row["images"]), row["images"]),
+                *(Cell(f"{row[side]:.2f}", row[side]) for side in ("first", "second")),
+                Cell(f"{row['second'] - row['first']:+.2f}", row["second"] - row["first"]),
+            )
+        )
+        for row in found.classes.to_dict("records")
+    ]
+    return {
+        "found": found,
+        "p": f"{found.test.p:.3g}",
+        "classes": Grid(f"{regime}-classes", "Accuracy by class, mean of the runs", columns, tuple(lines)),
+    }
 
 
 def _words(value: float | None, form: str) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +13,12 @@ import pandas as pd
 
 from analysis.collection import collect
 from analysis.figures import draw_roadmap, save_figure
-from analysis.results import Result, Series, results_of, series_of_runs
+from analysis.results import Series, series_of_runs
+from analysis.selected_runs import SelectedRuns
 from analysis.tables.ladder import remarks, rendered, study_table
 from roadmap.files import fitting_name
 from roadmap.options import Selection
-from roadmap.record.run import Run
-from roadmap.study.rungs import Rung
+from roadmap.record.metrics import TOP1
 from roadmap.text import table as text_table
 
 if TYPE_CHECKING:
@@ -72,22 +70,10 @@ def conclude(selection: Selection, out: Path) -> None:
 
 def summarize(selection: Selection, out: Path) -> Summary:
     """The table of the selected rungs, and the bars of all rungs that have finished runs with these settings."""
-    runs, chosen = collect(out), selection.rungs()
-    shown = _results(selection, chosen, runs)
-    drawn = shown
-    if selection.steps != "all":
-        with contextlib.suppress(ValueError):  # settings may be valid for the chosen rungs only
-            names = {rung.name for rung in chosen}
-            all_results = _results(selection, (*replace(selection, steps="all").rungs(), *chosen), runs)
-            drawn = [result for result in all_results if result.seeds or result.rung.name in names]
+    runs = SelectedRuns.of(selection, collect(out), out)
+    chosen = {result.rung.name for result in runs.results}
+    drawn = [result for result in runs.family if result.seeds or result.rung.name in chosen]
     series = None
     if any(result.seeds or result.diverged_seeds for result in drawn):
-        series = series_of_runs(selection.study, drawn, ", ".join(selection.differences))
-    return Summary(selection, study_table(selection.study, shown), series)
-
-
-def _results(selection: Selection, rungs: Sequence[Rung], runs: pd.DataFrame) -> list[Result]:
-    """The results of each rung, once for each name."""
-    unique = {rung.name: rung for rung in rungs}.values()
-    pairs: list[tuple[Rung, Run]] = [(rung, selection.run(rung)) for rung in unique]
-    return results_of(pairs, runs)
+        series = series_of_runs(selection.study, drawn, runs.label)
+    return Summary(selection, study_table(selection.study, runs.results, TOP1, runs.family), series)

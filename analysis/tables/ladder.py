@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -16,7 +16,8 @@ from analysis.results import (
     published_sample,
     published_table,
 )
-from analysis.statistics import Judgement, judge
+from analysis.statistics.contrasts import Change, Judgement, Tested, Verdict, verdict, welch
+from analysis.statistics.samples import Sample
 from roadmap.network.cost import cost
 from roadmap.record.metrics import TOP1, Metric, averaged, find_metric
 from roadmap.study.schema import Study
@@ -27,19 +28,22 @@ from roadmap.text import table as text_table
 FORMATS = ("markdown", "csv", "latex")
 
 
-def study_table(study: Study, results: Sequence[Result], metric: Metric = TOP1) -> pd.DataFrame:
+def study_table(
+    study: Study, results: Sequence[Result], metric: Metric = TOP1, family: Sequence[Result] = ()
+) -> pd.DataFrame:
     """A row for each rung, in full precision: accuracies in percent, differences in points, unscaled counts.
 
-    `difference` is the difference to the published value, `change` that to the rung before.
+    `difference` is the difference to the published value, `change` that to the rung before. `family` has the results
+    of all rungs of the study, which are judged together whatever is shown; by default those shown.
     """
-    judged = judge_results(results, metric)
+    judged = judge_results(family or results, metric)
     published = published_rows_of(study, results) if metric.published else {}
     rows = [_row(result, judged[result.rung.name], published.get(result.rung.name), metric) for result in results]
     return pd.DataFrame(rows)
 
 
 def _row(result: Result, judged: Judgement, published: Published | None, metric: Metric) -> dict[str, Any]:
-    rung, agreement = result.rung, _against(published, result.values(metric))
+    rung, agreement = result.rung, _against(published, result.sample(metric))
     return {
         "metric": metric.name,
         "rung": rung.name,
@@ -50,9 +54,9 @@ def _row(result: Result, judged: Judgement, published: Published | None, metric:
         "published_std": published.top1_std if published else None,
         **_measured(judged),
         "seeds": tuple(result.values(metric)),
-        "difference": agreement.change.difference if agreement.change else None,
-        "difference_p": agreement.p,
-        "agreement": _AGREEMENT.get(str(agreement.verdict), agreement.verdict),
+        "difference": agreement.difference if agreement else None,
+        "difference_p": agreement.p if agreement else None,
+        "agreement": _agreement(agreement) if agreement else None,
         **_changed(judged),
         "ema": sample.mean if (sample := result.sample(averaged(TOP1))) else None,
         "no_effect": rung.no_effect,
@@ -80,28 +84,48 @@ def _changed(judged: Judgement) -> dict[str, Any]:
         "change_high": high,
         "p": change.p if change else None,
         "p_corrected": judged.p,
-        "method": change.method if change else None,
+        "detectable": change.detectable if change else None,
         "within_spread": judged.within_spread,
         "verdict": judged.verdict,
+        **_with_images(judged.images),
+    }
+
+
+def _with_images(tested: Tested | None) -> dict[str, Any]:
+    """The same against the noise of the seeds and of the test images."""
+    low, high = (tested and tested.change.interval) or (None, None)
+    return {
+        "images_low": low,
+        "images_high": high,
+        "images_p": tested.p if tested else None,
+        "images_verdict": tested.verdict if tested else None,
     }
 
 
 _AGREEMENT = {"better": "higher", "worse": "lower"}
+FEWEST = 3  # runs of each side from which a rung alone is compared with its published value
 
 
-def _against(published: Published | None, values: Mapping[int, float]) -> Judgement:
-    """Judges a rung's runs against the published value.
+def _against(published: Published | None, sample: Sample | None) -> Change | None:
+    """A rung's runs minus the published value, by Welch's test.
 
-    Without Holm's correction, which would make agreement easier to claim.
+    Each rung alone: a correction for their number would make agreement easier to claim.
     """
-    if published is None:
-        return Judgement()
-    return judge([("published", None, published_sample(published)), ("own", "published", values)])["own"]
+    return welch(published_sample(published), sample) if published and sample else None
+
+
+def _agreement(change: Change) -> str:
+    judged: Verdict = verdict(change, change.p if change.n >= FEWEST else None)
+    return _AGREEMENT.get(judged, judged)
 
 
 def published_judged(study: Study, regime: str) -> pd.DataFrame:
-    """The paper's own table, judged by its printed deviations. Raises ValueError for a regime that it lacks."""
+    """The paper's own table, judged by its printed deviations. Raises ValueError for a regime that it lacks.
+
+    `verdict_population` is the verdict if these are deviations of a population instead of a sample.
+    """
     rows, judged, table_rows = published_table(study, regime), judge_published(study, regime), []
+    as_population = judge_published(study, regime, population=True)
     for rung in ladder(regime, study=study):
         if row := rows.get(rung.name):
             model_cost = cost(rung.experiment.design)
@@ -109,7 +133,8 @@ def published_judged(study: Study, regime: str) -> pd.DataFrame:
             labels |= {"adopted": row.adopted}
             measured = _measured(judged[rung.name])
             counts = {"parameters": model_cost.parameters, "macs": model_cost.macs}
-            table_rows.append(labels | measured | _changed(judged[rung.name]) | counts)
+            other = {"verdict_population": as_population[rung.name].verdict}
+            table_rows.append(labels | measured | _changed(judged[rung.name]) | other | counts)
     return pd.DataFrame(table_rows)
 
 
@@ -130,6 +155,10 @@ def rendered(table: pd.DataFrame, metric: Metric = TOP1) -> pd.DataFrame:
     columns["95 % interval"] = [interval((row["change_low"], row["change_high"]), digits) for row in rows]
     columns["p, corrected"] = [p_text(row["p_corrected"]) for row in rows]
     columns["verdict"] = ["" if row.get("no_effect") else _text(row["verdict"]) for row in rows]
+    columns["95 %, other images too"] = [interval((row["images_low"], row["images_high"]), digits) for row in rows]
+    columns["verdict then"] = [_text(row["images_verdict"]) for row in rows]
+    if "verdict_population" in table:
+        columns["verdict, if of a population"] = [_text(row["verdict_population"]) for row in rows]
     if "ema" in table and metric != averaged(TOP1):
         columns["EMA top-1 %"] = [_text(row["ema"], ".2f") for row in rows]
     columns["parameters"] = [f"{row['parameters'] / 1e6:.2f} M" for row in rows]
@@ -206,7 +235,9 @@ def remarks(table: pd.DataFrame) -> list[str]:
             if published
             else "One seed does not distinguish a change from noise; --seeds 3 shows the spread."
         )
-    digits = find_metric(str(table["metric"].iloc[0])).decimals + 1
+    metric = find_metric(str(table["metric"].iloc[0]))
+    digits = metric.decimals + 1
+    sentences += _smallest_detectable(table["detectable"].dropna(), metric) + _covers_images(table, metric)
     spread = set(table.loc[table["std"].notna(), "rung"])
     within = [
         row["rung"]
@@ -224,6 +255,31 @@ def remarks(table: pd.DataFrame) -> list[str]:
             + "."
         )
     return sentences
+
+
+def _smallest_detectable(differences: pd.Series, metric: Metric) -> list[str]:
+    """The differences that the runs can show, over the comparisons."""
+    if differences.empty:
+        return []
+    unit = "points" if metric.unit == "%" else metric.unit
+    median, least, most = (
+        f"{value:.{metric.decimals + 1}f}" for value in (differences.median(), differences.min(), differences.max())
+    )
+    between = f" ({least} to {most} by rung)" if least != most else ""
+    size = f"{median} {unit}".rstrip() + between
+    return [
+        "Intervals and verdicts hold for all comparisons of the study together, and for other seeds. "
+        f"So many runs detect a change of {size} in four of five studies."
+    ]
+
+
+def _covers_images(table: pd.DataFrame, metric: Metric) -> list[str]:
+    """Whether there are intervals that cover the choice of the test images."""
+    if metric not in (TOP1, averaged(TOP1)) or "seeds" not in table or table["detectable"].isna().all():
+        return []
+    if table["images_low"].isna().all():
+        return ["They do not cover other test images: not all of these runs recorded which they classify correctly."]
+    return ["'Other images too': also for other test images of the same kind."]
 
 
 def _seeds_included(table: pd.DataFrame) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.options import RunsWarning
 from analysis.published import Robustness, alexnet_errors, published_robustness
 from analysis.results import Result
-from analysis.statistics import Sample
+from analysis.statistics.samples import Sample
 from analysis.tables.ladder import spread
 from roadmap.data.robustness import (
     CORRUPTIONS,

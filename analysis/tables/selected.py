@@ -37,7 +37,10 @@ def tables_of(options: TableOptions) -> list[TitledTable]:
         title = "{}, as published"
         tables = {title.format(study.regime(name).title): ladder.published_judged(study, name) for name in regimes}
     else:
-        tables = {runs.title: ladder.study_table(runs.study, runs.results, metric) for runs in selected_runs(options)}
+        tables = {
+            runs.title: ladder.study_table(runs.study, runs.results, metric, runs.family)
+            for runs in selected_runs(options)
+        }
     render = partial(ladder.rendered, metric=metric)
     return [TitledTable(title, table, render, ladder.remarks(table)) for title, table in tables.items()]
 

@@ -30,6 +30,7 @@ VERBS = {
     "figures": ("figure",),
     "tables": ("collect", "table"),
     "reports": ("report",),
+    "disagreement": ("disagree",),
     "power_attribution_proxy": ("power", "attribution", "proxy"),
     "bench": ("bench",),
     "data": ("data",),

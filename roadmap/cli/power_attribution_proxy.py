@@ -60,7 +60,7 @@ def add_verbs(verbs: Any) -> None:
 
 
 def show_power(options: argparse.Namespace) -> int:
-    from analysis.statistics import MOST_SEEDS
+    from analysis.statistics.planning import MOST_SEEDS
     from analysis.tables.ladder import hours
     from roadmap.api import power
 
@@ -69,8 +69,7 @@ def show_power(options: argparse.Namespace) -> int:
         result = power(options.out, differences=options.difference, noise=options.noise, metric=options.metric, **study)
     noise, steps = result.noise, many(result.steps, "step")
     interval = noise.interval and " to ".join(f"{end:.3g}" for end in noise.interval)
-    kind = "of the change between two runs of one seed" if noise.paired else "of a run"
-    print(f"noise: {noise.std:.3g}, one standard deviation {kind}" + (f" (95 %: {interval})" if interval else ""))
+    print(f"noise: {noise.std:.3g}, one standard deviation of a run" + (f" (95 %: {interval})" if interval else ""))
     print(f"source: {result.source}\n")
     rows = [
         [
@@ -81,8 +80,8 @@ def show_power(options: argparse.Namespace) -> int:
         for needed in result.needed
     ]
     print(table(["difference", "seeds, for one step", f"seeds, for {steps}", "device-hours for all"], rows))
-    tests = "of pairs" if noise.paired else "of two groups"
-    print(f"\nTwo-sided t tests {tests} at 5 % that detect it in four of five studies; several steps share the 5 %.")
+    print("\nThe test is that of `roadmap table`. It detects the difference in four of five cases.")
+    print(f"One step: in a study of two rungs. The {steps} of a study share the error rate of 5 %.")
     print(f"Device-hours: {result.hours_source}.")
     if result.seeds > 1:
         visible = f"{result.detectable_one:.3g} for one step, {result.detectable_all:.3g} for {steps}"
@@ -150,7 +149,7 @@ def _pairs(result: Attribution, metric: Metric) -> str:
 
 
 def show_proxy(options: argparse.Namespace) -> int:
-    from analysis.statistics import SIGNIFICANCE
+    from analysis.statistics.samples import SIGNIFICANCE
     from analysis.tables.ladder import interval, p_text, signed
     from roadmap.api import proxy
 

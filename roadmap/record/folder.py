@@ -4,6 +4,7 @@ runs/<regime>/<rung>-s<seed>-<identity>/
     manifest.json   the whole experiment and where it runs; written first, and once
     metrics.jsonl   one line an epoch
     checkpoint.pt   the state that resuming needs (read and written by runner/)
+    test_images.npz   what the trained network predicts for each held-out image (roadmap/record/outcomes.py)
     result.json     written last, when the run is complete
     divergences.json  only if the loss was not finite: when, and where training resumed, if it did
     sessions.jsonl, place.json  each start, and the position of training (roadmap/record/sessions.py)

@@ -230,6 +230,7 @@ class EvaluationBatches:
         self.setup, self.samples = setup, Samples(choose_augmentation(run, split, None))
         self.classes = run.dataset.classes
         self.normalize = Normalization(run.dataset, setup.device)
+        self.labels = split.labels
         self.indices = range(rank, len(split), setup.processes)
         part = run.experiment.recipe.batch_size // (setup.processes * setup.accumulation)
         self.batch_size = evaluation_batch(part)
@@ -237,14 +238,15 @@ class EvaluationBatches:
         self.rounds = math.ceil(most / self.batch_size)  # the same in all processes
         self.bad = BadImages(skip_bad)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images B x 3 x H x W and classes B; B may be 0 in the last round."""
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
+        """Images B x 3 x H x W, classes B, and indices into the data set; B may be 0 in the last round."""
         starts = [round_ * self.batch_size for round_ in range(self.rounds)]
         keys = ([(0, index) for index in self.indices[start : start + self.batch_size]] for start in starts)
         for batch in load(self.samples, keys, self.setup, self.waiting):
             self.bad.record(batch)
             images = self.normalize(_move(batch.images, self.setup))
-            yield images.contiguous(memory_format=self.setup.memory_format), _move(batch.labels, self.setup)
+            images = images.contiguous(memory_format=self.setup.memory_format)
+            yield images, _move(batch.labels, self.setup), batch.indices
 
 
 class BadImages:

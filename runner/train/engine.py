@@ -34,6 +34,7 @@ from roadmap.record.folder import (
     write_manifest,
 )
 from roadmap.record.metrics import AVERAGED
+from roadmap.record.outcomes import write_outcomes
 from roadmap.record.results import Divergence, EpochMetrics, RunResult, scalar
 from roadmap.record.run import Run
 from roadmap.record.sessions import PositionFile, TrainingPosition, append_session, read_position, read_sessions
@@ -289,16 +290,18 @@ class Training:
         self._check_weights()
         train_seconds = time.perf_counter() - self.began
         images = (self.step - first_step) * self.recipe.batch_size
-        raw = self._evaluate(self.model)
-        averaged = self._evaluate(self.ema.module).values if self.ema else {}
-        values = raw.values | {f"{AVERAGED}{key}": value for key, value in averaged.items()}
-        if self.epoch + 1 < self.recipe.epochs:  # a list of a thousand classes is stored once per run
+        is_last = self.epoch + 1 == self.recipe.epochs
+        scores = {"": self._evaluate(self.model, outcomes=is_last)}
+        if self.ema:
+            scores[AVERAGED] = self._evaluate(self.ema.module, outcomes=is_last)
+        values = {f"{prefix}{key}": value for prefix, own in scores.items() for key, value in own.values.items()}
+        if not is_last:  # a list of a thousand classes is stored once per run
             values = {key: scalar(value) for key, value in values.items()}
         metrics = EpochMetrics(
             epoch=self.epoch + 1,
             train_loss=self.loss_sum / self.batches.steps,
             values=values,
-            skipped_images=self.skipped + raw.skipped_images,
+            skipped_images=self.skipped + scores[""].skipped_images,
             learning_rate=self.optimizer.param_groups[0]["lr"],
             images_per_second=images / train_seconds if images else None,
             peak_memory_bytes=peak_memory(self.setup.device),
@@ -307,6 +310,8 @@ class Training:
         self._log_skipped()
         if self.world.rank == 0:
             append_metrics(self.folder, metrics)
+            if is_last:
+                write_outcomes(self.folder, {prefix: own.outcomes for prefix, own in scores.items() if own.outcomes})
         self.epoch, self.step, self.loss_sum, self.skipped, self.seconds = self.epoch + 1, 0, 0.0, 0, 0.0
         self.began = time.perf_counter()
         if self.epoch == self.recipe.epochs or self._should_save():
@@ -392,11 +397,11 @@ class Training:
         if request is Request.STOP:
             raise Stopped(f"stopped in epoch {self.epoch + 1}, step {self.step}")
 
-    def _evaluate(self, model: nn.Module) -> Scores:
+    def _evaluate(self, model: nn.Module, *, outcomes: bool) -> Scores:
         def between() -> None:
             self._handle_request(self._reduce_step(torch.zeros((), device=self.setup.device))[2])
 
-        return evaluate(model, self.test_batches, self.setup, self.world, between)
+        return evaluate(model, self.test_batches, self.setup, self.world, between, outcomes=outcomes)
 
     def _divergence(self, step: int, loss: float, module: str) -> Divergence:
         rate = self.optimizer.param_groups[0]["lr"]

@@ -147,16 +147,20 @@ def test_missing_runs_of_orders_are_counted():
     assert (attribution.missing, attribution.diverged) == (6, 1)
 
 
-def test_a_repeated_measurement_counts_once():
-    """A single step has the same place in every order."""
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_a_repeated_measurement_has_no_interval(seeds):
+    """A single step has the same place in every order: one change, however often it is drawn."""
     kinds = ("add-one", "leave-one-out", "orders:9")
-    runs = (results(kind, additive, seeds=1, noise=1.0, steps=("gelu",)) for kind in kinds)
+    runs = (results(kind, additive, seeds=seeds, noise=1.0, steps=("gelu",)) for kind in kinds)
     (effect,) = attribute({"gelu": "GELU"}, Ablations((), *runs)).effects
     assert effect.orders == 9 and effect.interval is None
-    runs = (results(kind, additive, seeds=4, noise=1.0, steps=("gelu",)) for kind in kinds)
-    (effect,) = attribute({"gelu": "GELU"}, Ablations((), *runs)).effects
-    low, high = effect.interval
-    assert high - low > 1
+
+
+@pytest.mark.parametrize(("orders", "has_intervals"), [(4, False), (5, True)])
+def test_an_interval_requires_five_orders(orders, has_intervals):
+    effects = attribute(TITLES, ablations(additive, orders=orders, noise=0.5)).effects
+    assert all(effect.orders == orders and effect.shapley is not None for effect in effects)
+    assert any(effect.interval for effect in effects) == has_intervals
 
 
 def test_too_few_runs_are_refused():

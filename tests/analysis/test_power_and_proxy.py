@@ -38,7 +38,8 @@ def test_power_before_a_study_uses_the_papers_noise(out, capsys):
     output = output_of(capsys, "power", "--regime", "resnet-50", "--difference", "0.1")
     assert "noise: 0.0939" in output and "the deviations that the paper prints, 32 degrees of freedom" in output
     row = next(line.split() for line in output.splitlines() if line.strip().startswith("0.1 "))
-    assert row[1:3] == ["15", "28"]
+    one, all_steps = map(int, row[1:3])  # simulated
+    assert abs(one - 15) <= 1 and abs(all_steps - 29) <= 2
 
 
 def test_power_after_a_study_uses_its_noise(out, capsys):
@@ -49,8 +50,8 @@ def test_power_after_a_study_uses_its_noise(out, capsys):
 
 def test_power_of_a_given_noise(out, capsys):
     output = output_of(capsys, "power", "--noise", "1", "--difference", "0.5", "--difference", "1e-6")
-    rows = [line.split()[:2] for line in output.splitlines()[4:]]
-    assert ["0.5", "64"] in rows and ["1e-06", "over"] in rows
+    rows = dict(line.split()[:2] for line in output.splitlines()[5:7])
+    assert abs(int(rows["0.5"]) - 64) <= 2 and rows["1e-06"] == "over"
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,10 @@ def test_the_table_has_the_papers_values(out, capsys):
 def test_the_papers_table_is_judged_by_its_deviations(out, capsys):
     output = output_of(capsys, "table", "--published", "--regime", "resnet-50")
     assert "patchify-stem +0.15, spread 0.07 and 0.18; gelu +0.05, spread 0.14 and 0.14; layer-norm +0.06" in output
-    assert output.count("within noise") == 4  # also fewer-norms, whose change is beyond the spread but not significant
+    verdicts = [line for line in output.splitlines() if "within noise" in line]
+    # Also two steps of +0.14, whose changes are beyond the spread but not significant.
+    names = ["patchify-stem", "inverted-bottleneck", "gelu", "fewer-norms", "layer-norm"]
+    assert [line.split()[0] for line in verdicts] == names
 
 
 def test_collect_lists_what_is_not_finished(out, capsys):

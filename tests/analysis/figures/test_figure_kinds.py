@@ -39,8 +39,8 @@ from analysis.figures import (
     save_figure,
 )
 from analysis.figures.kinds import DRAW
-from analysis.figures.labels import overlap
-from analysis.figures.style import COLOURS, luminance
+from analysis.figures.parts.labels import overlap
+from analysis.figures.parts.style import COLOURS, luminance
 from analysis.options import FIGURE_KINDS, FigureKind
 from analysis.published import published_models
 from analysis.report.summary import summarize

@@ -16,7 +16,7 @@ from analysis.figures import draw_roadmap, save_figure
 from analysis.options import RunsWarning
 from analysis.report import summary
 from analysis.results import Bar, Series, published_series, results_of, series_of_runs
-from analysis.statistics import Sample
+from analysis.statistics.samples import Sample
 from roadmap.options import Selection, StudyOptions
 from roadmap.record.folder import write_divergences
 from roadmap.record.results import Divergence

@@ -14,7 +14,7 @@ import pytest
 
 from analysis.attribution import Attribution, Interaction, StepEffect
 from analysis.collection import collect
-from analysis.figures.style import COLOURS
+from analysis.figures.parts.style import COLOURS
 from analysis.report.page import HERE, Part, render
 from analysis.results import results_of
 from roadmap.cli import main

@@ -14,6 +14,7 @@ from analysis.collection import COLUMNS, collect
 from roadmap.cli import make_parser
 from roadmap.record.folder import last_metrics, read_metrics, read_result
 from roadmap.record.metrics import METRICS, TOP1, averaged, find_metric, metric
+from roadmap.record.outcomes import NOT_READ, read_outcomes
 from roadmap.record.results import RESERVED, EpochMetrics, RunResult, scalar, values_of
 from tests.helpers.command import LIGHT, run_here
 from tests.helpers.records import append_row, begin, epoch_row, finish, study_run
@@ -116,7 +117,7 @@ def test_an_evaluation_counts_each_image_of_each_class_once(tiny_run, tmp_path):
             return 20 * torch.nn.functional.one_hot(torch.full((len(images),), 3), CLASSES).float()
 
     training = start(tiny_run(batch_size=32), tmp_path)
-    labels = torch.cat([labels for _, labels in training.test_batches])
+    labels = torch.cat([labels for _, labels, _ in training.test_batches])
     scores = evaluate(Says3(), training.test_batches, training.setup, training.world, lambda: None)
     share = 100 * (labels == 3).double().mean().item()
     assert scores.values["per_class_accuracy"] == tuple(100.0 * (i == 3) for i in range(CLASSES))
@@ -154,6 +155,9 @@ def test_two_processes_have_the_metrics_of_one(tiny_run, tmp_path):
     assert two.values.keys() == one.values.keys()
     for key, value in one.values.items():
         assert two.values[key] == pytest.approx(value, rel=1e-4), key
+    of_one, of_two = (read_outcomes(tmp_path / name) for name in ("one", "two"))
+    assert (of_two.predicted != NOT_READ).all() and (of_two.predicted == of_one.predicted).mean() > 0.99
+    assert of_two.confidence == pytest.approx(of_one.confidence, abs=0.01)
 
 
 @pytest.mark.slow

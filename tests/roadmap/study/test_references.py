@@ -11,7 +11,7 @@ import torch
 import yaml
 
 import roadmap
-from analysis.figures.rows import rows_of
+from analysis.figures.parts.rows import rows_of
 from analysis.results import Bar, Series
 from analysis.tables.counting import compare_counts
 from roadmap.cli import main

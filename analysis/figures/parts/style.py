@@ -204,6 +204,11 @@ def save_figure(figure: Figure, paths: Sequence[Path]) -> list[Path]:
     return list(paths)
 
 
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG."""
+    return _written(figure, ".png")
+
+
 def _written(figure: Figure, suffix: str) -> bytes:
     buffer, metadata = io.BytesIO(), {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
     with drawing(STYLE), _without_glyph_warnings():

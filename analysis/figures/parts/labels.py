@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from analysis.figures.style import FAINT
+from analysis.figures.parts.style import FAINT
 
 LETTER, LINE = 0.62, 1.15  # width and height of a letter, relative to the type size
 AWAY = (2.0, 5.0, 9.0, 14.0, 20.0, 27.0, 35.0, 45.0, 58.0, 74.0)  # from a point's edge, points

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from matplotlib.axes import Axes
 from matplotlib.transforms import blended_transform_factory
 
-from analysis.figures.style import FAINT, Layout
+from analysis.figures.parts.style import FAINT, Layout
 from analysis.results import START, Bar, Series
 from roadmap.study.references import REFERENCE
 from roadmap.text import three_digits

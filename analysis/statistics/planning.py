@@ -1,0 +1,92 @@
+"""The runs that a study needs: the power of the test of `contrasts.py`, by simulation."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import optimize, stats
+
+from analysis.statistics.contrasts import Family
+from analysis.statistics.samples import POWER, Noise, Sample
+from analysis.statistics.variances import Array
+
+MOST_SEEDS = 10_000
+DRAWS = 20_000  # simulated runs without effects, from which each simulated study gets its bound
+# Numbers of seeds that are simulated. Between and beyond them the difference shrinks with the root of their number.
+NUMBERS = (2, 3, 4, 5, 7, 10, 15, 25, 50)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study of rungs that each have equally many runs, before it is run."""
+
+    noise: Noise
+    parents: tuple[int | None, ...]  # of each rung: the position of the rung that it is compared with
+
+    @property
+    def comparisons(self) -> int:
+        return sum(parent is not None for parent in self.parents)
+
+    @cached_property
+    def _detectable(self) -> list[float]:
+        """For each of NUMBERS the smallest detectable difference, times the root of the number."""
+        return [math.sqrt(number) * self._simulated(number) for number in NUMBERS]
+
+    def _simulated(self, number: int) -> float:
+        """The difference that is detected by POWER of the comparisons, in studies with this noise."""
+        generator = np.random.default_rng(number)
+        pairs = np.array([(parent, rung) for rung, parent in enumerate(self.parents) if parent is not None])
+        bounds, errors, draws = [], [], DRAWS // len(self.parents)
+        for _ in range(_studies(number)):
+            variance = self.noise.std**2
+            if self.noise.freedom:  # the noise itself is an estimate
+                variance *= self.noise.freedom / generator.chisquare(self.noise.freedom)
+            freedom = number - 1
+            variances = variance * generator.chisquare(freedom, len(self.parents)) / freedom
+            family = Family(tuple(Sample(number, 0.0, math.sqrt(value)) for value in variances), pairs, draws)
+            bounds.append(family.bound * family.errors)
+            errors.append(np.full(len(pairs), math.sqrt(2 * variance / number)))
+        return _solved(np.concatenate(bounds), np.concatenate(errors))
+
+    def detectable(self, number: int) -> float:
+        """The smallest difference that so many runs of every rung detect in four of five cases; infinite for one."""
+        if number < 2:
+            return math.inf
+        if self.noise.std == 0:
+            return 0.0
+        scaled = np.interp(1 / number, [1 / simulated for simulated in NUMBERS[::-1]], self._detectable[::-1])
+        return float(scaled) / math.sqrt(number)
+
+    def seeds_needed(self, difference: float) -> int:
+        """The runs of every rung with which a difference is detected in four of five cases.
+
+        Raises ValueError for a difference of 0, or one that needs more than MOST_SEEDS seeds.
+        """
+        if not math.isfinite(difference) or difference == 0:
+            raise ValueError(f"difference must be a number other than 0 (got {difference:g})")
+        if self.detectable(MOST_SEEDS) > abs(difference):
+            raise ValueError(
+                f"a difference of {difference:g} at a noise of {self.noise.std:.3g} needs more than {MOST_SEEDS} seeds"
+            )
+        numbers = range(2, MOST_SEEDS + 1)
+        return numbers[bisect_left(numbers, -abs(difference), key=lambda number: -self.detectable(number))]
+
+
+def _studies(number: int) -> int:
+    """How many studies are simulated: the fewer the runs, the more their bounds differ."""
+    return max(20, 200 // number)
+
+
+def _solved(bounds: Array, errors: Array) -> float:
+    """The difference of which POWER of all changes exceed their bounds. Changes are normal with these errors."""
+
+    def excess(difference: float) -> float:
+        detected = stats.norm.sf((bounds - difference) / errors) + stats.norm.cdf((-bounds - difference) / errors)
+        return float(detected.mean()) - POWER
+
+    upper = float(bounds.max() + 3 * errors.max())
+    return float(optimize.brentq(excess, 0.0, upper))

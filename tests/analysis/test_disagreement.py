@@ -1,0 +1,168 @@
+"""The test images on which two rungs differ, and the noise that their choice adds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+import roadmap
+from analysis.figures import draw_contact_sheet
+from analysis.statistics.contrasts import judge
+from analysis.statistics.images import ImageNoise, mcnemar
+from roadmap.record.outcomes import Outcomes, write_outcomes
+from runner.data.datasets import load_data
+from tests.helpers.command import run_here
+from tests.helpers.records import finish, study_run
+
+PICO = {rung.name: rung for rung in roadmap.ladder("pico", "all")}
+DIGITS = load_data(study_run(PICO["pico"]))[1].labels.numpy().astype(np.int32)
+
+
+def finish_with(out, rung, seed, correct):
+    """A finished run that is right on these images, and takes the others for the next class."""
+    predicted = np.where(correct, DIGITS, (DIGITS + 1) % 10).astype(np.int32)
+    folder = finish(study_run(PICO[rung], seed), out, 100 * float(np.mean(correct)))
+    write_outcomes(folder, {"": Outcomes(DIGITS, predicted, np.full(len(DIGITS), 0.75, dtype=np.float16))})
+    return folder
+
+
+def right_except(*wrong):
+    correct = np.ones(len(DIGITS), dtype=bool)
+    correct[list(wrong)] = False
+    return correct
+
+
+@pytest.fixture
+def out(tmp_path, monkeypatch):
+    """Two rungs with three runs each. One is wrong on images 0 to 3, the other on 3 to 5 and once on 6."""
+    monkeypatch.chdir(tmp_path)
+    for seed in range(3):
+        finish_with(tmp_path / "runs", "recipe", seed, right_except(0, 1, 2, 3))
+        finish_with(tmp_path / "runs", "stage-ratio", seed, right_except(3, 4, 5, *([6] if seed == 0 else [])))
+    return tmp_path / "runs"
+
+
+def test_images_and_classes_on_which_rungs_differ(out):
+    found = roadmap.disagree("recipe", "stage-ratio")
+    assert found.runs == (3, 3) and found.test_images == len(DIGITS)
+    assert found.images["index"].tolist() == [0, 1, 2, 4, 5, 6]
+    first = found.images.iloc[0]
+    assert first["label"] == str(DIGITS[0]) and first["first"] == str((DIGITS[0] + 1) % 10)
+    assert first["second"] == str(DIGITS[0]) and first["first_confidence"] == 0.75
+    assert found.images["second_correct"].tolist()[-1] == pytest.approx(2 / 3)
+    assert (found.test.only_first, found.test.only_second) == (2, 3)
+    assert found.test.p == pytest.approx(stats.binomtest(2, 5).pvalue)
+    assert found.classes["only_first"].sum() == 2 and found.classes["images"].sum() == len(DIGITS)
+
+
+def test_the_command_lists_and_draws_them(out, tmp_path):
+    done = run_here("disagree", "recipe", "stage-ratio", "-o", "sheet.png", "-o", "images.csv", "--rows", "2")
+    assert done.status == 0
+    assert f"recipe (3 runs) and stage-ratio (3 runs) on {len(DIGITS)} test images" in done.out
+    assert "and 4 more images" in done.out and "only recipe is right on 2, only stage-ratio on 3" in done.out
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+    assert pd.read_csv(tmp_path / "images.csv")["index"].tolist() == [0, 1, 2, 4, 5, 6]
+
+
+def test_the_contact_sheet_shows_each_image_with_both_predictions(out):
+    found = roadmap.disagree("recipe", "stage-ratio")
+    pictures = [np.full((8, 8, 3), 10 * i, dtype=np.uint8) for i in range(len(found.images))]
+    sheet = draw_contact_sheet(found, pictures)
+    drawn = [axes for axes in sheet.axes if axes.images]
+    assert [int(axes.images[0].get_array().max()) for axes in drawn] == [10 * i for i in range(6)]
+    for axes, row in zip(drawn, found.images.to_dict("records"), strict=True):
+        assert axes.get_title() == row["label"]
+        some = "" if row["index"] != 6 else " (67% right)"
+        assert [text.get_text() for text in axes.texts] == [f"A: {row['first']}", f"B: {row['second']}{some}"]
+
+
+def test_the_report_compares_the_first_and_the_last_rung(out):
+    page = roadmap.report(out).read_text()
+    assert "only recipe classifies 2 correctly, and only stage-ratio 3" in page
+    assert '<img class="sheet" src="data:image/png;base64,' in page and 'id="pico-classes"' in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["recipe", "gelu"], "no finished run of gelu with these settings"),
+        (["recipe", "nothing"], "unknown rung 'nothing'"),
+        (["recipe", "stage-ratio", "-o", "sheet.txt"], "sheet.txt"),
+    ],
+)
+def test_wrong_usage_is_refused(out, arguments, sentence):
+    done = run_here("disagree", *arguments)
+    assert done.status == 2 and sentence in done.err and len(done.err.splitlines()) == 1
+
+
+def test_runs_without_a_record_are_named(out):
+    finish(study_run(PICO["gelu"]), out)
+    done = run_here("disagree", "recipe", "gelu")
+    assert done.status == 2 and "not every run of gelu has a test_images.npz" in done.err
+
+
+def test_collect_returns_them(out):
+    finish(study_run(PICO["gelu"]), out)
+    table = roadmap.collect(out, images=True).set_index(["rung", "seed"])
+    assert table.loc[("recipe", 0), "correct"].sum() == len(DIGITS) - 4
+    assert table.loc[("recipe", 0), "confidence"].dtype == np.float16
+    assert table.loc[("gelu", 0), "correct"] is None
+    assert "correct" not in roadmap.collect(out)
+
+
+def test_a_table_covers_the_test_images_where_all_runs_recorded_them(out):
+    steps = "recipe,stage-ratio"
+    table = roadmap.table(out, steps=steps).set_index("rung").loc["stage-ratio"]
+    assert table["images_high"] - table["images_low"] > table["change_high"] - table["change_low"]
+    shown = run_here("table", "--steps", steps, "--out", out).out
+    assert "95 %, other images too" in shown and "also for other test images" in shown
+    next(out.rglob("test_images.npz")).unlink()
+    assert roadmap.table(out, steps=steps)["images_low"].isna().all()
+    shown = run_here("table", "--steps", steps, "--out", out).out
+    assert "95 %, other images too" not in shown and "do not cover other test images" in shown
+
+
+def simulated(draw, *, images, runs, effect):
+    """Runs of two rungs on images of differing difficulty, on which the second is better by `effect` on average."""
+    difficulty = draw.normal(1.5, 2.0, images)
+    by_rung = [difficulty, difficulty + effect + draw.normal(0, 0.7, images)]
+    return [draw.normal(0, 1, (runs, images)) < logits for logits in by_rung]
+
+
+def test_the_noise_of_images_is_that_of_other_images():
+    """The variance over test sets, without that over seeds, is recovered from one test set."""
+    draw = np.random.default_rng(0)
+    changes, by_images, by_seeds = [], [], []
+    for _ in range(600):
+        first, second = simulated(draw, images=300, runs=3, effect=0.0)
+        covariance = ImageNoise.of({"a": first, "b": second}).covariance
+        by_images.append(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+        by_seeds.append(sum(np.var(100 * side.mean(axis=1), ddof=1) / 3 for side in (first, second)))
+        changes.append(100 * (second.mean() - first.mean()))
+    assert np.mean(by_images) + np.mean(by_seeds) == pytest.approx(np.var(changes), rel=0.15)
+
+
+def test_intervals_cover_the_change_on_other_images():
+    draw = np.random.default_rng(1)
+    first, second = simulated(draw, images=400_000, runs=2, effect=0.4)
+    truth = 100 * (second.mean() - first.mean())
+    covered = {"seeds": 0, "images": 0}
+    for _ in range(200):
+        runs = dict(zip("ab", simulated(draw, images=300, runs=8, effect=0.4), strict=True))
+        values = {name: dict(enumerate(100 * side.mean(axis=1))) for name, side in runs.items()}
+        judged = judge([("a", None, values["a"]), ("b", "a", values["b"])], image_noise=ImageNoise.of(runs))["b"]
+        for noise in covered:
+            low, high = getattr(judged, noise).change.interval
+            covered[noise] += low <= truth <= high
+    assert covered["images"] / 200 >= 0.92 > covered["seeds"] / 200
+
+
+def test_mcnemar_counts_images_that_one_network_alone_gets_right():
+    first = np.array([True, True, True, False, False, True])
+    second = np.array([True, False, False, True, False, False])
+    test = mcnemar(first, second)
+    assert (test.only_first, test.only_second) == (3, 1)
+    assert test.p == pytest.approx(stats.binomtest(3, 4).pvalue)
+    assert mcnemar(first, first).p == 1.0
