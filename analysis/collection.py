@@ -27,12 +27,12 @@ from roadmap.record.results import RunResult, scalar
 from roadmap.record.run import FORMAT
 from roadmap.serialization.plain_data import from_data
 
-CACHE, HEAD = ".collected.jsonl", {"format": 3, "runs": FORMAT}
+CACHE, HEAD = ".collected.jsonl", {"format": 4, "runs": FORMAT}
 
 SLACK = 1000  # lines
 STATES = ("finished", "begun", "diverged", "foreign")
 
-# The columns and their meaning. The metrics' columns stand before `train_loss` (see `columns`). Numbers are of
+# The columns and their meaning. The metrics' columns stand before `best_top1` (see `columns`). Numbers are of
 # finished runs only, except `epochs`.
 COLUMNS = {
     "regime": "of the study",
@@ -40,6 +40,8 @@ COLUMNS = {
     "seed": "",
     "state": "finished, begun, diverged, or foreign: not a run of this version",
     "why": "the reason if it is not finished",
+    "best_top1": "of the best epoch; chosen on the test images, so biased upwards",
+    "best_ema_top1": "the same of the averaged weights",
     "train_loss": "cross entropy over the last epoch, augmented",
     "parameters": "",
     "macs": "multiply-adds of one image",
@@ -56,7 +58,9 @@ COLUMNS = {
     "device": "its model",
     "devices": "GPUs, or cores of a CPU",
     "host": "where it began",
+    "precision": "fp32, bf16 or fp16",
     "torch": "version",
+    "libraries": "versions of the others",
     "commit": "of the code",
     "modified": "whether the code differed from the commit",
     "started": "UTC",
@@ -66,12 +70,22 @@ COLUMNS = {
     "folder": "relative to the folder of runs",
 }
 RESULT_COLUMNS = (
-    *("train_loss", "parameters", "macs", "epochs", "seconds", "images_per_second", "peak_memory_bytes"),
+    *(
+        "best_top1",
+        "best_ema_top1",
+        "train_loss",
+        "parameters",
+        "macs",
+        "epochs",
+        "seconds",
+        "images_per_second",
+        "peak_memory_bytes",
+    ),
     *("skipped_images", "restarts", "lost_steps", "finished"),
 )
 TEXTS = (
-    *("regime", "rung", "state", "why", "data", "fidelity", "device", "host", "torch", "commit"),
-    *("started", "finished", "experiment", "identity", "folder"),
+    *("regime", "rung", "state", "why", "data", "fidelity", "device", "host", "precision", "torch", "libraries"),
+    *("commit", "started", "finished", "experiment", "identity", "folder"),
 )
 REQUIRED = frozenset({"folder", "regime", "rung", "seed", "experiment", "identity", "data"})  # in a cached row
 WHOLE = (
@@ -218,7 +232,9 @@ def _of_manifest(manifest: Manifest) -> Row:
         "device": environment.gpu or CPU,
         "devices": environment.devices,
         "host": environment.host,
+        "precision": environment.precision,
         "torch": environment.torch,
+        "libraries": ", ".join(f"{name} {version}" for name, version in manifest.versions.items() if name != "torch"),
         "commit": environment.commit,
         "modified": environment.modified,
         "started": environment.started,
@@ -240,7 +256,7 @@ def columns(rows: Iterable[Row] = ()) -> list[str]:
     known = [metric.key for metric in (*metrics, *map(averaged, metrics))]
     unknown = sorted({key for row in rows for key in row} - {*COLUMNS, *known})
     other_columns = list(COLUMNS)
-    position = other_columns.index("train_loss")
+    position = other_columns.index("best_top1")
     return [*other_columns[:position], *known, *unknown, *other_columns[position:]]
 
 

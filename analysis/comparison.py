@@ -91,6 +91,7 @@ def _accuracies(study: Study, results: Sequence[Result], regime: str) -> list[Di
     rows, differences = published_table(study, regime), []
     for result in results:
         row, own = rows.get(result.rung.name), result.sample()
+        row = row if row and row.is_comparable else None
         accuracy_change = welch(published_sample(row), own) if row and own else None
         differences.append(_difference(result, accuracy_change, is_published=row is not None, is_known=own is not None))
     return differences

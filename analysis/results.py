@@ -134,11 +134,17 @@ def judge_published(study: Study, regime: str, *, population: bool = False) -> d
     """
     rows = published_table(study, regime)
     named_samples: list[tuple[str, str | None, Values]] = [
-        (rung.name, rung.parent, published_sample(rows[rung.name], population=population))
+        (rung.name, _comparable_parent(rung, rows), published_sample(rows[rung.name], population=population))
         for rung in ladder(regime, study=study)
         if rung.name in rows
     ]
     return judge(named_samples)
+
+
+def _comparable_parent(rung: Rung, rows: Mapping[str, Published]) -> str | None:
+    """The rung before, if it was tested as this one was."""
+    before = rows.get(rung.parent or "")
+    return rung.parent if before and before.test_size == rows[rung.name].test_size else None
 
 
 def published_table(study: Study, regime: str) -> dict[str, Published]:
@@ -151,7 +157,7 @@ def published_table(study: Study, regime: str) -> dict[str, Published]:
 
 
 def published_rows_of(study: Study, results: Sequence[Result]) -> dict[str, Published]:
-    """The paper's rows by rung, for rungs with the paper's network and data. The recipe may differ."""
+    """The paper's rows by rung, for rungs with the paper's network, data and test. The recipe may differ."""
     first = results[0].run
     regime = study.regime(first.regime)
     if not regime.published or first.data != regime.data:
@@ -161,9 +167,10 @@ def published_rows_of(study: Study, results: Sequence[Result]) -> dict[str, Publ
     known = (*ladder(first.regime, study=study), *references(context, "all"))
     designs = {rung.name: rung.experiment.design for rung in known}
     return {
-        result.rung.name: rows[result.rung.name]
+        result.rung.name: row
         for result in results
-        if result.rung.name in rows and result.run.experiment.design == designs.get(result.rung.name)
+        if (row := rows.get(result.rung.name)) and row.is_comparable
+        if result.run.experiment.design == designs.get(result.rung.name)
     }
 
 
@@ -182,6 +189,7 @@ class Bar:
     diverged: int = 0  # number of runs that ended in a loss that is not finite
     runs: int = 1  # the value is the mean of so many runs
     throughput: float | None = None  # measured images/s in inference, if they are shown
+    note: str = ""  # behind the value: how it differs from the others
 
 
 SPREAD_OF_RUNS = "one standard deviation of {} runs"
@@ -263,8 +271,8 @@ def _references(study: Study, regime: str) -> list[Bar]:
 
 
 def _published_bar(row: Published, name: str, title: str, group: str, macs: float) -> Bar:
-    sample = published_sample(row)
-    return Bar(name, title, group, row.adopted, sample.mean, sample.std, macs, runs=sample.n)
+    sample, note = published_sample(row), "" if row.is_comparable else f"at {row.test_size} px"
+    return Bar(name, title, group, row.adopted, sample.mean, sample.std, macs, runs=sample.n, note=note)
 
 
 def _published(rows: Mapping[str, Published], name: str) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from roadmap.design import Design, NamedModel, comparable
 from roadmap.plugins import Registry, code_of
-from roadmap.serialization.plain_data import Difference, differences
+from roadmap.serialization.plain_data import Difference, added_in, differences
 from roadmap.serialization.ranges import PROBABILITY, InvalidField, Range, Text, check_fields
 from roadmap.text import suggest
 
@@ -17,6 +17,8 @@ from roadmap.text import suggest
 RANDAUGMENT_PARTS = r"rand(-m\d+|-n[1-9]\d*|-p(0?\.\d+|0|1)|-mstd\d+(\.\d+)?|-mmax\d+|-inc[01])*"
 RANDAUGMENT = "timm's notation, such as rand-m9-mstd0.5-inc1"
 WHOLE_IMAGE_SIZE = 384  # pixels; from this size on, evaluation uses the whole image
+Initialization = Literal["torchvision", "truncated-normal", "pytorch"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "fp16-on-cuda"]
 OptimizerField = Literal["momentum", "betas", "eps"]
 OPTIMIZER_FIELDS: tuple[OptimizerField, ...] = ("momentum", "betas", "eps")  # used by some optimizers only
 Build = Callable[[list[dict[str, Any]], "Recipe"], Any]  # (parameter groups, recipe) -> torch optimizer
@@ -47,9 +49,9 @@ def optimizer(name: str, *, uses: Sequence[OptimizerField] = OPTIMIZER_FIELDS) -
     OPTIMIZERS.check_name(name)
     if isinstance(uses, str):
         raise ValueError(f"optimizer {name!r}: uses must be a list of fields (got {uses!r})")
-    for field in uses:
-        if field not in OPTIMIZER_FIELDS:
-            raise ValueError(f"optimizer {name!r}: uses has {field!r}; {suggest(OPTIMIZER_FIELDS, field)}")
+    for used in uses:
+        if used not in OPTIMIZER_FIELDS:
+            raise ValueError(f"optimizer {name!r}: uses has {used!r}; {suggest(OPTIMIZER_FIELDS, used)}")
 
     def register(build: Build) -> Build:
         OPTIMIZERS.add(name, Optimizer(name, tuple(uses), build, code_of(build)))
@@ -108,10 +110,11 @@ class Recipe:
     # evaluation
     evaluation_crop: Annotated[float, Range(above=0, maximum=1)]  # kept share of the resized side, below 384 pixels
     # model and numbers
-    initialization: Literal["torchvision", "truncated-normal"]  # "truncated-normal": std 0.02, biases 0
+    initialization: Initialization  # "truncated-normal": std 0.02, biases 0; "pytorch": only the classifier so
     ema: Annotated[float | None, Range(above=0, below=1)]  # decay per step of the averaged weights; null: off
     sync_batch_norm: bool  # statistics over the images of all devices (on GPUs)
-    precision: Literal["auto", "fp32", "bf16", "fp16"]  # "auto": the fastest on the device; the record has it
+    precision: Precision  # "auto": the fastest on the device, which the record has; "fp16-on-cuda": elsewhere as "auto"
+    order_seed: Annotated[int | None, Range(0)] = field(default=None, metadata=added_in("0.2"))  # null: the run's seed
 
     def __post_init__(self) -> None:
         check_fields(self)

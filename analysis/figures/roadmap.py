@@ -249,6 +249,6 @@ def _write_front_value(axes: Axes, y: float, bar: Bar, colour: str, metric: Metr
 
 def _write_value(axes: Axes, y: float, bar: Bar, x: float, metric: Metric, ha: Side, **style: Any) -> None:
     assert bar.value is not None
-    text = number(bar.value, metric) + (", no effect" if bar.no_effect else "")
+    text = ", ".join(filter(None, [number(bar.value, metric), "no effect" if bar.no_effect else "", bar.note]))
     offset = (4 if ha == "left" else -4, 0)
     axes.annotate(text, (x, y), offset, textcoords="offset points", ha=ha, va="center", **({"color": DARK} | style))

@@ -13,6 +13,7 @@ from pathlib import Path
 from roadmap.text import suggest
 
 FOLDER = Path(__file__).parent
+TEST_SIZE = 224  # pixels, of the paper's rungs
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,12 @@ class Published:
     top1_mean: float  # percent, ImageNet-1K
     top1_std: float | None  # percent, over three seeds
     gmacs: float  # at 224x224
+    test_size: int = TEST_SIZE  # pixels of the test images
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether it was tested as the other rungs were."""
+        return self.test_size == TEST_SIZE
 
 
 def published_rungs(file: str | None) -> dict[str, Published]:
@@ -44,6 +51,7 @@ def published_rungs(file: str | None) -> dict[str, Published]:
                 float(row["top1_mean"]),
                 float(row["top1_std"]) if row["top1_std"] else None,
                 float(row["gmacs"]),
+                int(row["test_size"]),
             )
             for row in csv.DictReader(table)
         }

@@ -119,7 +119,8 @@ def _rung_cells(counted_rung: CountedRung, published: bool) -> list[str]:
         return [*cells, "", ""]
     spread = "" if row.top1_std is None else f" ±{row.top1_std:.2f}"
     mark = " *" if counted_rung.misprinted else ""
-    return [*cells, f"{row.top1_mean:.2f}{spread}", f"{row.gmacs:.2f}{mark}"]
+    test = "" if row.is_comparable else f" (at {row.test_size} px)"
+    return [*cells, f"{row.top1_mean:.2f}{spread}{test}", f"{row.gmacs:.2f}{mark}"]
 
 
 def published_count_table(counts: Sequence[CountComparison]) -> tuple[list[str], list[list[str]]]:

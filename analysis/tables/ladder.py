@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.published import Published
+from analysis.published import TEST_SIZE, Published
 from analysis.results import (
     Result,
     judge_published,
@@ -38,11 +38,15 @@ def study_table(
     """
     judged = judge_results(family or results, metric)
     published = published_rows_of(study, results) if metric.published else {}
-    rows = [_row(result, judged[result.rung.name], published.get(result.rung.name), metric) for result in results]
+    rows = [
+        _row(study, result, judged[result.rung.name], published.get(result.rung.name), metric) for result in results
+    ]
     return pd.DataFrame(rows)
 
 
-def _row(result: Result, judged: Judgement, published: Published | None, metric: Metric) -> dict[str, Any]:
+def _row(
+    study: Study, result: Result, judged: Judgement, published: Published | None, metric: Metric
+) -> dict[str, Any]:
     rung, agreement = result.rung, _against(published, result.sample(metric))
     return {
         "metric": metric.name,
@@ -59,12 +63,31 @@ def _row(result: Result, judged: Judgement, published: Published | None, metric:
         "agreement": _agreement(agreement) if agreement else None,
         **_changed(judged),
         "ema": sample.mean if (sample := result.sample(averaged(TOP1))) else None,
+        **_best(result, study, metric),
+        **{column: _distinct(result, column) for column in CONDITIONS},
         "no_effect": rung.no_effect,
         "diverged": len(result.diverged_seeds),
         "parameters": result.cost.parameters,
         "macs": result.cost.macs,
         "device_hours": result.total("device_hours") if result.seeds else None,
     }
+
+
+CONDITIONS = ("precision", "torch", "libraries")  # columns of the collection, beside the seed
+
+
+def _distinct(result: Result, column: str) -> tuple[str, ...]:
+    """What the runs of a rung have in a column."""
+    return tuple(sorted({str(row[column]) for row in result.seeds.values() if pd.notna(row.get(column))}))
+
+
+def _best(result: Result, study: Study, metric: Metric) -> dict[str, Any]:
+    """The best epoch's accuracy, mean of the runs, if the fidelity reports it."""
+    if not study.fidelity(result.run.fidelity).best_epoch or metric not in (TOP1, averaged(TOP1)):
+        return {}
+    values = [row.get(f"best_{metric.key}") for row in result.seeds.values()]
+    known = [float(value) for value in values if value is not None and pd.notna(value)]
+    return {"best": sum(known) / len(known) if known else None}
 
 
 def _measured(judged: Judgement) -> dict[str, Any]:
@@ -130,7 +153,7 @@ def published_judged(study: Study, regime: str) -> pd.DataFrame:
         if row := rows.get(rung.name):
             model_cost = cost(rung.experiment.design)
             labels: dict[str, Any] = {"metric": TOP1.name, "rung": rung.name, "title": rung.title, "group": row.group}
-            labels |= {"adopted": row.adopted}
+            labels |= {"adopted": row.adopted, "test_size": row.test_size}
             measured = _measured(judged[rung.name])
             counts = {"parameters": model_cost.parameters, "macs": model_cost.macs}
             other = {"verdict_population": as_population[rung.name].verdict}
@@ -146,6 +169,8 @@ def rendered(table: pd.DataFrame, metric: Metric = TOP1) -> pd.DataFrame:
     if "published" in table:
         columns["published"] = [spread(row["published"], row["published_std"], digits) for row in rows]
     columns[metric.title] = [_accuracy(row, digits) for row in rows]
+    if "best" in table:
+        columns["best epoch"] = [_text(row["best"], f".{digits}f") for row in rows]
     if "published" in table or (table["n"] > 1).any():
         columns["runs"] = [str(row["n"]) for row in rows]
     if "difference" in table:
@@ -238,6 +263,7 @@ def remarks(table: pd.DataFrame) -> list[str]:
     metric = find_metric(str(table["metric"].iloc[0]))
     digits = metric.decimals + 1
     sentences += _smallest_detectable(table["detectable"].dropna(), metric) + _covers_images(table, metric)
+    sentences += _remarks_on_conditions(table)
     spread = set(table.loc[table["std"].notna(), "rung"])
     within = [
         row["rung"]
@@ -271,6 +297,31 @@ def _smallest_detectable(differences: pd.Series, metric: Metric) -> list[str]:
         "Intervals and verdicts hold for all comparisons of the study together, and for other seeds. "
         f"So many runs detect a change of {size} in four of five studies."
     ]
+
+
+def _remarks_on_conditions(table: pd.DataFrame) -> list[str]:
+    """What else than the step differs between the runs, and what can't be compared."""
+    sentences = []
+    for column in CONDITIONS:
+        if column not in table:
+            continue
+        rungs: dict[str, list[str]] = {}
+        for row in table.to_dict("records"):
+            for value in row[column]:
+                rungs.setdefault(value, []).append(row["rung"])
+        if len(rungs) > 1:
+            values = "; ".join(f"{value} ({', '.join(names)})" for value, names in rungs.items())
+            noun = {"torch": "version of torch", "libraries": "versions of libraries"}.get(column, column)
+            sentences.append(f"Changes are not of the step alone: the runs differ in {noun}: {values}.")
+    if "best" in table and table["best"].notna().any():
+        sentences.append("The best epoch is chosen on the test images, which biases it upwards.")
+    if "test_size" in table:
+        sentences += [
+            f"{row['rung']} was tested at {row['test_size']} pixels, the others at {TEST_SIZE}; it is not compared."
+            for row in table.to_dict("records")
+            if row["test_size"] != TEST_SIZE
+        ]
+    return sentences
 
 
 def _covers_images(table: pd.DataFrame, metric: Metric) -> list[str]:

@@ -4,7 +4,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from roadmap.design import Activation, Design, NamedModel, Norm
 from roadmap.network.library_models import build_named
 from roadmap.network.mixers import find_mixer
 from roadmap.network.plan import BlockPlan, Layer, NetworkPlan, StagePlan, plan
+from roadmap.recipe import Initialization
 
 
 class LayerNorm(nn.LayerNorm):
@@ -257,9 +258,6 @@ class Network(nn.Module):
         return y
 
 
-Initialization = Literal["torchvision", "truncated-normal"]
-
-
 @overload
 def build(
     design: Design,
@@ -300,16 +298,17 @@ def build(
 
 
 def initialize(model: nn.Module, scheme: Initialization) -> None:
-    """Initializes the weights: as torchvision's ResNet, or truncated normal of std 0.02 with biases 0 (ConvNeXt).
+    """Initializes the weights: as torchvision's ResNet; truncated normal of std 0.02 with biases 0 (ConvNeXt); or so
+    only the classifier, while convolutions keep what PyTorch gives them (the authors' ablation code).
 
     Norms and layer scales keep the initial values of their layers.
     """
     for module in model.modules():
         if not isinstance(module, nn.Conv2d | nn.Linear):
             continue
-        if scheme == "truncated-normal":
+        if scheme == "truncated-normal" or (scheme == "pytorch" and isinstance(module, nn.Linear)):
             nn.init.trunc_normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv2d):
+        elif scheme == "torchvision" and isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -117,6 +117,7 @@ class Environment:
 
     processes: Annotated[int | None, Range(1)] = None  # in training
     threads: Annotated[int | None, Range(1)] = None  # of each process, on a CPU
+    precision: str | None = None  # fp32, bf16 or fp16
     gpu: str | None = None  # its model; None: on a CPU
     host: str | None = None
     torch: str | None = None  # its version
@@ -134,7 +135,7 @@ class Environment:
 
 
 _SECTIONS = {  # of the manifest: the fields of Environment in each
-    "execution": ("processes", "threads"),
+    "execution": ("processes", "threads", "precision"),
     "machine": ("gpu", "host"),
     "versions": ("torch",),
     "code": ("commit", "modified"),
@@ -150,6 +151,7 @@ class Manifest:
     execution: dict[str, Any]  # as recorded
     classes: tuple[str, ...]  # names of the outputs of the network; empty in an older record
     data_path: Path | None  # of the images; None: the usual one
+    versions: dict[str, str | None]  # of Python and the libraries, by name
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -170,6 +172,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         environment = from_data(Environment, {**values, "started": content.get("started")})
         classes = from_data(tuple[str, ...], content.get("classes", ()), "classes")
         data_path = from_data(str | None, content.get("data_path"), "data_path")
+        versions = from_data(dict[str, str | None], sections["versions"], "versions")
     except (ValueError, RecursionError) as error:
         raise InvalidFile(f"{path}: {error}") from None
     if content.get("identity") != identity:
@@ -177,7 +180,8 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise InvalidFile(
             f"{folder} holds another run ({identity}) than its manifest.json says ({stated}); move the folder away"
         )
-    return Manifest(run, environment, sections["execution"], classes, Path(data_path) if data_path else None)
+    path_of_data = Path(data_path) if data_path else None
+    return Manifest(run, environment, sections["execution"], classes, path_of_data, versions)
 
 
 def read_run(manifest: dict[str, Any], folder: Path) -> Run:

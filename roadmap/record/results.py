@@ -110,8 +110,11 @@ class RunResult(_HasValues):
     """The result of a run and its cost: result.json."""
 
     identity: str
-    values: Mapping[str, Value]  # of the last epoch, by key; the best epoch would be chosen on the test set
+    values: Mapping[str, Value]  # of the last epoch, by key
     seconds: Annotated[float, Range(0)]  # of training and evaluation
+    # Top-1 accuracy of the best epoch, and that of the averaged weights. Chosen on the test images: biased upwards.
+    best_top1: float | None = None
+    best_ema_top1: float | None = None
     train_loss: float | None = None  # of the last epoch
     images_per_second: Annotated[float | None, Range(0)] = None  # in training, median of the epochs
     peak_memory_bytes: Annotated[int | None, Range(0)] = None
@@ -137,6 +140,8 @@ class RunResult(_HasValues):
             identity,
             epochs[-1].values,
             sum(epoch.seconds or 0.0 for epoch in epochs),
+            best_top1=_best(epochs, "top1"),
+            best_ema_top1=_best(epochs, "ema_top1"),
             train_loss=epochs[-1].train_loss,
             images_per_second=statistics.median(rates) if rates else None,
             peak_memory_bytes=max((epoch.peak_memory_bytes or 0 for epoch in epochs), default=0) or None,
@@ -156,6 +161,8 @@ class RunResult(_HasValues):
             identity,
             values_of(row),
             seconds,
+            best_top1=_number(row, "best_top1"),
+            best_ema_top1=_number(row, "best_ema_top1"),
             train_loss=_number(row, "train_loss"),
             images_per_second=_number(row, "images_per_second"),
             divergences=from_data(tuple[Divergence, ...], row.get("divergences") or (), "divergences"),
@@ -175,10 +182,16 @@ class RunResult(_HasValues):
         return replace(
             self,
             values={**computed.values, **self.values},
+            best_top1=computed.best_top1 if self.best_top1 is None else self.best_top1,
+            best_ema_top1=computed.best_ema_top1 if self.best_ema_top1 is None else self.best_ema_top1,
             train_loss=computed.train_loss if self.train_loss is None else self.train_loss,
             images_per_second=computed.images_per_second if self.images_per_second is None else self.images_per_second,
             peak_memory_bytes=computed.peak_memory_bytes if self.peak_memory_bytes is None else self.peak_memory_bytes,
         )
+
+
+def _best(epochs: Sequence[EpochMetrics], key: str) -> float | None:
+    return max((value for epoch in epochs if (value := scalar(epoch.values.get(key))) is not None), default=None)
 
 
 _COUNTS = ("peak_memory_bytes", "parameters", "macs", "epochs", "skipped_images", "restarts", "lost_steps")
@@ -188,8 +201,8 @@ FIELDS = frozenset(
 )
 # The other columns of a collection of runs (`analysis.collection.COLUMNS`).
 COLUMNS_OF_RUNS = frozenset(
-    "regime rung seed state why device_hours data fidelity device devices host torch commit modified started "
-    "experiment folder".split()
+    "regime rung seed state why device_hours data fidelity device devices host precision torch libraries commit "
+    "modified started experiment folder".split()
 )
 RESERVED = FIELDS | COLUMNS_OF_RUNS  # what can't be the key of a metric
 

@@ -49,8 +49,8 @@ def reference(context: StudyContext, name: str) -> Rung:
         reason = "has only a published figure" if entry.form is None else "has no form for it"
         raise ValueError(f"reference {name!r} can't be trained in regime {context.regime!r}: it {reason}")
     modern = context.study.recipe(RECIPE, context.regime, context.fidelity, context.data)
-    if entry.form:  # checked even if the regime has another form
-        changed(modern, entry.form.recipe, f"{where}.form.recipe")
+    if entry.form:  # checked even if the regime has another form, which may have another number of epochs
+        changed(context.study.recipes[RECIPE], entry.form.recipe, f"{where}.form.recipe")
     recipe = changed(modern, form.recipe, where)
     experiment = Experiment(_network(context.study, form, where), recipe)
     return Rung(name.replace("/", "-"), entry.title, REFERENCE, True, experiment, None)

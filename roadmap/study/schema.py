@@ -83,6 +83,7 @@ class Fidelity:
 
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)  # parameters of each step
     recipes: dict[str, dict[str, Any]] = field(default_factory=dict)  # changes to the recipe of that name
+    best_epoch: bool = False  # whether it reports the best epoch on the validation images; tables then show it too
 
 
 @dataclass(frozen=True)

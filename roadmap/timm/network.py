@@ -13,8 +13,9 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from roadmap.design import Design
-from roadmap.network.modules import Initialization, Network, initialize
+from roadmap.network.modules import Network, initialize
 from roadmap.network.plan import NetworkPlan, dilated, plan
+from roadmap.recipe import Initialization
 
 FIRST_CONVOLUTION, CLASSIFIER = "stem.0.conv", "head"  # names of the modules
 POOLS = ("avg", "max", "avgmax", "catavgmax", "")  # of timm; the last returns maps

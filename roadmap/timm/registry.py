@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from roadmap.data.dataset import Dataset
 from roadmap.design import Design
 from roadmap.network.cost import map_size
-from roadmap.network.modules import Initialization
 from roadmap.network.weights import own_names
-from roadmap.recipe import Recipe
+from roadmap.recipe import Initialization, Recipe
 from roadmap.serialization.plain_data import from_data
 from roadmap.study.load import load_study
 from roadmap.study.references import is_reference, reference

@@ -192,9 +192,10 @@ class TrainingBatches:
 
     def _keys(self, epoch: int, step: int) -> Iterator[list[SampleKey]]:
         order, order_epoch = torch.empty(0), -1
+        seed = self.run.seed if self.recipe.order_seed is None else self.recipe.order_seed
         for of_epoch, of_step, part in self._parts(epoch, step):
             if of_epoch != order_epoch:
-                order = epoch_order(self.count, self.run.seed, of_epoch, self.recipe.batch_size, self.retries)
+                order = epoch_order(self.count, seed, of_epoch, self.recipe.batch_size, self.retries)
                 order_epoch = of_epoch
             first = of_step * self.recipe.batch_size + self._first(part)
             yield [(of_epoch, index) for index in order[first : first + self.part_size].tolist()]

@@ -105,8 +105,10 @@ def chosen_device(execution: Execution) -> Literal["cpu", "cuda"]:
 
 
 def _precision(recipe: Recipe, device: str, stored: Setup | None) -> Literal["fp32", "bf16", "fp16"]:
-    if recipe.precision != "auto":
+    if recipe.precision in ("fp32", "bf16", "fp16"):
         return recipe.precision
+    if recipe.precision == "fp16-on-cuda" and device == "cuda":
+        return "fp16"
     if stored:
         return stored.precision
     if device == "cuda":

@@ -28,13 +28,18 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
     return recipe.min_learning_rate + amplitude * (1 + math.cos(math.pi * share)) / 2
 
 
+# The last parts of their names in torchvision's models, which do not say themselves what is not decayed.
+NOT_DECAYED = frozenset({"class_token", "pos_embedding", "relative_position_bias_table", "layer_scale"})
+
+
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """The parameters with weight decay, and those without it.
 
-    Unless the recipe decays them too, those without are biases, norms, layer scales, and the parameters that a
-    library's model excludes by name, such as position embeddings.
+    Unless the recipe decays them too, those without are biases, norms, layer scales, embeddings and class tokens. Of
+    timm's models these are the parameters that the model excludes itself.
     """
     excluded_names: set[str] = getattr(model, "no_weight_decay", set)()  # a method of timm's models
+    excluded_names |= {name for name, _ in model.named_parameters() if name.rpartition(".")[2] in NOT_DECAYED}
     decayed: list[nn.Parameter] = []
     not_decayed: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -320,3 +321,39 @@ def test_a_table_names_its_seeds(make_run, tmp_path):
     assert "Seeds included, all that are finished: 0 to 2, 4; of recipe: 0 to 1." in run_table.out
     data = roadmap.table(tmp_path, steps="pico,recipe")
     assert list(data["seeds"]) == [(0, 1, 2, 4), (0, 1)]
+
+
+def test_a_table_says_what_else_differs_between_runs(tmp_path):
+    for rung, precision, torch in zip(
+        roadmap.ladder("pico", "pico,recipe"), ("fp32", "bf16"), ("2.14.1", "2.15.0"), strict=True
+    ):
+        execution = {"processes": 1, "threads": 1, "precision": precision}
+        manifest = {"execution": execution, "versions": {"torch": torch, "timm": "1.0.31"}}
+        finish(study_run(rung), tmp_path, manifest=manifest)
+    shown = run_here("table", "--steps", "pico,recipe", "--out", tmp_path).out
+    assert "the runs differ in precision: fp32 (pico); bf16 (recipe)." in shown
+    assert "the runs differ in version of torch: 2.14.1 (pico); 2.15.0 (recipe)." in shown
+    assert "versions of libraries" not in shown
+    collected = roadmap.collect(tmp_path).set_index("rung")
+    assert collected["precision"].to_dict() == {"pico": "fp32", "recipe": "bf16"}
+    assert set(collected["libraries"]) == {"timm 1.0.31"}
+
+
+def test_the_best_epoch_is_beside_the_last_where_the_source_reports_it(tmp_path):
+    (rung,) = roadmap.ladder("pico", "gelu", "authors")
+    for seed, best in enumerate((91.0, 93.0)):
+        finish(replace(study_run(rung, seed), fidelity="authors"), tmp_path, 90.0, best_top1=best)
+    table = roadmap.table(tmp_path, steps="gelu", fidelity="authors")
+    assert table["best"].tolist() == [92.0] and table["mean"].tolist() == [90.0]
+    shown = run_here("table", "--steps", "gelu", "--fidelity", "authors", "--out", tmp_path).out
+    assert "best epoch" in shown and "biases it upwards" in shown
+    finish(study_run(*roadmap.ladder("pico", "gelu")), tmp_path, 90.0, best_top1=91.0)
+    assert "best" not in roadmap.table(tmp_path, steps="gelu")
+
+
+def test_a_start_that_was_tested_at_another_size_is_not_compared():
+    table = roadmap.table(published=True, regime="resnet-200").set_index("rung")
+    assert table.loc["resnet-200", "test_size"] == 320 and table["change"].isna().tolist()[:3] == [True, True, False]
+    shown = run_here("table", "--published", "--regime", "resnet-200").out
+    assert "resnet-200 was tested at 320 pixels, the others at 224; it is not compared." in shown
+    assert "78.20 (at 320 px)" in run_here("list", "--regime", "resnet-200").out

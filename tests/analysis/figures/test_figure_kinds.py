@@ -480,7 +480,7 @@ def test_the_command_draws_every_kind_from_runs(tmp_path, monkeypatch, capsys):
     for options, name in (
         ([], "roadmap"),
         (["--compare", "side-by-side"], "roadmap-side-by-side"),
-        (["--compare", "difference", "--against", "resnet-200"], "roadmap-difference"),
+        (["--compare", "difference", "--against", "resnet-50"], "roadmap-difference"),
         (["--kind", "tradeoff", "--x", "memory"], "tradeoff"),
         (["--kind", "curves", "--metric", "loss"], "curves"),
         (["--kind", "tradeoff", "--published"], "tradeoff-published"),

@@ -45,6 +45,7 @@ def test_list_json(capsys):
         "top1_mean": 78.82,
         "top1_std": 0.07,
         "gmacs": 4.09,
+        "test_size": 224,
     }
 
 

@@ -265,6 +265,19 @@ def test_initializations():
     assert scales and all(torch.all(scale == 1e-6) for scale in scales)
 
 
+def test_the_ablation_code_leaves_convolutions_as_pytorch_makes_them():
+    """Standard deviations as measured on the authors' ablation code; only its classifier is truncated normal."""
+    design = roadmap.ladder("resnet-50", "separate-downsampling", "authors")[0].experiment.design
+    model = roadmap.build(design, 1000, initialization="pytorch")
+    convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
+    stem, depthwise = convolutions[0], next(module for module in convolutions if module.groups > 1)
+    expanding = next(module for module in convolutions if module.weight.shape[:2] == (384, 96))
+    measured = [module.weight.std().item() for module in (stem, depthwise, expanding)]
+    assert measured == pytest.approx([0.084, 0.083, 0.059], rel=0.05)
+    assert all(module.bias.abs().max() > 0 for module in convolutions if module.bias is not None)
+    assert model.head.weight.std().item() == pytest.approx(0.02, rel=0.02) and model.head.bias.abs().max() == 0
+
+
 def test_drop_path_grows_linearly_and_keeps_the_mean():
     from roadmap.network.modules import DropPath
 

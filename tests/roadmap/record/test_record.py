@@ -62,6 +62,7 @@ def test_every_field_of_the_experiment_counts(make_run):
         "randaugment": "rand-m9",
         "ema": 0.5,
         "warmup_epochs": 1,
+        "order_seed": 0,
     }
     for key, value in data["recipe"].items():
         if key in others:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -11,6 +12,8 @@ import yaml
 import roadmap
 from roadmap.serialization.yaml_text import parse_value
 from roadmap.study.load import FILE_NAME, load_study, parse_study, study_path
+from roadmap.study.references import reference
+from roadmap.study.rungs import StudyContext
 from tests.helpers import ROOT
 
 SHIPPED = yaml.safe_load((ROOT / FILE_NAME).read_text(encoding="utf-8"))
@@ -112,6 +115,7 @@ def test_the_shipped_study_has_the_eighteen_rungs_in_order():
     assert gelu.parent == "kernel-size-7" and gelu.experiment.design.block.convs[0].kernel == 7
     authors = [rung.name for rung in roadmap.ladder("resnet-50", fidelity="authors")]
     assert authors.index("final-norm") == authors.index("separate-downsampling") - 1
+    assert "layer-scale" not in authors and len(authors) == 18
 
 
 def test_adopted_is_what_the_papers_figure_does_not_hatch():
@@ -134,7 +138,20 @@ def test_the_recipes_are_those_of_the_paper():
     assert (modern.weight_decay, modern.decay_norms_and_biases, modern.drop_path) == (0.05, False, 0.1)
     assert (modern.randaugment, modern.random_erasing, modern.ema) == ("rand-m9-mstd0.5-inc1", 0.25, None)
     assert roadmap.ladder("resnet-200", "recipe")[0].experiment.recipe.drop_path == 0.5
-    assert roadmap.ladder("resnet-50", "recipe", "released")[0].experiment.recipe.ema == 0.9999
+    released, authors = (
+        roadmap.ladder("resnet-50", "recipe", source)[0].experiment.recipe for source in ("released", "authors")
+    )
+    assert released == replace(modern, ema=0.9999, precision="fp32")
+    # As its commands and defaults are in the ablation code, commit 03c78ad.
+    own = {"ema": 0.9999, "precision": "fp16-on-cuda", "initialization": "pytorch", "order_seed": 0}
+    assert authors == replace(modern, **own)
+
+
+def test_isotropic_references_warm_up_for_fifty_epochs():
+    """Appendix A.1 of the paper."""
+    for name in ("convnext-iso-s", "convnext-iso-b", "convnext-iso-l"):
+        assert reference(StudyContext.of("resnet-50"), name).experiment.recipe.warmup_epochs == 50
+        assert reference(StudyContext.of("pico"), name).experiment.recipe.warmup_epochs == 3
 
 
 def test_digits_are_not_mirrored_whatever_the_recipe():

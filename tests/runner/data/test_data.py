@@ -151,6 +151,14 @@ def test_without_mixing_targets_are_classes(batches, make_run):
     assert targets.dtype == torch.int64 and targets.shape == (256,)
 
 
+def test_seeds_may_share_the_order_of_the_images(batches, make_run):
+    """As in the authors' ablation code; the augmentation still differs."""
+    for order_seed, same in ((None, False), (0, True)):
+        drawn = [first(batches(make_run("pico", seed, order_seed=order_seed))) for seed in (0, 1)]
+        assert torch.equal(drawn[0][1], drawn[1][1]) == same
+        assert not torch.equal(drawn[0][0], drawn[1][0])
+
+
 def test_erasing_takes_its_share(batches, make_run):
     changed = torch.zeros(())
     for epoch in range(8):
@@ -189,7 +197,7 @@ def test_every_held_out_image_is_in_one_share_once(make_run, processes, workers)
     numbered, setup = replace(held_out, labels=torch.arange(len(held_out))), setup_of(run, processes, workers=workers)
     shares = [list(EvaluationBatches(run, numbered, setup, rank)) for rank in range(processes)]
     assert len({len(share) for share in shares}) == 1  # as many rounds on each process
-    all_labels = torch.cat([labels for share in shares for _, labels in share])
+    all_labels = torch.cat([labels for share in shares for _, labels, _ in share])
     assert all_labels.sort().values.tolist() == list(range(len(held_out)))
 
 
@@ -211,7 +219,7 @@ def test_a_damaged_image_ends_the_run_or_is_skipped_and_counted(batches, make_ru
         assert [len(images) for images, _ in skipping.stream(0, 0)] == [8, 8, 8]
         assert skipping.bad.count == 1
         evaluation = EvaluationBatches(run, held_out, setup_of(run, workers=workers), 0, skip_bad=True)
-        assert sum(len(labels) for _, labels in evaluation) == 6 and evaluation.bad.count == 1
+        assert sum(len(labels) for _, labels, _ in evaluation) == 6 and evaluation.bad.count == 1
         assert [message.count("4.png can't be read") for message in skipping.bad.unreported()] == [1]
         assert not skipping.bad.unreported()  # told of once
 

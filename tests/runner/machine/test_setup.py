@@ -48,6 +48,16 @@ def test_low_precision_trains_in_fp32_weights_and_is_recorded(tiny_run, tmp_path
     assert bool(saved["scaler"]) == (precision == "fp16")  # loss scaling, and its state with the rest
 
 
+@pytest.mark.parametrize(("device", "expected"), [("cuda", "fp16"), ("cpu", "automatic")])
+def test_the_authors_train_in_fp16_where_there_is_a_gpu(make_run, monkeypatch, device, expected):
+    monkeypatch.setattr("runner.machine.resources.available_gpus", lambda execution: 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    recipes = [make_run(precision=precision).experiment.recipe for precision in ("fp16-on-cuda", "auto")]
+    how = execution(device=device, threads=1)
+    authors, automatic = (choose_setup(recipe, how, 1, 1) for recipe in recipes)
+    assert authors.precision == (automatic.precision if expected == "automatic" else expected)
+
+
 def test_precision_reaches_the_convolutions(tiny_run, tmp_path):
     dtypes = {}
     for precision in ("fp32", "bf16", "fp16"):

@@ -39,7 +39,7 @@ def test_a_run_leaves_its_record(tiny_run, tmp_path):
     assert json.loads(json.dumps(result.to_row())) == json.loads((folder / "result.json").read_text())
     top1, top5 = (result.value(METRICS[name]) for name in ("top1", "top5"))
     assert top1 == rows[-1].value(TOP1) and result.epochs == 2
-    assert 0 <= top1 <= top5 <= 100
+    assert 0 <= top1 <= top5 <= 100 and result.best_top1 == max(row.value(TOP1) for row in rows)
     counted = roadmap.cost(run.experiment.design, 32, 10)
     assert (result.parameters, result.macs) == (counted.parameters, counted.macs)
 

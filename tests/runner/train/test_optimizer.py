@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+import torchvision
 
 import roadmap
 from runner.train.optimizer import learning_rate, load_optimizer, make_optimizer, parameter_groups
@@ -41,6 +42,23 @@ def test_weight_decay_leaves_biases_norms_and_layer_scales():
     assert all(name.endswith("weight") and "norm" not in name for name in decayed)
     assert all(name.endswith(("bias", "scale")) or "norm" in name for name in not_decayed)
     assert any(name.endswith("scale") for name in not_decayed)
+
+
+@pytest.mark.parametrize(
+    ("name", "excluded"),
+    [
+        ("vit_b_16", {"class_token", "encoder.pos_embedding"}),
+        ("swin_t", {"features.1.0.attn.relative_position_bias_table"}),
+        ("convnext_tiny", {"features.1.0.layer_scale"}),
+    ],
+)
+def test_torchvisions_models_have_no_decay_of_what_timms_exclude(name, excluded):
+    with torch.device("meta"):
+        model = torchvision.models.get_model(name)
+    decayed, not_decayed = (group["params"] for group in parameter_groups(model, recipe_of("recipe")))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert excluded <= {names[id(parameter)] for parameter in not_decayed}
+    assert all(names[id(parameter)].endswith("weight") for parameter in decayed)
 
 
 def test_classic_decays_everything():
