@@ -12,15 +12,18 @@ import sys
 
 
 def _import_matplotlib() -> None:
+    """Raises ValueError for a matplotlibrc that matplotlib itself can't read, without which it can't be imported."""
     backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
-    if backend is None:
-        return
     try:
         import matplotlib
+    except UnicodeDecodeError as error:
+        raise ValueError(f"matplotlib can't read its settings: matplotlibrc must be UTF-8 ({error.reason})") from None
     finally:
-        os.environ["MPLBACKEND"] = backend
-    with contextlib.suppress(ValueError):
-        matplotlib.rcParams["backend"] = backend  # for figures of the user's own
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend is not None:
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend  # for figures of the user's own
 
 
 _import_matplotlib()

@@ -223,6 +223,14 @@ def test_a_users_settings_of_matplotlib_do_not_change_a_figure(tmp_path, backend
     assert (tmp_path / "own.png").read_bytes() == (tmp_path / "plain.png").read_bytes()
 
 
+@pytest.mark.slow
+def test_settings_that_matplotlib_cannot_read_are_named(tmp_path):
+    """It can't even be imported then."""
+    (tmp_path / "matplotlibrc").write_bytes(b"font.size: 12  # caf\xe9\n")
+    done = run_apart("figure", "--published", "-o", "own.png", cwd=tmp_path)
+    assert done.status == 2 and "matplotlibrc must be UTF-8" in done.err and "Traceback" not in done.err
+
+
 def test_drawing_leaves_a_users_settings_as_they_are(published, tmp_path):
     with matplotlib.rc_context({"font.size": 31.0, "text.usetex": True, "lines.linewidth": 7.0}):
         before = dict(matplotlib.rcParams)
