@@ -14,12 +14,16 @@ from roadmap.options import Selection
 from roadmap.recipe import Experiment
 from roadmap.record.folder import read_manifest, read_metrics
 from roadmap.serialization.ranges import Range, check
-from roadmap.study.rungs import Rung
+from roadmap.study.references import as_published, reference
+from roadmap.study.rungs import Rung, StudyContext
 from roadmap.study.schema import SEEDS, THROUGHPUT, Study
 from roadmap.text import suggest
 
 NEWEST = 100  # runs that are read
 CPU = "CPU cores"
+PUBLISHED_SIZE = 224  # pixels, of `Device.images_per_second`
+
+Workload = tuple[Design | NamedModel, int]  # a network, and the image size
 
 
 @dataclass(frozen=True)
@@ -28,18 +32,36 @@ class Speed:
 
     macs_per_second: float
     source: str
-    measured: Mapping[tuple[Design | NamedModel, int], float] = field(default_factory=dict)  # by design and image size
+    measured: Mapping[Workload, float] = field(default_factory=dict)
+    range: tuple[float, float] | None = None  # of the slowest and the fastest known network; None: unknown
 
     def of(self, experiment: Experiment) -> float:
         """The measured speed of that network; of others the general one."""
-        return self.measured.get((experiment.design, experiment.recipe.image_size), self.macs_per_second)
+        return self.measured.get(_workload(experiment), self.macs_per_second)
 
     def device_hours(self, experiment: Experiment, dataset: Dataset) -> float:
         """The hours that one device takes for a run."""
-        recipe = experiment.recipe
-        macs = cost(experiment.design, recipe.image_size, dataset.classes).macs
-        images = recipe.epochs * (PASSES * dataset.train_images + dataset.test_images)
-        return macs * images / self.of(experiment) / 3600
+        return _training_macs(experiment, dataset) / self.of(experiment) / 3600
+
+    def hours_range(self, experiment: Experiment, dataset: Dataset) -> tuple[float, float]:
+        """The least and the most hours, if the network is as fast as the fastest or the slowest known one."""
+        speeds = (self.of(experiment),) * 2
+        if self.range and _workload(experiment) not in self.measured:
+            speeds = self.range
+        slowest, fastest = sorted(speeds)
+        macs = _training_macs(experiment, dataset)
+        return macs / fastest / 3600, macs / slowest / 3600
+
+
+def _workload(experiment: Experiment) -> Workload:
+    return experiment.design, experiment.recipe.image_size
+
+
+def _training_macs(experiment: Experiment, dataset: Dataset) -> float:
+    """The multiply-adds of a run: of training and of evaluation after each epoch."""
+    recipe = experiment.recipe
+    macs = cost(experiment.design, recipe.image_size, dataset.classes).macs
+    return macs * recipe.epochs * (PASSES * dataset.train_images + dataset.test_images)
 
 
 @dataclass(frozen=True)
@@ -49,6 +71,7 @@ class RungEstimate:
     rung: Rung
     cost: Cost  # of one forward pass
     device_hours: float  # of all its seeds
+    hours_range: tuple[float, float]  # the least and the most, over the networks whose speed is known
     repeated: bool  # the experiment is that of an earlier rung, so it is the same run and costs nothing
 
 
@@ -65,6 +88,12 @@ class Estimate:
     def device_hours(self) -> float:
         """The sum over all rungs and seeds."""
         return sum(estimate.device_hours for estimate in self.rungs)
+
+    @property
+    def hours_range(self) -> tuple[float, float]:
+        """The least and the most of `device_hours`."""
+        least, most = (sum(estimate.hours_range[end] for estimate in self.rungs) for end in (0, 1))
+        return least, most
 
     def seconds(self, device_hours: float) -> float:
         """The time on all devices, which share the work evenly."""
@@ -91,8 +120,10 @@ def estimate(
     estimates, counted = [], set[Experiment]()
     for rung in {rung.name: rung for rung in selection.rungs()}.values():
         new = rung.experiment not in counted
-        hours = speed.device_hours(rung.experiment, selection.dataset) * seeds if new else 0.0
-        estimates.append(RungEstimate(rung, selection.cost(rung), hours, repeated=not new))
+        runs = seeds if new else 0
+        hours = speed.device_hours(rung.experiment, selection.dataset) * runs
+        least, most = speed.hours_range(rung.experiment, selection.dataset)
+        estimates.append(RungEstimate(rung, selection.cost(rung), hours, (least * runs, most * runs), not new))
         counted.add(rung.experiment)
     return Estimate(tuple(estimates), seeds, gpus, speed.source)
 
@@ -109,7 +140,7 @@ def speed_for(selection: Selection, out: Path, device: str | None = None, throug
         return speed_given(throughput)
     default = (selection.cluster and selection.cluster.device) or selection.study.regime(selection.regime).device
     measured = None if device else speed_measured(out, selection.regime, default if selection.cluster else None)
-    return measured or speed_of(selection.study, device or default)
+    return measured or speed_of(selection.study, device or default, selection.regime)
 
 
 def speed_given(throughput: float) -> Speed:
@@ -118,14 +149,21 @@ def speed_given(throughput: float) -> Speed:
     return Speed(throughput, f"{throughput:g} multiply-adds per second, as given")
 
 
-def speed_of(study: Study, device: str) -> Speed:
-    """The speed of a device of the study. Raises ValueError for an unknown device."""
+def speed_of(study: Study, device: str, regime: str) -> Speed:
+    """The speed of a device of the study, and of the regime's references on it.
+
+    Raises ValueError for an unknown device.
+    """
     if device not in study.devices:
         raise ValueError(f"unknown device {device!r}; {suggest(study.devices, device)}; or give --throughput")
     entry = study.devices[device]
-    return Speed(
-        entry.macs_per_second, f"{device}: {entry.macs_per_second:.3g} multiply-adds per second ({entry.source})"
-    )
+    source = f"{device}: {entry.macs_per_second:.3g} multiply-adds per second ({entry.source})"
+    measured = {}
+    for name, rate in entry.images_per_second.items():
+        if as_published(study, regime, name):
+            design = reference(StudyContext.of(regime, study=study), name).experiment.design
+            measured[design, PUBLISHED_SIZE] = rate * cost(design, PUBLISHED_SIZE).macs
+    return Speed(entry.macs_per_second, source, measured, entry.range)
 
 
 def speed_measured(out: Path, regime: str, device: str | None = None) -> Speed | None:
@@ -139,7 +177,7 @@ def speed_measured(out: Path, regime: str, device: str | None = None) -> Speed |
     machines = [machine for machine, _, _ in measured if device is None or _is_called(machine, device)]
     if not machines:
         return None
-    speeds_of: dict[tuple[Design | NamedModel, int], list[float]] = {}
+    speeds_of: dict[Workload, list[float]] = {}
     for machine, network, macs_per_second in measured:
         if machine == machines[-1]:
             speeds_of.setdefault(network, []).append(macs_per_second)
@@ -150,10 +188,10 @@ def speed_measured(out: Path, regime: str, device: str | None = None) -> Speed |
     count = sum(map(len, speeds_of.values()))
     runs = "1 run" if count == 1 else f"{count} runs"
     source = f"{median:.3g} multiply-adds per second, measured by {runs} in {out} on {machines[-1]}"
-    return Speed(median, source, medians)
+    return Speed(median, source, medians, (min(medians.values()), max(medians.values())))
 
 
-def _measured(folder: Path) -> tuple[str, tuple[Design | NamedModel, int], float] | None:
+def _measured(folder: Path) -> tuple[str, Workload, float] | None:
     """Kind of device, network, and multiply-adds per second of one device; None if the run has no valid record."""
     try:
         manifest = read_manifest(folder)

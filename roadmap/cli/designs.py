@@ -147,11 +147,16 @@ def show_cost(options: argparse.Namespace) -> int:
     estimated = estimate(selection, out, **numbers)
     if options.json:
         hours = {row.rung.name: row.device_hours for row in estimated.rungs}
-        record = {"device": estimated.source, "seeds": estimated.seeds, "device_hours": hours}
+        ranges = {row.rung.name: row.hours_range for row in estimated.rungs}
+        record: dict[str, Any] = {"device": estimated.source, "seeds": estimated.seeds, "device_hours": hours}
+        record["device_hours_range"] = ranges
         print(json.dumps(record | {"total_device_hours": estimated.device_hours}, indent=2))
         return 0
-    print(table(["rung", "epochs", "MACs", "device-hours", f"time on {estimated.gpus}"], _cost_rows(estimated)))
+    header = ["rung", "epochs", "MACs", "device-hours", f"time on {estimated.gpus}", "least to most device-hours"]
+    print(table(header, _cost_rows(estimated)))
     print(f"\n{estimated.seeds} seed{'s' if estimated.seeds > 1 else ''} each. {estimated.source}.")
+    if any(row.hours_range[0] < row.hours_range[1] for row in estimated.rungs):
+        print("Least and most: at the speeds of the fastest and the slowest network that is known on that device.")
     if any(row.repeated for row in estimated.rungs):
         print("Rungs with the same experiment share one run: the later ones cost nothing.")
     return 0
@@ -159,10 +164,15 @@ def show_cost(options: argparse.Namespace) -> int:
 
 def _cost_rows(estimated: Estimate) -> list[list[str]]:
     rows = [
-        (row.rung.name, str(row.rung.experiment.recipe.epochs), count(row.cost.macs), row.device_hours)
+        (row.rung.name, str(row.rung.experiment.recipe.epochs), count(row.cost.macs), row.device_hours, row.hours_range)
         for row in estimated.rungs
     ]
+    everything = ("all", "", "", estimated.device_hours, estimated.hours_range)
     return [
-        [*cells, f"{hours:.4g}", duration(estimated.seconds(hours))]
-        for *cells, hours in (*rows, ("all", "", "", estimated.device_hours))
+        [name, epochs, macs, f"{hours:.4g}", duration(estimated.seconds(hours)), _range_text(*ends)]
+        for name, epochs, macs, hours, ends in (*rows, everything)
     ]
+
+
+def _range_text(least: float, most: float) -> str:
+    return f"{least:.3g} to {most:.3g}" if least < most else ""

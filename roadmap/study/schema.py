@@ -22,6 +22,7 @@ from roadmap.text import suggest
 T = TypeVar("T")
 SEEDS = Range(1, 10_000)  # of a study; more is probably a typing error
 THROUGHPUT = Range(1, 1e21)  # multiply-adds per second of one device
+Rates = Annotated[dict[str, float], Range(above=0)]
 
 
 @dataclass(frozen=True)
@@ -139,10 +140,12 @@ class Reference:
 
 @dataclass(frozen=True)
 class Device:
-    """The speed of a device, for estimates."""
+    """The speed of a device at one precision, for estimates. Networks differ in it by factors."""
 
     macs_per_second: Annotated[float, THROUGHPUT]  # multiply-adds per second, sustained in inference
-    source: str  # of that number
+    source: str  # of the numbers
+    range: Annotated[tuple[float, float] | None, THROUGHPUT] = None  # of the slowest and the fastest known network
+    images_per_second: Rates = field(default_factory=dict)  # in inference, of references at 224 pixels
 
     def __post_init__(self) -> None:
         check_fields(self)

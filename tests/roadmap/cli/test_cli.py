@@ -190,6 +190,22 @@ def test_the_example_in_a_verbs_help_is_valid(verb):
     assert parser.parse_args([verb, *example.split()]).verb == verb
 
 
+def test_cost_is_a_range_unless_the_network_was_measured(capsys):
+    """DeiT-B at its own rate of the paper's Table 1; a rung between the slowest and the fastest network there."""
+    selected = ["cost", "--regime", "resnet-50", "--steps", "gelu", "--references", "deit-b,convnext-t"]
+    assert main([*selected, "--out", "nowhere", "--json"]) == 0
+    estimated = json.loads(capsys.readouterr().out)
+    hours, ranges = estimated["device_hours"], estimated["device_hours_range"]
+    images = 300 * (3 * 1_281_167 + 50_000)
+    assert hours["deit-b"] == pytest.approx(images / 302.1 / 3600)
+    assert ranges["deit-b"] == pytest.approx([hours["deit-b"]] * 2)
+    assert hours["convnext-t"] == pytest.approx(images / 774.7 / 3600)
+    macs = 4_145_160_192
+    assert ranges["gelu"] == pytest.approx([images * macs / rate / 3600 for rate in (5.36e12, 2.04e12)], rel=0.01)
+    assert main([*selected, "--out", "nowhere", "--device", "h100"]) == 0
+    assert "least to most" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["list", "--nonsense"], ["cost", "--gpus", "x"]])
 def test_what_the_parser_refuses_gets_one_sentence_too(capsys, arguments):
     assert main(arguments) == 2
