@@ -242,7 +242,7 @@ def _of_manifest(manifest: Manifest) -> Row:
 
 
 def _of_result(folder: Path, result: RunResult, devices: int | None) -> Row:
-    if result.images_per_second is None:  # an older result without it
+    if None in (result.images_per_second, result.best_top1):  # an older result without it
         result = result.completed(read_metrics(folder))
     numbers = {key: scalar(value) for key, value in result.values.items()}
     numbers |= {key: getattr(result, key) for key in RESULT_COLUMNS}

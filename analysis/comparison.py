@@ -66,8 +66,14 @@ def published_series_for(study: Study, own: Series, regime: str) -> Series:
     return replace(published, title=f"the paper's {study.regime(regime).title}", bars=bars)
 
 
-def compare(study: Study, results: Sequence[Result], against: str | None = None, metric: Metric = TOP1) -> Comparison:
-    """Each rung's measured value minus the published one.
+def compare(
+    study: Study,
+    results: Sequence[Result],
+    against: str | None = None,
+    metric: Metric = TOP1,
+    family: Sequence[Result] = (),
+) -> Comparison:
+    """Each rung's measured value minus the published one. `family` are all rungs of the study, by default these.
 
     Raises ValueError for a metric or a regime that the paper's tables lack, or if no rung is in both.
     """
@@ -75,7 +81,7 @@ def compare(study: Study, results: Sequence[Result], against: str | None = None,
     first = results[0].run
     regime = table_against(study, results[0], against)
     of_changes = regime != first.regime or first.data != study.regime(regime).data
-    pairs = _changes(study, results, regime) if of_changes else _accuracies(study, results, regime)
+    pairs = _changes(study, results, family or results, regime) if of_changes else _accuracies(study, results, regime)
     if all(difference.why == NOT_IN_PAPER for difference in pairs):
         raise ValueError(f"none of these rungs is in the paper's table of {regime}")
     title = f"{study.regime(first.regime).title} on {first.data} − the paper's {study.regime(regime).title}"
@@ -97,9 +103,9 @@ def _accuracies(study: Study, results: Sequence[Result], regime: str) -> list[Di
     return differences
 
 
-def _changes(study: Study, results: Sequence[Result], regime: str) -> list[Difference]:
+def _changes(study: Study, results: Sequence[Result], family: Sequence[Result], regime: str) -> list[Difference]:
     """Of the steps only: the start is not a change."""
-    published, own, differences = _published_changes(study, regime), judge_results(results), []
+    published, own, differences = _published_changes(study, regime), judge_results(family), []
     for result in results:
         parent = result.rung.parent
         if parent is None:

@@ -24,19 +24,19 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Disagreement:
-    """Two rungs on the same test images. With several runs a rung is right where more than half of its runs are.
+    """Two rungs on the same test images, by equally many runs of each. Images that a run could not read are left out.
 
     `images` has a row for each image on which the two differ, those on which their runs differ most first: index (in
     the test images), label, first and second (the class that most runs predict), first_correct and second_correct (the
     share of the runs), first_confidence and second_confidence (mean probability of the predicted class). `classes` has
     a row for each class, those that differ most first: class, images, first and second (accuracy, percent, mean of the
-    runs), only_first and only_second (the numbers of images).
+    runs), only_first and only_second (the numbers of images on which more runs of that rung are right).
     """
 
     first: str  # rung
     second: str
-    runs: tuple[int, int]  # of each rung
-    test_images: int
+    runs: int  # of each rung
+    test_images: int  # that all runs could read
     images: pd.DataFrame
     classes: pd.DataFrame
     test: McNemar
@@ -55,15 +55,11 @@ class _Side:
 
     @staticmethod
     def of(outcomes: Sequence[Outcomes]) -> _Side:
-        predictions = np.array([own.predicted for own in outcomes])
+        predictions = np.array([own.predicted for own in outcomes])  # runs x N
         counts = np.array([(predictions == row).sum(axis=0) for row in predictions])
         predicted = np.take_along_axis(predictions, counts.argmax(axis=0)[None], axis=0)[0]
         share = np.mean([own.correct for own in outcomes], axis=0)
         return _Side(share, predicted, np.mean([own.confidence for own in outcomes], axis=0, dtype=float))
-
-    @property
-    def correct(self) -> Array:
-        return np.asarray(self.share > 0.5)
 
 
 def disagreement_of(options: RunsOptions, first: str, second: str) -> Disagreement:
@@ -79,22 +75,28 @@ def disagreement_of(options: RunsOptions, first: str, second: str) -> Disagreeme
 def compare_images(selection: Selection, out: Path, table: pd.DataFrame, first: str, second: str) -> Disagreement:
     """As `disagreement_of`, for runs in `table` (of `collect(out)`)."""
     rungs = [selection.rung(name) for name in (first, second)]
+    if rungs[0].experiment == rungs[1].experiment:
+        raise ValueError(f"{first} and {second} are the same experiment")
     results = results_of([(rung, selection.run(rung)) for rung in rungs], table, out)
     outcomes = [_outcomes(result, name, out) for result, name in zip(results, (first, second), strict=True)]
     labels = outcomes[0][0].labels
     if any(not np.array_equal(own.labels, labels) for runs in outcomes for own in runs):
-        raise ValueError(f"{first} and {second} were tested on different images")
-    sides = [_Side.of(runs) for runs in outcomes]
+        raise ValueError(f"the runs of {first} and {second} were tested on different images")
+    # With unequal numbers of runs, even two equal networks would not be right in more runs equally often.
+    count = min(map(len, outcomes))
+    sides = [_Side.of(runs[:count]) for runs in outcomes]
+    read = np.all([own.predicted != NOT_READ for runs in outcomes for own in runs[:count]], axis=0)
+    better = [read & (sides[i].share > sides[1 - i].share) for i in (0, 1)]
     manifest = read_manifest(out / next(iter(results[0].seeds.values()))["folder"])
     names = list(manifest.classes) if manifest else []
     return Disagreement(
         first,
         second,
-        (len(outcomes[0]), len(outcomes[1])),
-        len(labels),
-        _images(labels, sides[0], sides[1], names),
-        _classes(labels, sides[0], sides[1], names),
-        mcnemar(sides[0].correct, sides[1].correct),
+        count,
+        int(read.sum()),
+        _images(labels, sides[0], sides[1], better[0] | better[1], names),
+        _classes(np.where(read, labels, NOT_READ), sides[0], sides[1], better, names),
+        mcnemar(int(better[0].sum()), int(better[1].sum())),
         labels,
         results[0].run,
         selection.execution.data_path or (manifest.data_path if manifest else None),
@@ -118,13 +120,12 @@ def _name(label: int, names: Sequence[str]) -> str:
     return "" if label == NOT_READ else names[label] if label < len(names) else str(label)
 
 
-def _images(labels: Array, first: _Side, second: _Side, names: Sequence[str]) -> pd.DataFrame:
+def _images(labels: Array, first: _Side, second: _Side, differing: Array, names: Sequence[str]) -> pd.DataFrame:
     def named(classes: Array) -> list[str]:
         return [_name(int(label), names) for label in classes]
 
-    gap = np.abs(second.share - first.share)
-    order = np.argsort(-gap, kind="stable")
-    chosen = order[gap[order] > 0]
+    order = np.argsort(-np.abs(second.share - first.share), kind="stable")
+    chosen = order[differing[order]]
     return pd.DataFrame(
         {
             "index": chosen,
@@ -139,9 +140,10 @@ def _images(labels: Array, first: _Side, second: _Side, names: Sequence[str]) ->
     )
 
 
-def _classes(labels: Array, first: _Side, second: _Side, names: Sequence[str]) -> pd.DataFrame:
+def _classes(labels: Array, first: _Side, second: _Side, better: Sequence[Array], names: Sequence[str]) -> pd.DataFrame:
+    """`labels` are NOT_READ for images that are left out."""
     rows = []
-    for label in np.unique(labels):
+    for label in np.unique(labels[labels != NOT_READ]):
         of_class = labels == label
         rows.append(
             {
@@ -149,9 +151,9 @@ def _classes(labels: Array, first: _Side, second: _Side, names: Sequence[str]) -
                 "images": int(of_class.sum()),
                 "first": 100 * float(first.share[of_class].mean()),
                 "second": 100 * float(second.share[of_class].mean()),
-                "only_first": int((first.correct & ~second.correct)[of_class].sum()),
-                "only_second": int((second.correct & ~first.correct)[of_class].sum()),
+                "only_first": int(better[0][of_class].sum()),
+                "only_second": int(better[1][of_class].sum()),
             }
         )
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=["class", "images", "first", "second", "only_first", "only_second"])
     return table.iloc[(table["second"] - table["first"]).abs().argsort(kind="stable")[::-1]].reset_index(drop=True)

@@ -49,6 +49,7 @@ class _KnownNoise:
     noise: Noise
     source: str
     seeds: int = 0
+    rungs: tuple[Rung, ...] = ()  # of the study that have finished runs
 
 
 def power_of_study(
@@ -63,7 +64,7 @@ def power_of_study(
         check(difference, Range(other_than=0), "difference")
     rungs = [rung for rung in selection.rungs() if not rung.no_effect]
     known = _given(noise) if noise is not None else _of_runs(options, selection, metric) or _of_paper(selection, metric)
-    one, study = Plan(known.noise, (None, 0)), Plan(known.noise, _parents(rungs))
+    one, study = Plan(known.noise, (None, 0)), Plan(known.noise, _parents([*rungs, *known.rungs]))
     speed = speed_for(selection, options.folder())
     hours = sum(speed.device_hours(rung.experiment, selection.dataset) for rung in rungs)
     needed = []
@@ -101,18 +102,21 @@ def _given(noise: float) -> _KnownNoise:
 
 
 def _of_runs(options: RunsOptions, selection: Selection, metric: Metric) -> _KnownNoise | None:
-    """None if no rung has two finished runs."""
+    """None if no rung has two finished runs that differ."""
     options.folder()  # raises ValueError for a file, unlike a folder without runs
     try:
         (runs,) = selected_runs(replace(options, study=replace(options.study, regime=selection.regime)))
     except ValueError:
         return None
-    noise = pooled_noise(sample for result in runs.family if (sample := result.sample(metric)))
+    finished = [result for result in runs.family if result.values(metric)]
+    samples = {result.run.identity: result.sample(metric) for result in finished}  # rungs may share runs
+    noise = pooled_noise(filter(None, samples.values()))
     if noise is None:
         return None
-    counts = [count for result in runs.family if (count := len(result.values(metric)))]
+    counts = [sample.n for sample in samples.values() if sample]
     source = f"{many(sum(counts), 'run')} of {selection.regime}, {noise.freedom:.0f} degrees of freedom"
-    return _KnownNoise(noise, source, min(counts))
+    rungs = tuple(result.rung for result in finished if not result.rung.no_effect)
+    return _KnownNoise(noise, source, min(counts), rungs)
 
 
 def _of_paper(selection: Selection, metric: Metric) -> _KnownNoise:
@@ -124,6 +128,6 @@ def _of_paper(selection: Selection, metric: Metric) -> _KnownNoise:
         source = f"the deviations that the paper prints, {noise.freedom:.0f} degrees of freedom"
         return _KnownNoise(noise, source)
     raise ValueError(
-        f"the noise of {selection.regime} is not known: no rung has two finished runs, and the paper prints none; "
-        "give --noise, or train rungs with --seeds 3"
+        f"the noise of {selection.regime} is not known: no rung has two finished runs that differ, and the paper "
+        "prints none; give --noise, or train rungs with --seeds 3"
     )

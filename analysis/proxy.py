@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from analysis.options import RunsOptions
@@ -102,6 +103,9 @@ def _other_study(study: Study, against: str) -> tuple[pd.DataFrame, Metric]:
     for column in ("change", "mean"):
         if not pd.api.types.is_numeric_dtype(table[column]):
             raise ValueError(f"--against {against}: {column!r} must be numbers")
+    numbers = table.dropna(subset=["change"])[["change", "mean"]]
+    if not np.isfinite(numbers.to_numpy(dtype=float)).all():
+        raise ValueError(f"--against {against}: 'change' and 'mean' must be finite in every row with a change")
     return table, find_metric(str(table["metric"].iloc[0]))
 
 

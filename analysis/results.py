@@ -54,7 +54,8 @@ class Result:
     def outcomes(self, metric: Metric = TOP1) -> list[Outcomes] | None:
         """What the runs that have the metric predict for each test image; None unless all of them recorded it."""
         folders = [self.out / self.seeds[seed]["folder"] for seed in self.values(metric)] if self.out else []
-        found = [read_outcomes(folder, averaged=metric == averaged(TOP1)) for folder in folders]
+        images, is_averaged = self.run.dataset.test_images, metric == averaged(TOP1)
+        found = [read_outcomes(folder, averaged=is_averaged, images=images) for folder in folders]
         outcomes = [own for own in found if own is not None]
         return outcomes if outcomes and len(outcomes) == len(found) else None
 
@@ -96,7 +97,9 @@ def image_noise(results: Sequence[Result], metric: Metric = TOP1) -> ImageNoise 
 
     Raises InvalidFile for a record that is not valid.
     """
-    finished = [result for result in results if result.values(metric)]
+    values = {name: parent for name, parent, own in named_values(results, metric) if own}
+    compared = {side for name, parent in values.items() if parent in values for side in (name, parent)}
+    finished = [result for result in results if result.rung.name in compared]
     if metric not in (TOP1, averaged(TOP1)) or not finished:
         return None
     outcomes = [result.outcomes(metric) for result in finished]

@@ -18,6 +18,8 @@ from roadmap.record.metrics import Metric
 from roadmap.study.schema import Study
 from roadmap.text import many
 
+SUBSETS = ("cumulative", "add-one", "variants")  # ablations of which a few steps make some of the same rungs
+
 
 @dataclass(frozen=True)
 class SelectedRuns:
@@ -31,12 +33,12 @@ class SelectedRuns:
     def of(selection: Selection, table: pd.DataFrame, out: Path) -> SelectedRuns:
         """The results in `table` (of `collect(out)`).
 
-        Steps select rungs of a study, which do not change its other comparisons. Random orders of a few steps are a
-        study of their own.
+        Steps select rungs of a study, which do not change its other comparisons. Leaving out or reordering only a few
+        steps is a study of its own. References are compared with no rung.
         """
         chosen = {rung.name: rung for rung in selection.rungs()}
         rungs = dict(chosen)
-        if selection.steps != "all" and not selection.ablation.startswith("orders"):
+        if selection.steps != "all" and selection.ablation in SUBSETS:
             with contextlib.suppress(ValueError):  # settings may be valid for the chosen rungs only
                 rungs = {rung.name: rung for rung in replace(selection, steps="all").rungs()} | chosen
         family = results_of([(rung, selection.run(rung)) for rung in rungs.values()], table, out)

@@ -42,7 +42,7 @@ def papers_study() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def ours(values: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     samples = tuple(Sample.of(runs) for runs in values.tolist())
     family = Family(samples, pairs, DRAWS)
-    if not family.variances.pooled:
+    if not family.variances.known:
         return np.zeros(len(pairs), dtype=bool)
     means = values.mean(axis=1)
     return np.abs(means[pairs[:, 1]] - means[pairs[:, 0]]) > family.bound * family.errors

@@ -648,15 +648,18 @@ def disagree(
 
     paths = _paths(output)
     sheets = [path for path in paths if path.suffix.lower() != ".csv"]
-    check_suffixes(sheets)
+    try:
+        check_suffixes(sheets)
+    except ValueError as error:
+        raise ValueError(f"{error}; or in .csv, for a table of the images") from None
     options = RunsOptions(_options_of_one(study), _path(out))
     result = disagreement_of(options, first, second)
+    if sheets:
+        save_figure(_contact_sheet(result), sheets)
     for path in paths:
         if path not in sheets:
             make_parent(path)
             write_atomic(path, result.images.to_csv(index=False).encode())
-    if sheets:
-        save_figure(_contact_sheet(result), sheets)
     return result
 
 

@@ -110,7 +110,7 @@ class Recipe:
     # evaluation
     evaluation_crop: Annotated[float, Range(above=0, maximum=1)]  # kept share of the resized side, below 384 pixels
     # model and numbers
-    initialization: Initialization  # "truncated-normal": std 0.02, biases 0; "pytorch": only the classifier so
+    initialization: Initialization  # "truncated-normal": std 0.02, biases 0; "pytorch": only linear layers
     ema: Annotated[float | None, Range(above=0, below=1)]  # decay per step of the averaged weights; null: off
     sync_batch_norm: bool  # statistics over the images of all devices (on GPUs)
     precision: Precision  # "auto": the fastest on the device, which the record has; "fp16-on-cuda": elsewhere as "auto"

@@ -43,7 +43,7 @@ def _roadmap(options: FigureOptions) -> Figure:
     selected, metric = selected_runs(options), options.find_metric()
     if options.compare == "difference":
         runs = only_regime(selected, "--compare difference")
-        return draw_difference(compare(runs.study, runs.results, options.against, metric), options.columns)
+        return draw_difference(compare(runs.study, runs.results, options.against, metric, runs.family), options.columns)
     series = [runs.series(metric) for runs in selected]
     if options.compare == "side-by-side":
         published = [_published_series_for(runs, own, options) for runs, own in zip(selected, series, strict=True)]

@@ -22,7 +22,7 @@ from analysis.statistics.images import ImageNoise
 from analysis.statistics.samples import CONFIDENCE, POWER, ROUNDING, SIGNIFICANCE, Sample, Values, sample_of
 from analysis.statistics.variances import Array, Variances, sampled
 
-FEWEST = 2  # runs that each side needs for a verdict
+FEWEST = 3  # runs that each side needs for a verdict
 DRAWS = 19_999  # simulated studies: p values are multiples of 1 / 20,000
 
 Verdict = Literal["better", "worse", "within noise", "too few seeds to tell"]
@@ -81,8 +81,12 @@ def judge(
     """Judges each rung (name, parent, values) against its parent, all together. Returns the judgements by name."""
     samples = {name: sample_of(values) for name, _, values in rungs if isinstance(values, Sample) or values}
     parents = {name: parent for name, parent, _ in rungs if parent in samples and name in samples}
-    by_seeds = _tested(samples, parents, higher_is_better)
-    by_images = _tested(samples, parents, higher_is_better, image_noise) if image_noise else {}
+    compared = {name: sample for name, sample in samples.items() if name in parents or name in parents.values()}
+    by_seeds = _tested(compared, parents, higher_is_better)
+    by_images: dict[str, Tested] = {}
+    if image_noise and any(tested.change.interval for tested in by_seeds.values()):  # else the seeds' noise is unknown
+        by_images = _tested(compared, parents, higher_is_better, image_noise)
+        by_images = {name: _wider(tested, by_seeds[name], higher_is_better) for name, tested in by_images.items()}
     judged = {}
     for name, parent, _ in rungs:
         sides = [samples.get(name), samples.get(parent or "")]
@@ -114,6 +118,15 @@ def _tested(
         change, p = family.tested(comparison)
         tested[name] = Tested(change, p, verdict(change, p, higher_is_better))
     return tested
+
+
+def _wider(tested: Tested, by_seeds: Tested, higher_is_better: bool) -> Tested:
+    """A test against more noise, whose interval is at least as wide: the bounds of both are simulated."""
+    if tested.p is None or by_seeds.p is None or not tested.change.interval or not by_seeds.change.interval:
+        return Tested(replace(tested.change, interval=None))
+    p, ends = max(tested.p, by_seeds.p), (tested.change.interval, by_seeds.change.interval)
+    change = replace(tested.change, interval=max(ends, key=lambda interval: interval[1] - interval[0]))
+    return Tested(change, p, verdict(change, p, higher_is_better))
 
 
 def verdict(change: Change, corrected_p: float | None, higher_is_better: bool = True) -> Verdict:
@@ -177,7 +190,7 @@ class Family:
     def statistics(self) -> Array:
         """The absolute statistics of the simulated studies (draws x comparisons)."""
         changes, errors = self.simulated
-        return np.abs(changes / errors)
+        return np.divide(np.abs(changes), errors, out=np.zeros_like(changes), where=errors > ROUNDING)
 
     @cached_property
     def largest(self) -> Array:
@@ -189,23 +202,35 @@ class Family:
         """The statistic above which a corrected p value is below 5 %."""
         return _bound(self.largest)
 
+    @cached_property
+    def detectable(self) -> Array:
+        """The smallest difference that four of five such studies detect, of each comparison.
+
+        The runs of these studies have the variances that are estimated here. A difference is detected if it is larger
+        than its bound by the noise of the change.
+        """
+        generator = np.random.default_rng(1)
+        true = np.broadcast_to(self.variances.moderated(), (self.draws, len(self.samples)))
+        errors = self._errors(self.variances.moderated(sampled(generator, true, self.variances.freedoms)))
+        noise = generator.standard_normal(errors.shape) * self.errors
+        return np.asarray(np.quantile(self.bound * errors + noise, POWER, axis=0))
+
     def tested(self, comparison: int) -> tuple[Change, float | None]:
         """The change of a comparison, and its p value corrected for the number of comparisons."""
         before, after = (self.samples[position] for position in self.pairs[comparison])
-        change, error = untested(before, after), float(self.errors[comparison])
+        change = untested(before, after)
+        error = float(self.errors[comparison]) if self.variances.known else 0.0
         if error <= ROUNDING:
             p = _p_without_noise(change.difference)
             return replace(change, p=p), p
         statistic = abs(change.difference) / error
         own = np.sort(self.statistics[:, comparison])
-        noise, errors = (drawn[:, comparison] for drawn in self.simulated)
         tested = replace(
             change,
             interval=_interval(change.difference, self.bound * error),
             p=_exceeded(own, statistic),
             pointwise=_interval(change.difference, _bound(own) * error),
-            # A study detects a difference that is larger than its bound by the noise of the change.
-            detectable=float(np.quantile(self.bound * errors - noise, POWER)),
+            detectable=float(self.detectable[comparison]),
         )
         return tested, _exceeded(self.largest, statistic)
 
@@ -217,7 +242,7 @@ def _exceeded(ascending: Array, statistic: float) -> float:
 
 
 def _bound(ascending: Array) -> float:
-    """The statistic above which `_exceeded` is below 5 %."""
+    """The statistic above which `_exceeded` is below 5 %. Takes 19 simulated studies or more."""
     return float(ascending[-math.ceil(SIGNIFICANCE * (len(ascending) + 1)) + 1])
 
 

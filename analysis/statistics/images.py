@@ -43,14 +43,13 @@ class ImageNoise:
 class McNemar:
     """The exact test of whether one of two networks is right on more images than the other."""
 
-    only_first: int  # number of images that only the first classifies correctly
+    only_first: int  # number of images on which the first alone is right, or more of its runs are
     only_second: int
-    p: float  # the probability of so unequal numbers by chance
+    p: float  # the probability of so unequal numbers on other test images, if neither network is better
 
 
-def mcnemar(first: Array, second: Array) -> McNemar:
-    """Of which images each network classifies correctly (bool, images)."""
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+def mcnemar(only_first: int, only_second: int) -> McNemar:
+    """Of the numbers of images on which one network alone is right."""
     differing = only_first + only_second
     p = float(stats.binomtest(only_first, differing).pvalue) if differing else 1.0
     return McNemar(only_first, only_second, p)

@@ -63,9 +63,8 @@ class Noise:
 
 
 def pooled_noise(samples: Iterable[Sample]) -> Noise | None:
-    """The pooled deviation of one run. None if no rung has two runs."""
+    """The pooled deviation of one run. None if no rung has two runs that differ: equal runs do not show the noise."""
     spread = [(sample.std**2, sample.n - 1) for sample in samples if sample.std is not None]
     freedom = sum(weight for _, weight in spread)
-    if not freedom:
-        return None
-    return Noise(math.sqrt(sum(variance * weight for variance, weight in spread) / freedom), freedom)
+    std = math.sqrt(sum(variance * weight for variance, weight in spread) / freedom) if freedom else 0.0
+    return Noise(std, freedom) if std > ROUNDING else None

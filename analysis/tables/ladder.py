@@ -16,7 +16,7 @@ from analysis.results import (
     published_sample,
     published_table,
 )
-from analysis.statistics.contrasts import Change, Judgement, Tested, Verdict, verdict, welch
+from analysis.statistics.contrasts import FEWEST, Change, Judgement, Tested, Verdict, verdict, welch
 from analysis.statistics.samples import Sample
 from roadmap.network.cost import cost
 from roadmap.record.metrics import TOP1, Metric, averaged, find_metric
@@ -126,7 +126,6 @@ def _with_images(tested: Tested | None) -> dict[str, Any]:
 
 
 _AGREEMENT = {"better": "higher", "worse": "lower"}
-FEWEST = 3  # runs of each side from which a rung alone is compared with its published value
 
 
 def _against(published: Published | None, sample: Sample | None) -> Change | None:
@@ -181,7 +180,8 @@ def rendered(table: pd.DataFrame, metric: Metric = TOP1) -> pd.DataFrame:
     columns["p, corrected"] = [p_text(row["p_corrected"]) for row in rows]
     columns["verdict"] = ["" if row.get("no_effect") else _text(row["verdict"]) for row in rows]
     columns["95 %, other images too"] = [interval((row["images_low"], row["images_high"]), digits) for row in rows]
-    columns["verdict then"] = [_text(row["images_verdict"]) for row in rows]
+    has_images = table["images_low"].notna().any()
+    columns["verdict then"] = [_text(row["images_verdict"]) if has_images else "" for row in rows]
     if "verdict_population" in table:
         columns["verdict, if of a population"] = [_text(row["verdict_population"]) for row in rows]
     if "ema" in table and metric != averaged(TOP1):
@@ -329,7 +329,9 @@ def _covers_images(table: pd.DataFrame, metric: Metric) -> list[str]:
     if metric not in (TOP1, averaged(TOP1)) or "seeds" not in table or table["detectable"].isna().all():
         return []
     if table["images_low"].isna().all():
-        return ["They do not cover other test images: not all of these runs recorded which they classify correctly."]
+        return [
+            "They do not cover other test images: that takes a record of the same test images by all of these runs."
+        ]
     return ["'Other images too': also for other test images of the same kind."]
 
 

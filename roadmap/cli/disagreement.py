@@ -30,27 +30,25 @@ def disagree(options: argparse.Namespace) -> int:
 
     paths = options.output or []
     result = compare(options.first, options.second, options.out, output=paths, **study_keywords(options))
-    runs = [many(count, "run") for count in result.runs]
-    print(f"{result.first} ({runs[0]}) and {result.second} ({runs[1]}) on {many(result.test_images, 'test image')}\n")
-    _print_first(options.rows, "image", *_images(result))
-    _print_first(options.rows, "class", *_classes(result))
-    test = result.test
-    counts = f"only {result.first} is right on {test.only_first}, only {result.second} on {test.only_second}"
-    print(f"Images: {counts}; McNemar's exact test: p {test.p:.3g}.")
-    if max(result.runs) > 1:
-        print("A rung is right on an image if more than half of its runs are.")
+    print(f"{result.first} and {result.second}, {many(result.runs, 'run')} each, ", end="")
+    print(f"on {many(result.test_images, 'test image')}\n")
+    _print_first(options.rows, "images", *_images(result))
+    _print_first(options.rows, "classes", *_classes(result))
+    test, right = result.test, "is right alone" if result.runs == 1 else "is right in more runs"
+    counts = f"{result.first} {right} on {many(test.only_first, 'image')}, {result.second} on {test.only_second}"
+    print(f"{counts}. McNemar's exact test: p {test.p:.3g}, for other test images, not for other seeds.")
     for path in paths:
         print(f"written: {path}", file=sys.stderr)
     return 0
 
 
-def _print_first(count: int, noun: str, header: list[str], rows: list[list[str]]) -> None:
+def _print_first(count: int, nouns: str, header: list[str], rows: list[list[str]]) -> None:
     shown = rows[:count]
     if shown:
         print(table(header, shown))
     if len(shown) < len(rows):
-        print(f"and {many(len(rows) - len(shown), f'more {noun}')}")
-    print()
+        print(f"and {len(rows) - len(shown)} more {nouns}")
+    print("" if rows else f"They do not differ in any of the {nouns}.\n")
 
 
 def _images(result: Disagreement) -> tuple[list[str], list[list[str]]]:

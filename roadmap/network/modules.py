@@ -299,7 +299,7 @@ def build(
 
 def initialize(model: nn.Module, scheme: Initialization) -> None:
     """Initializes the weights: as torchvision's ResNet; truncated normal of std 0.02 with biases 0 (ConvNeXt); or so
-    only the classifier, while convolutions keep what PyTorch gives them (the authors' ablation code).
+    only linear layers, while convolutions keep what PyTorch gives them (the authors' ablation code).
 
     Norms and layer scales keep the initial values of their layers.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,23 +54,44 @@ def write_outcomes(folder: Path, outcomes: Mapping[str, Outcomes]) -> None:
     write_atomic(folder / OUTCOMES_FILE, buffer.getvalue())
 
 
-def read_outcomes(folder: Path, *, averaged: bool = False) -> Outcomes | None:
+def read_outcomes(folder: Path, *, averaged: bool = False, images: int | None = None) -> Outcomes | None:
     """Of the network, or of its averaged weights. None if the run did not record them, as those of older versions.
 
-    Raises InvalidFile for a file that is not valid.
+    Raises InvalidFile for a file that is not valid, and for one of another number of test images.
     """
-    import numpy as np
-
     path, prefix = folder / OUTCOMES_FILE, AVERAGED if averaged else ""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            if f"{prefix}predicted" not in stored:
-                return None
-            outcomes = Outcomes(stored["labels"], stored[f"{prefix}predicted"], stored[f"{prefix}confidence"])
+        outcomes = _read(path, prefix)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         raise InvalidFile(f"{path} is not valid: {error}; remove it to go on without it") from None
-    if not outcomes.labels.shape == outcomes.predicted.shape == outcomes.confidence.shape == (len(outcomes.labels),):
-        raise InvalidFile(f"{path} is not valid: its arrays differ in length; remove it to go on without it")
+    if outcomes and (problem := _problem(outcomes, images)):
+        raise InvalidFile(f"{path} is not valid: {problem}; remove it to go on without it")
     return outcomes
+
+
+def _read(path: Path, prefix: str) -> Outcomes | None:
+    import numpy as np
+
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        if f"{prefix}predicted" not in stored:
+            return None
+        return Outcomes(stored["labels"], stored[f"{prefix}predicted"], stored[f"{prefix}confidence"])
+
+
+def _problem(outcomes: Outcomes, images: int | None) -> str | None:
+    arrays = outcomes.labels, outcomes.predicted, outcomes.confidence
+    if any(array.ndim != 1 or array.shape != outcomes.labels.shape for array in arrays) or not outcomes.labels.size:
+        return "its arrays must be lists of one length"
+    if images not in (None, outcomes.labels.size):
+        return f"it must have {images} images, as the data of the run (got {outcomes.labels.size})"
+    if (
+        outcomes.labels.dtype.kind != "i"
+        or outcomes.predicted.dtype.kind != "i"
+        or outcomes.confidence.dtype.kind != "f"
+    ):
+        return "labels and predictions must be whole numbers, and confidences numbers"
+    if outcomes.labels.min() < 0 or outcomes.predicted.min() < NOT_READ:
+        return "a label or a prediction is below 0"
+    return None

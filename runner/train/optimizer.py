@@ -38,7 +38,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     Unless the recipe decays them too, those without are biases, norms, layer scales, embeddings and class tokens. Of
     timm's models these are the parameters that the model excludes itself.
     """
-    excluded_names: set[str] = getattr(model, "no_weight_decay", set)()  # a method of timm's models
+    excluded_names = set(getattr(model, "no_weight_decay", set)())  # a method of timm's models
     excluded_names |= {name for name, _ in model.named_parameters() if name.rpartition(".")[2] in NOT_DECAYED}
     decayed: list[nn.Parameter] = []
     not_decayed: list[nn.Parameter] = []

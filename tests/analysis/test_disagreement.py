@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,8 @@ import roadmap
 from analysis.figures import draw_contact_sheet
 from analysis.statistics.contrasts import judge
 from analysis.statistics.images import ImageNoise, mcnemar
-from roadmap.record.outcomes import Outcomes, write_outcomes
+from analysis.statistics.samples import Sample
+from roadmap.record.outcomes import NOT_READ, Outcomes, read_outcomes, write_outcomes
 from runner.data.datasets import load_data
 from tests.helpers.command import run_here
 from tests.helpers.records import finish, study_run
@@ -46,22 +49,42 @@ def out(tmp_path, monkeypatch):
 
 def test_images_and_classes_on_which_rungs_differ(out):
     found = roadmap.disagree("recipe", "stage-ratio")
-    assert found.runs == (3, 3) and found.test_images == len(DIGITS)
+    assert found.runs == 3 and found.test_images == len(DIGITS)
     assert found.images["index"].tolist() == [0, 1, 2, 4, 5, 6]
     first = found.images.iloc[0]
     assert first["label"] == str(DIGITS[0]) and first["first"] == str((DIGITS[0] + 1) % 10)
     assert first["second"] == str(DIGITS[0]) and first["first_confidence"] == 0.75
     assert found.images["second_correct"].tolist()[-1] == pytest.approx(2 / 3)
-    assert (found.test.only_first, found.test.only_second) == (2, 3)
-    assert found.test.p == pytest.approx(stats.binomtest(2, 5).pvalue)
-    assert found.classes["only_first"].sum() == 2 and found.classes["images"].sum() == len(DIGITS)
+    assert (found.test.only_first, found.test.only_second) == (3, 3)  # the first is right in more runs on 4, 5, 6
+    assert found.test.p == pytest.approx(stats.binomtest(3, 6).pvalue)
+    assert found.classes["only_first"].sum() == 3 and found.classes["images"].sum() == len(DIGITS)
+
+
+def test_rungs_are_compared_by_equally_many_runs(out):
+    """With more runs a rung is right in all of them less often, however good it is."""
+    finish_with(out, "gelu", 0, right_except(0, 1))
+    found = roadmap.disagree("recipe", "gelu")
+    assert found.runs == 1 and found.images["index"].tolist() == [2, 3]
+    assert (found.test.only_first, found.test.only_second) == (0, 2)
+
+
+def test_images_that_a_run_could_not_read_are_left_out(out):
+    folder = finish_with(out, "gelu", 0, right_except(0, 1))
+    outcomes = read_outcomes(folder)
+    predicted = outcomes.predicted.copy()
+    predicted[:2] = NOT_READ
+    write_outcomes(folder, {"": replace(outcomes, predicted=predicted)})
+    found = roadmap.disagree("recipe", "gelu")
+    assert found.test_images == len(DIGITS) - 2 == found.classes["images"].sum()
+    assert found.images["index"].tolist() == [2, 3]
 
 
 def test_the_command_lists_and_draws_them(out, tmp_path):
     done = run_here("disagree", "recipe", "stage-ratio", "-o", "sheet.png", "-o", "images.csv", "--rows", "2")
     assert done.status == 0
-    assert f"recipe (3 runs) and stage-ratio (3 runs) on {len(DIGITS)} test images" in done.out
-    assert "and 4 more images" in done.out and "only recipe is right on 2, only stage-ratio on 3" in done.out
+    assert f"recipe and stage-ratio, 3 runs each, on {len(DIGITS)} test images" in done.out
+    assert "and 4 more images" in done.out
+    assert "recipe is right in more runs on 3 images, stage-ratio on 3. McNemar's exact test: p 1," in done.out
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
     assert pd.read_csv(tmp_path / "images.csv")["index"].tolist() == [0, 1, 2, 4, 5, 6]
 
@@ -80,7 +103,7 @@ def test_the_contact_sheet_shows_each_image_with_both_predictions(out):
 
 def test_the_report_compares_the_first_and_the_last_rung(out):
     page = roadmap.report(out).read_text()
-    assert "only recipe classifies 2 correctly, and only stage-ratio 3" in page
+    assert f"On 3 of {len(DIGITS)} test images more runs of recipe are right, on 3 more of stage-ratio, of 3" in page
     assert '<img class="sheet" src="data:image/png;base64,' in page and 'id="pico-classes"' in page
 
 
@@ -89,7 +112,8 @@ def test_the_report_compares_the_first_and_the_last_rung(out):
     [
         (["recipe", "gelu"], "no finished run of gelu with these settings"),
         (["recipe", "nothing"], "unknown rung 'nothing'"),
-        (["recipe", "stage-ratio", "-o", "sheet.txt"], "sheet.txt"),
+        (["recipe", "stage-ratio", "-o", "sheet.txt"], "sheet.txt: a figure must end in .png, .svg, .pdf; or in .csv"),
+        (["recipe", "recipe"], "recipe and recipe are the same experiment"),
     ],
 )
 def test_wrong_usage_is_refused(out, arguments, sentence):
@@ -101,6 +125,22 @@ def test_runs_without_a_record_are_named(out):
     finish(study_run(PICO["gelu"]), out)
     done = run_here("disagree", "recipe", "gelu")
     assert done.status == 2 and "not every run of gelu has a test_images.npz" in done.err
+
+
+def test_rungs_that_do_not_differ_are_said_to(out):
+    for seed in range(3):
+        finish_with(out, "gelu", seed, right_except(0, 1, 2, 3))
+    done = run_here("disagree", "recipe", "gelu")
+    assert done.status == 0 and "They do not differ in any of the images." in done.out and "p 1," in done.out
+
+
+def test_a_record_of_other_images_is_named(out):
+    folder = finish_with(out, "stage-ratio", 3, right_except(0))
+    other = Outcomes(DIGITS[:5], DIGITS[:5], np.ones(5, dtype=np.float16))
+    write_outcomes(folder, {"": other})
+    for command in (["disagree", "recipe", "stage-ratio"], ["table", "--out", out], ["report", "--out", out]):
+        done = run_here(*command)
+        assert done.status == 2 and f"it must have {len(DIGITS)} images" in done.err and "Traceback" not in done.err
 
 
 def test_collect_returns_them(out):
@@ -160,9 +200,27 @@ def test_intervals_cover_the_change_on_other_images():
 
 
 def test_mcnemar_counts_images_that_one_network_alone_gets_right():
-    first = np.array([True, True, True, False, False, True])
-    second = np.array([True, False, False, True, False, False])
-    test = mcnemar(first, second)
+    test = mcnemar(3, 1)
     assert (test.only_first, test.only_second) == (3, 1)
     assert test.p == pytest.approx(stats.binomtest(3, 4).pvalue)
-    assert mcnemar(first, first).p == 1.0
+    assert mcnemar(0, 0).p == 1.0
+
+
+def test_without_noise_of_seeds_there_is_no_verdict_for_other_images():
+    same = np.tile(np.arange(100) < 90, (3, 1))
+    noise = ImageNoise.of({"a": same, "b": ~same})
+    judged = judge([("a", None, Sample.of([90.0] * 3)), ("b", "a", Sample.of([10.0] * 3))], image_noise=noise)["b"]
+    assert judged.verdict == "too few seeds to tell" and judged.images is None
+
+
+def test_the_interval_for_other_images_is_never_the_narrower_one():
+    draw = np.random.default_rng(3)
+    names = [str(i) for i in range(6)]
+    runs = {name: np.tile(draw.random(2000) < 0.9, (3, 1)) ^ (draw.random((3, 2000)) < 0.01) for name in names}
+    rungs = [
+        (name, names[i - 1] if i else None, dict(enumerate(100 * runs[name].mean(1)))) for i, name in enumerate(names)
+    ]
+    for judged in judge(rungs, image_noise=ImageNoise.of(runs)).values():
+        if judged.seeds:
+            (low, high), (seeds_low, seeds_high) = judged.images.change.interval, judged.seeds.change.interval
+            assert low <= seeds_low and high >= seeds_high and judged.images.p >= judged.seeds.p

@@ -29,15 +29,38 @@ def test_what_was_not_recorded_is_none(tmp_path):
     assert read_outcomes(tmp_path, averaged=True) is None
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "cut", "missing array", "length"])
+DAMAGES = [
+    "empty",
+    "text",
+    "cut",
+    "flipped",
+    "array",
+    "missing array",
+    "length",
+    "shape",
+    "text labels",
+    "below 0",
+    "none",
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_record_is_named(tmp_path, damage):
     write_outcomes(tmp_path, {"": OUTCOMES})
     path = tmp_path / OUTCOMES_FILE
-    if damage in ("missing array", "length"):
-        arrays = dict(np.load(path))
-        arrays.pop("labels")
-        np.savez(path, **arrays, **({"labels": LABELS[:2]} if damage == "length" else {}))
+    content = path.read_bytes()
+    written = {"empty": b"", "text": b"not an archive", "cut": content[:100]}
+    written["flipped"] = content[:60] + bytes(255 - byte for byte in content[60:90]) + content[90:]
+    nothing = {"labels": LABELS[:0], "predicted": LABELS[:0], "confidence": OUTCOMES.confidence[:0]}
+    other = {"length": {"labels": LABELS[:2]}, "shape": {"labels": np.int32(3)}, "none": nothing}
+    other |= {"text labels": {"labels": LABELS.astype(str)}, "below 0": {"predicted": LABELS - 9}}
+    if damage in written:
+        path.write_bytes(written[damage])
+    elif damage == "array":
+        with path.open("wb") as file:
+            np.save(file, LABELS)
     else:
-        path.write_bytes({"empty": b"", "text": b"not an archive", "cut": path.read_bytes()[:100]}[damage])
+        arrays = {name: array for name, array in np.load(path).items() if name != "labels" or damage in other}
+        np.savez(path, **arrays | other.get(damage, {}))
     with pytest.raises(InvalidFile, match=rf"{OUTCOMES_FILE} is not valid.*remove it"):
         read_outcomes(tmp_path)

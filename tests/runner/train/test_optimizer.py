@@ -61,6 +61,23 @@ def test_torchvisions_models_have_no_decay_of_what_timms_exclude(name, excluded)
     assert all(names[id(parameter)].endswith("weight") for parameter in decayed)
 
 
+@pytest.mark.parametrize("names", [["pos_embed"], {"pos_embed"}, ("pos_embed",)])
+def test_a_model_may_name_what_is_not_decayed_in_any_collection(names):
+    """timm's Hiera has a list."""
+
+    class Embedding(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pos_embed, self.weight = (torch.nn.Parameter(torch.zeros(2, 2)) for _ in range(2))
+
+        def no_weight_decay(self):
+            return names
+
+    model = Embedding()
+    decayed, not_decayed = (group["params"] for group in parameter_groups(model, recipe_of("recipe")))
+    assert decayed == [model.weight] and not_decayed == [model.pos_embed]
+
+
 def test_classic_decays_everything():
     model = roadmap.build(roadmap.compose("pico", []).design, 10)
     decayed, not_decayed = parameter_groups(model, recipe_of("resnet-50"))
