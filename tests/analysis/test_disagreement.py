@@ -171,6 +171,7 @@ def simulated(draw, *, images, runs, effect):
     return [draw.normal(0, 1, (runs, images)) < logits for logits in by_rung]
 
 
+@pytest.mark.slow
 def test_the_noise_of_images_is_that_of_other_images():
     """The variance over test sets, without that over seeds, is recovered from one test set."""
     draw = np.random.default_rng(0)
@@ -184,6 +185,7 @@ def test_the_noise_of_images_is_that_of_other_images():
     assert np.mean(by_images) + np.mean(by_seeds) == pytest.approx(np.var(changes), rel=0.15)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_change_on_other_images():
     draw = np.random.default_rng(1)
     first, second = simulated(draw, images=400_000, runs=2, effect=0.4)

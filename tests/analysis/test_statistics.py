@@ -59,6 +59,7 @@ def rungs_of(values):
 SPREADS = {"equal": np.full(18, 0.1), "unequal": np.geomspace(0.03, 0.25, 18)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counted", [False, True], ids=["continuous", "counted"])
 @pytest.mark.parametrize("spread", SPREADS)
 @pytest.mark.parametrize("n", [3, 5, 10])
@@ -74,6 +75,7 @@ def test_verdicts_are_no_more_often_wrong_than_promised(n, spread, counted):
     assert wrong / studies <= 0.055 + 2.6 * math.sqrt(0.05 * 0.95 / studies)
 
 
+@pytest.mark.slow
 def test_three_seeds_call_twice_the_steps_that_paired_tests_call():
     """Simulated from the paper's means and deviations."""
     judged = judge_published(load_study(), "resnet-50")
@@ -137,6 +139,7 @@ def test_a_noisy_rung_does_not_hide_the_changes_of_the_others():
         assert all(judged[str(i)].verdict in ("better", "worse") for i in range(1, 11))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spread", "runs"),
     [
@@ -187,6 +190,7 @@ def test_seeds_for_one_step_are_about_cohens(effect, n):
     assert Plan(Noise(1.0), (None, 0)).seeds_needed(effect) == pytest.approx(n, rel=0.05, abs=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [3, 8])
 def test_a_plan_keeps_its_promise(n):
     """Simulates studies with the difference that so many seeds detect in four of five cases, and judges them."""
@@ -313,6 +317,7 @@ def test_kendall_counts_ties_as_scipy_does(values, random):
     assert float(kendall(np.array(values), np.array(other))) == pytest.approx(statistic)
 
 
+@pytest.mark.slow
 def test_unrelated_studies_seldom_agree():
     """Successive changes share a rung; permuting them would find agreement in 8 % of unrelated studies."""
     draw, studies = np.random.default_rng(0), 120
@@ -333,6 +338,7 @@ def test_the_comparisons_of_a_study_do_not_depend_on_what_is_shown(tmp_path):
     assert part["p_corrected"].notna().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [3, 8])
 def test_what_a_table_calls_detectable_is_detected_in_four_of_five_cases(n):
     draw, detectable, called, studies = np.random.default_rng(n), [], 0, 40
