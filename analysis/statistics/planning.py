@@ -33,9 +33,15 @@ class Plan:
         return sum(parent is not None for parent in self.parents)
 
     @cached_property
-    def _detectable(self) -> list[float]:
-        """For each of NUMBERS the smallest detectable difference, times the root of the number."""
-        return [math.sqrt(number) * self._simulated(number) for number in NUMBERS]
+    def _known(self) -> dict[int, float]:
+        """What `_scaled` returned."""
+        return {}
+
+    def _scaled(self, number: int) -> float:
+        """The smallest difference that one of NUMBERS detects, times the root of the number."""
+        if number not in self._known:
+            self._known[number] = math.sqrt(number) * self._simulated(number)
+        return self._known[number]
 
     def _simulated(self, number: int) -> float:
         """The difference that is detected by POWER of the comparisons, in studies with this noise."""
@@ -59,7 +65,10 @@ class Plan:
             return math.inf
         if self.noise.std == 0:
             return 0.0
-        scaled = np.interp(1 / number, [1 / simulated for simulated in NUMBERS[::-1]], self._detectable[::-1])
+        below = max(simulated for simulated in NUMBERS if simulated <= number)
+        above = min((simulated for simulated in NUMBERS if simulated >= number), default=below)
+        ends = sorted({below, above}, reverse=True)  # interpolated over 1 / number
+        scaled = np.interp(1 / number, [1 / end for end in ends], [self._scaled(end) for end in ends])
         return float(scaled) / math.sqrt(number)
 
     def seeds_needed(self, difference: float) -> int:
@@ -79,7 +88,7 @@ class Plan:
 
 def _studies(number: int) -> int:
     """How many studies are simulated: the fewer the runs, the more their bounds differ."""
-    return max(20, 200 // number)
+    return max(10, 300 // number)
 
 
 def _solved(bounds: Array, errors: Array) -> float:

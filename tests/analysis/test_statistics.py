@@ -184,6 +184,7 @@ def test_a_correction_keeps_the_order_and_makes_nothing_smaller(ps):
     assert ranked == sorted(ranked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("effect", "n"), [(0.2, 394), (0.5, 64), (0.8, 26), (1.0, 17)])
 def test_seeds_for_one_step_are_about_cohens(effect, n):
     """Cohen 1988, table 2.4.1: n of each group at 5 %, two-sided, power 0.8; that test knows the variances equal."""
@@ -202,6 +203,7 @@ def test_a_plan_keeps_its_promise(n):
     assert called / studies / 11 == pytest.approx(0.8, abs=0.06)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parents", [(None, 0), (None, *range(17))], ids=["one step", "a ladder"])
 def test_what_n_runs_can_detect_needs_n_runs(parents):
     plan = Plan(Noise(0.5, 20), parents)
@@ -212,6 +214,7 @@ def test_what_n_runs_can_detect_needs_n_runs(parents):
     assert plan.detectable(1) == math.inf and plan.comparisons == len(parents) - 1
 
 
+@pytest.mark.slow
 def test_noise_that_is_an_estimate_needs_more_seeds():
     known, estimated = Plan(Noise(1.0), (None, 0)), Plan(Noise(1.0, 4), (None, 0))
     assert estimated.seeds_needed(1.0) > known.seeds_needed(1.0)

@@ -190,6 +190,7 @@ def test_the_example_in_a_verbs_help_is_valid(verb):
     assert parser.parse_args([verb, *example.split()]).verb == verb
 
 
+@pytest.mark.slow
 def test_cost_is_a_range_unless_the_network_was_measured(capsys):
     """DeiT-B at its own rate of the paper's Table 1; a rung between the slowest and the fastest network there."""
     selected = ["cost", "--regime", "resnet-50", "--steps", "gelu", "--references", "deit-b,convnext-t"]
