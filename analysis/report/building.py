@@ -21,6 +21,7 @@ from analysis.selected_runs import SelectedRuns, regimes_with_runs
 from roadmap.files import make_parent, write_atomic
 from roadmap.recipe import Experiment
 from roadmap.record.metrics import Metric
+from roadmap.record.outcomes import OUTCOMES_FILE
 from roadmap.study.references import REFERENCE
 
 ContactSheet = Callable[[Disagreement], bytes]  # a PNG; raises ValueError or OSError without the test images
@@ -89,7 +90,9 @@ class _Report:
 
     def look(self) -> State:
         table = collect(self.out)
-        version = hashlib.sha256(table.to_csv().encode()).hexdigest()[:16]
+        # A run may get or lose its record of the test images without a change of its row.
+        records = [(self.out / folder / OUTCOMES_FILE).exists() for folder in table["folder"]]
+        version = hashlib.sha256(f"{table.to_csv()}{records}".encode()).hexdigest()[:16]
         return State(version, partial(self.page, table, version))
 
     def look_or_notice(self) -> State:

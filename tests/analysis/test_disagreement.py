@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
+from urllib.request import urlopen
 
 import numpy as np
 import pandas as pd
@@ -14,10 +16,11 @@ from analysis.figures import draw_contact_sheet
 from analysis.statistics.contrasts import judge
 from analysis.statistics.images import ImageNoise, mcnemar
 from analysis.statistics.samples import Sample
-from roadmap.record.outcomes import NOT_READ, Outcomes, read_outcomes, write_outcomes
+from roadmap.record.outcomes import NOT_READ, OUTCOMES_FILE, Outcomes, read_outcomes, write_outcomes
 from runner.data.datasets import load_data
 from tests.helpers.command import run_here
 from tests.helpers.records import finish, study_run
+from tests.helpers.waiting import until
 
 PICO = {rung.name: rung for rung in roadmap.ladder("pico", "all")}
 DIGITS = load_data(study_run(PICO["pico"]))[1].labels.numpy().astype(np.int32)
@@ -105,6 +108,23 @@ def test_the_report_compares_the_first_and_the_last_rung(out):
     page = roadmap.report(out).read_text()
     assert f"On 3 of {len(DIGITS)} test images more runs of recipe are right, on 3 more of stage-ratio, of 3" in page
     assert '<img class="sheet" src="data:image/png;base64,' in page and 'id="pico-classes"' in page
+
+
+def test_a_served_report_notices_a_lost_record(out):
+    def version():
+        with urlopen(f"http://127.0.0.1:{server.server_port}/version") as answer:
+            return answer.read()
+
+    with roadmap.report_server(out) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            before = version()
+            next(out.rglob(OUTCOMES_FILE)).unlink()
+            until(lambda: version() != before, "another version")
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize(
