@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,13 +37,14 @@ class SelectedRuns:
         steps is a study of its own. References are compared with no rung.
         """
         chosen = {rung.name: rung for rung in selection.rungs()}
-        rungs = dict(chosen)
+        results = family = results_of([(rung, selection.run(rung)) for rung in chosen.values()], table, out)
         if selection.steps != "all" and selection.ablation in SUBSETS:
-            with contextlib.suppress(ValueError):  # settings may be valid for the chosen rungs only
-                rungs = {rung.name: rung for rung in replace(selection, steps="all").rungs()} | chosen
-        family = results_of([(rung, selection.run(rung)) for rung in rungs.values()], table, out)
-        by_name = {result.rung.name: result for result in family}
-        return SelectedRuns(selection, [by_name[name] for name in chosen], family)
+            # Settings and the size of images may be valid for the chosen rungs only.
+            with contextlib.suppress(ValueError):
+                others = {rung.name: rung for rung in replace(selection, steps="all").rungs()}
+                runs = [(rung, selection.run(rung)) for name, rung in others.items() if name not in chosen]
+                family = _in_order(others, [*results, *results_of(runs, table, out)])
+        return SelectedRuns(selection, results, family)
 
     @property
     def study(self) -> Study:
@@ -60,6 +61,12 @@ class SelectedRuns:
 
     def series(self, metric: Metric) -> Series:
         return series_of_runs(self.study, self.results, self.label, metric)
+
+
+def _in_order(names: Iterable[str], results: Sequence[Result]) -> list[Result]:
+    """The results in the order of these names, those of other names last."""
+    positions = {name: position for position, name in enumerate(names)}
+    return sorted(results, key=lambda result: positions.get(result.rung.name, len(positions)))
 
 
 def selected_runs(options: RunsOptions) -> list[SelectedRuns]:
