@@ -32,12 +32,16 @@ class Speed:
 
     macs_per_second: float
     source: str
-    measured: Mapping[Workload, float] = field(default_factory=dict)
+    measured: Mapping[Workload, float] = field(default_factory=dict)  # multiply-adds per second
+    published: Mapping[Workload, float] = field(default_factory=dict)  # images/s in inference; counted when asked for
     range: tuple[float, float] | None = None  # of the slowest and the fastest known network; None: unknown
 
     def of(self, experiment: Experiment) -> float:
-        """The measured speed of that network; of others the general one."""
-        return self.measured.get(_workload(experiment), self.macs_per_second)
+        """The measured or published speed of that network; of others the general one."""
+        workload = _workload(experiment)
+        if (rate := self.published.get(workload)) is not None:
+            return rate * cost(*workload).macs
+        return self.measured.get(workload, self.macs_per_second)
 
     def device_hours(self, experiment: Experiment, dataset: Dataset) -> float:
         """The hours that one device takes for a run."""
@@ -46,7 +50,7 @@ class Speed:
     def hours_range(self, experiment: Experiment, dataset: Dataset) -> tuple[float, float]:
         """The least and the most hours, if the network is as fast as the fastest or the slowest known one."""
         speeds = (self.of(experiment),) * 2
-        if self.range and _workload(experiment) not in self.measured:
+        if self.range and _workload(experiment) not in {**self.measured, **self.published}:
             speeds = self.range
         slowest, fastest = sorted(speeds)
         macs = _training_macs(experiment, dataset)
@@ -158,12 +162,13 @@ def speed_of(study: Study, device: str, regime: str) -> Speed:
         raise ValueError(f"unknown device {device!r}; {suggest(study.devices, device)}; or give --throughput")
     entry = study.devices[device]
     source = f"{device}: {entry.macs_per_second:.3g} multiply-adds per second ({entry.source})"
-    measured = {}
-    for name, rate in entry.images_per_second.items():
-        if as_published(study, regime, name):
-            design = reference(StudyContext.of(regime, study=study), name).experiment.design
-            measured[design, PUBLISHED_SIZE] = rate * cost(design, PUBLISHED_SIZE).macs
-    return Speed(entry.macs_per_second, source, measured, entry.range)
+    context = StudyContext.of(regime, study=study)
+    published = {
+        (reference(context, name).experiment.design, PUBLISHED_SIZE): rate
+        for name, rate in entry.images_per_second.items()
+        if as_published(study, regime, name)
+    }
+    return Speed(entry.macs_per_second, source, published=published, range=entry.range)
 
 
 def speed_measured(out: Path, regime: str, device: str | None = None) -> Speed | None:
@@ -188,7 +193,7 @@ def speed_measured(out: Path, regime: str, device: str | None = None) -> Speed |
     count = sum(map(len, speeds_of.values()))
     runs = "1 run" if count == 1 else f"{count} runs"
     source = f"{median:.3g} multiply-adds per second, measured by {runs} in {out} on {machines[-1]}"
-    return Speed(median, source, medians, (min(medians.values()), max(medians.values())))
+    return Speed(median, source, medians, range=(min(medians.values()), max(medians.values())))
 
 
 def _measured(folder: Path) -> tuple[str, Workload, float] | None:

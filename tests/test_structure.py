@@ -125,6 +125,14 @@ def test_torch_stays_out_of_designs_steps_ladders_and_costs():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("verb", [("list",), ("show", "gelu"), ("diff", "recipe", "gelu"), ("cost",)], ids=" ".join)
+def test_what_is_arithmetic_is_answered_without_torch(verb):
+    arguments = (*verb, "--regime", "resnet-50")
+    code = f"import sys\nfrom roadmap.cli import main\nassert main({arguments}) == 0\n"
+    code += "assert not {'torch', 'timm', 'torchvision'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
 TRAINING = """
 import sys
 from pathlib import Path

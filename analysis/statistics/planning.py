@@ -15,8 +15,8 @@ from analysis.statistics.samples import POWER, Noise, Sample
 from analysis.statistics.variances import Array
 
 MOST_SEEDS = 10_000
-# Simulated runs without effects, from which each simulated study gets its bound; and the fewest such studies.
-DRAWS, FEWEST_DRAWS = 20_000, 499
+# Simulated runs without effects, from which each simulated study gets its bound; the fewest and the most such studies.
+DRAWS, FEWEST_DRAWS, MOST_DRAWS = 20_000, 499, 3_999
 # Numbers of seeds that are simulated. Between and beyond them the difference shrinks with the root of their number.
 NUMBERS = (2, 3, 4, 5, 7, 10, 15, 25, 50)
 
@@ -47,7 +47,7 @@ class Plan:
         """The difference that is detected by POWER of the comparisons, in studies with this noise."""
         generator = np.random.default_rng(number)
         pairs = np.array([(parent, rung) for rung, parent in enumerate(self.parents) if parent is not None])
-        bounds, errors, draws = [], [], max(FEWEST_DRAWS, DRAWS // len(self.parents))
+        bounds, errors, draws = [], [], min(MOST_DRAWS, max(FEWEST_DRAWS, DRAWS // len(self.parents)))
         for _ in range(_studies(number)):
             variance = self.noise.std**2
             if self.noise.freedom:  # the noise itself is an estimate
