@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from analysis.options import RunsOptions
 from analysis.results import judge_published
 from analysis.selected_runs import selected_runs
+from analysis.statistics.contrasts import FEWEST
 from analysis.statistics.planning import Plan
 from analysis.statistics.samples import Noise, pooled_noise
 from roadmap.estimates import speed_for
@@ -40,7 +41,7 @@ class Power:
     needed: tuple[SeedsNeeded, ...]
     hours_source: str  # what the device-hours are estimated from
     seeds: int = 0  # the smallest number of seeds of a rung
-    detectable_one: float | None = None  # points that so many seeds detect in a study of two rungs; None: one seed
+    detectable_one: float | None = None  # points that so many seeds detect in a study of two rungs; None: too few seeds
     detectable_all: float | None = None  # points in the study of all selected rungs
 
 
@@ -76,7 +77,7 @@ def power_of_study(
             )
         )
     power = Power(known.noise, known.source, study.comparisons, tuple(needed), speed.source, known.seeds)
-    if known.seeds < 2:
+    if known.seeds < FEWEST:
         return power
     return replace(power, detectable_one=one.detectable(known.seeds), detectable_all=study.detectable(known.seeds))
 

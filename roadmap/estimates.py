@@ -49,8 +49,8 @@ class Speed:
 
     def hours_range(self, experiment: Experiment, dataset: Dataset) -> tuple[float, float]:
         """The least and the most hours, if the network is as fast as the fastest or the slowest known one."""
-        speeds = (self.of(experiment),) * 2
-        if self.range and _workload(experiment) not in {**self.measured, **self.published}:
+        workload, speeds = _workload(experiment), (self.of(experiment),) * 2
+        if self.range and workload not in self.measured and workload not in self.published:
             speeds = self.range
         slowest, fastest = sorted(speeds)
         macs = _training_macs(experiment, dataset)

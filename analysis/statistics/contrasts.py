@@ -1,6 +1,6 @@
 """The comparisons of a study, judged together.
 
-The variance of each rung's runs is averaged with that of all rungs (`variances.py`). How large the statistics become
+The variance of each rung's runs is averaged with that of a usual rung (`variances.py`). How large the statistics become
 when no step does anything is simulated, with variances that agree with the runs and may differ between rungs. The
 largest statistic among all comparisons of such a study gives the corrected p values and the simultaneous intervals. The
 two agree: an interval excludes 0 exactly where the corrected p is below 0.05. `benchmarks/verdicts.py` measures error
@@ -139,7 +139,7 @@ def verdict(change: Change, corrected_p: float | None, higher_is_better: bool = 
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """The comparisons of a study between rungs that have two runs or more on both sides."""
+    """The comparisons of a study between rungs that have FEWEST runs or more on both sides."""
 
     samples: tuple[Sample, ...]  # of all rungs, also of those with one run
     pairs: np.ndarray  # comparisons x 2: positions of the rung before and of the rung after

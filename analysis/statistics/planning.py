@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from scipy import optimize, stats
 
-from analysis.statistics.contrasts import Family
+from analysis.statistics.contrasts import FEWEST, Family
 from analysis.statistics.samples import POWER, Noise, Sample
 from analysis.statistics.variances import Array
 
@@ -18,7 +18,7 @@ MOST_SEEDS = 10_000
 # Simulated runs without effects, from which each simulated study gets its bound; the fewest and the most such studies.
 DRAWS, FEWEST_DRAWS, MOST_DRAWS = 20_000, 499, 3_999
 # Numbers of seeds that are simulated. Between and beyond them the difference shrinks with the root of their number.
-NUMBERS = (2, 3, 4, 5, 7, 10, 15, 25, 50)
+NUMBERS = (FEWEST, 4, 5, 7, 10, 15, 25, 50)
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Plan:
         return _solved(np.concatenate(bounds), np.concatenate(errors))
 
     def detectable(self, number: int) -> float:
-        """The smallest difference that so many runs of every rung detect in four of five cases; infinite for one."""
-        if number < 2:
+        """The smallest difference that so many runs of each rung detect in four of five cases; infinite if too few."""
+        if number < FEWEST:
             return math.inf
         if self.noise.std == 0:
             return 0.0
@@ -82,7 +82,7 @@ class Plan:
             raise ValueError(
                 f"a difference of {difference:g} at a noise of {self.noise.std:.3g} needs more than {MOST_SEEDS} seeds"
             )
-        numbers = range(2, MOST_SEEDS + 1)
+        numbers = range(FEWEST, MOST_SEEDS + 1)
         return numbers[bisect_left(numbers, -abs(difference), key=lambda number: -self.detectable(number))]
 
 

@@ -83,7 +83,7 @@ def show_power(options: argparse.Namespace) -> int:
     print("\nThe test is that of `roadmap table`. It detects the difference in four of five cases.")
     print(f"One step: in a study of two rungs. The {steps} of a study share the error rate of 5 %.")
     print(f"Device-hours: {result.hours_source}.")
-    if result.seeds > 1:
+    if result.detectable_one is not None:
         visible = f"{result.detectable_one:.3g} for one step, {result.detectable_all:.3g} for {steps}"
         print(f"With {result.seeds} seeds the smallest detectable differences are {visible}.")
     return 0

@@ -207,11 +207,11 @@ def test_a_plan_keeps_its_promise(n):
 @pytest.mark.parametrize("parents", [(None, 0), (None, *range(17))], ids=["one step", "a ladder"])
 def test_what_n_runs_can_detect_needs_n_runs(parents):
     plan = Plan(Noise(0.5, 20), parents)
-    differences = [plan.detectable(n) for n in range(2, 120)]
+    differences = [plan.detectable(n) for n in range(3, 120)]
     assert differences == sorted(differences, reverse=True)
     for n in (*NUMBERS, 6, 33, 100):
         assert plan.seeds_needed(plan.detectable(n) * 1.0001) == n
-    assert plan.detectable(1) == math.inf and plan.comparisons == len(parents) - 1
+    assert plan.detectable(2) == math.inf and plan.comparisons == len(parents) - 1
 
 
 @pytest.mark.slow
@@ -238,7 +238,7 @@ def test_invalid_arguments_are_refused():
         plan.seeds_needed(1e-6)
     with pytest.raises(ValueError, match="at least one"):
         Sample.of([])
-    assert Plan(Noise(0), (None, 0)).seeds_needed(1) == 2
+    assert Plan(Noise(0), (None, 0)).seeds_needed(1) == 3
 
 
 RUNGS = [("start", None, {0: 80.0, 1: 80.2, 2: 79.8}), ("big", "start", {0: 83.0, 1: 83.1, 2: 82.9})]

@@ -163,7 +163,7 @@ def test_report_is_written_and_served(runs, tmp_path):
 def test_power_is_by_the_runs_or_as_given(runs):
     power = roadmap.power(runs, steps="pico,recipe,gelu", differences=[2.0])
     assert power.noise.freedom == 3 and power.seeds == 2 and power.steps == 2 and "6 runs of pico" in power.source
-    assert power.detectable_one > 0 and power.detectable_all > 0
+    assert power.detectable_one is None and power.detectable_all is None  # a verdict takes three seeds
     given = roadmap.power(runs, noise=1, differences=[0.5, 1e-6])
     seen, unseen = given.needed
     assert abs(seen.one_step - 64) <= 2 and seen.all_steps > seen.one_step and seen.device_hours > 0
