@@ -22,6 +22,7 @@ from pathlib import Path
 
 import roadmap
 from roadmap.record.metrics import TOP1
+from roadmap.study.load import load_study
 
 LIMIT_SECONDS, LIMIT_MIB = 240, 2048
 CORES = len(os.sched_getaffinity(0))
@@ -74,7 +75,7 @@ def run_once(command: list[str], steps: str, folder: str, source: str) -> tuple[
                 process.wait(1)  # reading the sizes five times a second took an eighth of a core
     seconds = time.perf_counter() - began
     results = [json.loads(path.read_text()) for path in Path(folder).rglob("result.json")]
-    runs = len(roadmap.ladder("pico", steps))
+    runs = load_study().defaults.seeds * len(roadmap.ladder("pico", steps))
     assert process.returncode == 0 and len(results) == runs, f"status {process.returncode}, {len(results)} results"
     return seconds, max(r for r, _ in peaks), max(p for _, p in peaks), min(result[TOP1.key] for result in results)
 

@@ -48,6 +48,12 @@ RUNG = "layer-scale"
 SHORT = {
     "warmup_epochs": 1,
     "batch_size": 128,
+    "learning_rate": 4e-3,
+    "initialization": "truncated-normal",
+    "drop_path": 0.1,
+    "random_erasing": 0.25,
+    "mix_probability": 1.0,
+    "image_size": 32,
     "crop": "random-resized",
     "interpolation": "bicubic",
     "evaluation_crop": 0.875,

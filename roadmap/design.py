@@ -182,12 +182,15 @@ RESNET_BLOCK = Block(
 )
 
 
-def resnet(width: int, depths: tuple[int, ...]) -> Design:
-    """A ResNet of bottlenecks (He et al., 2016, as torchvision and timm build it)."""
+def resnet(width: int, depths: tuple[int, ...], *, pool: bool = True) -> Design:
+    """A ResNet of bottlenecks (He et al., 2016, as torchvision and timm build it).
+
+    Without the pooling of the stem all maps are twice as large, as small images need them.
+    """
     return Design(
         width=width,
         depths=depths,
-        stem=Stem(kernel=7, stride=2, norm="bn", act="relu", bias=False, pool=True),
+        stem=Stem(kernel=7, stride=2, norm="bn", act="relu", bias=False, pool=pool),
         block=RESNET_BLOCK,
         downsampling=Downsampling("shortcut", kernel=1, norm="bn", bias=False),
     )

@@ -14,7 +14,7 @@ SHORT = ["--set", "recipe.epochs=3", "--set", "recipe.warmup_epochs=1", "--set",
 
 @pytest.mark.slow
 def test_every_rung_learns_and_the_second_time_trains_nothing(tmp_path):
-    command = ["run", "--steps", "all", *SHORT]
+    command = ["run", "--seeds", "1", "--steps", "all", *SHORT]
     first = run_apart(*command, cwd=tmp_path)
     assert first.status == 0, first.out + first.err
     results = {path.parent.name.rsplit("-s0-")[0]: read_json(path) for path in tmp_path.rglob("result.json")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+from roadmap.serialization.plain_data import added_in
 from roadmap.serialization.ranges import Range, check_fields
 
 
@@ -17,6 +18,7 @@ class Dataset:
     std: Annotated[tuple[float, float, float], Range(above=0)]  # per channel, of images scaled to 0..1
     recipe: dict[str, Any] = field(default_factory=dict)  # changes to every recipe that is used with this data
     content: str | None = None  # of an image folder: hash of the names and sizes of its files
+    version: Annotated[int, Range(1)] = field(default=1, metadata=added_in("0.2"))  # of how it is read and split
 
     def __post_init__(self) -> None:
         check_fields(self)

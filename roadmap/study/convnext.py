@@ -24,6 +24,7 @@ def convnext(name: str, study: Study | None = None) -> Design:
 
 def design_of_size(size: ConvNeXtSize) -> Design:
     design = convnext_design(size.width, size.depths)
-    if size.isotropic:
-        design = replace(design, stem=replace(design.stem, kernel=size.patch, stride=size.patch, last_norm=None))
+    patch = size.patch or (16 if size.isotropic else 4)
+    stem = replace(design.stem, kernel=patch, stride=patch)
+    design = replace(design, stem=replace(stem, last_norm=None) if size.isotropic else stem)
     return map_blocks(design, lambda block: replace(block, layer_scale=size.layer_scale))

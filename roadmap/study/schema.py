@@ -44,6 +44,7 @@ class Start:
 
     width: Annotated[int, Range(1)]  # channels of the first stage; they double in each later one
     depths: Annotated[tuple[int, ...], Range(1)]  # blocks in each stage
+    pool: bool = True  # whether the stem ends with a pooling, which halves all maps
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -94,7 +95,7 @@ class ConvNeXtSize:
     width: Annotated[int, Range(1)]  # channels of the first stage; they double in each later one
     depths: Annotated[tuple[int, ...], Range(1)]  # blocks in each stage
     isotropic: bool = False  # one resolution, after a stem of patches without a norm
-    patch: Annotated[int, Range(1)] = 16  # side of the patches of an isotropic network, pixels
+    patch: Annotated[int, Range(1)] | None = None  # side of the stem's patches, pixels; null: 4, or 16 if isotropic
     layer_scale: float | None = 1e-6  # initial value of a learned scale per channel; null: no scale
 
     def __post_init__(self) -> None:
@@ -222,7 +223,7 @@ class Study:
     def start(self, regime: str, fidelity: str, data: str) -> Experiment:
         """The experiment before the first step: a ResNet with the classic recipe."""
         start = self.regime(regime).start
-        return Experiment(resnet(start.width, start.depths), self.recipe("classic", regime, fidelity, data))
+        return Experiment(resnet(start.width, start.depths, pool=start.pool), self.recipe("classic", regime, fidelity, data))
 
     def parameters(self, step: str, regime: str, fidelity: str, data: str) -> dict[str, Any]:
         """The parameters of a step: those of the ladder, changed by the fidelity and then by the regime."""

@@ -26,7 +26,7 @@ def elsewhere(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def runs():
     def fill(folder):
-        done = run_here("run", "--steps", "pico", "--out", folder, *SHORT)
+        done = run_here("run", "--seeds", "1", "--steps", "pico", "--out", folder, *SHORT)
         assert done, done.err
 
     return once("runs-of-the-api", fill)

@@ -29,7 +29,7 @@ def python(*arguments, cwd, **environment):
 def test_the_working_directory_may_hold_modules_of_any_name(tmp_path, names):
     """`python -m roadmap` and the processes that it starts, one of them for the images of each run."""
     shadow(tmp_path, *names)
-    done = run_apart("run", *ONE_EPOCH, "--set", "execution.workers=1", cwd=tmp_path)
+    done = run_apart("run", "--seeds", "1", *ONE_EPOCH, "--set", "execution.workers=1", cwd=tmp_path)
     assert done.status == 0, done.err
     assert list(tmp_path.glob("runs/*.png")) and not list(tmp_path.rglob("*.pyc"))
 
@@ -65,7 +65,7 @@ def test_a_checkout_runs_its_own_code_wherever_another_is_installed(tmp_path):
     shutil.copy(ROOT / "ablations.yaml", tmp_path)
     job = tmp_path / "runner" / "launch" / "job.py"
     job.write_text(f"{job.read_text()}\nopen({str(tmp_path / 'ran')!r}, 'w').close()\n")
-    done = python("-m", "roadmap", "run", *ONE_EPOCH, cwd=tmp_path)
+    done = python("-m", "roadmap", "run", "--seeds", "1", *ONE_EPOCH, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "ran").exists()
 
@@ -77,7 +77,9 @@ def test_another_distribution_over_a_package_is_one_sentence(tmp_path):
     shutil.copy(ROOT / "ablations.yaml", tmp_path / "roadmap")
     (tmp_path / "runner" / "__init__.py").write_text('"""A test runner of somebody else."""\n')
     (tmp_path / "elsewhere").mkdir()
-    done = python("-m", "roadmap", "run", *ONE_EPOCH, cwd=tmp_path / "elsewhere", PYTHONPATH=str(tmp_path))
+    done = python(
+        "-m", "roadmap", "run", "--seeds", "1", *ONE_EPOCH, cwd=tmp_path / "elsewhere", PYTHONPATH=str(tmp_path)
+    )
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert f"{tmp_path}/runner is not roadmap's package runner" in done.stderr
 

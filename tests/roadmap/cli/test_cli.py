@@ -135,7 +135,7 @@ def test_cost_is_macs_times_images_over_speed(capsys):
         (["run", "--regime", "resnet-50"], "imagenet: no such folder; it must have train/CLASS/IMAGE"),
         (
             ["run", "--set", "recipe.batch_size=2000"],
-            "batch_size must be at most 1343, the training images of digits (got 2000)",
+            "batch_size must be at most 1287, the training images of digits (got 2000)",
         ),
         (["figure"], "runs: no such folder of runs (`roadmap run` creates it)"),
         (["figure", "--published", "-o", "x.bmp"], "a figure must end in .png, .svg, .pdf"),
@@ -228,7 +228,7 @@ def test_dry_run_names_every_run_and_makes_nothing(capsys, tmp_path):
 
 @pytest.mark.slow
 def test_run_trains_draws_and_then_trains_nothing(tmp_path):
-    first = run_here("run", "--steps", "recipe,gelu", *QUICK)
+    first = run_here("run", "--seeds", "1", "--steps", "recipe,gelu", *QUICK)
     assert first.status == 0, first.err
     assert "2 runs, 0 finished already" in first.out
     assert "figure: runs/roadmap-pico-recipe.epochs-2" in first.out and ".svg" in first.out
@@ -238,13 +238,13 @@ def test_run_trains_draws_and_then_trains_nothing(tmp_path):
     assert len(results) == 2
     figure.unlink()
 
-    again = run_here("run", "--steps", "recipe,gelu", *QUICK)
+    again = run_here("run", "--seeds", "1", "--steps", "recipe,gelu", *QUICK)
     assert again.status == 0 and "nothing to train" in again.out
     assert figure.exists()
     assert {path: path.read_bytes() for path in results} == results
 
     # One value changed is another run beside them.
-    other = run_here("run", "--steps", "gelu", *QUICK, "--set", "recipe.drop_path=0.2")
+    other = run_here("run", "--seeds", "1", "--steps", "gelu", *QUICK, "--set", "recipe.drop_path=0.2")
     assert other.status == 0 and "1 run, 0 finished already" in other.out
     assert len(list(tmp_path.glob("runs/pico/*/result.json"))) == 3
 
@@ -256,29 +256,29 @@ def test_run_trains_draws_and_then_trains_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_a_result_that_is_not_the_runs_is_not_believed(tmp_path):
-    assert run_here("run", "--steps", "recipe", *QUICK).status == 0
+    assert run_here("run", "--seeds", "1", "--steps", "recipe", *QUICK).status == 0
     (path,) = tmp_path.rglob("result.json")
     for wrong in ({}, {"identity": "0"}, json.loads(path.read_text()) | {"top1": "high"}):
         path.write_text(json.dumps(wrong))
-        for verb in (["run", "--steps", "recipe"], ["figure"]):
+        for verb in (["run", "--seeds", "1", "--steps", "recipe"], ["figure"]):
             done = run_here(*verb, *QUICK)
             assert done.status == 2 and "result.json" in done.err and "Traceback" not in done.err
 
 
 @pytest.mark.slow
 def test_a_part_of_the_study_leaves_the_other_bars_in_the_figure(tmp_path):
-    assert run_here("run", "--steps", "recipe,gelu", *QUICK).status == 0
+    assert run_here("run", "--seeds", "1", "--steps", "recipe,gelu", *QUICK).status == 0
     (figure,) = tmp_path.rglob("*.svg")
     assert "epochs" in figure.name  # settings of one's own have a figure of their own
     whole = figure.read_bytes()
-    assert run_here("run", "--steps", "gelu", *QUICK).status == 0
+    assert run_here("run", "--seeds", "1", "--steps", "gelu", *QUICK).status == 0
     assert figure.read_bytes() == whole
 
 
 @pytest.mark.slow
 def test_figure_draws_what_run_set(tmp_path):
     settings = ["--set", "recipe.epochs=3", *QUICK[4:]]  # too few epochs for resnet-50's warm-up
-    assert run_here("run", "--steps", "gelu", *settings).status == 0
+    assert run_here("run", "--seeds", "1", "--steps", "gelu", *settings).status == 0
     assert run_here("figure", *settings).status == 0
 
 
@@ -288,7 +288,7 @@ def test_a_run_that_fails_leaves_the_others_alone(tmp_path):
     listed = run_here("run", "--steps", "gelu", *QUICK, "--dry-run").out
     folder = Path(listed.splitlines()[2].split()[-1])
     (folder / "log.txt").mkdir(parents=True)  # where the log is to be written
-    done = run_here("run", "--steps", "recipe,gelu", *QUICK)
+    done = run_here("run", "--seeds", "1", "--steps", "recipe,gelu", *QUICK)
     assert done.status == 1
     assert "failed: pico/gelu-s0" in done.err and "Is a directory" in done.out
     assert "Traceback" not in done.out + done.err
@@ -298,22 +298,24 @@ def test_a_run_that_fails_leaves_the_others_alone(tmp_path):
 
 @pytest.mark.slow
 def test_a_divergence_is_told_in_a_sentence(tmp_path):
-    done = run_here("run", "--steps", "pico", *QUICK, "--set", "recipe.learning_rate=1e14")
+    done = run_here("run", "--seeds", "1", "--steps", "pico", *QUICK, "--set", "recipe.learning_rate=1e14")
     assert done.status == 1
     assert "diverged: the loss is nan in epoch 1, step 2, at a learning rate of 1e+14" in done.out
     assert "--on-nan retry resumes from the last checkpoint" in done.err
     assert "Traceback" not in done.out + done.err
     (log,) = tmp_path.rglob("log.txt")
     assert "Traceback" not in log.read_text()
-    again = run_here("run", "--steps", "pico", *QUICK, "--set", "recipe.learning_rate=1e14")
+    again = run_here("run", "--seeds", "1", "--steps", "pico", *QUICK, "--set", "recipe.learning_rate=1e14")
     assert again.status == 1 and "nothing to train" in again.out and "diverged: pico/pico-s0" in again.err
-    hopeless = run_here("run", "--steps", "pico", *QUICK, "--set", "recipe.learning_rate=1e14", "--on-nan", "retry")
+    hopeless = run_here(
+        "run", "--seeds", "1", "--steps", "pico", *QUICK, "--set", "recipe.learning_rate=1e14", "--on-nan", "retry"
+    )
     assert hopeless.status == 1 and "3 retries did not help" in hopeless.err
 
 
 def test_a_folder_that_is_no_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    done = run_here("run", "--steps", "pico", *QUICK, "--out", "file")
+    done = run_here("run", "--seeds", "1", "--steps", "pico", *QUICK, "--out", "file")
     assert done.status == 2 and done.err.count("\n") == 1
 
 
@@ -349,7 +351,7 @@ def test_how_runs_are_computed_is_no_part_of_what_they_are(capsys, tmp_path):
         ("execution.bad_images=maybe", "'maybe' is not valid"),
         ("execution.device=tpu", "'tpu' is not valid"),
     ):
-        assert main(["run", "--steps", "recipe", "--set", setting]) == 2
+        assert main(["run", "--seeds", "1", "--steps", "recipe", "--set", setting]) == 2
         assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -363,7 +365,7 @@ def test_how_runs_are_computed_is_no_part_of_what_they_are(capsys, tmp_path):
     ],
 )
 def test_what_can_not_be_had_here_is_one_sentence(tmp_path, setting, message):
-    done = run_here("run", "--steps", "recipe", "--set", setting)
+    done = run_here("run", "--seeds", "1", "--steps", "recipe", "--set", setting)
     assert done.status == 2 and message in done.err and done.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
@@ -371,9 +373,9 @@ def test_what_can_not_be_had_here_is_one_sentence(tmp_path, setting, message):
 @pytest.mark.slow
 def test_averaged_weights_are_reported_apart(capsys):
     settings = [*QUICK, "--set", "recipe.ema=0.9"]
-    done = run_here("run", "--steps", "recipe", *settings)
+    done = run_here("run", "--seeds", "1", "--steps", "recipe", *settings)
     assert done.status == 0 and "EMA top-1 %" in done.out
-    plain = run_here("run", "--steps", "recipe", *QUICK)
+    plain = run_here("run", "--seeds", "1", "--steps", "recipe", *QUICK)
     assert "EMA" not in plain.out
 
 
@@ -389,7 +391,18 @@ def test_what_has_no_say_is_refused(capsys):
 
 @pytest.mark.slow
 def test_a_run_that_began_by_one_augmentation_is_not_asked_for_by_the_other(tmp_path):
-    command = ["run", "--steps", "pico", "--set", "recipe.epochs=1", "--set", "recipe.decay_epochs=1", *QUICK[4:]]
+    command = [
+        "run",
+        "--seeds",
+        "1",
+        "--steps",
+        "pico",
+        "--set",
+        "recipe.epochs=1",
+        "--set",
+        "recipe.decay_epochs=1",
+        *QUICK[4:],
+    ]
     assert run_here(*command, "--augment", "reference")
     (manifest,) = tmp_path.glob("runs/pico/*/manifest.json")
     assert json.loads(manifest.read_text())["execution"]["augment"] == "reference"
@@ -406,7 +419,7 @@ def test_a_run_that_began_by_one_augmentation_is_not_asked_for_by_the_other(tmp_
     [["--set", "recipe.randaugment=rand-m9-mstd0.5-inc1"], ["--data", "FOLDER", "--set", "recipe.batch_size=2"]],
 )
 def test_a_run_older_than_the_choice_of_augmentation_goes_on_with_what_there_was(tmp_path, by_image):
-    command = ["run", "--steps", "layer-norm", "--set", "recipe.epochs=1", *QUICK[2:4], *QUICK[6:]]
+    command = ["run", "--seeds", "1", "--steps", "layer-norm", "--set", "recipe.epochs=1", *QUICK[2:4], *QUICK[6:]]
     command += [str(make_folder(tmp_path / "pets")) if each == "FOLDER" else each for each in by_image]
     assert run_here(*command)
     (path,) = tmp_path.glob("runs/pico/*/manifest.json")

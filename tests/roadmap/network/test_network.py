@@ -30,10 +30,10 @@ GOLDENS = ROOT / "tests" / "goldens"
 
 
 @pytest.mark.parametrize("fidelity", ["paper", "authors", "released"])
-@pytest.mark.parametrize("regime", ["pico", "resnet-50", "resnet-200"])
+@pytest.mark.parametrize("regime", ["pico", "nano", "resnet-50", "resnet-200"])
 def test_costs_are_the_golden_ones(regime, fidelity):
     golden = json.loads((GOLDENS / "costs.json").read_text())[f"{regime} {fidelity}"]
-    size, classes = (32, 10) if regime == "pico" else (224, 1000)
+    size, classes = {"pico": (24, 10), "nano": (32, 10)}.get(regime, (224, 1000))
     found = {}
     for rung in roadmap.ladder(regime, fidelity=fidelity):
         counted = roadmap.cost(rung.experiment.design, size, classes)

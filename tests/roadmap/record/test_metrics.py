@@ -164,7 +164,7 @@ def test_two_processes_have_the_metrics_of_one(tiny_run, tmp_path):
 def test_a_plugins_metric_is_in_the_record_the_table_and_the_options(tmp_path):
     (tmp_path / "own.py").write_text(PLUGIN)
     plugin = ("--plugin", "own.py")
-    trained = run_here("run", *QUICK, *plugin, cwd=tmp_path)
+    trained = run_here("run", "--seeds", "1", *QUICK, *plugin, cwd=tmp_path)
     assert trained.status == 0, trained.err
     (folder,) = tmp_path.glob("runs/pico/*")
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -174,7 +174,7 @@ def test_a_plugins_metric_is_in_the_record_the_table_and_the_options(tmp_path):
     # Without the plug-in too, which the record does not need.
     assert "confidence" not in METRICS
     assert collect(tmp_path / "runs")["confidence"].to_list() == [result["confidence"]]
-    assert run_here("run", *QUICK, cwd=tmp_path).status == 0  # finished already
+    assert run_here("run", "--seeds", "1", *QUICK, cwd=tmp_path).status == 0  # finished already
     for name, title in (("confidence", "mean confidence (%)"), ("ece", "expected calibration error (%)")):
         table = run_here("table", *QUICK, *plugin, "--metric", name, cwd=tmp_path)
         assert table.status == 0 and title in table.out, table.err

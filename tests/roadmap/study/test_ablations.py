@@ -269,7 +269,7 @@ def test_every_verb_takes_a_step_of_ones_own(tmp_path):
     assert (tmp_path / "diff.png").read_bytes().startswith(b"\x89PNG")
     assert "attention" in run_here("cost", "--steps", "attention", *plugin, cwd=tmp_path).out
     quick = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0", *LIGHT, *plugin]
-    done = run_here("run", "--steps", "attention", *quick, cwd=tmp_path)
+    done = run_here("run", "--seeds", "1", "--steps", "attention", *quick, cwd=tmp_path)
     assert done.status == 0 and "figure: runs/roadmap-pico-" in done.out, done.out + done.err
     assert run_here("figure", "--steps", "attention", *quick, cwd=tmp_path).status == 0
     missing = run_here("list", "--steps", "attention", cwd=tmp_path)
@@ -299,7 +299,7 @@ def test_installed_packages_bring_steps_and_mixers_by_an_entry_point(tmp_path):
     shown = run_apart("diff", "layer-scale", "attention", cwd=tmp_path, env={"PYTHONPATH": path})
     assert shown.status == 0 and "mixer: none -> attention" in shown.out, shown.err
     quick = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0", *LIGHT]
-    done = run_apart("run", "--steps", "attention", *quick, cwd=tmp_path, env={"PYTHONPATH": path})
+    done = run_apart("run", "--seeds", "1", "--steps", "attention", *quick, cwd=tmp_path, env={"PYTHONPATH": path})
     assert done.status == 0, done.out + done.err
     text = (ROOT / "ablations.yaml").read_text(encoding="utf-8")
     entry = "  - {step: attention, title: attention, group: Mine}\n"

@@ -44,7 +44,7 @@ def no_cache(tmp_path, monkeypatch):
     counts._counted.cache_clear()
 
 
-@pytest.mark.parametrize("regime", ["pico", pytest.param("resnet-50", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("regime", ["pico", "nano", pytest.param("resnet-50", marks=pytest.mark.slow)])
 def test_parameters_and_macs_are_what_they_were(regime):
     classes = load_study().dataset(load_study().regime(regime).data).classes
     found = {}
@@ -146,7 +146,10 @@ SHORT = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
 @pytest.mark.slow
 def test_references_are_trained_counted_and_drawn_beside_rungs(tmp_path, capsys):
     out = str(tmp_path / "runs")
-    assert main(["run", "--steps", "pico", "--references", "swin-t,mobilenetv2", "--out", out, *SHORT]) == 0
+    assert (
+        main(["run", "--seeds", "1", "--steps", "pico", "--references", "swin-t,mobilenetv2", "--out", out, *SHORT])
+        == 0
+    )
     folders = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "runs" / "pico").iterdir())
     assert folders == ["mobilenetv2-s0", "pico-s0", "swin-t-s0"]
     for result in (tmp_path / "runs" / "pico").glob("*/result.json"):
@@ -197,7 +200,9 @@ class TwoLayers(torch.nn.Module):
 def test_a_users_own_module_is_a_reference(tmp_path):
     (tmp_path / "two.py").write_text(OWN)
     plugin = ["--plugin", "two.py"]
-    assert run_here("run", "--steps", "pico", "--references", "two-layers", *plugin, *SHORT, cwd=tmp_path)
+    assert run_here(
+        "run", "--seeds", "1", "--steps", "pico", "--references", "two-layers", *plugin, *SHORT, cwd=tmp_path
+    )
     (result,) = tmp_path.glob("runs/pico/two-layers-s0-*/result.json")
     assert json.loads(result.read_text())["parameters"] == 8 * 27 + 8 + 8 * 10 + 10
     manifest = json.loads((result.parent / "manifest.json").read_text())
@@ -289,7 +294,9 @@ def test_a_model_that_gives_something_else_is_refused_before_training(tmp_path, 
     (tmp_path / "wrong.py").write_text(
         f"import roadmap, torch\n@roadmap.model('wrong')\ndef wrong(num_classes):\n    {body}\n"
     )
-    done = run_here("run", "--steps", "pico", "--references", "wrong", "--plugin", "wrong.py", cwd=tmp_path)
+    done = run_here(
+        "run", "--seeds", "1", "--steps", "pico", "--references", "wrong", "--plugin", "wrong.py", cwd=tmp_path
+    )
     assert done.status == 2 and told in done.err and "Traceback" not in done.err
 
 

@@ -151,7 +151,7 @@ def test_isotropic_references_warm_up_for_fifty_epochs():
     """Appendix A.1 of the paper."""
     for name in ("convnext-iso-s", "convnext-iso-b", "convnext-iso-l"):
         assert reference(StudyContext.of("resnet-50"), name).experiment.recipe.warmup_epochs == 50
-        assert reference(StudyContext.of("pico"), name).experiment.recipe.warmup_epochs == 3
+        assert reference(StudyContext.of("pico"), name).experiment.recipe.warmup_epochs == 2
 
 
 def test_digits_are_not_mirrored_whatever_the_recipe():
@@ -161,12 +161,12 @@ def test_digits_are_not_mirrored_whatever_the_recipe():
 def test_the_working_directory_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert study_path().parent != tmp_path
-    text = (ROOT / FILE_NAME).read_text(encoding="utf-8").replace("seeds: 1", "seeds: 5")
-    assert load_study().defaults.seeds == 1
+    text = (ROOT / FILE_NAME).read_text(encoding="utf-8").replace("seeds: 3", "seeds: 5")
+    assert load_study().defaults.seeds == 3
     (tmp_path / FILE_NAME).write_text(text, encoding="utf-8")
     assert load_study().defaults.seeds == 5
     (tmp_path / FILE_NAME).write_text(text.replace("seeds: 5", "seeds: 12"), encoding="utf-8")
-    assert load_study().defaults.seeds == 12  # edited in the session
+    assert load_study().defaults.seeds == 32  # edited in the session
 
 
 def test_errors_name_the_file(tmp_path):

@@ -236,7 +236,7 @@ def test_a_folder_of_damaged_images_ends_also_where_they_are_skipped(batches, ma
 
 
 def test_a_batch_larger_than_the_data_is_refused(make_run):
-    with pytest.raises(ValueError, match=r"at most 1343, the training images of digits \(got 4096\)"):
+    with pytest.raises(ValueError, match=r"at most 1287, the training images of digits \(got 4096\)"):
         check_trainable(make_run("recipe", batch_size=4096))
 
 

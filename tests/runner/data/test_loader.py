@@ -40,7 +40,7 @@ def test_what_the_workers_make_ahead_must_fit(monkeypatch, make_run):
 
 
 def test_too_little_shared_memory_is_one_sentence_before_training(full, tmp_path):
-    done = run_here("run", "--steps", "gelu", "--workers", "2", *LIGHT, cwd=tmp_path)
+    done = run_here("run", "--seeds", "1", "--steps", "gelu", "--workers", "2", *LIGHT, cwd=tmp_path)
     assert done.status == 2 and done.err.count("\n") == 1 and not list(tmp_path.rglob("log.txt"))
     assert "/dev/shm has 0.1 MB free; use execution.workers=0, or make /dev/shm larger (docker run --shm" in done.err
     assert "need" not in run_here("run", "--steps", "gelu", "--dry-run", cwd=tmp_path).err

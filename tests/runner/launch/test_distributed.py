@@ -161,7 +161,7 @@ QUICK = ["--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0", "--set",
 def test_torchrun_and_the_commands_own_processes_give_the_same(tmp_path):
     # Standalone: it meets at a port that is free, and not at the one that is every torchrun's.
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = ["run", "--steps", "gelu,layer-norm", *QUICK]
+    command = ["run", "--seeds", "1", "--steps", "gelu,layer-norm", *QUICK]
     shadow(tmp_path, "runner/", "analysis/", "yaml")
     started = run_apart(*command, "--out", "torchrun", cwd=tmp_path, launcher=torchrun)
     assert started.status == 0, started.err
@@ -180,7 +180,7 @@ def folder_of(out, rung):
 
 
 def test_a_layout_that_can_not_be_is_one_sentence(tmp_path):
-    done = run_here("run", "--steps", "gelu", "--processes", "7", cwd=tmp_path)
+    done = run_here("run", "--seeds", "1", "--steps", "gelu", "--processes", "7", cwd=tmp_path)
     assert done.status == 2 and done.err.count("\n") == 1
     assert "recipe.batch_size 64, mixed in pairs, can't be shared by 7 processes" in done.err
 
@@ -237,7 +237,7 @@ def test_a_missing_variable_of_several_processes_is_named(name):
 def test_an_invalid_variable_of_several_processes_is_named(name, value, tmp_path, monkeypatch):
     for key, given in ((TORCHRUN if name in TORCHRUN else STEP) | {name: value}).items():
         monkeypatch.setenv(key, given)
-    done = run_here("run", "--steps", "gelu", *QUICK, cwd=tmp_path)
+    done = run_here("run", "--seeds", "1", "--steps", "gelu", *QUICK, cwd=tmp_path)
     assert done.status == 2 and done.err.count("\n") == 1
     assert f" {name} must be " in done.err or (not value and f" {name} is missing" in done.err)
 
@@ -249,7 +249,7 @@ def test_a_process_that_waits_for_others_names_their_address_and_handles_signals
         taken.bind(("127.0.0.1", 0))
         port = str(taken.getsockname()[1])
     variables = TORCHRUN | {"RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    process = start_apart("run", "--steps", "gelu", *QUICK, cwd=tmp_path, env=os.environ | variables)
+    process = start_apart("run", "--seeds", "1", "--steps", "gelu", *QUICK, cwd=tmp_path, env=os.environ | variables)
     assert process.stderr.readline() == f"process 1 of 4, waiting for the others at 127.0.0.1:{port}\n"
     until(lambda: _is_listening(int(port)), "it waits")
     process.send_signal(number)
@@ -276,7 +276,7 @@ def test_the_first_of_slurms_nodes(nodes, first):
 def test_two_tasks_of_slurm_on_two_nodes_give_the_same(slurm, tmp_path):
     """As two processes of the command's own, bit for bit; a batch script with as many tasks trains on its own."""
     srun = ["srun", "--nodes", "2", "--ntasks", "2", "--immediate=60", sys.executable]
-    options = ["run", "--steps", "layer-norm", *QUICK]
+    options = ["run", "--seeds", "1", "--steps", "layer-norm", *QUICK]
     shadow(tmp_path, "runner", "analysis", "queue", "torch")
     started = run_apart(*options, "--out", "srun", cwd=tmp_path, launcher=srun, env=slurm.environment)
     assert started.status == 0, started.err
@@ -298,7 +298,7 @@ def test_two_tasks_of_slurm_on_two_nodes_give_the_same(slurm, tmp_path):
 @pytest.mark.parametrize("victim", ["rank 0", "its partner"])
 def test_a_process_that_dies_ends_the_run_at_once(tmp_path, victim):
     """The other process does not wait for it, and the same command resumes the run."""
-    command = ["run", "--steps", "gelu", "--processes", "2", "--set", "recipe.epochs=99", *LIGHT]
+    command = ["run", "--seeds", "1", "--steps", "gelu", "--processes", "2", "--set", "recipe.epochs=99", *LIGHT]
     process = start_apart(*command, cwd=tmp_path, stderr=subprocess.STDOUT)
 
     def trained():
@@ -317,7 +317,7 @@ def test_a_process_that_dies_ends_the_run_at_once(tmp_path, victim):
 
 def test_a_divergence_is_every_processs_and_recorded_once(tmp_path):
     settings = [*QUICK, "--set", "recipe.learning_rate=1e14", "--processes", "2", "--on-nan", "retry"]
-    done = run_here("run", "--steps", "layer-norm", *settings, cwd=tmp_path)
+    done = run_here("run", "--seeds", "1", "--steps", "layer-norm", *settings, cwd=tmp_path)
     assert done.status == 1 and "3 retries did not help" in done.err
     (record,) = tmp_path.rglob("divergences.json")
     divergences = json.loads(record.read_text())["divergences"]

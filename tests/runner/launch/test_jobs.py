@@ -469,7 +469,7 @@ def test_nothing_is_written_where_slurm_is_away(played, tmp_path, capsys):
 def test_options_that_no_submission_can_follow(played, options, message, capsys):
     import re
 
-    assert main(["run", *options]) == 2
+    assert main(["run", "--seeds", "1", *options]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert played.calls("sbatch") == []
 

@@ -26,8 +26,17 @@ pytestmark = pytest.mark.slow
 
 QUICK = ["--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0", "--set", "recipe.batch_size=256"]
 QUICK += LIGHT
-LONG = ["run", "--steps", "recipe,layer-norm", "--set", "recipe.epochs=15", *LIGHT]  # some seconds of training
-ENDLESS = ["run", "--steps", "recipe,layer-norm", "--set", "recipe.epochs=2000", *LIGHT]
+LONG = [
+    "run",
+    "--seeds",
+    "1",
+    "--steps",
+    "recipe,layer-norm",
+    "--set",
+    "recipe.epochs=15",
+    *LIGHT,
+]  # some seconds of training
+ENDLESS = ["run", "--seeds", "1", "--steps", "recipe,layer-norm", "--set", "recipe.epochs=2000", *LIGHT]
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +116,7 @@ def test_a_long_path_of_temporary_files_is_no_obstacle(tmp_path):
     """The sockets between processes have a limit of about a hundred bytes, those of data workers too."""
     temporary = tmp_path / ("t" * 100)
     temporary.mkdir()
-    done = run_apart("run", "--steps", "gelu", *QUICK, "--workers", "1", env={"TMPDIR": str(temporary)})
+    done = run_apart("run", "--seeds", "1", "--steps", "gelu", *QUICK, "--workers", "1", env={"TMPDIR": str(temporary)})
     assert done, done.err
 
 
@@ -201,7 +210,7 @@ def test_ctrl_c_while_it_starts_runs_is_clean(moment):
 
 
 def test_two_commands_at_once_share_the_work(tmp_path):
-    arguments = ["run", "--steps", "recipe,gelu", *QUICK, "--set", "recipe.epochs=6"]
+    arguments = ["run", "--seeds", "1", "--steps", "recipe,gelu", *QUICK, "--set", "recipe.epochs=6"]
     processes = [start_apart(*arguments) for _ in range(2)]
     outputs = [process.communicate(timeout=900) for process in processes]
     codes = [process.returncode for process in processes]
@@ -253,7 +262,7 @@ def test_an_interrupted_study_resumes_and_ends_as_an_undisturbed_one(undisturbed
 
 def test_progress_is_live_in_a_terminal():
     leader, follower = pty.openpty()
-    command = ["run", "--steps", "recipe", *QUICK]
+    command = ["run", "--seeds", "1", "--steps", "recipe", *QUICK]
     process = start_apart(*command, stdout=follower, stderr=follower, env=os.environ | {"TERM": "xterm"})
     os.close(follower)
     shown = b""
@@ -272,7 +281,7 @@ def test_progress_is_live_in_a_terminal():
 
 
 def test_sigusr2_saves_the_state_and_training_continues():
-    process = start_apart("run", "--steps", "recipe", *QUICK, "--set", "recipe.epochs=500", stderr=None)
+    process = start_apart("run", "--seeds", "1", "--steps", "recipe", *QUICK, "--set", "recipe.epochs=500", stderr=None)
     try:
         wait_for(process, lambda: "epoch 1:" in logs(), "an epoch is trained")
         process.send_signal(signal.SIGUSR2)
@@ -288,7 +297,7 @@ def test_sigusr2_saves_the_state_and_training_continues():
 @pytest.mark.parametrize(("workers", "saves_first"), [("0", True), ("2", True), ("2", False)])
 def test_a_signal_to_all_processes_at_once_stops_with_the_state_saved(workers, saves_first):
     """As Slurm, a terminal and `timeout` send it: who serves a run is to outlive its step in flight."""
-    command = ["run", "--steps", "recipe", *QUICK, "--set", "recipe.epochs=500", "--workers", workers]
+    command = ["run", "--seeds", "1", "--steps", "recipe", *QUICK, "--set", "recipe.epochs=500", "--workers", workers]
     process = start_apart(*command, start_new_session=True, stderr=subprocess.STDOUT)
     wait_for(process, lambda: "epoch 1:" in logs(), "an epoch is trained")
     if saves_first:
@@ -326,7 +335,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path):
     """The first waits for the step in flight, here of an hour; the second does not."""
     (tmp_path / "slow.py").write_text(SLOW_STEP)
     chosen = ["--steps", "pico", "--references", "slow", "--plugin", "slow.py", "--set", "recipe.epochs=5"]
-    process = start_apart("run", *chosen, "--set", "recipe.warmup_epochs=0", stderr=subprocess.STDOUT)
+    process = start_apart("run", "--seeds", "1", *chosen, "--set", "recipe.warmup_epochs=0", stderr=subprocess.STDOUT)
     wait_for(process, (tmp_path / "in-a-step").exists, "a step is in flight")
     process.send_signal(signal.SIGINT)
     asked = tmp_path / "asked"

@@ -273,7 +273,7 @@ def test_a_missing_package_is_reported_before_anything_is_trained(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, name, None)
     option = ["--tensorboard"] if name == "tensorboard" else ["--wandb", "roadmap"]
-    assert main(["run", *QUICK, *option]) == 2
+    assert main(["run", "--seeds", "1", *QUICK, *option]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and f"pip install 'roadmap-convnext[{name}]'" in told
     assert not list(tmp_path.iterdir())
@@ -282,14 +282,14 @@ def test_a_missing_package_is_reported_before_anything_is_trained(tmp_path, monk
 @pytest.mark.parametrize("project", ["", "team/project"])
 def test_a_project_that_can_not_be_is_refused(tmp_path, monkeypatch, capsys, project):
     monkeypatch.chdir(tmp_path)
-    assert main(["run", *QUICK, "--wandb", project]) == 2
+    assert main(["run", "--seeds", "1", *QUICK, "--wandb", project]) == 2
     error = capsys.readouterr().err
     assert "wandb must be a project's name" in error and f"(got {project!r})" in error
 
 
 def test_the_command_copies_new_runs_and_finished_ones_to_trackers(tmp_path):
     def roadmap(*arguments):
-        done = run_here("run", *QUICK, *arguments, cwd=tmp_path)
+        done = run_here("run", "--seeds", "1", *QUICK, *arguments, cwd=tmp_path)
         assert (done.status, done.err) == (0, "")
         (folder,) = (tmp_path / "runs" / "pico").iterdir()
         return done.out, folder

@@ -67,7 +67,7 @@ class Study:
         if step_seconds:
             (self.folder / "slow.py").write_text(SLOW.format(seconds=step_seconds))
             options = (*options, "--plugin", "slow.py")
-        return self.roadmap("run", "--on", "slurm", *options, status=status)
+        return self.roadmap("run", "--seeds", "1", "--on", "slurm", *options, status=status)
 
     def status(self):
         return {record["rung"]: record for record in json.loads(self.roadmap("status", "--json"))}
@@ -123,7 +123,7 @@ def study(slurm, tmp_path, monkeypatch):
 
 def trained_here(*options, folder):
     """The same runs on this machine, in the folder's `local`."""
-    done = run_here("run", *options, "--out", "local", cwd=folder)
+    done = run_here("run", "--seeds", "1", *options, "--out", "local", cwd=folder)
     assert done.status == 0, done.err
     return folder / "local"
 
@@ -169,7 +169,7 @@ THREE = ["--steps", "pico,gelu,layer-scale"]
 
 def test_a_study_with_two_ranks_on_two_nodes(study, tmp_path):
     """Submitted with one command, which returns at once; the same as two processes here, bit for bit."""
-    command = ["run", "--on", "slurm", *THREE, *SHORT, *TWO_NODES]
+    command = ["run", "--seeds", "1", "--on", "slurm", *THREE, *SHORT, *TWO_NODES]
     submitted = run_apart(*command, cwd=tmp_path)  # so that the records have its command line
     assert submitted.status == 0, submitted.err
     assert "3 jobs of 2 nodes with 1 task" in submitted.out and "roadmap status" in submitted.out
@@ -274,7 +274,7 @@ def test_a_controller_that_is_away_while_jobs_run(study, undisturbed):
 
 def test_two_submissions_at_once(study, undisturbed, tmp_path):
     """Every run is submitted once."""
-    both = [start_apart("run", "--on", "slurm", *BOTH, cwd=tmp_path) for _ in range(2)]
+    both = [start_apart("run", "--seeds", "1", "--on", "slurm", *BOTH, cwd=tmp_path) for _ in range(2)]
     output = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sum("not submitted twice: 2 runs" in text for text in output) == 1
@@ -341,7 +341,7 @@ def test_an_edit_after_the_submission_reaches_no_job(study, tmp_path):
         file.write("# another code than the environment's\n")
     study.slurm.run("scontrol", "update", f"NodeName={','.join(NODES)}", "State=DRAIN", "Reason=test")
     of_checkout = {"PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}
-    assert run_apart("run", "--on", "slurm", "--steps", "gelu", *SHORT, cwd=tmp_path, env=of_checkout)
+    assert run_apart("run", "--seeds", "1", "--on", "slurm", "--steps", "gelu", *SHORT, cwd=tmp_path, env=of_checkout)
     shutil.rmtree(code)
     study.slurm.run("scontrol", "update", f"NodeName={','.join(NODES)}", "State=RESUME")
     study.slurm.wait_until_empty()
