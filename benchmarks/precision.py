@@ -20,8 +20,8 @@ from roadmap.study.load import load_study
 from runner.machine.setup import choose_setup
 
 CASES = [  # (regime, rung, image size, batch)
-    ("pico", "recipe", 24, 32),
-    ("pico", "layer-scale", 24, 32),
+    ("pico", "recipe", 32, 32),
+    ("pico", "layer-scale", 32, 32),
     ("resnet-50", "recipe", 64, 16),
     ("resnet-50", "layer-scale", 64, 16),
     ("resnet-50", "recipe", 128, 8),

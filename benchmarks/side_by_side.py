@@ -22,8 +22,8 @@ from runner.machine.setup import choose_setup
 
 CORES = os.cpu_count() or 1
 CASES = [  # (regime, rung, image size, batch), from small to large
-    ("pico", "recipe", 24, 32),
-    ("pico", "layer-scale", 24, 32),
+    ("pico", "recipe", 32, 32),
+    ("pico", "layer-scale", 32, 32),
     ("pico", "layer-scale", 64, 128),
     ("resnet-50", "recipe", 64, 16),
     ("resnet-50", "layer-scale", 64, 16),

@@ -83,7 +83,7 @@ def number(allowed: Range, kind: type[Number]) -> Callable[[str], Number]:
 def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False) -> None:
     """The options that select a part of the study. `ablation` adds those of verbs that take several rungs."""
     parser.add_argument(
-        "--regime", help="part of the study: pico (default), resnet-50, resnet-200 or another of ablations.yaml"
+        "--regime", help="part of the study: pico (default), nano, resnet-50, resnet-200 or another of ablations.yaml"
     )
     parser.add_argument("--fidelity", help="the source that runs follow: paper (default), authors or released")
     parser.add_argument(

@@ -95,7 +95,7 @@ class ConvNeXtSize:
     width: Annotated[int, Range(1)]  # channels of the first stage; they double in each later one
     depths: Annotated[tuple[int, ...], Range(1)]  # blocks in each stage
     isotropic: bool = False  # one resolution, after a stem of patches without a norm
-    patch: Annotated[int, Range(1)] | None = None  # side of the stem's patches, pixels; null: 4, or 16 if isotropic
+    patch: Annotated[int | None, Range(1)] = None  # side of the stem's patches, pixels; null: 4, or 16 if isotropic
     layer_scale: float | None = 1e-6  # initial value of a learned scale per channel; null: no scale
 
     def __post_init__(self) -> None:

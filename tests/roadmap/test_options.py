@@ -171,7 +171,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
 
 
 def test_one_item_is_a_sequence_of_one_and_paths_may_be_text(tmp_path):
-    plan = roadmap.plan(settings="recipe.epochs=3", steps=["recipe", "gelu"], out=str(tmp_path))
+    plan = roadmap.plan(settings="recipe.epochs=3", steps=["recipe", "gelu"], seeds=1, out=str(tmp_path))
     assert [planned.run.experiment.recipe.epochs for planned in plan.runs] == [3, 3]
     (tmp_path / "mine.py").touch()
     assert roadmap.plan(plugins=str(tmp_path / "mine.py"), steps="recipe").runs

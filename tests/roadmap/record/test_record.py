@@ -57,7 +57,7 @@ def test_every_field_of_the_experiment_counts(make_run):
     data = to_data(run.experiment)
     others = {"optimizer": "sgd", "schedule": "step", "crop": "random-resized", "interpolation": "bicubic"}
     others |= {
-        "initialization": "torchvision",
+        "initialization": "truncated-normal",
         "precision": "fp32",
         "randaugment": "rand-m9",
         "ema": 0.5,

@@ -166,7 +166,7 @@ def test_the_working_directory_comes_first(tmp_path, monkeypatch):
     (tmp_path / FILE_NAME).write_text(text, encoding="utf-8")
     assert load_study().defaults.seeds == 5
     (tmp_path / FILE_NAME).write_text(text.replace("seeds: 5", "seeds: 12"), encoding="utf-8")
-    assert load_study().defaults.seeds == 32  # edited in the session
+    assert load_study().defaults.seeds == 12  # edited in the session
 
 
 def test_errors_name_the_file(tmp_path):

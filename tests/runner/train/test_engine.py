@@ -198,7 +198,7 @@ def test_the_time_of_a_resumed_epoch_is_all_of_it(tiny_run, tmp_path):
 def test_data_that_is_not_what_the_study_says_is_refused(tiny_run, tmp_path):
     run = tiny_run()
     run = replace(run, dataset=replace(run.dataset, train_images=5000))
-    with pytest.raises(ValueError, match=r"must have \(5000, 114\) training and test images \(got \(336, 114\)\)"):
+    with pytest.raises(ValueError, match=r"must have \(5000, 128\) training and test images \(got \(322, 128\)\)"):
         train(run, tmp_path)
 
 
