@@ -100,6 +100,8 @@ def _other_study(study: Study, against: str) -> tuple[pd.DataFrame, Metric]:
     if missing or table.empty:
         lack = f"no column {missing[0]!r}" if missing else "no rows"
         raise ValueError(f"--against {against}: {lack}; write the file with `roadmap table -o FILE.csv`")
+    if not (repeated := table["rung"][table["rung"].duplicated()]).empty:
+        raise ValueError(f"--against {against}: {repeated.iloc[0]!r} is in two rows; a table has one for each rung")
     for column in ("change", "mean"):
         if not pd.api.types.is_numeric_dtype(table[column]):
             raise ValueError(f"--against {against}: {column!r} must be numbers")

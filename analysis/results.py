@@ -274,8 +274,13 @@ def _references(study: Study, regime: str) -> list[Bar]:
 
 
 def _published_bar(row: Published, name: str, title: str, group: str, macs: float) -> Bar:
-    sample, note = published_sample(row), "" if row.is_comparable else f"at {row.test_size} px"
-    return Bar(name, title, group, row.adopted, sample.mean, sample.std, macs, runs=sample.n, note=note)
+    sample = published_sample(row)
+    return Bar(name, title, group, row.adopted, sample.mean, sample.std, macs, runs=sample.n, note=difference_of(row))
+
+
+def difference_of(row: Published) -> str:
+    """How a published row was tested otherwise than the rest of its table; empty if it was not."""
+    return "" if row.is_comparable else f"at {row.test_size} px"
 
 
 def _published(rows: Mapping[str, Published], name: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from analysis.published import Model, published_models
-from analysis.results import Result, published_sample, published_table
+from analysis.results import Result, difference_of, published_sample, published_table
 from roadmap.network.cost import cost
 from roadmap.record.benchmarks import Measured, Quantity, workload_of
 from roadmap.record.metrics import TOP1, Metric
@@ -39,6 +39,7 @@ class Point:
     std: float | None
     size: float  # multiply-adds; parameters where x is multiply-adds
     runs: int = 1  # y is the mean of so many runs
+    note: str = ""  # how it differs from the others
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,8 @@ def _published_path(study: Study, regime: str, x: str) -> Line:
             model_cost, sample = cost(rung.experiment.design), published_sample(row)
             x_value, size = (model_cost.macs, model_cost.parameters)[:: 1 if x == "macs" else -1]
             labels = (rung.name, rung.title, row.group, row.adopted)
-            points.append(Point(*labels, x_value, sample.mean, sample.std, size, sample.n))
+            note = difference_of(row)
+            points.append(Point(*labels, x_value, sample.mean, sample.std, size, sample.n, note))
     return Line(study.regime(regime).title, tuple(points))
 
 

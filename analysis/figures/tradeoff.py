@@ -148,13 +148,17 @@ def _labels(tradeoff: Tradeoff, key: Mapping[str, int], radii: Mapping[Point, fl
     bold: Any = {"fontweight": "bold", "color": DARK}
     for path in tradeoff.paths[:1]:
         for point in path.points:
-            yield Label(str(key[_title(point)]), point.x, point.y, radii[point], point.std, bold)
+            yield Label(_label(point, key), point.x, point.y, radii[point], point.std, bold)
     for line in tradeoff.families:
         for point in line.points:
             yield Label(point.title, point.x, point.y, radii[point], None, {"color": FAINT, "style": "italic"})
     for path in tradeoff.paths[1:]:
         for point in path.points:
-            yield Label(str(key[_title(point)]), point.x, point.y, radii[point], point.std, {"color": FAINT})
+            yield Label(_label(point, key), point.x, point.y, radii[point], point.std, {"color": FAINT})
+
+
+def _label(point: Point, key: Mapping[str, int]) -> str:
+    return f"{key[_title(point)]} {point.note}".rstrip()
 
 
 def _mark(colour: str, edge: str, size: float = 5) -> Line2D:

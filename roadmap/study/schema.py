@@ -223,7 +223,8 @@ class Study:
     def start(self, regime: str, fidelity: str, data: str) -> Experiment:
         """The experiment before the first step: a ResNet with the classic recipe."""
         start = self.regime(regime).start
-        return Experiment(resnet(start.width, start.depths, pool=start.pool), self.recipe("classic", regime, fidelity, data))
+        design = resnet(start.width, start.depths, pool=start.pool)
+        return Experiment(design, self.recipe("classic", regime, fidelity, data))
 
     def parameters(self, step: str, regime: str, fidelity: str, data: str) -> dict[str, Any]:
         """The parameters of a step: those of the ladder, changed by the fidelity and then by the regime."""

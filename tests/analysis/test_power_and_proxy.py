@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -108,6 +109,9 @@ def test_proxy_compares_the_order_of_the_steps(out, capsys):
     assert "Kendall's tau +1.00" in output_of(capsys, "proxy", "--against", "study.csv")
     assert "Kendall's tau" in output_of(capsys, "proxy", "--against", "resnet-200")
     assert "no column 'adopted'" in output_of(capsys, "proxy", "--against", str(_written(out, "a,b\n1,2\n")), status=2)
+    twice = Path("study.csv").read_text() + Path("study.csv").read_text().splitlines()[-1] + "\n"
+    told = output_of(capsys, "proxy", "--against", str(_written(out, twice)), status=2)
+    assert "is in two rows; a table has one for each rung" in told
     assert "No such file" in output_of(capsys, "proxy", "--against", "nothing.csv", status=2)
     assert "unknown regime 'resnet-5'" in output_of(capsys, "proxy", "--against", "resnet-5", status=2)
     assert "4 or more" in output_of(capsys, "proxy", "--steps", "pico..stage-ratio", status=2)

@@ -18,6 +18,7 @@ from analysis.statistics.contrasts import Change, Family, holm, judge, subtract,
 from analysis.statistics.planning import NUMBERS, Plan
 from analysis.statistics.ranks import Levels, kendall, rank_correlation
 from analysis.statistics.samples import Noise, Sample, pooled_noise
+from analysis.tradeoff import published_tradeoff
 from roadmap.options import Selection, StudyOptions
 from roadmap.study.load import load_study
 from tests.helpers.command import run_here
@@ -437,3 +438,5 @@ def test_a_start_that_was_tested_at_another_size_is_not_compared():
     shown = run_here("table", "--published", "--regime", "resnet-200").out
     assert "resnet-200 was tested at 320 pixels, the others at 224; it is not compared." in shown
     assert "78.20 (at 320 px)" in run_here("list", "--regime", "resnet-200").out
+    (path,) = published_tradeoff(load_study(), ["resnet-200"], "macs").paths
+    assert [point.note for point in path.points[:2]] == ["at 320 px", ""]

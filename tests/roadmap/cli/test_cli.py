@@ -89,7 +89,23 @@ def test_diff_is_exact_as_text_and_as_data(capsys):
 
 
 def test_cost_is_macs_times_images_over_speed(capsys):
-    assert main(["cost", "--regime", "resnet-50", "--steps", "layer-scale", "--throughput", "1e13", "--json", "--seeds", "1"]) == 0
+    assert (
+        main(
+            [
+                "cost",
+                "--regime",
+                "resnet-50",
+                "--steps",
+                "layer-scale",
+                "--throughput",
+                "1e13",
+                "--json",
+                "--seeds",
+                "1",
+            ]
+        )
+        == 0
+    )
     found = json.loads(capsys.readouterr().out)["device_hours"]["layer-scale"]
     expected = 4455531264 * 300 * (3 * 1281167 + 50000) / 1e13 / 3600
     assert found == pytest.approx(expected)

@@ -119,7 +119,9 @@ def test_dilation_keeps_every_pixel_of_a_smaller_map(name, output_stride):
 @torch.no_grad()
 def test_encoders_of_segmentation_models_give_the_networks_maps(name):
     # The library asks for five maps, unless the first has a quarter of the side of the image.
-    shape = {} if network(name).feature_info[0]["reduction"] == 4 else {"encoder_depth": 4, "decoder_channels": (32,) * 4}
+    shape = (
+        {} if network(name).feature_info[0]["reduction"] == 4 else {"encoder_depth": 4, "decoder_channels": (32,) * 4}
+    )
     unet = smp.Unet(f"tu-{name}", encoder_weights=None, classes=4, **shape).eval()
     weights = [weight for key, weight in network(name).state_dict().items() if key.startswith(("stem", "stages"))]
     unet.encoder.model.load_state_dict(dict(zip(unet.encoder.model.state_dict(), weights, strict=True)))

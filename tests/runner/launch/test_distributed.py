@@ -179,10 +179,13 @@ def folder_of(out, rung):
     return folder
 
 
+MIXED = ["--set", "recipe.mix_probability=1"]
+
+
 def test_a_layout_that_can_not_be_is_one_sentence(tmp_path):
-    done = run_here("run", "--seeds", "1", "--steps", "gelu", "--processes", "7", cwd=tmp_path)
+    done = run_here("run", "--seeds", "1", "--steps", "gelu", "--processes", "7", *MIXED, cwd=tmp_path)
     assert done.status == 2 and done.err.count("\n") == 1
-    assert "recipe.batch_size 64, mixed in pairs, can't be shared by 7 processes" in done.err
+    assert "recipe.batch_size 32, mixed in pairs, can't be shared by 7 processes" in done.err
 
 
 def test_processes_of_torchrun_and_of_slurm_know_their_places(monkeypatch):

@@ -39,6 +39,7 @@ def stages(capsys):
 @pytest.mark.parametrize("augment", ["fast", "reference"])
 def test_every_stage_of_photographs_is_named(folder, capsys, augment):
     everything = ["--set", "recipe.randaugment=rand-m9-mstd0.5-inc1", "--set", f"execution.augment={augment}"]
+    everything += ["--set", "recipe.random_erasing=0.25", "--set", "recipe.mix_probability=1"]
     assert main([*QUICK, "--data", "pets", *RESIZED, *everything, "--rate", "1e6"]) == 0
     output = capsys.readouterr()
     for stage in ("read", "decode", "crop", "augment", "collate"):
