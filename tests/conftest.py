@@ -18,7 +18,7 @@ from roadmap.study.load import load_study
 from roadmap.study.selection import ladder
 from tests.helpers.cluster import Cluster, cluster, is_installed
 from tests.helpers.command import kill_started, untouched
-from tests.helpers.training import FEW_DIGITS
+from tests.helpers.training import AUGMENTED, FEW_DIGITS
 
 # No test talks to W&B. Before any process is started: those of a fork server have the environment of its start.
 os.environ["WANDB_MODE"] = "offline"
@@ -81,10 +81,6 @@ def slurm(session_cluster: Cluster) -> Iterator[Cluster]:
     """A real cluster, with nothing in its queue."""
     yield session_cluster
     session_cluster.clear()
-
-
-# What the paper's modern recipe does to images and blocks, and pico's few epochs leave out.
-AUGMENTED = {"mix_probability": 1.0, "random_erasing": 0.25, "drop_path": 0.1}
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_a_script_beside_modules_of_these_names_may_train(tmp_path):
 import roadmap
 if __name__ == "__main__":
     short = {"recipe.epochs": 1, "recipe.warmup_epochs": 0, "design.width": 8}
-    done = roadmap.run(steps="layer-scale", settings=short, out="runs", progress=False)
+    done = roadmap.run(steps="layer-scale", seeds=1, settings=short, out="runs", progress=False)
     print([run.state for run in done.runs])
 """
     (tmp_path / "study.py").write_text(script)

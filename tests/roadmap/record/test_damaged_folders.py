@@ -20,10 +20,12 @@ from runner.launch.status import collect_status
 from tests.helpers.command import run_here
 from tests.helpers.mutations import damage
 from tests.helpers.records import begin, finish
+from tests.helpers.training import AUGMENTED
 
 FOLDERS = 250  # that are damaged at a time
 BATCHES = int(os.environ.get("ROADMAP_FUZZ", "4"))  # of them
 SET = ("--set", "recipe.epochs=2", "--set", "recipe.warmup_epochs=0", "--set", "recipe.batch_size=256")
+SET += tuple(word for key, value in AUGMENTED.items() for word in ("--set", f"recipe.{key}={value}"))
 
 
 def fill(run, out):
