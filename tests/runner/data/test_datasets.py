@@ -50,6 +50,13 @@ def test_no_sheet_of_digits_is_in_both_splits(make_run):
     assert len(starts) == 12 and len(train) in starts  # the other two of 14 sheets lack a digit there
 
 
+def test_runs_of_the_earlier_split_of_the_digits_keep_it(make_run):
+    run = make_run()
+    earlier = replace(run, dataset=replace(run.dataset, version=1, train_images=1343, test_images=454))
+    train, test = load_data(earlier)
+    assert (len(train), len(test)) == (1343, 454) and test.labels.bincount().min() >= 44
+
+
 def test_statistics_are_those_of_the_study(make_run):
     """The digits' at the size that they are trained at."""
     require_fashion_mnist()
