@@ -14,7 +14,7 @@ from roadmap.options import Selection
 from roadmap.recipe import Experiment
 from roadmap.record.folder import read_manifest, read_metrics
 from roadmap.serialization.ranges import Range, check
-from roadmap.study.references import as_published, reference
+from roadmap.study.references import as_published, reference_network
 from roadmap.study.rungs import Rung, StudyContext
 from roadmap.study.schema import SEEDS, THROUGHPUT, Study
 from roadmap.text import suggest
@@ -164,7 +164,7 @@ def speed_of(study: Study, device: str, regime: str) -> Speed:
     source = f"{device}: {entry.macs_per_second:.3g} multiply-adds per second ({entry.source})"
     context = StudyContext.of(regime, study=study)
     published = {
-        (reference(context, name).experiment.design, PUBLISHED_SIZE): rate
+        (reference_network(context, name), PUBLISHED_SIZE): rate
         for name, rate in entry.images_per_second.items()
         if as_published(study, regime, name)
     }

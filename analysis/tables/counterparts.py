@@ -15,7 +15,7 @@ from analysis.published import Model, published_model
 from roadmap.design import Design, NamedModel, simplest
 from roadmap.record.benchmarks import Conditions, Round, workload_of
 from roadmap.record.run import Run
-from roadmap.study.references import as_published, reference
+from roadmap.study.references import as_published, reference_network
 from roadmap.study.rungs import StudyContext
 
 
@@ -88,7 +88,7 @@ def pairs_of(context: StudyContext, networks: Mapping[str, Run], rounds: Sequenc
 def names_of_networks(context: StudyContext, networks: Mapping[str, Run]) -> dict[str, str]:
     """The study's reference with the same network, by the run's name: the last rung of resnet-50 is ConvNeXt-T."""
     designs = {
-        name: _simplified(reference(context, name).experiment.design)
+        name: _simplified(reference_network(context, name))
         for name, known_reference in context.study.references.items()
         if known_reference.form_in(context.regime)
     }

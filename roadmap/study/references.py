@@ -44,16 +44,29 @@ def as_published(study: Study, regime: str, name: str) -> bool:
 def reference(context: StudyContext, name: str) -> Rung:
     """The rung of one reference. Raises ValueError for an unknown name, or if the regime has no form of it."""
     entry = _find(context.study, name)
-    form, where = entry.form_in(context.regime), f"references.{name}"
-    if form is None:
-        reason = "has only a published figure" if entry.form is None else "has no form for it"
-        raise ValueError(f"reference {name!r} can't be trained in regime {context.regime!r}: it {reason}")
+    form, where = _form(context, name, entry), f"references.{name}"
     modern = context.study.recipe(RECIPE, context.regime, context.fidelity, context.data)
     if entry.form:  # checked even if the regime has another form, which may have another number of epochs
         changed(context.study.recipes[RECIPE], entry.form.recipe, f"{where}.form.recipe")
-    recipe = changed(modern, form.recipe, where)
+    try:
+        recipe = changed(modern, form.recipe, where)
+    except ValueError as error:
+        raise ValueError(f"{error}; {where}.forms.{context.regime} gives it another recipe there") from None
     experiment = Experiment(_network(context.study, form, where), recipe)
     return Rung(name.replace("/", "-"), entry.title, REFERENCE, True, experiment, None)
+
+
+def reference_network(context: StudyContext, name: str) -> Design | NamedModel:
+    """The network of one reference, whatever its recipe. Raises ValueError as `reference`."""
+    return _network(context.study, _form(context, name, _find(context.study, name)), f"references.{name}")
+
+
+def _form(context: StudyContext, name: str, entry: Reference) -> ReferenceModel:
+    form = entry.form_in(context.regime)
+    if form is None:
+        reason = "has only a published figure" if entry.form is None else "has no form for it"
+        raise ValueError(f"reference {name!r} can't be trained in regime {context.regime!r}: it {reason}")
+    return form
 
 
 def _find(study: Study, name: str) -> Reference:

@@ -7,15 +7,18 @@ import re
 from dataclasses import replace
 
 import pytest
+import yaml
 
 import roadmap
 from analysis.figures import draw_counterparts
-from analysis.tables.counterparts import QUANTITIES, pairs_of
+from analysis.tables.counterparts import QUANTITIES, names_of_networks, pairs_of
 from roadmap.cli import main
 from roadmap.record.benchmarks import Conditions, Round, append_round, workload_of
+from roadmap.study.load import FILE_NAME, parse_study
 from roadmap.study.references import reference, references
 from roadmap.study.rungs import StudyContext
-from roadmap.study.selection import find_rung
+from roadmap.study.selection import find_rung, ladder
+from tests.helpers import ROOT
 from tests.helpers.records import study_run
 
 CONDITIONS = Conditions("cpu", "a processor", "fp32", 2, 16, True, None, False, "2.14.1")
@@ -112,10 +115,19 @@ def test_counterparts_are_of_one_size(regime):
     for name, counterpart in counterparts.items():
         pair = [reference(context, key).experiment.design for key in (name, counterpart)]
         one, other = (roadmap.cost(design, size, classes) for design in pair)
-        assert one.parameters / other.parameters == pytest.approx(1, abs=0.12), (
-            name
-        )
+        assert one.parameters / other.parameters == pytest.approx(1, abs=0.12), name
         assert one.macs / other.macs == pytest.approx(1, abs=0.1), name
+
+
+def test_a_regime_of_ones_own_may_be_too_short_for_a_references_recipe():
+    """The isotropic ConvNeXts warm up for 50 epochs; their networks are compared all the same."""
+    data = yaml.safe_load((ROOT / FILE_NAME).read_text(encoding="utf-8"))
+    data["regimes"]["mine"] = data["regimes"]["pico"]
+    context = StudyContext.of("mine", study=parse_study(data))
+    (last,) = ladder("pico", "layer-scale")
+    assert names_of_networks(context, {"layer-scale": study_run(last)}) == {}
+    with pytest.raises(ValueError, match=r"below epochs, 8 \(got 50\); references.convnext-iso-s.forms.mine gives it"):
+        references(context, "all")
 
 
 @pytest.mark.slow
