@@ -2,7 +2,7 @@
 
     python benchmarks/main_job.py [--rounds 5] [--steps all] [--in-turn] [--before CHECKOUT]
 
-Takes about two minutes per round on two cores. Only on Linux: memory is read from /proc. The proportional set size
+Takes three to ten minutes per round on two cores. Only on Linux: memory is read from /proc. The proportional set size
 counts a shared page once. Optional, in the same rounds: the same runs one after the other on all cores, and the main
 job of another checkout. The shares of the time are computed from the modification times of the runs' files.
 """
@@ -66,7 +66,8 @@ def memory(root: int) -> tuple[float, float]:
 def run_once(command: list[str], steps: str, folder: str, source: str) -> tuple[float, float, float, float]:
     """Seconds, peak resident and proportional MiB, and the lowest top-1 of the rungs."""
     began, peaks = time.perf_counter(), [(0.0, 0.0)]
-    command_line = [*command, "run", "--steps", steps]
+    seeds = load_study().defaults.seeds
+    command_line = [*command, "run", "--steps", steps, "--seeds", str(seeds)]
     environment = {**os.environ, "PYTHONPATH": source}
     with subprocess.Popen(command_line, cwd=folder, env=environment, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
@@ -75,7 +76,7 @@ def run_once(command: list[str], steps: str, folder: str, source: str) -> tuple[
                 process.wait(1)  # reading the sizes five times a second took an eighth of a core
     seconds = time.perf_counter() - began
     results = [json.loads(path.read_text()) for path in Path(folder).rglob("result.json")]
-    runs = load_study().defaults.seeds * len(roadmap.ladder("pico", steps))
+    runs = seeds * len(roadmap.ladder("pico", steps))
     assert process.returncode == 0 and len(results) == runs, f"status {process.returncode}, {len(results)} results"
     return seconds, max(r for r, _ in peaks), max(p for _, p in peaks), min(result[TOP1.key] for result in results)
 

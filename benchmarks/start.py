@@ -24,7 +24,7 @@ PEERS = {
     "import torch": "import torch",
     "and an optimizer": "import torch; torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])",
 }
-RUNGS = ("pico", "layer-scale")  # the classic recipe; the modern one, which mixes and erases by timm
+RUNGS = ("pico", "layer-scale")  # the classic recipe; the modern one
 # Prints the time of the end of each stage.
 STAGES = """
 import sys, time

@@ -3,44 +3,58 @@
     python scripts/publish_study.py runs docs/studies/pico.tar.xz
 
 The archive has, for each run, the manifest, the metrics, the result and the predictions for the test images. The same
-runs give the same bytes. Paths of this machine are left out of the manifests, as is its name.
+runs give the same bytes. Command lines, paths and names of machines are left out of the manifests.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
-import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 FILES = ("manifest.json", "metrics.jsonl", "result.json", "test_images.npz")
 
 
-def contents(runs: Path) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of the files of finished runs, in order."""
-    for folder in sorted(result.parent for result in runs.glob("*/*/result.json")):
+def contents(runs: Path) -> dict[str, bytes]:
+    """The files of all finished runs by their names in the archive. Raises ValueError without any, and if one lacks."""
+    folders = sorted(result.parent for result in runs.glob("*/*/result.json"))
+    if not folders:
+        raise ValueError(f"{runs}: no finished run; it must be a folder of runs, as `roadmap run` writes it")
+    found = {}
+    for folder in folders:
         for name in FILES:
+            if not (folder / name).is_file():
+                raise ValueError(f"{folder} has no {name}; remove the folder, or train the run again")
             data = (folder / name).read_bytes()
-            yield f"runs/{folder.parent.name}/{folder.name}/{name}", anonymous(data) if name == FILES[0] else data
+            found[f"runs/{folder.parent.name}/{folder.name}/{name}"] = anonymous(data) if name == FILES[0] else data
+    return found
 
 
 def anonymous(manifest: bytes) -> bytes:
     content = json.loads(manifest)
     content["machine"]["host"] = ""
-    content["command"][0] = "roadmap"
+    content |= {"command": [], "data_path": None}
     return json.dumps(content, indent=1).encode()
 
 
-def main(runs: str, archive: str) -> None:
-    with tarfile.open(archive, "w:xz", preset=9) as packed:
-        for name, data in contents(Path(runs)):
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, help="folder of runs")
+    parser.add_argument("archive", type=Path, help="file to write, NAME.tar.xz")
+    options = parser.parse_args()
+    try:
+        files = contents(options.runs)
+    except ValueError as error:
+        parser.error(str(error))
+    with tarfile.open(options.archive, "w:xz", preset=9) as packed:
+        for name, data in files.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             packed.addfile(entry, io.BytesIO(data))
-    print(f"{archive}: {Path(archive).stat().st_size:,} bytes")
+    print(f"{options.archive}: {options.archive.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

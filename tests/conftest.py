@@ -108,7 +108,7 @@ def make_run() -> Callable[..., Run]:
 
 @pytest.fixture
 def tiny_run(make_run: Callable[..., Run]) -> Callable[..., Run]:
-    """Like `make_run`, at a tenth of the work: a narrow network, and 322 of the digits in five batches an epoch."""
+    """Like `make_run`, at a quarter of the work: 322 of the digits in five batches an epoch."""
 
     def make(rung: str = "pico", seed: int = 0, **recipe: object) -> Run:
         run = make_run(rung, seed, width=8, **{"batch_size": 64} | recipe)

@@ -222,7 +222,7 @@ def test_tests_and_benchmarks_stand_on_their_own():
         assert not [name for name in modules(path) if name.split(".")[0] == "tests"], path.name
 
 
-FOLDERS = (ROOT, ROOT / "docs", ROOT / "benchmarks", ROOT / "analysis" / "published")
+FOLDERS = (ROOT, ROOT / "docs", ROOT / "docs" / "studies", ROOT / "benchmarks", ROOT / "analysis" / "published")
 DOCUMENTS = sorted(path for folder in FOLDERS for path in folder.glob("*.md"))
 README_SECTIONS = ["Status and limits", "A fresh machine", "Three more commands", "Glossary", "Tasks", "Python"]
 README_SECTIONS += ["Writing a step", "Layout", "Licence"]

@@ -209,11 +209,11 @@ class Study:
         return next((entry.adopted for entry in self.ladder if entry.step == step), None)
 
     def recipe(self, name: str, regime: str, fidelity: str, data: str) -> Recipe:
-        """A recipe with the changes of a regime, a fidelity and a data set."""
+        """A recipe with the changes of a regime, a fidelity and a data set. A fidelity overrides the regime."""
         recipe = _lookup(self.recipes, "recipe", name)
         sources = {
-            f"fidelities.{fidelity}.recipes.{name}": self.fidelity(fidelity).recipes.get(name, {}),
             f"regimes.{regime}.recipes.{name}": self.regime(regime).recipes.get(name, {}),
+            f"fidelities.{fidelity}.recipes.{name}": self.fidelity(fidelity).recipes.get(name, {}),
             f"data.{data}.recipe": self.dataset(data).recipe,
         }
         for where, changes in sources.items():

@@ -282,8 +282,8 @@ BUILT_IN = {
     "cifar100": _cifar("cifar100", "cifar-100-python"),
     "imagenet": _folder("imagenet", as_published=True),
 }
-# How runs of earlier versions of a data set read it.
-EARLIER = {("digits", 1): Source(_find_digits, _read_digits_of_version_1)}
+# How runs of earlier versions of a data set read it. The others have one version.
+EARLIER = {"digits": {1: Source(_find_digits, _read_digits_of_version_1)}}
 
 
 def source(run: Run) -> Source:
@@ -291,7 +291,15 @@ def source(run: Run) -> Source:
     if run.dataset.content is not None:
         return _folder(run.data)
     named = DATASETS.find(run.data)
-    return _declared(named) if named.read else EARLIER.get((run.data, run.dataset.version)) or BUILT_IN[run.data]
+    return _declared(named) if named.read else _built_in(run.data, run.dataset.version)
+
+
+def _built_in(name: str, version: int) -> Source:
+    sources = EARLIER.get(name, {})
+    sources = sources | {len(sources) + 1: BUILT_IN[name]}
+    if version not in sources:
+        raise ValueError(f"data set {name!r} has version {' or '.join(map(str, sources))} (got {version})")
+    return sources[version]
 
 
 def load_data(run: Run, path: Path | str | None = None) -> Splits:

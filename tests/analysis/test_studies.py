@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 import tarfile
 
 import matplotlib
+import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.testing.compare import compare_images
 from packaging.version import Version
 
+import roadmap
+from roadmap.record.outcomes import Outcomes, write_outcomes
+from roadmap.study.selection import ladder
 from tests.helpers import ROOT
 from tests.helpers.command import run_here
+from tests.helpers.records import finish, study_run
+
+PUBLISH = ROOT / "scripts" / "publish_study.py"
 
 STUDIES = ROOT / "docs" / "studies"
 PAGES = {archive.name.removesuffix(".tar.xz"): archive for archive in sorted(STUDIES.glob("*.tar.xz"))}
@@ -43,12 +53,44 @@ def study(request, tmp_path_factory):
     return request.param, folder
 
 
+def publish(*arguments):
+    return subprocess.run([sys.executable, PUBLISH, *arguments], capture_output=True, text=True)
+
+
+def test_an_archive_has_the_runs_without_what_names_the_machine(tmp_path):
+    (rung,) = ladder("pico", "recipe")
+    folder = finish(study_run(rung), tmp_path / "runs", 90.0, command=["/home/a/roadmap"], data_path="/home/a/data")
+    (folder / "metrics.jsonl").touch()
+    done = publish(tmp_path / "runs", tmp_path / "study.tar.xz")
+    assert done.returncode == 2 and "has no test_images.npz" in done.stderr
+    labels = np.zeros(1, dtype=np.int32)
+    write_outcomes(folder, {"": Outcomes(labels, labels, np.ones(1, dtype=np.float16))})
+    archives = [tmp_path / "study.tar.xz", tmp_path / "again.tar.xz"]
+    assert all(publish(tmp_path / "runs", archive).returncode == 0 for archive in archives)
+    assert archives[0].read_bytes() == archives[1].read_bytes()
+    with tarfile.open(archives[0]) as packed:
+        packed.extractall(tmp_path / "unpacked", filter="data")
+    (copy,) = tmp_path.glob("unpacked/runs/pico/recipe-s0-*")
+    assert "/home" not in (copy / "manifest.json").read_text()
+    assert roadmap.table(tmp_path / "unpacked" / "runs", steps="recipe")["mean"].tolist() == [90.0]
+    assert "no finished run" in publish(tmp_path / "nowhere", tmp_path / "study.tar.xz").stderr
+
+
 def test_every_archive_has_a_page_with_a_table_and_a_figure():
     assert PAGES
     for name in PAGES:
         text = text_of(name)
         assert any(command.startswith("roadmap table") for command, _ in printed(text)), name
         assert f"({name}.png)" in text.replace("\n", ""), name
+
+
+def test_the_table_of_the_tuning_has_the_results_of_the_file():
+    runs = pd.read_csv(STUDIES / "tuning.csv")
+    found = runs[runs["data"] == "digits-tuning"].groupby(["rung", "learning_rate"])["top1"].agg(["mean", "std"])
+    rows = [line for line in text_of("README").splitlines() if "±" in line and line.startswith("|")]
+    assert len(found) == 8 and sum(row.count("±") for row in rows) == 8
+    for (_, rate), (mean, std) in found.iterrows():
+        assert any(f" {rate} " in row and f"{mean:.1f} ±{std:.1f}" in row for row in rows), (rate, mean, std)
 
 
 @pytest.mark.slow

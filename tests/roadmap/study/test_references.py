@@ -35,6 +35,12 @@ def all_of(regime):
     return references(StudyContext.of(regime), "all")
 
 
+@pytest.mark.parametrize("regime", ["pico", "nano", "resnet-50"])
+def test_convnext_t_is_the_last_rung(regime):
+    (last,) = roadmap.ladder(regime, "layer-scale")
+    assert reference(StudyContext.of(regime), "convnext-t").experiment == last.experiment
+
+
 @pytest.fixture
 def no_cache(tmp_path, monkeypatch):
     """An empty folder in the place of the user's cache."""

@@ -42,7 +42,7 @@ def test_digits_are_real_scans_with_a_held_out_split(make_run):
 
 
 def test_no_sheet_of_digits_is_in_both_splits(make_run):
-    """A sheet begins with 0 to 9, three times; a writer's digits are on one sheet, or on two that follow each other."""
+    """A sheet begins with 0 to 9, three times."""
     train, test = load_data(make_run())
     labels = torch.cat([train.labels, test.labels])
     beginning = torch.arange(10).repeat(3)
@@ -54,7 +54,16 @@ def test_runs_of_the_earlier_split_of_the_digits_keep_it(make_run):
     run = make_run()
     earlier = replace(run, dataset=replace(run.dataset, version=1, train_images=1343, test_images=454))
     train, test = load_data(earlier)
-    assert (len(train), len(test)) == (1343, 454) and test.labels.bincount().min() >= 44
+    assert (len(train), len(test)) == (1343, 454)
+    # The first scan of each digit is held out, and then every fourth.
+    whole = torch.cat([split.images for split in load_data(run)])
+    assert torch.equal(test.images[:10], whole[:10]) and torch.equal(train.images[:20], whole[10:30])
+
+
+def test_other_versions_of_a_data_set_are_refused(make_run):
+    run = make_run()
+    with pytest.raises(ValueError, match=r"data set 'digits' has version 1 or 2 \(got 3\)"):
+        load_data(replace(run, dataset=replace(run.dataset, version=3)))
 
 
 def test_statistics_are_those_of_the_study(make_run):
