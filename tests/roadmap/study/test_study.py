@@ -146,7 +146,10 @@ def test_the_recipes_are_those_of_the_paper():
     own = {"ema": 0.9999, "precision": "fp16-on-cuda", "initialization": "pytorch", "order_seed": 0}
     assert authors == replace(modern, **own)
     pico = roadmap.ladder("pico", "recipe", "authors")[0].experiment.recipe  # where the regime has another one
-    assert (pico.initialization, roadmap.compose("pico", ["recipe"]).recipe.initialization) == ("pytorch", "torchvision")
+    assert (pico.initialization, roadmap.compose("pico", ["recipe"]).recipe.initialization) == (
+        "pytorch",
+        "torchvision",
+    )
 
 
 def test_isotropic_references_warm_up_for_fifty_epochs():
