@@ -227,11 +227,11 @@ class Study:
         return Experiment(design, self.recipe("classic", regime, fidelity, data))
 
     def parameters(self, step: str, regime: str, fidelity: str, data: str) -> dict[str, Any]:
-        """The parameters of a step: those of the ladder, changed by the fidelity and then by the regime."""
+        """The parameters of a step: those of the ladder, changed by the regime and then by the fidelity."""
         entries = {f"ladder[{i}].parameters": entry for i, entry in enumerate(self.ladder)}
         sources = {where: entry.parameters for where, entry in entries.items() if entry.step == step}
-        sources[f"fidelities.{fidelity}.steps.{step}"] = self.fidelity(fidelity).steps.get(step, {})
         sources[f"regimes.{regime}.steps.{step}"] = self.regime(regime).steps.get(step, {})
+        sources[f"fidelities.{fidelity}.steps.{step}"] = self.fidelity(fidelity).steps.get(step, {})
         merged: dict[str, Any] = {}
         for where, parameters in sources.items():
             named = dict(parameters)

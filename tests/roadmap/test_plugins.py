@@ -22,7 +22,7 @@ from tests.helpers.designs import recipe_of
 
 OPTIMIZER = ROOT / "docs" / "examples" / "optimizer.py"
 DATASET = ROOT / "docs" / "examples" / "dataset.py"
-ONE_EPOCH = ["--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
+ONE_EPOCH = ["--seeds", "1", "--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
 
 
 def chosen_run(rung="recipe", **options):
@@ -124,19 +124,7 @@ def test_the_study_may_describe_a_data_set_of_ones_own(tmp_path):
     facts = "classes: 4, train_images: 1600, test_images: 400, mean: [0.4, 0.4, 0.4], std: [0.3, 0.3, 0.3]"
     text = text.replace("\ndata:\n", f"\nplugins: [{DATASET}]\n\ndata:\n  stripes: {{{facts}}}\n")
     (tmp_path / "ablations.yaml").write_text(text, encoding="utf-8")
-    done = run_here(
-        "run",
-        "--seeds",
-        "1",
-        "--steps",
-        "pico",
-        "--data",
-        "stripes",
-        *ONE_EPOCH,
-        "--set",
-        "design.width=8",
-        cwd=tmp_path,
-    )
+    done = run_here("run", "--steps", "pico", "--data", "stripes", *ONE_EPOCH, "--set", "design.width=8", cwd=tmp_path)
     assert done, done.err
     (manifest,) = (tmp_path / "runs").glob("pico/pico-*/manifest.json")
     run = read_run(read_json(manifest), manifest.parent)
@@ -198,7 +186,7 @@ def test_a_data_set_that_nothing_describes_is_refused_with_where_to_describe_it(
 @pytest.mark.slow
 def test_an_optimizer_and_a_data_set_of_ones_own_train_together(tmp_path):
     plugins = ["--plugin", OPTIMIZER, "--plugin", DATASET, "--data", "stripes", "--set", "recipe.optimizer=lion-like"]
-    done = run_here("run", "--seeds", "1", "--steps", "recipe", *plugins, *ONE_EPOCH, *LIGHT, cwd=tmp_path)
+    done = run_here("run", "--steps", "recipe", *plugins, *ONE_EPOCH, *LIGHT, cwd=tmp_path)
     assert done, done.err
     assert len(list((tmp_path / "runs").glob("pico/recipe-*/result.json"))) == 1
 

@@ -298,19 +298,9 @@ def test_named_data_may_be_given_a_path_that_has_to_hold_it(tmp_path, capsys, mo
 
 def test_a_study_of_an_image_folder_trains(tmp_path, capsys):
     root = make_folder(tmp_path / "insects", images=4)
-    settings = ["--set", "recipe.batch_size=4", "--set", "recipe.epochs=3", "--set", "recipe.image_size=24"]
-    arguments = [
-        "run",
-        "--seeds",
-        "1",
-        "--steps",
-        "pico",
-        "--data",
-        str(root),
-        "--out",
-        str(tmp_path / "runs"),
-        *settings,
-    ]
+    settings = ["--seeds", "1", "--set", "recipe.batch_size=4", "--set", "recipe.epochs=3"]
+    settings += ["--set", "recipe.image_size=24"]
+    arguments = ["run", "--steps", "pico", "--data", str(root), "--out", str(tmp_path / "runs"), *settings]
     assert main(arguments) == 0
     assert len(list((tmp_path / "runs").glob("pico/pico-s0-*/result.json"))) == 1
     assert main(arguments) == 0
