@@ -14,6 +14,7 @@ import pytest
 
 import roadmap
 from tests.helpers import ROOT
+from tests.helpers.training import AUGMENTED
 
 
 def imports(path):
@@ -142,7 +143,7 @@ from roadmap.serialization.plain_data import changed
 from roadmap.study.load import load_study
 from runner.train.engine import train
 (rung,) = ladder("pico", sys.argv[1])
-study, short = load_study(), {"epochs": 1, "warmup_epochs": 0, "batch_size": 256}
+study, short = load_study(), {"epochs": 1, "warmup_epochs": 0, "batch_size": 256, **eval(sys.argv[3])}
 experiment = changed(rung.experiment, {"recipe": vars(rung.experiment.recipe) | short}, "short")
 run = Run("pico", rung.name, experiment, "digits", study.dataset("digits"), 0, "paper")
 train(run, Path(sys.argv[2]), study.execution)
@@ -152,14 +153,15 @@ print(*({module.split(".")[0] for module in sys.modules}))
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("rung", "unneeded"),
+    ("rung", "recipe", "unneeded"),
     [
-        ("pico", {"timm", "torchvision", "cv2", "PIL", "sklearn", "pandas", "matplotlib", "tensorboard", "wandb"}),
-        ("layer-scale", {"cv2", "sklearn", "pandas", "matplotlib", "tensorboard"}),  # which mixes and erases by timm
+        ("pico", {}, {"timm", "torchvision", "cv2", "PIL", "sklearn", "pandas", "matplotlib", "tensorboard", "wandb"}),
+        ("layer-scale", {}, {"timm", "cv2", "PIL", "sklearn", "pandas", "matplotlib", "tensorboard", "wandb"}),
+        ("layer-scale", AUGMENTED, {"cv2", "sklearn", "pandas", "matplotlib", "tensorboard"}),
     ],
 )
-def test_training_imports_what_the_recipe_asks_for(tmp_path, rung, unneeded):
-    command = [sys.executable, "-c", TRAINING, rung, str(tmp_path)]
+def test_training_imports_what_the_recipe_asks_for(tmp_path, rung, recipe, unneeded):
+    command = [sys.executable, "-c", TRAINING, rung, str(tmp_path), repr(recipe)]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     imported = set(printed.splitlines()[-1].split())
     assert "torch" in imported and not unneeded & imported
@@ -168,21 +170,26 @@ def test_training_imports_what_the_recipe_asks_for(tmp_path, rung, unneeded):
 
 SERVING = """
 import sys
+from roadmap.serialization.plain_data import changed
 from roadmap.study.selection import ladder
 from roadmap.record.run import Run
 from roadmap.study.load import load_study
 from runner.launch.local import process_context
-rungs = ladder("pico", sys.argv[1])
-runs = [Run("pico", rung.name, rung.experiment, "digits", load_study().dataset("digits"), 0, "paper") for rung in rungs]
+experiments = [
+    changed(rung.experiment, {"recipe": vars(rung.experiment.recipe) | recipe}, rung.name)
+    for rung, recipe in zip(ladder("pico", "pico,layer-scale"), ({}, eval(sys.argv[1])))
+]
+digits = load_study().dataset("digits")
+runs = [Run("pico", "a rung", experiment, "digits", digits, 0, "paper") for experiment in experiments]
 with process_context(runs).Pool(1) as pool:
     print(*pool.apply(eval, ("list(__import__('sys').modules)",)))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rungs", "timm"), [("pico", False), ("pico,layer-scale", True)])
-def test_a_runs_process_is_born_with_what_its_training_imports(rungs, timm):
-    command = [sys.executable, "-c", SERVING, rungs]
+@pytest.mark.parametrize(("recipe", "timm"), [({}, False), (AUGMENTED, True)])
+def test_a_runs_process_is_born_with_what_its_training_imports(recipe, timm):
+    command = [sys.executable, "-c", SERVING, repr(recipe)]
     found = set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
     assert {"torch", "torch._dynamo", "runner.train.engine"} <= found  # the second by the first optimizer of a process
     assert ("timm.data" in found) == timm

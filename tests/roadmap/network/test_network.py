@@ -255,7 +255,7 @@ def test_another_networks_weights_are_refused_with_the_first_difference():
 
 
 def test_initializations():
-    design = roadmap.ladder("pico", "layer-scale")[0].experiment.design
+    design = roadmap.ladder("resnet-50", "layer-scale")[0].experiment.design
     model = roadmap.build(design, 10, initialization="truncated-normal")
     weights = torch.cat([p.flatten() for n, p in model.named_parameters() if "conv" in n and p.ndim > 1])
     assert weights.std().item() == pytest.approx(0.02, rel=0.02)
