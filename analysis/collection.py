@@ -11,7 +11,6 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from roadmap.record.results import RunResult, scalar
 from roadmap.record.run import FORMAT
 from roadmap.serialization.plain_data import from_data
 
-CACHE, HEAD = ".collected.jsonl", {"format": 4, "runs": FORMAT}
+CACHE, HEAD = ".collected.jsonl", {"format": 5, "runs": FORMAT}
 
 SLACK = 1000  # lines
 STATES = ("finished", "begun", "diverged", "foreign")
@@ -53,6 +52,9 @@ COLUMNS = {
     "skipped_images": "number of images that could not be read",
     "restarts": "after the first start",
     "lost_steps": "steps that were trained twice",
+    "task": "classification, or another of `roadmap transfer`",
+    "weights": "of a transfer: scratch, run-IDENTITY, ema-IDENTITY or file-HASH",
+    "frozen": "of a transfer: the part that was not trained",
     "data": "the data set",
     "fidelity": "",
     "device": "its model",
@@ -84,7 +86,22 @@ RESULT_COLUMNS = (
     *("skipped_images", "restarts", "lost_steps", "finished"),
 )
 TEXTS = (
-    *("regime", "rung", "state", "why", "data", "fidelity", "device", "host", "precision", "torch", "libraries"),
+    *(
+        "regime",
+        "rung",
+        "state",
+        "why",
+        "task",
+        "weights",
+        "frozen",
+        "data",
+        "fidelity",
+        "device",
+        "host",
+        "precision",
+        "torch",
+        "libraries",
+    ),
     *("commit", "started", "finished", "experiment", "identity", "folder"),
 )
 REQUIRED = frozenset({"folder", "regime", "rung", "seed", "experiment", "identity", "data"})  # in a cached row
@@ -224,10 +241,13 @@ def _of_manifest(manifest: Manifest) -> Row:
     run, environment = manifest.run, manifest.environment
     return {
         "rung": run.rung,
+        "task": run.task,
+        "weights": run.transfer and run.transfer.weights,
+        "frozen": run.transfer and run.transfer.frozen,
         "seed": run.seed,
         "data": run.data,
         "fidelity": run.fidelity,
-        "experiment": replace(run, seed=0).written_identity,
+        "experiment": run.experiment_identity,
         "identity": run.written_identity,
         "device": environment.gpu or CPU,
         "devices": environment.devices,

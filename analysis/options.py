@@ -14,7 +14,7 @@ from roadmap.record.metrics import TOP1, Metric
 
 Comparison = Literal["side-by-side", "difference"]
 TradeoffAxis = Literal["macs", "parameters", "throughput", "memory"]
-FigureKind = Literal["roadmap", "tradeoff", "curves", "attribution", "interactions", "counterparts"]
+FigureKind = Literal["roadmap", "tradeoff", "curves", "attribution", "interactions", "counterparts", "transfer"]
 
 # By kind: its text in --help, and the options that it uses, of those that only some kinds use.
 FIGURE_KINDS: dict[FigureKind, tuple[str, frozenset[str]]] = {
@@ -27,6 +27,7 @@ FIGURE_KINDS: dict[FigureKind, tuple[str, frozenset[str]]] = {
         "each ConvNeXt over the system of its size, as `bench --references` measured both",
         frozenset({"ablation"}),
     ),
+    "transfer": ("top-1 against another task's metric, and which steps transfer", frozenset({"to", "recipe"})),
 }
 
 
@@ -60,6 +61,8 @@ class FigureOptions(RunsOptions):
     x: TradeoffAxis | None = None  # of a tradeoff; None: macs
     throughput: bool = False  # images/s at each bar
     columns: Literal[1, 2] = 2  # width of the figure, in columns of a page
+    to: str | None = None  # the task of a transfer; None: the only one that has runs
+    recipe: str | None = None  # the transfer recipe; None: the first one for the task
 
     def check(self) -> None:
         """Raises ValueError for an option that this figure leaves unused."""
@@ -84,9 +87,16 @@ class FigureOptions(RunsOptions):
 class TableOptions(RunsOptions):
     published: bool = False  # the paper's own table, without any run
     robustness: bool = False  # accuracies on ImageNet-C, -A, -R and -Sketch instead
+    transfer: bool = False  # what the rungs reach in other tasks instead
+    to: str | None = None  # the task of a transfer; None: each that has runs
+    recipe: str | None = None  # the transfer recipe; None: the first one for the task
 
     def check(self) -> None:
         """Raises ValueError for an option that this table leaves unused."""
+        if self.transfer:
+            reject_unused(["published", "metric", "robustness"], "does not apply to --transfer", self)
+        else:
+            reject_unused(["to", "recipe"], "requires --transfer", self)
         if self.robustness:
             reject_unused(["published", "metric"], "does not apply to --robustness", self)
         if self.published:

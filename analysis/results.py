@@ -78,7 +78,7 @@ def results_of(rungs: Sequence[tuple[Rung, Run]], table: pd.DataFrame, out: Path
     results = []
     for rung, run in rungs:
         rung_cost = cost(run.experiment.design, run.experiment.recipe.image_size, run.dataset.classes)
-        rows = sorted(runs.get(replace(run, seed=0).written_identity, []), key=lambda row: row["seed"])
+        rows = sorted(runs.get(run.experiment_identity, []), key=lambda row: row["seed"])
         seeds = {int(row["seed"]): row for row in rows if row["state"] == "finished"}
         diverged = tuple(int(row["seed"]) for row in rows if row["state"] == "diverged")
         unfinished = {int(row["seed"]): row for row in rows if row["state"] != "finished"}

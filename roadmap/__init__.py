@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         show,
         status,
         table,
+        transfer,
     )
     from roadmap.data.dataset import Dataset
     from roadmap.data.datasets import dataset
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from roadmap.steps import NoEffect, Step, step
     from roadmap.study.rungs import Rung
     from roadmap.study.selection import compose, ladder
+    from roadmap.tasks.registry import task
 
 __all__ = [
     "Block",
@@ -112,6 +114,8 @@ __all__ = [
     "status",
     "step",
     "table",
+    "task",
+    "transfer",
 ]
 
 # Where the names are. Names of `__all__` that are missing here are in roadmap.api.
@@ -154,6 +158,7 @@ _MODULES = {
         "compose",
         "ladder",
     ),
+    "roadmap.tasks.registry": ("task",),
 }
 
 

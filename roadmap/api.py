@@ -29,6 +29,8 @@ from roadmap.serialization.arguments import checked
 from roadmap.serialization.plain_data import Difference
 from roadmap.serialization.ranges import Range
 from roadmap.study.rungs import Rung
+from roadmap.tasks.options import From
+from roadmap.tasks.transfer import Frozen
 
 if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
@@ -145,6 +147,69 @@ def run(
         failed = trained.failed if trained else ()  # None: only rank 0 of torchrun has them
     summary = summarize(planned.selection, planned.out)
     return StudyRuns(planned.refreshed().runs, failed, summary.table, summary.figure, submitted)
+
+
+@dataclass(frozen=True)
+class TransferredRuns:
+    """The result of `transfer`."""
+
+    runs: tuple[PlannedRun, ...]  # each with its folder and its state
+    failed: tuple[PlannedRun, ...]  # without a result; the log in the folder of the run has the reason
+    table: pd.DataFrame  # a row per rung, as `table(transfer=True)`; empty if no run has finished
+
+    @property
+    def is_finished(self) -> bool:
+        return all(planned.state == "finished" for planned in self.runs)
+
+
+@_checked
+def transfer(
+    runs: Sequence[PathLike] = (),
+    *,
+    to: str,
+    begin: From = "run",
+    frozen: Frozen = "none",
+    recipe: str | None = None,
+    state_dict: PathLike | None = None,
+    of: str | None = None,
+    out: PathLike | None = None,
+    progress: bool = True,
+    **study: Unpack[StudyKeywords],
+) -> TransferredRuns:
+    """Trains finished runs on the task `to`, each with its own seed, and returns their results.
+
+    `runs` are names as in `status` (default: all finished runs of the regime). They begin with the weights of the run,
+    its averaged ones (`begin="ema"`), new ones (`begin="scratch"`), or those of the file `state_dict`, which is of the
+    network `of`, LIBRARY/NAME. `frozen` is the part of the backbone that is not trained, and `recipe` a transfer recipe
+    of the study. Raises ValueError as `run` does, and if there is nothing to transfer.
+    """
+    from analysis.options import RunsOptions
+    from analysis.tables.transfer import transfer_table
+    from analysis.transfer import transfer_studies
+    from roadmap.progress import shown
+    from roadmap.tasks.options import TransferOptions, Transfers
+    from runner.launch.train_plan import train_plan
+    from runner.launch.transfer_plan import transfer_plan
+
+    options, wanted = StudyOptions.of(study), TransferOptions(to, begin, frozen, recipe, _path(state_dict), of)
+    transfers = Transfers.of(wanted, options)
+    planned = transfer_plan(list(map(str, runs)), transfers, options.out(out))
+    if not planned.runs:
+        raise ValueError(f"{planned.out}: no finished run of {transfers.selection.regime}; `roadmap.run` trains them")
+    with shown(progress):
+        trained = train_plan(planned)
+    after = planned.refreshed().runs
+    finished = any(run.state == "finished" for run in after)
+    regime = replace(options, regime=transfers.selection.regime, data=None)
+    studies = transfer_studies(RunsOptions(regime, planned.out), to, recipe) if finished else []
+    table = transfer_table(studies[0]) if studies else pd_empty()
+    return TransferredRuns(after, trained.failed if trained else (), table)
+
+
+def pd_empty() -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame()
 
 
 def _submit(planned: RunPlan, pack: int | None, max_running: int | None, study: StudyKeywords) -> Submitted | None:
@@ -556,6 +621,8 @@ def figure(
     x: TradeoffAxis | None = None,
     throughput: bool = False,
     columns: Literal[1, 2] = 2,
+    to: str | None = None,
+    recipe: str | None = None,
     output: Paths = (),
     **study: Unpack[StudyKeywords],
 ) -> Figure:
@@ -564,15 +631,16 @@ def figure(
     With `published` the figure shows the paper's tables and needs no run. `compare` draws the paper's roadmap beside
     that of the runs, or the difference; `against` names the regime of the published table. `x` is the horizontal axis
     of a tradeoff (default: macs). `throughput` writes the images/s that `roadmap bench` measured beside each bar. The
-    width is `columns` columns of a page. The figure is also written to each path of `output`, a .png, .svg or .pdf.
-    Raises ValueError for an option that the figure does not use, and if there is nothing to draw.
+    width is `columns` columns of a page. `to` and `recipe` are the task and the recipe of a transfer. The figure is
+    also written to each path of `output`, a .png, .svg or .pdf. Raises ValueError for an option that the figure does
+    not use, and if there is nothing to draw.
     """
     from analysis.figures import save_figure
     from analysis.figures.kinds import draw
     from analysis.options import FigureOptions
 
     options = FigureOptions(
-        _options_here(study), _path(out), metric, kind, published, compare, against, x, throughput, columns
+        _options_here(study), _path(out), metric, kind, published, compare, against, x, throughput, columns, to, recipe
     )
     drawn = draw(options)
     save_figure(drawn, _paths(output))
@@ -586,18 +654,23 @@ def table(
     metric: str = "top1",
     published: bool = False,
     robustness: bool = False,
+    transfer: bool = False,
+    to: str | None = None,
+    recipe: str | None = None,
     **study: Unpack[StudyKeywords],
 ) -> pd.DataFrame:
     """The paper's table beside that of the finished runs below the folder `out` (default: the study's): a row per rung.
 
     Accuracies are in percent, differences in points. The column `study` is the title of the regime. With `published` it
     is only the paper's table and needs no run. With `robustness` it is ImageNet-C, -A, -R and -Sketch of the evaluated
-    runs, above the paper's Table 8. Raises ValueError if no run has finished, and for an option that is not used.
+    runs, above the paper's Table 8. With `transfer` it is what the rungs reach in other tasks, or in the task `to`, by
+    the transfer `recipe`. Raises ValueError if no run has finished, and for an option that is not used.
     """
     from analysis.options import TableOptions
     from analysis.tables.selected import combined, tables_of
 
-    return combined(tables_of(TableOptions(_options_here(study), _path(out), metric, published, robustness)))
+    options = (published, robustness, transfer, to, recipe)
+    return combined(tables_of(TableOptions(_options_here(study), _path(out), metric, *options)))
 
 
 @_checked

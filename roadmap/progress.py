@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from roadmap.record.events import Began, Ending, EpochDone, Event, Finished, InUse, RunEvent, StepDone, Warned
-from roadmap.record.metrics import TOP1
+from roadmap.record.metrics import headline
 from roadmap.record.run import Run
 from roadmap.text import duration
 
@@ -73,7 +73,7 @@ class Progress:
 def ending_text(ending: Ending) -> str:
     """The text about a run that ended."""
     if isinstance(ending, Finished) and ending.result:
-        return f"{TOP1.text(ending.result.value(TOP1))} in {duration(ending.result.seconds)}"
+        return f"{headline(ending.result)} in {duration(ending.result.seconds)}"
     return f"{ending}, left to it" if isinstance(ending, InUse) else str(ending)
 
 
@@ -95,13 +95,13 @@ class PlainProgress(Progress):
             epoch = event.metrics.epoch
             quarter = epoch * 4 // epochs != (epoch - 1) * 4 // epochs
             if quarter and epoch < epochs:
-                accuracy = TOP1.text(event.metrics.value(TOP1))
+                accuracy = headline(event.metrics)
                 text = f"epoch {epoch} of {epochs}, {accuracy}, {self.time_left} for all"
         elif isinstance(event, Ending):
             text = ending_text(event)
         if text:
             self.printed_at = time.monotonic()
-            line = f"[{self.ended}/{self.runs}] {run.rung} (seed {run.seed}): {text}"
+            line = f"[{self.ended}/{self.runs}] {run.label} (seed {run.seed}): {text}"
             print(line, flush=True, file=self.output)
 
 
@@ -138,7 +138,7 @@ class LiveProgress(Progress):
         self.bars.stop()
 
     def print_event(self, run: Run, event: Event) -> None:
-        identity, total, name = run.identity, run.experiment.recipe.epochs, f"{run.rung} s{run.seed}"
+        identity, total, name = run.identity, run.experiment.recipe.epochs, f"{run.label} s{run.seed}"
         if isinstance(event, Began):
             self.tasks[identity] = self.bars.add_task(
                 name, total=total, completed=total - self.left[identity], note="starting"
@@ -149,7 +149,7 @@ class LiveProgress(Progress):
             self.bars.update(self.tasks[identity], completed=event.epoch - 1 + event.step / event.steps)
         elif isinstance(event, EpochDone):
             left = (event.metrics.seconds or 0.0) * self.left[identity]
-            note = f"{TOP1.text(event.metrics.value(TOP1))}, {duration(left)} left"
+            note = f"{headline(event.metrics)}, {duration(left)} left"
             self.bars.update(self.tasks[identity], completed=event.metrics.epoch, note=note)
         else:
             self.bars.remove_task(self.tasks.pop(identity))

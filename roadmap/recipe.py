@@ -78,8 +78,8 @@ class Recipe:
     batch_size: Annotated[int, Range(1)]  # images per step, over all devices
     optimizer: str  # sgd, adamw, or one of a plug-in
     learning_rate: Annotated[float, Range(above=0)]  # after warm-up, for this batch size
-    schedule: Literal["step", "cosine"]  # how the learning rate falls after warm-up
-    min_learning_rate: Annotated[float, Range(0)]  # at the end of the cosine
+    schedule: Literal["step", "cosine", "linear"]  # how the learning rate falls after warm-up
+    min_learning_rate: Annotated[float, Range(0)]  # at the end of "cosine" and "linear"
     decay_epochs: Annotated[int, Range(1)]  # "step": epochs between two decays
     decay_factor: Annotated[float, Range(0)]  # "step": factor of each decay
     # optimizer
@@ -115,11 +115,22 @@ class Recipe:
     sync_batch_norm: bool  # statistics over the images of all devices (on GPUs)
     precision: Precision  # "auto": the fastest on the device, which the record has; "fp16-on-cuda": elsewhere as "auto"
     order_seed: Annotated[int | None, Range(0)] = field(default=None, metadata=added_in("0.2"))  # null: the run's seed
+    # "step": the epochs of the decays, instead of every `decay_epochs`
+    decay_at: Annotated[tuple[int, ...], Range(1)] = field(default=(), metadata=added_in("0.2"))
+    # steps in which the learning rate rises linearly, instead of `warmup_epochs`
+    warmup_steps: Annotated[int, Range(0)] = field(default=0, metadata=added_in("0.2"))
+    # factor of the learning rate from a layer to the one below it
+    layer_decay: Annotated[float, Range(above=0, maximum=1)] = field(default=1.0, metadata=added_in("0.2"))
+    layer_decay_by: Literal["layer", "stage"] = field(default="layer", metadata=added_in("0.2"))
+    # factor of the weights of a new classifier
+    head_init_scale: Annotated[float, Range(above=0)] = field(default=1.0, metadata=added_in("0.2"))
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.warmup_epochs >= self.epochs:
             raise InvalidField(f"warmup_epochs must be below epochs, {self.epochs} (got {self.warmup_epochs})")
+        if list(self.decay_at) != sorted(set(self.decay_at)):
+            raise InvalidField(f"decay_at must be rising numbers (got {list(self.decay_at)})")
         for name in ("crop_scale", "crop_ratio"):
             low, high = getattr(self, name)
             if low > high:
@@ -151,7 +162,10 @@ class Recipe:
         names: set[str] = set()
         if self.optimizer in OPTIMIZERS:  # else its plug-in is not loaded
             names |= set(OPTIMIZER_FIELDS).difference(OPTIMIZERS[self.optimizer].uses)
-        names |= {"min_learning_rate"} if self.schedule == "step" else {"decay_epochs", "decay_factor"}
+        names |= {"min_learning_rate"} if self.schedule == "step" else {"decay_epochs", "decay_factor", "decay_at"}
+        names |= {"decay_epochs"} if self.decay_at else set()
+        names |= {"warmup_epochs"} if self.warmup_steps else set()
+        names |= {"layer_decay_by"} if self.layer_decay == 1 else set()
         names |= {"crop_padding"} if self.crop == "random-resized" else {"crop_scale", "crop_ratio"}
         names |= {"decay_norms_and_biases"} if not self.weight_decay else set()
         names |= {"evaluation_crop"} if self.evaluation_size is None else set()

@@ -19,12 +19,14 @@ from analysis.figures.difference import draw_difference
 from analysis.figures.parts.style import save_figure
 from analysis.figures.roadmap import draw_roadmap, draw_side_by_side
 from analysis.figures.tradeoff import draw_tradeoff
+from analysis.figures.transfer import draw_transfer
 from analysis.options import FigureKind, FigureOptions, RunsWarning
 from analysis.results import Series, published_series, with_throughput
 from analysis.selected_runs import SelectedRuns, only_regime, selected_runs
 from analysis.tables.bench import MeasuredRung, rate_series
 from analysis.tables.counterparts import pairs_of
 from analysis.tradeoff import BENCHMARKED, published_tradeoff, tradeoff_of_runs
+from analysis.transfer import transfer_studies
 from roadmap.options import Selection
 from roadmap.record.benchmarks import Measured, Mode, Quantity, measured, read_rounds, workload_of
 from roadmap.record.run import Run
@@ -144,6 +146,12 @@ def save_rates(
     return save_figure(draw_roadmap([rate_series(selection, rows, only or "inference")]), paths)
 
 
+def _transfer(options: FigureOptions) -> Figure:
+    """Of several tasks the one with most runs."""
+    studies = transfer_studies(options, options.to, options.recipe)
+    return draw_transfer(max(studies, key=lambda study: study.runs), options.columns)
+
+
 DRAW: dict[FigureKind, Callable[[FigureOptions], Figure]] = {
     "roadmap": _roadmap,
     "tradeoff": _tradeoff,
@@ -151,4 +159,5 @@ DRAW: dict[FigureKind, Callable[[FigureOptions], Figure]] = {
     "attribution": _attribution,
     "interactions": _attribution,
     "counterparts": _counterparts,
+    "transfer": _transfer,
 }

@@ -11,6 +11,8 @@ import pandas as pd
 from analysis.options import TableOptions
 from analysis.selected_runs import selected_runs
 from analysis.tables import ladder, robustness
+from analysis.tables.transfer import rendered_transfers, transfer_remarks, transfer_table
+from analysis.transfer import TransferStudy, transfer_studies
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,9 @@ def tables_of(options: TableOptions) -> list[TitledTable]:
     options.check()
     if options.robustness:
         return _robustness(options)
+    if options.transfer:
+        studies = transfer_studies(options, options.to, options.recipe)
+        return [_transfer(study) for study in studies]
     if options.published:
         study = options.study.study()
         regimes = [options.study.regime] if options.study.regime else study.published_regimes()
@@ -43,6 +48,10 @@ def tables_of(options: TableOptions) -> list[TitledTable]:
         }
     render = partial(ladder.rendered, metric=metric)
     return [TitledTable(title, table, render, ladder.remarks(table)) for title, table in tables.items()]
+
+
+def _transfer(study: TransferStudy) -> TitledTable:
+    return TitledTable(study.title, transfer_table(study), lambda _: rendered_transfers(study), transfer_remarks(study))
 
 
 def _robustness(options: TableOptions) -> list[TitledTable]:

@@ -26,6 +26,7 @@ from roadmap.text import suggest
 VERBS = {
     "designs": ("list", "show", "diff", "cost"),
     "runs": ("run",),
+    "transfer": ("transfer",),
     "jobs": ("status", "logs", "cancel", "retry"),
     "figures": ("figure",),
     "tables": ("collect", "table"),

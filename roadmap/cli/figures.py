@@ -39,6 +39,10 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument(
         "--columns", type=int, choices=(1, 2), default=2, help="width of the figure, in columns of a page (default: 2)"
     )
+    parser.add_argument("--to", metavar="TASK", help="the task of --kind transfer (default: the one with most runs)")
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="the transfer recipe of --kind transfer (default: the task's first)"
+    )
     add_output(parser, "a .png, .svg or .pdf; may be repeated (default: KIND.png and KIND.svg)", several=True)
     add_run_options(parser)
     parser.set_defaults(function=draw)
@@ -61,6 +65,8 @@ def draw(options: argparse.Namespace) -> int:
             x=options.x,
             throughput=options.throughput,
             columns=options.columns,
+            to=options.to,
+            recipe=options.recipe,
             output=paths,
             **study_keywords(options),
         )

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 RETRY_HINT = "--on-nan retry resumes from the last checkpoint with the images in another order"
 SETTINGS, TRACKERS = ("processes", "workers", "augment", "on_nan"), ("tensorboard", "wandb")  # fields of Execution
-STATES = {"absent": "to train", "begun": "to resume", "diverged": "diverged", "finished": "finished"}
 
 
 def add_verbs(verbs: Any) -> None:
@@ -101,7 +100,7 @@ def run_rungs(options: argparse.Namespace) -> int:
         if study.on == "slurm":
             from roadmap.cli.run_slurm import submit_plan
 
-            _announce(plan)
+            announce(plan)
             return submit_plan(plan, options)
         if options.dry_run:
             _print_plan(plan)
@@ -126,7 +125,8 @@ def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
-def _announce(plan: RunPlan) -> None:
+def announce(plan: RunPlan) -> None:
+    """Prints what a plan will train."""
     begun, trackers = plan.count("begun"), sum(planned.state == "finished" for planned in plan.waiting)
     parts = [f"{many(len(plan.runs), 'run')}, {plan.count('finished')} finished already"]
     parts += [f"{begun} to resume"] if begun else []
@@ -143,6 +143,8 @@ def _print_other_files(plan: RunPlan) -> None:
 
 
 def _print_plan(plan: RunPlan) -> None:
+    from runner.launch.plan import STATES
+
     expected = speed_for(plan.selection, plan.out)
     hours = plan.device_hours(expected)
     rows = []
@@ -163,16 +165,17 @@ def _train(plan: RunPlan) -> int:
     from analysis.report.summary import conclude
     from runner.launch.train_plan import train_plan
 
-    trained = train_plan(plan, lambda: _announce(plan))
+    trained = train_plan(plan, lambda: announce(plan))
     if trained is None:  # another process of the same training prints the result
         return 0
-    _report_failures(trained)
+    report_failures(trained)
     with warnings_as_lines():
         conclude(plan.selection, plan.out)
     return 0 if trained.plan.count("finished") == len(trained.plan.runs) else FAILED
 
 
-def _report_failures(trained: Trained) -> None:
+def report_failures(trained: Trained) -> None:
+    """Prints the runs that have no result, and why."""
     for planned in trained.failed:
         print(f"failed: {planned.run.name}, see {planned.log}; the same command tries again", file=sys.stderr)
     for planned in (planned for planned in trained.plan.runs if planned.state == "diverged"):

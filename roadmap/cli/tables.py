@@ -34,6 +34,11 @@ def add_verbs(verbs: Any) -> None:
         help="print instead the accuracy on ImageNet-C, -A, -R and -Sketch of the runs that `roadmap evaluate` "
         "measured, above the paper's Table 8",
     )
+    parser.add_argument("--transfer", action="store_true", help="print instead what the rungs reach in other tasks")
+    parser.add_argument("--to", metavar="TASK", help="with --transfer: this task only (default: each that has runs)")
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="with --transfer: the transfer recipe (default: the task's first)"
+    )
     add_run_options(parser)
     parser.set_defaults(function=show_table)
 
@@ -62,7 +67,14 @@ def show_table(options: argparse.Namespace) -> int:
     from roadmap.files import write_atomic
 
     table_options = TableOptions(
-        study_options(options), options.out, options.metric, options.published, options.robustness
+        study_options(options),
+        options.out,
+        options.metric,
+        options.published,
+        options.robustness,
+        options.transfer,
+        options.to,
+        options.recipe,
     )
     with warnings_as_lines():
         tables = tables_of(table_options)

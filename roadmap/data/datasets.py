@@ -16,6 +16,7 @@ from roadmap.plugins import Registry, code_of
 from roadmap.serialization.plain_data import from_data, to_data
 
 Kind = Literal["memory", "folder", "packed"]
+DIGITS = tuple(map(str, range(10)))
 Read = Callable[[Path | None], Any]  # of the path in --data NAME=PATH, if one is given
 
 
@@ -34,6 +35,10 @@ class NamedDataset:
 DATASETS: Registry[NamedDataset] = Registry("data set", hint=", or an image folder's path (--plugin loads your own)")
 for _name in ("digits", "fashion-mnist", "cifar10", "cifar100"):
     DATASETS.add(_name, NamedDataset(_name, "memory"))
+
+# Scenes of digits (runner/data/dense/scenes.py), with objects or with a class for each pixel.
+DATASETS.add("scenes", NamedDataset("scenes", "memory", class_names=lambda: DIGITS))
+DATASETS.add("scene-regions", NamedDataset("scene-regions", "memory", class_names=lambda: ("ground", *DIGITS)))
 
 
 def _imagenet_classes() -> tuple[str, ...]:

@@ -32,7 +32,7 @@ from roadmap.files import (
     write_atomic,
     write_json,
 )
-from roadmap.record.metrics import METRICS, TOP1, averaged
+from roadmap.record.metrics import METRICS, TOP1, averaged, primary
 from roadmap.record.results import Divergence, EpochMetrics, RunResult
 from roadmap.record.run import FORMAT, Run
 from roadmap.record.upgrade import upgraded
@@ -104,7 +104,8 @@ def read_result(folder: Path, run: HasIdentity) -> RunResult | None:
         result = RunResult.of_row(row)
         known = {kind.key for metric in METRICS.values() for kind in (metric, averaged(metric))}
         invalid = [key for key in row if key in known and key not in result.values]
-        for key in [*invalid, *([TOP1.key] if result.value(TOP1) is None else [])]:
+        compared = primary(row) if TOP1.key not in row else TOP1
+        for key in [*invalid, *([compared.key] if result.value(compared) is None else [])]:
             raise ValueError(f"{key} is {row.get(key)!r}, not a number")
     except ValueError as error:
         raise InvalidFile(f"{path}: {error}; remove the file to train the rest again") from None
@@ -152,6 +153,7 @@ class Manifest:
     classes: tuple[str, ...]  # names of the outputs of the network; empty in an older record
     data_path: Path | None  # of the images; None: the usual one
     versions: dict[str, str | None]  # of Python and the libraries, by name
+    weights: str | None = None  # hash of those that a transfer began with
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -173,6 +175,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         classes = from_data(tuple[str, ...], content.get("classes", ()), "classes")
         data_path = from_data(str | None, content.get("data_path"), "data_path")
         versions = from_data(dict[str, str | None], sections["versions"], "versions")
+        weights = from_data(str | None, content.get("weights"), "weights")
     except (ValueError, RecursionError) as error:
         raise InvalidFile(f"{path}: {error}") from None
     if content.get("identity") != identity:
@@ -181,7 +184,7 @@ def read_manifest(folder: Path) -> Manifest | None:
             f"{folder} holds another run ({identity}) than its manifest.json says ({stated}); move the folder away"
         )
     path_of_data = Path(data_path) if data_path else None
-    return Manifest(run, environment, sections["execution"], classes, path_of_data, versions)
+    return Manifest(run, environment, sections["execution"], classes, path_of_data, versions, weights)
 
 
 def read_run(manifest: dict[str, Any], folder: Path) -> Run:

@@ -9,7 +9,7 @@ Evaluation, records, collection, tables, figures and `--metric` take them from M
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,9 @@ from roadmap.record.results import RESERVED
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from roadmap.record.results import EpochMetrics, RunResult
+
+    HasValues = EpochMetrics | RunResult
     Sums = Callable[[Tensor, Tensor], Tensor]
     Final = Callable[[Tensor, int], Tensor]
 
@@ -81,7 +84,7 @@ class EvaluatedMetric(Metric):
             raise ValueError(f"metric {self.name!r} fails: {type(error).__name__}: {error}") from error
 
 
-METRICS: Registry[EvaluatedMetric] = Registry(
+METRICS: Registry[Metric] = Registry(
     "metric", hint="; ema and ema_NAME use the averaged weights (--plugin loads the file that defines a metric)"
 )
 
@@ -136,7 +139,13 @@ def averaged(metric: Metric) -> Metric:
 def evaluated_metrics() -> tuple[EvaluatedMetric, ...]:
     """All metrics that an evaluation computes, including those of installed packages."""
     load_installed()
-    return tuple(METRICS.values())
+    return tuple(metric for metric in METRICS.values() if isinstance(metric, EvaluatedMetric))
+
+
+def headline(record: HasValues) -> str:
+    """The metric that compares runs like this one, with its name and unit: `top-1 92.11 %`."""
+    metric = primary(record.values)
+    return metric.text(record.value(metric))
 
 
 def find_metric(name: str) -> Metric:
@@ -149,6 +158,7 @@ def find_metric(name: str) -> Metric:
 def metric_names() -> str:
     """The help text of --metric."""
     default, *others = METRICS
+    others = [name for name in others if isinstance(METRICS[name], EvaluatedMetric) or name in PRIMARY]
     names = f"{default} (default), {', '.join(others)} or a plug-in's"
     return f"{names}; ema ({default} of the averaged weights), or ema_NAME"
 
@@ -216,3 +226,36 @@ def _per_class_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 TOP1 = METRICS["top1"]  # the default metric
+
+# COCO's figures (Lin et al., 2014): the part of the name, and what it measures.
+_COCO = {
+    "ap": "AP",
+    "ap50": "AP at an IoU of 0.5",
+    "ap75": "AP at an IoU of 0.75",
+    "ap_small": "AP of small objects",
+    "ap_medium": "AP of medium objects",
+    "ap_large": "AP of large objects",
+    "ar1": "recall with one detection",
+    "ar10": "recall with ten detections",
+    "ar100": "recall",
+    "ar_small": "recall of small objects",
+    "ar_medium": "recall of medium objects",
+    "ar_large": "recall of large objects",
+}
+COCO_NAMES = tuple(_COCO)
+for _region in ("box", "mask"):
+    for _name, _quantity in _COCO.items():
+        _key = f"{_region}_{_name}"
+        METRICS.add(_key, Metric(_key, _key, f"{_region} {_quantity}", f"{_region} {_name.upper()}", "%", 1))
+METRICS.add("miou", Metric("miou", "miou", "mean IoU", "mIoU", "%", 1))
+METRICS.add("miou_ms", Metric("miou_ms", "miou_ms", "mean IoU at several scales", "mIoU ms", "%", 1))
+METRICS.add("pixel_accuracy", Metric("pixel_accuracy", "pixel_accuracy", "pixel accuracy", "pixels", "%", 1))
+METRICS.add(
+    "class_accuracy", Metric("class_accuracy", "class_accuracy", "mean pixel accuracy of the classes", "mAcc", "%", 1)
+)
+PRIMARY = ("top1", "box_ap", "miou")  # of the tasks: each run has one of them, unless a plug-in's task says otherwise
+
+
+def primary(values: Container[str]) -> Metric:
+    """The metric that compares runs with these keys."""
+    return next((METRICS[name] for name in PRIMARY if METRICS[name].key in values), TOP1)

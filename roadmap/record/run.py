@@ -15,7 +15,9 @@ from roadmap.design import Design, simplest
 from roadmap.files import digest, fitting_name
 from roadmap.network.mixers import network_code
 from roadmap.recipe import OPTIMIZERS, Experiment
-from roadmap.serialization.plain_data import from_data, hashed_fields, to_data
+from roadmap.serialization.plain_data import added_in, from_data, hashed_fields, to_data
+from roadmap.tasks.registry import CLASSIFICATION
+from roadmap.tasks.transfer import Transfer
 from roadmap.text import suggest
 
 FORMAT = 2  # of manifests; roadmap/record/upgrade.py reads earlier ones
@@ -37,6 +39,7 @@ class Run:
     seed: int
     fidelity: str
     mixers: dict[str, str] = field(default_factory=dict)  # custom code that decides the result: hash by name
+    transfer: Transfer | None = field(default=None, metadata=added_in("0.2"))  # None: a classifier trained from scratch
 
     @cached_property
     def identity(self) -> str:
@@ -57,6 +60,17 @@ class Run:
         return written_identity(self.identity)
 
     @property
+    def experiment_identity(self) -> str:
+        """As tables show it: the identity of the run with seed 0, the same for all seeds."""
+        transfer = self.transfer and self.transfer.of_any_seed
+        return replace(self, seed=0, transfer=transfer).written_identity
+
+    @property
+    def task(self) -> str:
+        """The name of its task."""
+        return self.transfer.task if self.transfer else CLASSIFICATION
+
+    @property
     def kind(self) -> Kind:
         """The kind of its data set."""
         return kind_of(self.data, self.dataset)
@@ -65,11 +79,18 @@ class Run:
     def crops_by_batch(self) -> bool:
         """Whether whole batches are cropped and mirrored: small images in memory, without other augmentation."""
         recipe = self.experiment.recipe
+        if self.dataset.annotations != "classes":
+            return True
         return self.kind == "memory" and recipe.crop == "padded" and recipe.randaugment is None
 
     @property
+    def label(self) -> str:
+        """The rung, and what a transfer does with it."""
+        return f"{self.rung}-{self.transfer.label}" if self.transfer else self.rung
+
+    @property
     def name(self) -> str:
-        return f"{self.regime}/{self.rung}-s{self.seed}"
+        return f"{self.regime}/{self.label}-s{self.seed}"
 
     def folder(self, out: Path, existing: Mapping[str, Path] | None = None) -> Path:
         """The folder of this run below `out`: one with its identity, of any rung, else a new one.
@@ -78,7 +99,7 @@ class Run:
         """
         folder = (folders_below(out) if existing is None else existing).get(self.identity)
         ending = f"-s{self.seed}-{self.identity}"
-        return folder or out / fitting_name(self.regime) / f"{fitting_name(self.rung, ENDING_BYTES)}{ending}"
+        return folder or out / fitting_name(self.regime) / f"{fitting_name(self.label, ENDING_BYTES)}{ending}"
 
 
 def custom_code(experiment: Experiment, data: str) -> dict[str, str]:

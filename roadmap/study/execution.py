@@ -56,6 +56,8 @@ class Execution:
     tensorboard: bool = False  # copy the record to a folder of the run for TensorBoard
     wandb: Annotated[str | None, PROJECT] = None  # project of Weights & Biases to copy the record to
     data_path: Path | None = None  # path of the data set; null: the usual one; set by `--data NAME=PATH`
+    weights: Path | None = None  # file that a transfer begins with; set by `roadmap transfer --state-dict`
+    weights_of: str | None = None  # the network that the file is of, LIBRARY/NAME; set by --of
 
     def __post_init__(self) -> None:
         check_fields(self)

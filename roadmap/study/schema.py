@@ -153,6 +153,18 @@ class Device:
 
 
 @dataclass(frozen=True)
+class TransferRecipe:
+    """How runs are transferred to a task: the modern recipe of the regime with changes, and the options of the task."""
+
+    task: str  # an entry of roadmap.tasks.registry
+    data: str | None = None  # data set; null: the regime's own
+    recipe: dict[str, Any] = field(default_factory=dict)  # changes to the modern recipe of the regime
+    options: dict[str, Any] = field(default_factory=dict)  # of the task
+    regimes: dict[str, dict[str, Any]] = field(default_factory=dict)  # further changes to the recipe, by regime
+    borrowed: tuple[str, ...] = ()  # regimes for which nothing is published, so they have the values of another
+
+
+@dataclass(frozen=True)
 class Study:
     """All of `ablations.yaml`."""
 
@@ -168,6 +180,7 @@ class Study:
     execution: Execution  # how runs are computed
     devices: dict[str, Device]  # that `roadmap cost` estimates for, by name
     clusters: dict[str, Cluster]  # profiles of jobs, by name
+    transfers: dict[str, TransferRecipe] = field(default_factory=dict)  # recipes of `roadmap transfer`, by name
     plugins: tuple[str, ...] = ()  # Python files with users' own steps, relative to this file
 
     def regime(self, name: str) -> Regime:
@@ -219,6 +232,25 @@ class Study:
         for where, changes in sources.items():
             recipe = changed(recipe, changes, where)
         return recipe
+
+    def transfer(self, name: str) -> TransferRecipe:
+        return _lookup(self.transfers, "transfer recipe", name)
+
+    def transfer_for(self, task: str, data: str | None) -> str:
+        """The name of the first transfer recipe for a task, with that data set if one is given and has its own."""
+        of_task = [name for name, recipe in self.transfers.items() if recipe.task == task]
+        if not of_task:
+            raise ValueError(f"no transfer recipe is for task {task!r}; ablations.yaml has them under transfers")
+        with_data = [name for name in of_task if data is not None and self.transfers[name].data == data]
+        return (with_data or of_task)[0]
+
+    def transferred(self, name: str, regime: str, fidelity: str, data: str) -> Recipe:
+        """The recipe of a transfer: the modern recipe with the changes of the regime and of the transfer."""
+        chosen, where = self.transfer(name), f"transfers.{name}"
+        recipe = changed(self.recipe("modern", regime, fidelity, data), chosen.recipe, f"{where}.recipe")
+        recipe = changed(recipe, self.dataset(data).recipe, f"data.{data}.recipe")
+        final: Recipe = changed(recipe, chosen.regimes.get(regime, {}), f"{where}.regimes.{regime}")
+        return final
 
     def start(self, regime: str, fidelity: str, data: str) -> Experiment:
         """The experiment before the first step: a ResNet with the classic recipe."""

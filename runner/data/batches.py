@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -145,45 +145,43 @@ def epoch_order(count: int, seed: int, epoch: int, batch_size: int, retries: Seq
     return order
 
 
-class TrainingBatches:
+class OrderedBatches:
     """A process's share of the batches of a run, in parts that its device computes one after another.
 
     The images of a step's global batch depend only on (seed, epoch, step), and the augmentation of an image only on
-    (seed, epoch, index); the numbers of processes, parts and workers change nothing.
+    (seed, epoch, index); the numbers of processes, parts and workers change nothing. `finish` is for each task.
     """
 
     def __init__(
         self,
         run: Run,
-        split: Split,
+        count: int,
+        samples: Samples,
         setup: Setup,
         rank: int,
         retries: Sequence[EpochAndStep] = (),
         skip_bad: bool = False,
         waiting: Waiting = lambda seconds: None,
     ) -> None:
-        self.waiting = waiting
+        """`count`: of the training images."""
+        self.waiting, self.samples = waiting, samples
         self.run, self.recipe, self.setup, self.rank, self.retries = run, run.experiment.recipe, setup, rank, retries
-        self.count, self.steps = (
-            len(split),
-            len(split) // self.recipe.batch_size,
-        )  # of an epoch; the remaining images are not used in it
+        # The remaining images of an epoch are not used in it.
+        self.count, self.steps = count, count // self.recipe.batch_size
         self.part_size = self.recipe.batch_size // (setup.processes * setup.accumulation)
-        self.samples = Samples(choose_augmentation(run, split, setup.augment))
         self.normalize = Normalization(run.dataset, setup.device)
-        self.erase = Erasing(self.recipe, run.seed, setup.device) if self.recipe.random_erasing else None
-        self.mix = Mixing(self.recipe, run.dataset.classes, run.seed) if self.recipe.mixes else None
         self.bad = BadImages(skip_bad)
 
-    def stream(self, epoch: int, step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """The parts of batches from that step to the end of training.
+    def finish(self, batch: Batch, epoch: int, step: int, first: int) -> tuple[Tensor, Any]:
+        """Images B x 3 x H x W and their targets, on the device; `first` is the first image's index in the step."""
+        raise NotImplementedError
 
-        Yields images B x 3 x H x W and targets: classes B, or probabilities B x classes if images are mixed.
-        """
+    def stream(self, epoch: int, step: int) -> Generator[tuple[Tensor, Any], None, None]:
+        """The parts of batches from that step to the end of training."""
         batches = load(self.samples, self._keys(epoch, step), self.setup, self.waiting)
         for (of_epoch, of_step, part), batch in zip(self._parts(epoch, step), batches, strict=True):
             self.bad.record(batch)
-            yield self._finish(batch, of_epoch, of_step, self._first(part))
+            yield self.finish(batch, of_epoch, of_step, self._first(part))
 
     def _parts(self, epoch: int, step: int) -> Iterator[tuple[int, int, int]]:
         for of_epoch in range(epoch, self.recipe.epochs):
@@ -204,10 +202,29 @@ class TrainingBatches:
         """The index of a part's first image in its step's global batch."""
         return (self.rank * self.setup.accumulation + part) * self.part_size
 
-    def _finish(self, batch: Batch, epoch: int, step: int, first: int) -> tuple[Tensor, Tensor]:
+
+class TrainingBatches(OrderedBatches):
+    """Images to classify. Their targets are classes B, or probabilities B x classes if images are mixed."""
+
+    def __init__(
+        self,
+        run: Run,
+        split: Split,
+        setup: Setup,
+        rank: int,
+        retries: Sequence[EpochAndStep] = (),
+        skip_bad: bool = False,
+        waiting: Waiting = lambda seconds: None,
+    ) -> None:
+        samples = Samples(choose_augmentation(run, split, setup.augment))
+        super().__init__(run, len(split), samples, setup, rank, retries, skip_bad, waiting)
+        self.erase = Erasing(self.recipe, run.seed, setup.device) if self.recipe.random_erasing else None
+        self.mix = Mixing(self.recipe, run.dataset.classes, run.seed) if self.recipe.mixes else None
+
+    def finish(self, batch: Batch, epoch: int, step: int, first: int) -> tuple[Tensor, Any]:
         """Moves a batch to the device, where it is normalized, erased and mixed."""
-        images = self.normalize(_move(batch.images, self.setup))
-        targets = _move(batch.labels, self.setup)
+        images = self.normalize(move(batch.images, self.setup))
+        targets = move(batch.labels, self.setup)
         if self.erase:
             self.erase(images, epoch, batch.indices)
         if self.mix:
@@ -245,9 +262,9 @@ class EvaluationBatches:
         keys = ([(0, index) for index in self.indices[start : start + self.batch_size]] for start in starts)
         for batch in load(self.samples, keys, self.setup, self.waiting):
             self.bad.record(batch)
-            images = self.normalize(_move(batch.images, self.setup))
+            images = self.normalize(move(batch.images, self.setup))
             images = images.contiguous(memory_format=self.setup.memory_format)
-            yield images, _move(batch.labels, self.setup), batch.indices
+            yield images, move(batch.labels, self.setup), batch.indices
 
 
 class BadImages:
@@ -273,5 +290,6 @@ class BadImages:
         return new
 
 
-def _move(tensor: Tensor, setup: Setup) -> Tensor:
+def move(tensor: Tensor, setup: Setup) -> Tensor:
+    """The tensor on the device."""
     return tensor.to(setup.device, non_blocking=True)

@@ -19,7 +19,7 @@ from roadmap.data.image_folders import check_layout, list_images
 from roadmap.data.packed_format import read_index
 from roadmap.record.run import Run
 from roadmap.serialization.plain_data import user_path
-from runner.data.splits import ImageFiles, InMemoryImages, Splits
+from runner.data.splits import DenseSplit, ImageFiles, InMemoryImages, Splits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +46,7 @@ class Source:
     """How a data set is found, read and downloaded."""
 
     look: Callable[[Path | None], Path | None]  # its place, from a given path, or None for the usual one; or Absent
-    read: Callable[[Any], Splits]  # takes what `look` returns
+    read: Callable[[Any], Splits | tuple[DenseSplit, DenseSplit]]  # takes what `look` returns
     classes: Callable[[Any], tuple[str, ...]] | None = None  # reads class names from a folder; None: known without it
     fetch: Callable[[], object] | None = None  # downloads it to `downloads()`; None: it can't be downloaded
 
@@ -79,6 +79,28 @@ def _read_digits(file: Path) -> Splits:
     images, labels = _digits(file)
     first = FIRST_HELD_OUT_DIGIT
     return InMemoryImages(images[:first], labels[:first]), InMemoryImages(images[first:], labels[first:])
+
+
+def _read_scenes(file: Path) -> tuple[DenseSplit, DenseSplit]:
+    from runner.data.dense.embedded import object_splits
+
+    return object_splits(*_scans(file))
+
+
+def _read_scene_regions(file: Path) -> tuple[DenseSplit, DenseSplit]:
+    from runner.data.dense.embedded import region_splits
+
+    return region_splits(*_scans(file))
+
+
+def _scans(file: Path) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """The scans N x 8 x 8 and their labels, for training and held out."""
+    first, second = (
+        (split.images[:, 0].numpy(), split.labels.numpy())
+        for split in _read_digits(file)
+        if isinstance(split, InMemoryImages)
+    )
+    return first, second
 
 
 def _read_digits_of_version_1(file: Path) -> Splits:
@@ -277,6 +299,8 @@ def _download(absent: Absent, fetch: Callable[[], object]) -> None:
 
 BUILT_IN = {
     "digits": Source(_find_digits, _read_digits),
+    "scenes": Source(_find_digits, _read_scenes),
+    "scene-regions": Source(_find_digits, _read_scene_regions),
     "fashion-mnist": Source(_find_fashion_mnist, _read_fashion_mnist, fetch=_fetch_fashion_mnist),
     "cifar10": _cifar("cifar10", "cifar-10-batches-py"),
     "cifar100": _cifar("cifar100", "cifar-100-python"),
@@ -302,8 +326,9 @@ def _built_in(name: str, version: int) -> Source:
     return sources[version]
 
 
-def load_data(run: Run, path: Path | str | None = None) -> Splits:
-    """A run's training and held-out images, from a path, or by default from the usual folder.
+def load_data(run: Run, path: Path | str | None = None) -> Any:
+    """A run's training and held-out images, from a path, or by default from the usual folder: Splits, or two
+    DenseSplits if each image has objects or regions.
 
     Raises ValueError if they are not there, or differ from the study's description.
     """
@@ -312,7 +337,7 @@ def load_data(run: Run, path: Path | str | None = None) -> Splits:
     counts, expected = tuple(map(len, splits)), (run.dataset.train_images, run.dataset.test_images)
     if counts != expected:
         raise ValueError(f"data set {run.data!r} must have {expected} training and test images (got {counts})")
-    classes = 1 + int(max(split.labels.max() for split in splits))
+    classes = 1 + max(split.highest_label for split in splits)
     if classes > run.dataset.classes:
         raise ValueError(f"data set {run.data!r} must have {run.dataset.classes} classes (got {classes})")
     return splits

@@ -8,7 +8,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
     """A batch as the workers return it."""
 
     images: Tensor  # uint8, B x C x S x S
-    labels: Tensor  # int64, B
+    labels: Any  # int64, B; of other tasks the targets of each image, a list of dicts of tensors
     indices: list[int]  # into the data set
     bad: Sequence[str] = ()  # error messages of images that could not be read
     skipped: int = 0  # images that were replaced by others, or left out
@@ -89,6 +89,14 @@ def load(
         yield batch
 
 
+def _tensors(targets: Any) -> Iterator[Tensor]:
+    if isinstance(targets, Tensor):
+        yield targets
+    elif isinstance(targets, list):
+        for target in targets:
+            yield from (value for value in target.values() if isinstance(value, Tensor))
+
+
 def _kill(workers: Sequence[BaseProcess]) -> None:
     """Ends workers that may hang: they ignore other signals, and this process could not end before them."""
     with handled(signal.SIG_DFL, signal.SIGCHLD):  # torch's handler reports each that ends
@@ -111,7 +119,7 @@ def _shared(batch: Batch) -> Batch:
     if get_worker_info() is None:
         return batch
     try:
-        for tensor in (batch.images, batch.labels):
+        for tensor in (batch.images, *_tensors(batch.labels)):
             tensor.share_memory_()
     except (RuntimeError, OSError):
         return Batch(NO_IMAGES, NO_IMAGES, [], failure=full_shared_memory(batch_of(batch.images.nbytes)))

@@ -21,8 +21,23 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def highest_label(self) -> int: ...
+
     def image(self, index: int) -> EncodedImage:
         """Raises BadImage with the file if it is damaged, and OSError if it can't be opened."""
+
+
+class DenseSplit(Protocol):
+    """Images with objects or regions (runner/data/dense)."""
+
+    @property
+    def highest_label(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width in pixels."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,10 @@ class InMemoryImages:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def highest_label(self) -> int:
+        return int(self.labels.max())
 
     @property
     def is_square(self) -> bool:
@@ -53,6 +72,10 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def highest_label(self) -> int:
+        return int(self.labels.max())
 
     def encoded(self, index: int) -> bytes | memoryview:
         """The bytes of an image's file. Raises OSError if it can't be opened, and BadImage if it is damaged."""

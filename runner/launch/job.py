@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from roadmap.record import events
 from roadmap.record.events import Report
-from roadmap.record.metrics import TOP1
+from roadmap.record.metrics import headline
 from roadmap.record.results import EpochMetrics
 from roadmap.record.run import Run
 from roadmap.study.execution import Execution
@@ -51,7 +51,7 @@ def train_job(
                 print(f"{run.name} ({run.identity}), process {os.getpid()}")
                 result = train(run, folder, execution, threads, world, print_and_report, request)
                 if result:
-                    print(f"finished: {TOP1.text(result.value(TOP1))}")
+                    print(f"finished: {headline(result)}")
                 return events.Finished(result)
             except Stopped as stop:
                 print(stop)
@@ -74,7 +74,7 @@ def train_job(
 
 def _epoch_text(metrics: EpochMetrics) -> str:
     loss, seconds = metrics.train_loss or math.nan, metrics.seconds or 0.0
-    return f"epoch {metrics.epoch}: loss {loss:.4f}, {TOP1.text(metrics.value(TOP1))}, {seconds:.1f} s"
+    return f"epoch {metrics.epoch}: loss {loss:.4f}, {headline(metrics)}, {seconds:.1f} s"
 
 
 @contextlib.contextmanager

@@ -125,6 +125,8 @@ def process_context(runs: Sequence[Run] = ()) -> BaseContext:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     preload = ["runner.launch.job", "torch._dynamo"]  # the latter is imported by the first optimizer
     preload += ["runner.data.transforms"] if any(_is_augmented(run) for run in runs) else []
+    built_in = ("detection", "segmentation")
+    preload += sorted({f"runner.train.tasks.{run.task}" for run in runs if run.task in built_in})
     designs = [run.experiment.design for run in runs]
     preload += sorted({design.library for design in designs if isinstance(design, NamedModel)} - {"own"})
     return fork_server(*preload)

@@ -23,6 +23,9 @@ from roadmap.study.schema import SEEDS
 from runner.data.datasets import check_trainable, source
 from runner.train.trackers import check_installed, missing_trackers
 
+# What will happen to a run in that state.
+STATES = {"absent": "to train", "begun": "to resume", "diverged": "diverged", "finished": "finished"}
+
 
 @dataclass(frozen=True)
 class PlannedRun:

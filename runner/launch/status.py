@@ -11,11 +11,12 @@ from typing import Any
 
 from roadmap.files import InvalidFile, read_json, read_tail
 from roadmap.record.folder import is_diverged, last_metrics, read_divergences, read_result
-from roadmap.record.metrics import TOP1, Metric
+from roadmap.record.metrics import TOP1, Metric, primary
 from roadmap.record.results import EpochMetrics, Value, scalar
 from roadmap.record.run import written_identity
 from roadmap.record.sessions import TrainingPosition, read_position, read_sessions
 from roadmap.serialization.plain_data import from_data
+from roadmap.tasks.transfer import Transfer
 from runner.launch.slurm import slurm_cli
 from runner.launch.slurm.submission import Entry, JobFiles, Submission, read_submissions
 from runner.launch.status_text import Kind, status_text
@@ -63,6 +64,11 @@ class RunStatus:
         return scalar(values.get(metric.key))
 
     @property
+    def metric(self) -> Metric:
+        """The metric that compares runs like this one."""
+        return primary(self.result or (self.metrics.values if self.metrics else {}))
+
+    @property
     def images_per_second(self) -> float | None:
         """In training, during the last epoch."""
         return self.metrics.images_per_second if self.metrics else None
@@ -96,6 +102,7 @@ class RunStatus:
             "step": place.step if place else None,
             "epochs": self.entry.epochs,
             TOP1.key: self.value(TOP1),
+            **({self.metric.key: self.value(self.metric)} if self.metric is not TOP1 else {}),
             "images_per_second": self.images_per_second,
             "seconds_left": self.seconds_left if self.kind == "running" else None,
             "restarts": self.restarts,
@@ -183,6 +190,9 @@ def _entry(path: Path, out: Path) -> Entry:
     run = manifest["run"]
     # Not the whole run, which is slow for a thousand runs.
     labels = {name: run[name] for name in ("regime", "rung", "seed")}
+    if run.get("transfer"):
+        transfer: Transfer = from_data(Transfer, run["transfer"])
+        labels["rung"] += f"-{transfer.label}"
     labels |= {"identity": manifest["identity"], "epochs": run["experiment"]["recipe"]["epochs"]}
     entry: Entry = from_data(Entry, {**labels, "folder": str(path.parent.relative_to(out))})
     return entry

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Literal
 
-from roadmap.record.metrics import TOP1
 from roadmap.record.run import written_identity
 from roadmap.study.load import load_study
 from roadmap.study.selection import ladder
@@ -106,7 +105,7 @@ def _table(runs: Sequence[RunStatus]) -> str:
 
 def _cell(run: RunStatus) -> str:
     if run.kind == "finished":
-        accuracy = run.value(TOP1)
+        accuracy = run.value(run.metric)
         return "finished" if accuracy is None else f"{accuracy:.2f} %"
     if run.kind in ("running", "stopped", "submitted") and run.place:
         return f"{run.kind} {run.epochs_done:.1f}/{run.entry.epochs}"
@@ -132,11 +131,11 @@ def _line(run: RunStatus, shared: AbstractSet[str]) -> str:
 def _progress(run: RunStatus) -> str:
     if run.place is None:
         return "starting" if run.kind == "running" else ""
-    place, accuracy = run.place, run.value(TOP1)
+    place, accuracy = run.place, run.value(run.metric)
     epoch = min(place.epoch + 1, run.entry.epochs)
     parts = [f"epoch {epoch} of {run.entry.epochs}, step {place.step} of {place.steps}"]
     if accuracy is not None:
-        parts.append(TOP1.text(accuracy))
+        parts.append(run.metric.text(accuracy))
     if run.images_per_second:
         parts.append(f"{run.images_per_second:.0f} images/s")
     if run.kind == "running" and run.seconds_left is not None:

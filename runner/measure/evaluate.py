@@ -17,7 +17,8 @@ from roadmap.study.execution import Execution
 from runner.data.datasets import class_names, source
 from runner.measure.robustness import evaluate_shifted
 from runner.measure.trained import Trained, Weights, read_peer, read_trained
-from runner.train.evaluation import Scores, evaluate_in_process
+from runner.train.evaluation import evaluate_in_process
+from runner.train.tasks.task import Scores
 
 Report = Callable[[int, int], None]  # images done, and all
 

@@ -158,6 +158,7 @@ class TimedSplit:
 
     def __init__(self, split: Split, stopwatch: Stopwatch) -> None:
         self.split, self.labels, self.stopwatch = split, split.labels, stopwatch
+        self.highest_label = split.highest_label
         self.read = stopwatch.timed("read", split.image)
 
     def __len__(self) -> int:
@@ -217,7 +218,7 @@ def _watch(batches: TrainingBatches, stopwatch: Stopwatch) -> None:
         batches.samples.augmentation = timed("collate", prepare)
     else:
         batches.samples.augmentation = timed("crop", prepare)  # of whole batches of images in memory
-    batches._finish = timed("transfer", batches._finish)  # type: ignore[method-assign]
+    batches.finish = timed("transfer", batches.finish)  # type: ignore[method-assign]
     for stage in ("normalize", "erase", "mix"):
         part = getattr(batches, stage)
         setattr(batches, stage, timed(stage, part) if part else part)

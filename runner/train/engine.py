@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from roadmap.files import write_json
-from roadmap.network.cost import cost
 from roadmap.record.events import EpochDone, Report, StepDone, ignore
 from roadmap.record.folder import (
     Manifest,
@@ -35,12 +34,12 @@ from roadmap.record.folder import (
 )
 from roadmap.record.metrics import AVERAGED
 from roadmap.record.outcomes import write_outcomes
+from roadmap.record.predictions import write_predictions
 from roadmap.record.results import Divergence, EpochMetrics, RunResult, scalar
 from roadmap.record.run import Run
 from roadmap.record.sessions import PositionFile, TrainingPosition, append_session, read_position, read_sessions
 from roadmap.serialization.plain_data import from_data
 from roadmap.study.execution import MOST_RETRIES, Execution, recorded_execution
-from runner.data.batches import EvaluationBatches, TrainingBatches
 from runner.data.datasets import check_trainable, class_names, load_data
 from runner.data.shared_memory import check_shared_memory
 from runner.machine.distributed import SINGLE_PROCESS, RendezvousError, World
@@ -48,10 +47,12 @@ from runner.machine.randomness import seed_for, seed_globally
 from runner.machine.requests import Request
 from runner.machine.setup import Setup, choose_setup
 from runner.train import checkpoint
-from runner.train.evaluation import Scores, empty_sums, evaluate
+from runner.train.initial_weights import Initial, initial_weights
 from runner.train.nonfinite import first_not_finite, not_finite_weight
 from runner.train.optimizer import learning_rate, load_optimizer
 from runner.train.provenance import environment, peak_memory, session
+from runner.train.tasks.registry import task_of
+from runner.train.tasks.task import Scores
 from runner.train.trackers import copy_finished_run, tracked
 from runner.train.train_state import TrainState
 
@@ -83,6 +84,15 @@ def _check_classes(manifest: Manifest, classes: tuple[str, ...], folder: Path) -
             raise ValueError(f"{folder} began with class {began!r}, where its data now have {name!r}")
 
 
+def _check_weights(manifest: Manifest, initial: Initial | None, folder: Path) -> None:
+    """Raises ValueError if the weights that the run would begin with are not those that it began with."""
+    if initial and manifest.weights and initial.digest != manifest.weights:
+        raise ValueError(
+            f"{folder} began with the weights {manifest.weights}, but {initial.origin} now has {initial.digest}; "
+            "restore them, or move the folder away to train again"
+        )
+
+
 def train(
     run: Run,
     folder: Path,
@@ -111,14 +121,18 @@ def train(
     stored = _stored(folder, manifest) if manifest else None
     if manifest:
         _check_classes(manifest, classes, folder)
+    initial = initial_weights(run, folder, execution)
+    if manifest:
+        _check_weights(manifest, initial, folder)
     setup = choose_setup(run.experiment.recipe, execution, world.size, threads, stored)
     setup.prepare()
     check_shared_memory(run.experiment.recipe, setup.processes * setup.accumulation, setup.workers)
     print(f"computed with {setup}" + (f", begun with {stored}" if stored not in (None, setup) else ""))
     if run_state == "absent" and world.rank == 0:
-        empty_sums(run.dataset.classes)  # a metric of a plug-in fails now, not after the first epoch
+        task_of(run).check()  # a metric of a plug-in fails now, not after the first epoch
         data: dict[str, Any] = {"classes": classes}
         data["data_path"] = execution.data_path and str(Path(execution.data_path).absolute())
+        data |= {"weights": initial.digest, "weights_of": initial.origin} if initial else {}
         write_manifest(folder, run, **environment(setup), **data)
     divergences, retrying = read_divergences(folder), False
     while True:
@@ -127,7 +141,7 @@ def train(
             divergences = _retry(run, folder, divergences, world)
             print(f"retry from {divergences[-1].retried_from}: {divergences[-1]}")
         try:
-            training = Training(run, folder, execution, setup, world, divergences, report, request)
+            training = Training(run, folder, execution, setup, world, divergences, report, request, initial)
             training.restore()
             if not retrying and world.rank == 0:
                 training.record_session()
@@ -174,6 +188,7 @@ class Training:
         divergences: Sequence[Divergence],
         report: Report,
         request: Callable[[], Request],
+        initial: Initial | None = None,
     ) -> None:
         self.run, self.folder, self.execution, self.setup, self.world = run, folder, execution, setup, world
         self.divergences, self.report, self.request = divergences, report if world.rank == 0 else ignore, request
@@ -181,15 +196,18 @@ class Training:
         train_split, test_split = load_data(run, execution.data_path)
         skip_bad = execution.bad_images == "skip"
         retries = [divergence.retried_from for divergence in divergences if divergence.retried_from]
-        self.batches = TrainingBatches(run, train_split, setup, world.rank, retries, skip_bad, self._while_waiting)
-        self.test_batches = EvaluationBatches(run, test_split, setup, world.rank, skip_bad, self._while_waiting)
-        self.train_state = train_state = TrainState(run, setup, world)
+        self.task = task_of(run)
+        waiting = self._while_waiting
+        self.batches = self.task.training_batches(train_split, setup, world.rank, retries, skip_bad, waiting)
+        self.test_batches = self.task.test_batches(test_split, setup, world.rank, skip_bad, waiting)
+        self.train_state = train_state = TrainState(run, setup, world, initial.weights if initial else None)
         self.model, self.ema = train_state.model, train_state.ema
         self.optimizer, self.scaler = train_state.optimizer, train_state.scaler
         self.epoch = self.step = 0  # the next ones to train
         self.loss_sum = 0.0  # over the epoch's steps so far
         self.skipped = 0  # images of the epoch so far that could not be read
         self.seconds = 0.0  # spent in the epoch so far
+        self.rate = self.recipe.learning_rate  # of the last step
         self.position_file: PositionFile | None = None  # of rank 0, while it trains
         self.pending = Request.NONE  # made while a batch was awaited
         self.saved_at = self.began = time.perf_counter()
@@ -291,9 +309,9 @@ class Training:
         train_seconds = time.perf_counter() - self.began
         images = (self.step - first_step) * self.recipe.batch_size
         is_last = self.epoch + 1 == self.recipe.epochs
-        scores = {"": self._evaluate(self.model, outcomes=is_last)}
+        scores = {"": self._evaluate(self.model, last=is_last)}
         if self.ema:
-            scores[AVERAGED] = self._evaluate(self.ema.module, outcomes=is_last)
+            scores[AVERAGED] = self._evaluate(self.ema.module, last=is_last)
         values = {f"{prefix}{key}": value for prefix, own in scores.items() for key, value in own.values.items()}
         if not is_last:  # a list of a thousand classes is stored once per run
             values = {key: scalar(value) for key, value in values.items()}
@@ -302,7 +320,7 @@ class Training:
             train_loss=self.loss_sum / self.batches.steps,
             values=values,
             skipped_images=self.skipped + scores[""].skipped_images,
-            learning_rate=self.optimizer.param_groups[0]["lr"],
+            learning_rate=self.rate,
             images_per_second=images / train_seconds if images else None,
             peak_memory_bytes=peak_memory(self.setup.device),
             seconds=self.seconds + time.perf_counter() - self.began,
@@ -310,8 +328,10 @@ class Training:
         self._log_skipped()
         if self.world.rank == 0:
             append_metrics(self.folder, metrics)
-            if is_last:
+            if is_last and scores[""].outcomes:
                 write_outcomes(self.folder, {prefix: own.outcomes for prefix, own in scores.items() if own.outcomes})
+            if is_last and scores[""].predictions:
+                write_predictions(self.folder, list(scores[""].predictions))
         self.epoch, self.step, self.loss_sum, self.skipped, self.seconds = self.epoch + 1, 0, 0.0, 0, 0.0
         self.began = time.perf_counter()
         if self.epoch == self.recipe.epochs or self._should_save():
@@ -335,9 +355,10 @@ class Training:
 
     def _train_step(self) -> Request:
         """One step on the global batch; returns the request that came meanwhile."""
-        rate = learning_rate(self.recipe, (self.epoch + self.step / self.batches.steps) / self.recipe.epochs)
+        progress = (self.epoch + self.step / self.batches.steps) / self.recipe.epochs
+        self.rate = learning_rate(self.recipe, progress, self.batches.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self.rate * group.get("scale", 1.0)  # the scale: of layer decay
         self.optimizer.zero_grad()
         losses = [self._backward(next(self.stream), part) for part in range(self.setup.accumulation)]
         loss, skipped, request = self._reduce_step(torch.stack(losses).mean())
@@ -352,7 +373,7 @@ class Training:
         self.report(StepDone(self.epoch + 1, self.step, self.batches.steps, loss))
         return request
 
-    def _backward(self, batch: tuple[Tensor, Tensor], part: int) -> Tensor:
+    def _backward(self, batch: tuple[Tensor, Any], part: int) -> Tensor:
         """Adds the gradients of a part of the batch; returns its loss."""
         self._seed_part(part)
         return self.train_state.backward(*batch, parts=self.setup.accumulation, part=part)
@@ -397,33 +418,33 @@ class Training:
         if request is Request.STOP:
             raise Stopped(f"stopped in epoch {self.epoch + 1}, step {self.step}")
 
-    def _evaluate(self, model: nn.Module, *, outcomes: bool) -> Scores:
+    def _evaluate(self, model: nn.Module, *, last: bool) -> Scores:
         def between() -> None:
             self._handle_request(self._reduce_step(torch.zeros((), device=self.setup.device))[2])
 
-        return evaluate(model, self.test_batches, self.setup, self.world, between, outcomes=outcomes)
+        return self.task.evaluate(model, self.test_batches, self.setup, self.world, between, last=last)
 
     def _divergence(self, step: int, loss: float, module: str) -> Divergence:
-        rate = self.optimizer.param_groups[0]["lr"]
-        return Divergence(self.epoch + 1, step, rate, f"{loss:g}", module)
+        return Divergence(self.epoch + 1, step, self.rate, f"{loss:g}", module)
 
     def _first_not_finite(self) -> str:
         """The first module whose output is not finite in the current step, which is computed again with hooks."""
         names: list[str | None] = []
         with contextlib.closing(self.batches.stream(self.epoch, self.step)) as stream:
             for part in range(self.setup.accumulation):
-                images, _ = next(stream)
+                images, targets = next(stream)
                 names.append(None if torch.isfinite(images).all() else "the images")
                 self._seed_part(part)
                 with self.setup.autocast():  # all parts on all processes: some modules wait for other processes
-                    names.append(first_not_finite(self.model, functools.partial(self.model, images)))
+                    compute = functools.partial(self.task.forward, self.model, images, targets)
+                    names.append(first_not_finite(self.model, compute))
         own_name = next((name for name in names if name), None)
         return self.world.first_not_none(own_name) or "the loss itself"
 
     def _result(self) -> RunResult:
         """The final metrics, and what the training took."""
         epochs = read_metrics(self.folder)
-        model_cost = cost(self.run.experiment.design, self.recipe.image_size, self.run.dataset.classes)
+        model_cost = self.task.cost()
         sessions = read_sessions(self.folder)
         return replace(
             RunResult.of_epochs(self.run.identity, epochs),

@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from roadmap.record.metrics import Metric, evaluated_metrics
+from roadmap.record.metrics import evaluated_metrics
 from roadmap.record.outcomes import NOT_READ, Outcomes
-from roadmap.record.results import Value, scalar
+from roadmap.record.results import Value
 from roadmap.record.run import Run
 from roadmap.study.execution import Execution
 from runner.data.batches import EvaluationBatches
@@ -22,18 +21,7 @@ from runner.data.splits import Split
 from runner.machine.distributed import SINGLE_PROCESS, World
 from runner.machine.resources import available_cores
 from runner.machine.setup import Setup, choose_setup
-
-
-@dataclass(frozen=True)
-class Scores:
-    """A network's metrics on held-out images."""
-
-    values: dict[str, Value]  # of each metric, by its key
-    skipped_images: int  # that could not be read
-    outcomes: Outcomes | None = None  # of each image, if they were asked for
-
-    def value(self, metric: Metric) -> float | None:
-        return scalar(self.values[metric.key])
+from runner.train.tasks.task import Scores
 
 
 def empty_sums(classes: int) -> list[Tensor]:

@@ -9,22 +9,28 @@ import torch
 from torch import nn
 
 from roadmap.recipe import OPTIMIZERS, Build, Recipe
+from runner.train.layer_decay import layer_scales
 
 
-def learning_rate(recipe: Recipe, progress: float) -> float:
+def learning_rate(recipe: Recipe, progress: float, steps: int = 1) -> float:
     """The learning rate at a progress from 0, the first step, to 1, the end of the last epoch.
 
-    Linear from 0 over the warm-up; then a cosine to the minimum over the remaining epochs, or a decay every
-    `decay_epochs` epochs, counted from the start.
+    `steps` is the number of an epoch. Linear from 0 over the warm-up; then a cosine or a line to the minimum over the
+    remaining epochs, or a decay every `decay_epochs` epochs, or at those of `decay_at`, counted from the start.
     """
     epoch = progress * recipe.epochs
-    if epoch < recipe.warmup_epochs:
-        return recipe.learning_rate * epoch / recipe.warmup_epochs
+    warm_up = recipe.warmup_steps / steps if recipe.warmup_steps else recipe.warmup_epochs
+    if epoch < warm_up:
+        return recipe.learning_rate * epoch / warm_up
     if recipe.schedule == "step":
         # By rounding, the progress may be slightly below a whole epoch.
-        return recipe.learning_rate * recipe.decay_factor ** math.floor(epoch / recipe.decay_epochs + 1e-9)
-    share = (epoch - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
+        passed = math.floor(epoch / recipe.decay_epochs + 1e-9)
+        decays = sum(epoch + 1e-9 >= decay for decay in recipe.decay_at) if recipe.decay_at else passed
+        return recipe.learning_rate * recipe.decay_factor**decays
+    share = (epoch - warm_up) / (recipe.epochs - warm_up)
     amplitude = recipe.learning_rate - recipe.min_learning_rate
+    if recipe.schedule == "linear":
+        return recipe.min_learning_rate + amplitude * (1 - share)
     return recipe.min_learning_rate + amplitude * (1 + math.cos(math.pi * share)) / 2
 
 
@@ -33,22 +39,33 @@ NOT_DECAYED = frozenset({"class_token", "pos_embedding", "relative_position_bias
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """The parameters with weight decay, and those without it.
+    """The trained parameters: of each layer of the recipe's `layer_decay` those with weight decay, and those without.
 
     Unless the recipe decays them too, those without are biases, norms, layer scales, embeddings and class tokens. Of
-    timm's models these are the parameters that the model excludes itself.
+    timm's models these are the parameters that the model excludes itself. The engine multiplies the learning rate by
+    a group's `scale`.
     """
-    excluded_names = set(getattr(model, "no_weight_decay", set)())  # a method of timm's models
-    excluded_names |= {name for name, _ in model.named_parameters() if name.rpartition(".")[2] in NOT_DECAYED}
-    decayed: list[nn.Parameter] = []
-    not_decayed: list[nn.Parameter] = []
+    excluded_names = _excluded_names(model)
+    scales = layer_scales(model, recipe)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        decays = recipe.decay_norms_and_biases or (parameter.ndim > 1 and name not in excluded_names)
-        (decayed if decays else not_decayed).append(parameter)
+        if parameter.requires_grad:
+            decays = recipe.decay_norms_and_biases or (parameter.ndim > 1 and name not in excluded_names)
+            groups.setdefault((scales.get(id(parameter), 1.0), not decays), []).append(parameter)
     return [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": not_decayed, "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": 0.0 if plain else recipe.weight_decay}
+        | ({"scale": scale} if scale != 1 else {})
+        for (scale, plain), parameters in sorted(groups.items(), key=lambda group: group[0])
     ]
+
+
+def _excluded_names(model: nn.Module) -> set[str]:
+    """The parameters that a network of another library does not decay."""
+    names = {name for name, _ in model.named_parameters() if name.rpartition(".")[2] in NOT_DECAYED}
+    for prefix, module in model.named_modules():  # of timm, within a detector too
+        own = getattr(module, "no_weight_decay", None)
+        names |= {f"{prefix}.{name}".lstrip(".") for name in own()} if callable(own) else set()
+    return names
 
 
 def make_sgd(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.SGD:

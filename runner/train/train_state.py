@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from roadmap.network.modules import build
 from roadmap.record.run import Run
 from runner.machine.distributed import SINGLE_PROCESS, World
 from runner.machine.randomness import seed_for, seed_globally
 from runner.machine.setup import Setup
 from runner.train.optimizer import make_optimizer
+from runner.train.tasks.registry import task_of
+from runner.train.tasks.task import Weights
 
 
 class TrainState:
-    """The network of a run on its device, its optimizer, and everything else that a training step changes."""
+    """The network of a run on its device, its optimizer, and everything else that a training step changes.
 
-    def __init__(self, run: Run, setup: Setup, world: World = SINGLE_PROCESS) -> None:
-        self.setup, self.recipe = setup, run.experiment.recipe
-        self.model = network_of(run, setup, world)
+    `weights` are those that a transfer begins with. Raises ValueError if they are of another network.
+    """
+
+    def __init__(self, run: Run, setup: Setup, world: World = SINGLE_PROCESS, weights: Weights | None = None) -> None:
+        self.setup, self.recipe, self.task = setup, run.experiment.recipe, task_of(run)
+        self.model = network_of(run, setup, world, weights)
         self.ema = (
             AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.recipe.ema), use_buffers=True)
             if self.recipe.ema is not None
@@ -35,17 +39,17 @@ class TrainState:
         self.optimizer = make_optimizer(self.model, self.recipe)
         self.scaler = torch.amp.GradScaler(setup.device, enabled=setup.precision == "fp16")
 
-    def backward(self, images: Tensor, targets: Tensor, *, parts: int = 1, part: int = 0) -> Tensor:
+    def backward(self, images: Tensor, targets: Any, *, parts: int = 1, part: int = 0) -> Tensor:
         """Adds the gradients of loss / `parts` of a part of a device's batch; returns its mean loss, detached.
 
-        Images are B x 3 x H x W. Targets are labels, or for mixed images probabilities, B x classes.
+        Images are B x 3 x H x W, targets as the batches of the task have them.
         """
         # Gradients are reduced over the processes once per step, with its last part.
         defers_reduction = isinstance(self.parallel, DistributedDataParallel) and part < parts - 1
         with self.parallel.no_sync() if defers_reduction else contextlib.nullcontext():  # type: ignore[operator]
             with self.setup.autocast():
-                logits = self.forward(images)
-            loss = _loss(logits.float(), targets, self.recipe.label_smoothing)
+                output = self.task.forward(self.forward, images, targets)
+            loss = self.task.loss(output, targets)
             self.scaler.scale(loss / parts).backward()
         return loss.detach()
 
@@ -60,17 +64,13 @@ class TrainState:
             self.ema.update_parameters(self.model)
 
 
-def network_of(run: Run, setup: Setup, world: World = SINGLE_PROCESS) -> nn.Module:
+def network_of(run: Run, setup: Setup, world: World = SINGLE_PROCESS, weights: Weights | None = None) -> nn.Module:
     """The initialized network of a run, on its device and in its memory format."""
-    recipe = run.experiment.recipe
+    recipe, task = run.experiment.recipe, task_of(run)
     seed_globally(seed_for(run.seed, "initialization"))
-    model = build(
-        run.experiment.design,
-        run.dataset.classes,
-        drop_path=recipe.drop_path,
-        initialization=recipe.initialization,
-        image_size=recipe.image_size,
-    )
+    model = task.network()
+    if weights is not None:
+        task.load(model, weights)
     return _prepared(model, recipe.sync_batch_norm and world.size > 1, setup)
 
 
@@ -91,8 +91,3 @@ def _parallel(model: nn.Module, setup: Setup, world: World) -> nn.Module:
         return model
     devices = [torch.cuda.current_device()] if setup.device == "cuda" else None  # chosen by `World.joined`
     return DistributedDataParallel(model, device_ids=devices)
-
-
-def _loss(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
-    """Cross entropy. Mixed targets are probabilities that contain the label smoothing."""
-    return F.cross_entropy(logits, targets, label_smoothing=label_smoothing if targets.ndim == 1 else 0.0)

@@ -41,7 +41,7 @@ class Entry:
 
     identity: str
     regime: str
-    rung: str
+    rung: str  # with what a transfer does with it
     seed: Annotated[int, Range(0)]
     epochs: Annotated[int, Range(1)]
     folder: str  # relative to the folder of runs
@@ -52,7 +52,7 @@ class Entry:
     @staticmethod
     def of(run: Run, folder: Path, out: Path) -> Entry:
         epochs = run.experiment.recipe.epochs
-        return Entry(run.identity, run.regime, run.rung, run.seed, epochs, str(folder.relative_to(out)))
+        return Entry(run.identity, run.regime, run.label, run.seed, epochs, str(folder.relative_to(out)))
 
 
 @dataclass(frozen=True)

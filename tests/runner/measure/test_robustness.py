@@ -30,7 +30,7 @@ from runner.data.datasets import load_data
 from runner.measure import evaluate as evaluate_module
 from runner.measure import robustness
 from runner.measure.trained import read_trained
-from runner.train.evaluation import Scores
+from runner.train.tasks.task import Scores
 from tests.helpers.images import make_folder
 from tests.helpers.records import study_run
 

@@ -1,0 +1,1 @@
+"""Images with objects or regions: what detection and segmentation are trained on."""
