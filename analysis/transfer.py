@@ -17,8 +17,8 @@ from analysis.results import Result, judge_results, results_of
 from analysis.statistics.contrasts import Judgement
 from roadmap.options import Selection, StudyOptions
 from roadmap.record.metrics import TOP1, Metric, find_metric
+from roadmap.record.transfers import From, TransferOptions, Transfers
 from roadmap.study.rungs import Rung
-from roadmap.tasks.options import From, TransferOptions, Transfers
 from roadmap.tasks.registry import CLASSIFICATION, TASKS
 from roadmap.tasks.transfer import Frozen
 

@@ -25,11 +25,11 @@ from roadmap.estimates import Estimate
 from roadmap.files import InvalidFile
 from roadmap.options import Selection, StudyKeywords, StudyOptions
 from roadmap.recipe import changes
+from roadmap.record.transfers import From
 from roadmap.serialization.arguments import checked
 from roadmap.serialization.plain_data import Difference
 from roadmap.serialization.ranges import Range
 from roadmap.study.rungs import Rung
-from roadmap.tasks.options import From
 from roadmap.tasks.transfer import Frozen
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def transfer(
     from analysis.tables.transfer import transfer_table
     from analysis.transfer import transfer_studies
     from roadmap.progress import shown
-    from roadmap.tasks.options import TransferOptions, Transfers
+    from roadmap.record.transfers import TransferOptions, Transfers
     from runner.launch.train_plan import train_plan
     from runner.launch.transfer_plan import transfer_plan
 

@@ -19,6 +19,11 @@ RANDAUGMENT = "timm's notation, such as rand-m9-mstd0.5-inc1"
 WHOLE_IMAGE_SIZE = 384  # pixels; from this size on, evaluation uses the whole image
 Initialization = Literal["torchvision", "truncated-normal", "pytorch"]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp16-on-cuda"]
+Epochs = Annotated[tuple[int, ...], Range(1)]
+Steps = Annotated[int, Range(0)]
+Share = Annotated[float, Range(above=0, maximum=1)]
+Factor = Annotated[float, Range(above=0)]
+DecayBy = Literal["layer", "stage"]
 OptimizerField = Literal["momentum", "betas", "eps"]
 OPTIMIZER_FIELDS: tuple[OptimizerField, ...] = ("momentum", "betas", "eps")  # used by some optimizers only
 Build = Callable[[list[dict[str, Any]], "Recipe"], Any]  # (parameter groups, recipe) -> torch optimizer
@@ -115,15 +120,11 @@ class Recipe:
     sync_batch_norm: bool  # statistics over the images of all devices (on GPUs)
     precision: Precision  # "auto": the fastest on the device, which the record has; "fp16-on-cuda": elsewhere as "auto"
     order_seed: Annotated[int | None, Range(0)] = field(default=None, metadata=added_in("0.2"))  # null: the run's seed
-    # "step": the epochs of the decays, instead of every `decay_epochs`
-    decay_at: Annotated[tuple[int, ...], Range(1)] = field(default=(), metadata=added_in("0.2"))
-    # steps in which the learning rate rises linearly, instead of `warmup_epochs`
-    warmup_steps: Annotated[int, Range(0)] = field(default=0, metadata=added_in("0.2"))
-    # factor of the learning rate from a layer to the one below it
-    layer_decay: Annotated[float, Range(above=0, maximum=1)] = field(default=1.0, metadata=added_in("0.2"))
-    layer_decay_by: Literal["layer", "stage"] = field(default="layer", metadata=added_in("0.2"))
-    # factor of the weights of a new classifier
-    head_init_scale: Annotated[float, Range(above=0)] = field(default=1.0, metadata=added_in("0.2"))
+    decay_at: Epochs = field(default=(), metadata=added_in("0.2"))  # "step": decays, instead of every `decay_epochs`
+    warmup_steps: Steps = field(default=0, metadata=added_in("0.2"))  # instead of `warmup_epochs`; 0: not given
+    layer_decay: Share = field(default=1.0, metadata=added_in("0.2"))  # of the learning rate, from a layer to the next
+    layer_decay_by: DecayBy = field(default="layer", metadata=added_in("0.2"))  # what a layer is: blocks, or stages
+    head_init_scale: Factor = field(default=1.0, metadata=added_in("0.2"))  # of the weights of a new classifier
 
     def __post_init__(self) -> None:
         check_fields(self)

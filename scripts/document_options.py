@@ -25,6 +25,7 @@ from roadmap.study import schema
 from roadmap.study.cluster import Cluster
 from roadmap.study.execution import Execution
 from roadmap.study.load import load_study
+from roadmap.tasks.heads import DetectorOptions, SegmenterOptions
 from roadmap.text import show
 
 ROOT = Path(__file__).parent.parent
@@ -125,6 +126,9 @@ SECTIONS: dict[str, type] = {
     "`family.NAME`": schema.ConvNeXtSize,
     "`data.NAME`": Dataset,
     "`devices.NAME`": schema.Device,
+    "`transfers.NAME`": schema.TransferRecipe,
+    "`transfers.NAME.options` of detection": DetectorOptions,
+    "`transfers.NAME.options` of segmentation": SegmenterOptions,
 }
 DESIGN: dict[str, type] = {
     "design": Design,

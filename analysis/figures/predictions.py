@@ -48,8 +48,10 @@ def draw_predictions(folders: Mapping[str, Path], title: str) -> Figure:
 
 def _draw_found(axes: Axes, found: Found, size: tuple[int, ...]) -> None:
     overlay = np.zeros((*size, 4))
+    # The largest region is the ground of the others: it has no colour.
+    ground = int(found.masks.sum((1, 2)).argmax()) if found.boxes is None and len(found.masks) else None
     for i, (label, mask) in enumerate(zip(found.labels, found.masks, strict=True)):
-        if found.scores is not None and found.scores[i] < LEAST_SCORE:
+        if i == ground or (found.scores is not None and found.scores[i] < LEAST_SCORE):
             continue
         colour = PALETTE[int(label) % len(PALETTE)] / 255
         overlay[mask] = (*colour, 0.55)

@@ -95,6 +95,7 @@ def _draw_points(axes: Axes, study: TransferStudy, colours: dict[str, str], smal
     if published:
         keys.append((Line2D([], [], marker="D", color=DARK, markersize=4.5, linestyle="none"), "published"))
     axes.margins(0.12)
+    axes.autoscale_view()  # now, because labels are placed by the limits
     axes.grid(color="#eeeeee", linewidth=0.6)
     axes.set_xlabel(TOP1.title)
     axes.set_ylabel(study.metric.title)

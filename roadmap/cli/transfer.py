@@ -53,7 +53,7 @@ def add_verbs(verbs: Any) -> None:
 
 def transfer(options: argparse.Namespace) -> int:
     from analysis.report.transfers import conclude_transfers
-    from roadmap.tasks.options import TransferOptions, Transfers
+    from roadmap.record.transfers import TransferOptions, Transfers
     from runner.launch.train_plan import train_plan
     from runner.launch.transfer_plan import transfer_plan
 

@@ -17,27 +17,27 @@ BatchNorm = Literal["trained", "frozen"]
 class DetectorOptions:
     """Mask R-CNN (He et al., 2017) or Cascade Mask R-CNN (Cai and Vasconcelos, 2018) on a feature pyramid."""
 
-    method: Literal["mask-rcnn", "cascade-mask-rcnn"] = "mask-rcnn"
+    method: Literal["mask-rcnn", "cascade-mask-rcnn"] = "mask-rcnn"  # the heads
     batch_norm: BatchNorm = "frozen"  # of the backbone: "frozen" keeps the statistics of pre-training
     channels: Count = 256  # of the pyramid's maps
     anchor_scale: Annotated[float, Range(above=0)] = 8.0  # side of a map's anchors / its stride
     proposal_samples: Count = 256  # anchors of an image that the proposals' loss takes
     candidates: Count = 2000  # anchors of each map that compete to be proposals
     proposals: Count = 1000  # that remain in training
-    test_proposals: Count = 1000
+    test_proposals: Count = 1000  # that remain in evaluation
     box_samples: Count = 512  # proposals of an image that the boxes' loss takes, a quarter of them positive
     box_units: Count = 1024  # of the two fully connected layers
     box_convolutions: Annotated[int, Range(0)] = 4  # of a cascade's heads, before one fully connected layer
-    mask_channels: Count = 256
-    mask_convolutions: Count = 4
-    score_threshold: Annotated[float, PROBABILITY] = 0.05
+    mask_channels: Count = 256  # of the masks' convolutions
+    mask_convolutions: Count = 4  # of the masks, before they are doubled in size
+    score_threshold: Annotated[float, PROBABILITY] = 0.05  # below which nothing is found
     detections: Count = 100  # most of an image
     # images
     short_sides: Sizes = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)  # in training, one at random
-    longest_side: Size = 1333
+    longest_side: Size = 1333  # of the other side, at most
     crop_short_sides: Annotated[tuple[int, ...], Range(1)] = (400, 500, 600)  # of half of the images, before a crop
     crop_sides: Annotated[tuple[int, ...], Range(1)] = (384, 600)  # least and largest side of the crop
-    test_short_side: Size = 800
+    test_short_side: Size = 800  # in evaluation
     cost_size: tuple[int, int] = (800, 1280)  # height and width for which multiply-adds are counted
 
     def __post_init__(self) -> None:
@@ -49,18 +49,18 @@ class SegmenterOptions:
     """UPerNet (Xiao et al., 2018) with an auxiliary head of one convolution on the third map."""
 
     batch_norm: BatchNorm = "trained"  # of the backbone: "frozen" keeps the statistics of pre-training
-    channels: Count = 512
+    channels: Count = 512  # of the decoder
     head_norm: Literal["batchnorm", "layernorm", "identity"] = "batchnorm"  # batches of few images learn better without
-    dropout: Annotated[float, Range(0, below=1)] = 0.1
-    auxiliary_channels: Count = 256
-    auxiliary_weight: Annotated[float, Range(0)] = 0.4
+    dropout: Annotated[float, Range(0, below=1)] = 0.1  # of channels, before the classes
+    auxiliary_channels: Count = 256  # of the auxiliary head
+    auxiliary_weight: Annotated[float, Range(0)] = 0.4  # of its loss
     # images
     crop: Size = 512  # side of training crops
     scales: Annotated[tuple[float, float], Range(above=0)] = (0.5, 2.0)  # of the image, before the crop
     largest_class: Annotated[float, PROBABILITY] = 0.75  # share of the crop above which another crop is tried
     photometric: bool = True  # changes of brightness, contrast, saturation and hue in training
-    test_short_side: Size = 512
-    longest_side: Size = 2048
+    test_short_side: Size = 512  # in evaluation, and at scale 1 in training
+    longest_side: Size = 2048  # of the other side, at most
     stride: Size = 341  # pixels between two windows of evaluation, each of the crop's size
     test_scales: Annotated[tuple[float, ...], Range(above=0)] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of multi-scale
     multi_scale: bool = False  # whether the last epoch is also evaluated at several scales with flips

@@ -10,7 +10,7 @@ from roadmap.files import InvalidFile
 from roadmap.options import Selection, StudyOptions
 from roadmap.record.folder import read_manifest, read_result, state
 from roadmap.record.run import Run, find_run, folders_below
-from roadmap.tasks.options import Transfers
+from roadmap.record.transfers import Transfers
 from runner.data.datasets import check_trainable
 from runner.launch.plan import PlannedRun, RunPlan
 from runner.train.initial_weights import file_weights

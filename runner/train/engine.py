@@ -207,7 +207,6 @@ class Training:
         self.loss_sum = 0.0  # over the epoch's steps so far
         self.skipped = 0  # images of the epoch so far that could not be read
         self.seconds = 0.0  # spent in the epoch so far
-        self.rate = self.recipe.learning_rate  # of the last step
         self.position_file: PositionFile | None = None  # of rank 0, while it trains
         self.pending = Request.NONE  # made while a batch was awaited
         self.saved_at = self.began = time.perf_counter()
@@ -356,9 +355,9 @@ class Training:
     def _train_step(self) -> Request:
         """One step on the global batch; returns the request that came meanwhile."""
         progress = (self.epoch + self.step / self.batches.steps) / self.recipe.epochs
-        self.rate = learning_rate(self.recipe, progress, self.batches.steps)
+        rate = learning_rate(self.recipe, progress, self.batches.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * group.get("scale", 1.0)  # the scale: of layer decay
+            group["lr"] = rate * group.get("scale", 1.0)  # the scale: of layer decay
         self.optimizer.zero_grad()
         losses = [self._backward(next(self.stream), part) for part in range(self.setup.accumulation)]
         loss, skipped, request = self._reduce_step(torch.stack(losses).mean())
@@ -372,6 +371,12 @@ class Training:
         self.skipped += skipped
         self.report(StepDone(self.epoch + 1, self.step, self.batches.steps, loss))
         return request
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the last step, also of a resumed run; that of the head if layers have their own."""
+        group = max(self.optimizer.param_groups, key=lambda group: group.get("scale", 1.0))
+        return float(group["lr"] / group.get("scale", 1.0))
 
     def _backward(self, batch: tuple[Tensor, Any], part: int) -> Tensor:
         """Adds the gradients of a part of the batch; returns its loss."""

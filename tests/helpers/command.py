@@ -26,6 +26,7 @@ from roadmap.plugins import Registry
 from roadmap.recipe import OPTIMIZERS
 from roadmap.record.metrics import METRICS
 from roadmap.steps import STEPS
+from roadmap.tasks.registry import TASKS
 from tests.helpers.training import warm_fork_server
 
 PYTHON = (sys.executable,)
@@ -50,7 +51,7 @@ class Done:
 @contextlib.contextmanager
 def untouched() -> Iterator[None]:
     """Restores what the command changes in its process: plug-ins, the modules beside them, signal handlers."""
-    tables: tuple[Registry[Any], ...] = (STEPS, MIXERS, MODELS, OPTIMIZERS, DATASETS, METRICS)
+    tables: tuple[Registry[Any], ...] = (STEPS, MIXERS, MODELS, OPTIMIZERS, DATASETS, METRICS, TASKS)
     before, loaded = [dict(table) for table in tables], dict(plugins.LOADED)
     path, modules = list(sys.path), set(sys.modules)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)}

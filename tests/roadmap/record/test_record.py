@@ -63,6 +63,9 @@ def test_every_field_of_the_experiment_counts(make_run):
         "ema": 0.5,
         "warmup_epochs": 1,
         "order_seed": 0,
+        "decay_at": [2],
+        "warmup_steps": 1,
+        "layer_decay_by": "stage",
     }
     for key, value in data["recipe"].items():
         if key in others:

@@ -209,18 +209,18 @@ class Weak(torch.nn.Module):
 @pytest.fixture
 def weaken(monkeypatch):
     """Puts a weak module in the place of every network's first stage."""
-    from runner.train import train_state
+    from runner.train.tasks import classification
 
     def do(at, once):
         Weak.passes = 0
-        build = train_state.build
+        build = classification.build
 
         def weak(*arguments, **named):
             model = build(*arguments, **named)
             model.stages[1] = Weak(model.stages[1], at, once)
             return model
 
-        monkeypatch.setattr(train_state, "build", weak)
+        monkeypatch.setattr(classification, "build", weak)
 
     return do
 
