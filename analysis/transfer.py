@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -58,7 +58,6 @@ class TransferStudy:
     after: dict[str, dict[str, Result]]  # by beginning (BEGINNINGS), then by rung
     judged_before: dict[str, Judgement]
     judged_after: dict[str, Judgement]  # of those that began with a run
-    options: dict[str, Any]  # of the task
 
     @property
     def runs(self) -> int:
@@ -68,7 +67,7 @@ class TransferStudy:
     @property
     def method(self) -> str:
         """The heads."""
-        return str(self.options.get("method", {"segmentation": "upernet"}.get(self.task, "")))
+        return {"detection": "mask-rcnn", "segmentation": "upernet"}.get(self.task, "")
 
     @property
     def title(self) -> str:
@@ -161,5 +160,4 @@ def study_of(
         after,
         judge_results(before, TOP1),
         judge_results(list(after["pre-trained"].values()), metric),
-        transfers.task_options(),
     )

@@ -65,6 +65,13 @@ def published_transfer(data: str, method: str, backbone: str) -> Transferred | N
     return next((row for row in rows if (row.method, row.backbone) == (METHODS.get(method), backbone)), None)
 
 
+def end_rows(regime: str, data: str, task: str) -> list[tuple[str, Transferred]]:
+    """The published systems at the end of a regime's roadmap with the heads of a task, by their titles."""
+    method = {"detection": "mask-rcnn", "segmentation": "upernet"}.get(task, "")
+    rows = {title: published_transfer(data, method, name) for name, title in SYSTEMS.get(regime, {}).items()}
+    return [(title, row) for title, row in rows.items() if row]
+
+
 def end_points(regime: str, data: str, method: str, metric: str) -> list[EndPoint]:
     """The published systems of a regime, by a metric's key; none for data that the paper does not have."""
     top1 = {model.name: model.top1 for model in published_models() if model.image_size == 224}

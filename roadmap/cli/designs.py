@@ -24,6 +24,11 @@ def add_verbs(verbs: Any) -> None:
     parser = add_verb(verbs, "list", "list the rungs: parameters, MACs, published accuracy", "--regime resnet-50")
     add_study_options(parser, ablation=True)
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    parser.add_argument(
+        "--transfer",
+        metavar="TASK",
+        help="count the networks of detection or segmentation, with heads, beside what is published",
+    )
     parser.set_defaults(function=list_rungs)
 
     parser = add_verb(verbs, "show", "show a rung: its design as data, its block as a drawing", "kernel-size=13")
@@ -67,6 +72,10 @@ def add_verbs(verbs: Any) -> None:
 def list_rungs(options: argparse.Namespace) -> int:
     from analysis.tables.counting import count_rungs, published_count_table, rung_table
 
+    if options.transfer:
+        from roadmap.cli.transfer import list_transfers
+
+        return list_transfers(options)
     selection = choose(options)
     rungs = count_rungs(selection)
     if options.json:

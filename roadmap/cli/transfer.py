@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,3 +130,27 @@ def _print_plan(plan: TransferPlan) -> None:
             shown.add(planned.run.label)
             print(f"\n{planned.run.label}: {describe_groups(planned.run)}")
     print(f"\n{many(len(plan.runs), 'run')}. Nothing was started.", file=sys.stdout)
+
+
+def list_transfers(options: argparse.Namespace) -> int:
+    """Prints parameters and multiply-adds of every rung with the heads of a task."""
+    from analysis.published.transfer import end_rows
+    from runner.train.tasks.counts import count_transfers
+
+    counted = count_transfers(study_options(options), options.transfer)
+    rows, published = [], end_rows(counted.selection.regime, counted.data, options.transfer)
+    for rung, cost in counted.costs:
+        rows.append([rung.name, f"{cost.parameters / 1e6:.2f}", f"{cost.macs / 1e9:.4g}"])
+    if options.json:
+        keys = ("name", "parameters", "macs")
+        records = [
+            dict(zip(keys, (rung.name, cost.parameters, cost.macs), strict=True)) for rung, cost in counted.costs
+        ]
+        print(json.dumps(records, indent=2))
+        return 0
+    print(table(["rung", "M parameters", "GMACs"], rows))
+    print(f"\n{counted.recipe}: {counted.size[1]} x {counted.size[0]} pixels, with the heads that a test uses")
+    for title, row in published:
+        stated = f"{row.parameters / 1e6:.0f} M parameters, " if row.parameters else ""
+        print(f"published: {title}, {stated}{row.gmacs:g} GMACs")
+    return 0

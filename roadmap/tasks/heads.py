@@ -15,9 +15,8 @@ BatchNorm = Literal["trained", "frozen"]
 
 @dataclass(frozen=True)
 class DetectorOptions:
-    """Mask R-CNN (He et al., 2017) or Cascade Mask R-CNN (Cai and Vasconcelos, 2018) on a feature pyramid."""
+    """Mask R-CNN (He et al., 2017) on a feature pyramid."""
 
-    method: Literal["mask-rcnn", "cascade-mask-rcnn"] = "mask-rcnn"  # the heads
     batch_norm: BatchNorm = "frozen"  # of the backbone: "frozen" keeps the statistics of pre-training
     channels: Count = 256  # of the pyramid's maps
     anchor_scale: Annotated[float, Range(above=0)] = 8.0  # side of a map's anchors / its stride
@@ -27,7 +26,6 @@ class DetectorOptions:
     test_proposals: Count = 1000  # that remain in evaluation
     box_samples: Count = 512  # proposals of an image that the boxes' loss takes, a quarter of them positive
     box_units: Count = 1024  # of the two fully connected layers
-    box_convolutions: Annotated[int, Range(0)] = 4  # of a cascade's heads, before one fully connected layer
     mask_channels: Count = 256  # of the masks' convolutions
     mask_convolutions: Count = 4  # of the masks, before they are doubled in size
     score_threshold: Annotated[float, PROBABILITY] = 0.05  # below which nothing is found
