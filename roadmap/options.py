@@ -54,6 +54,7 @@ class StudyKeywords(TypedDict, total=False):
     plugins: Sequence[Path | str]
     on: Literal["local", "slurm"]
     cluster: str | None
+    training_recipe: str | None
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class StudyOptions:
     plugins: tuple[Path, ...] = ()
     on: Literal["local", "slurm"] = "local"
     cluster: str | None = None  # a profile of the study; None: the regime's
+    training_recipe: str | None = None  # that the step `recipe` applies; None: the ladder's
 
     @staticmethod
     def of(keywords: StudyKeywords) -> StudyOptions:
@@ -155,11 +157,12 @@ class Selection:
     cluster: Cluster | None = None
     base: str | None = None  # as given
     references: str | None = None  # added after the rungs, as given
+    training_recipe: str | None = None  # as given
 
     @staticmethod
     def of(options: StudyOptions) -> Selection:
         """Raises ValueError for an unknown name, and for settings with an unknown key or an invalid value."""
-        study, data, path = _with_data(options.study(), options.data)
+        study, data, path = _with_data(_with_recipe(options.study(), options.training_recipe), options.data)
         regime = study.defaults.regime if options.regime is None else options.regime
         fidelity = study.defaults.fidelity if options.fidelity is None else options.fidelity
         context = StudyContext.of(regime, fidelity, data, study)
@@ -184,6 +187,7 @@ class Selection:
             cluster,
             options.base,
             options.references,
+            options.training_recipe,
         )
 
     @property
@@ -222,6 +226,7 @@ class Selection:
         parts = [context.fidelity] if context.fidelity != self.study.defaults.fidelity else []
         parts += [f"on {self.base}"] if self.base else []
         parts += [self.ablation] if self.ablation != "cumulative" else []
+        parts += [self.training_recipe] if self.training_recipe else []
         return [*parts, *self.settings]
 
     @property
@@ -281,10 +286,24 @@ def _cluster(
     return profile, with_settings(dict[str, Cluster], {"cluster": study.cluster(profile)}, settings)["cluster"]
 
 
+def _with_recipe(study: Study, name: str | None) -> Study:
+    """The study with another recipe for the step `recipe`. Raises ValueError for an unknown name."""
+    if name is None:
+        return study
+    if name not in study.recipes:
+        raise ValueError(f"--recipe {name}: unknown recipe; {suggest(study.recipes, name)}")
+    ladder = (
+        replace(entry, parameters={**entry.parameters, "to": name}) if entry.step == "recipe" else entry
+        for entry in study.ladder
+    )
+    return replace(study, ladder=tuple(ladder))
+
+
 def _with_data(study: Study, written: str | None) -> tuple[Study, str | None, Path | None]:
     """The study with the data set of `--data`, the name of the data set, and its path if one is given."""
     if written is None or written in study.datasets:
         return study, written, None
+    from roadmap.data.annotated_folders import describe_annotated
     from roadmap.data.image_folders import describe_folder, look_again, named_path
 
     name, path = named_path(written)
@@ -304,7 +323,7 @@ def _with_data(study: Study, written: str | None) -> tuple[Study, str | None, Pa
         return study, name, path
     look_again()
     try:
-        dataset = describe_folder(path)
+        dataset = describe_annotated(path) or describe_folder(path)
     except ValueError as error:
         raise ValueError(f"--data {error}") from None
     return replace(study, data={**study.data, name: dataset}), name, path

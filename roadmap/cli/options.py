@@ -102,6 +102,11 @@ def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False
     )
     if ablation:
         parser.add_argument(
+            "--training-recipe",
+            metavar="NAME",
+            help="recipe of ablations.yaml that the step `recipe` applies, such as pretrain-22k (default: modern)",
+        )
+        parser.add_argument(
             "--steps",
             default="all",
             help="rungs, separated by commas: all (default), names, slices such as recipe..gelu, variants such as "

@@ -19,7 +19,7 @@ from roadmap.cli.options import (
     warnings_as_lines,
 )
 from roadmap.estimates import speed_for
-from roadmap.options import Selection
+from roadmap.options import Selection, StudyOptions
 from roadmap.record.folder import read_divergences
 from roadmap.serialization.ranges import Range, range_of
 from roadmap.study.execution import MOST_RETRIES, PROJECT, Execution
@@ -80,6 +80,10 @@ def add_verbs(verbs: Any) -> None:
     )
     add_number(parser, "--pack N", Range(1), "runs in one Slurm job, for small runs (default: 1)")
     add_number(parser, "--max-running N", Range(1), "jobs that Slurm runs at a time (default: no limit)")
+    parser.add_argument("--recipe", dest="training_recipe", metavar="NAME", help="the same as --training-recipe")
+    parser.add_argument(
+        "--transfer", metavar="TASK", help="then train the finished runs on this task, as `roadmap transfer --to TASK`"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print every run or job, and start none")
     parser.set_defaults(function=run_rungs)
 
@@ -95,6 +99,8 @@ def run_rungs(options: argparse.Namespace) -> int:
 
     study = study_options(options)
     check_local(study, options.pack, options.max_running)
+    if options.transfer and study.on == "slurm":
+        raise ValueError("--transfer requires --on local: transfers can't be submitted yet")
     plan = RunPlan.of(_selection(options), options.seeds, study.out(options.out))
     try:
         if study.on == "slurm":
@@ -105,7 +111,10 @@ def run_rungs(options: argparse.Namespace) -> int:
         if options.dry_run:
             _print_plan(plan)
             return 0
-        return _train(plan)
+        status = _train(plan)
+        if options.transfer and status == 0:
+            return _transfer(plan, options)
+        return status
     except (KeyboardInterrupt, SystemExit) as error:
         for note in getattr(error, "__notes__", []):
             print(f"roadmap run: {note}", file=sys.stderr)
@@ -159,6 +168,18 @@ def _print_plan(plan: RunPlan) -> None:
     print(f"\nno effect, so no separate run: {', '.join(without_effect)}" if without_effect else "")
     print(f"{left:.4g} device-hours to train. {expected.source}. Nothing was started.")
     _print_other_files(plan)
+
+
+def _transfer(plan: RunPlan, options: argparse.Namespace) -> int:
+    """Trains the runs of a plan, which have finished, on another task."""
+    from roadmap.cli.transfer import train_transfers
+    from roadmap.record.transfers import TransferOptions
+
+    names = [str(planned.folder) for planned in plan.runs]
+    study = StudyOptions(
+        regime=plan.selection.regime, fidelity=options.fidelity, plugins=study_options(options).plugins
+    )
+    return train_transfers(names, TransferOptions(options.transfer), study, plan.out)
 
 
 def _train(plan: RunPlan) -> int:

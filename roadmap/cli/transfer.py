@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from roadmap.cli.runs import announce, report_failures
 from roadmap.text import many, table
 
 if TYPE_CHECKING:
+    from roadmap.options import StudyOptions
+    from roadmap.record.transfers import TransferOptions
     from runner.launch.transfer_plan import TransferPlan
 
 BUILT_IN = "classification, detection or segmentation"
@@ -53,31 +56,39 @@ def add_verbs(verbs: Any) -> None:
 
 
 def transfer(options: argparse.Namespace) -> int:
-    from analysis.report.transfers import conclude_transfers
     from roadmap.record.transfers import TransferOptions, Transfers
-    from runner.launch.train_plan import train_plan
     from runner.launch.transfer_plan import transfer_plan
 
     study = study_options(options)
     wanted = TransferOptions(options.to, options.begin, options.frozen, options.recipe, options.state_dict, options.of)
     transfers, out = Transfers.of(wanted, study), study.out(options.out)
     plan = transfer_plan(options.runs, transfers, out)
-    if not plan.runs and not options.runs:
+    if not plan.runs:
         if options.dry_run:
             print("no finished run: the first and the last rung would be trained first, with seed 0")
             return 0
         if (status := _train_first_and_last(options, out)) != 0:
             return status
-        plan = transfer_plan([], transfers, out)
-    if options.dry_run:
+    elif options.dry_run:
         _print_plan(plan)
         return 0
+    return train_transfers(options.runs, wanted, study, out)
+
+
+def train_transfers(names: Sequence[str], wanted: TransferOptions, study: StudyOptions, out: Path) -> int:
+    """Trains the transfers of these runs, or of all finished ones; prints the table and draws the figure."""
+    from analysis.report.transfers import conclude_transfers
+    from roadmap.record.transfers import Transfers
+    from runner.launch.train_plan import train_plan
+    from runner.launch.transfer_plan import transfer_plan
+
+    plan = transfer_plan(names, Transfers.of(wanted, study), out)
     trained = train_plan(plan, lambda: _announce(plan))
     if trained is None:  # another process of the same training prints the result
         return 0
     report_failures(trained)
     with warnings_as_lines():
-        conclude_transfers(study, out, options.to, options.recipe)
+        conclude_transfers(study, out, wanted.to, wanted.recipe)
     return 0 if trained.plan.count("finished") == len(trained.plan.runs) else FAILED
 
 

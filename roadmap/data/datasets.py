@@ -38,6 +38,8 @@ for _name in ("digits", "fashion-mnist", "cifar10", "cifar100"):
 
 # Scenes of digits (runner/data/dense/scenes.py), with objects or with a class for each pixel.
 DATASETS.add("scenes", NamedDataset("scenes", "memory", class_names=lambda: DIGITS))
+DATASETS.add("coco", NamedDataset("coco", "folder"))
+DATASETS.add("ade20k", NamedDataset("ade20k", "folder", class_names=lambda: tuple(map(str, range(150)))))
 DATASETS.add("scene-regions", NamedDataset("scene-regions", "memory", class_names=lambda: ("ground", *DIGITS)))
 
 

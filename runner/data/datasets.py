@@ -14,11 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from roadmap.data.annotated_folders import (
+    class_names_of_objects,
+    class_names_of_regions,
+    is_object_folder,
+    is_region_folder,
+)
 from roadmap.data.datasets import DATASETS, NamedDataset, kind_of_folder, known_class_names
 from roadmap.data.image_folders import check_layout, list_images
 from roadmap.data.packed_format import read_index
 from roadmap.record.run import Run
 from roadmap.serialization.plain_data import user_path
+from roadmap.tasks.registry import CLASSIFICATION
 from runner.data.splits import DenseSplit, ImageFiles, InMemoryImages, Splits
 
 if TYPE_CHECKING:
@@ -238,6 +245,42 @@ def _folder_classes(root: Path) -> tuple[str, ...]:
     return read_index(root).classes if kind_of_folder(root) == "packed" else list_images(root)[0].classes
 
 
+def _object_folder(name: str) -> Source:
+    """A folder in COCO's format."""
+
+    def read(root: Path) -> tuple[DenseSplit, DenseSplit]:
+        from runner.data.dense.files import read_object_folder
+
+        return read_object_folder(root)
+
+    return Source(_annotated(name, is_object_folder, "annotations/*.json"), read, class_names_of_objects)
+
+
+def _region_folder(name: str, first: int, classes: int) -> Source:
+    """A folder of images and of maps of classes, whose numbers begin with `first`."""
+
+    def read(root: Path) -> tuple[DenseSplit, DenseSplit]:
+        from runner.data.dense.files import read_region_folder
+        from runner.data.dense.regions import LabelRule
+
+        return read_region_folder(root, LabelRule(first, classes))
+
+    names = None if first else class_names_of_regions
+    return Source(_annotated(name, is_region_folder, "images/ and annotations/"), read, names)
+
+
+def _annotated(name: str, is_one: Callable[[Path], bool], wanted: str) -> Callable[[Path | None], Path]:
+    def look(path: Path | None) -> Path:
+        root = path or downloads() / name
+        if not is_one(root):
+            raise ValueError(
+                f"{root} does not contain {wanted}" + ("" if path else f"; --data {name}=PATH sets its path")
+            )
+        return root
+
+    return look
+
+
 def _declared(named: NamedDataset) -> Source:
     """A data set that a user registered."""
 
@@ -304,6 +347,8 @@ BUILT_IN = {
     "fashion-mnist": Source(_find_fashion_mnist, _read_fashion_mnist, fetch=_fetch_fashion_mnist),
     "cifar10": _cifar("cifar10", "cifar-10-batches-py"),
     "cifar100": _cifar("cifar100", "cifar-100-python"),
+    "coco": _object_folder("coco"),
+    "ade20k": _region_folder("ade20k", 1, 150),  # 0 is no class
     "imagenet": _folder("imagenet", as_published=True),
 }
 # How runs of earlier versions of a data set read it. The others have one version.
@@ -313,6 +358,10 @@ EARLIER = {"digits": {1: Source(_find_digits, _read_digits_of_version_1)}}
 def source(run: Run) -> Source:
     """The source of a run's data set. Raises ValueError if this version can't read it."""
     if run.dataset.content is not None:
+        if run.dataset.annotations == "objects":
+            return _object_folder(run.data)
+        if run.dataset.annotations == "regions":
+            return _region_folder(run.data, 0, run.dataset.classes)
         return _folder(run.data)
     named = DATASETS.find(run.data)
     return _declared(named) if named.read else _built_in(run.data, run.dataset.version)
@@ -360,6 +409,10 @@ def check_trainable(run: Run) -> None:
     """Raises ValueError if the runner can't train a run's recipe on its data, before anything is read."""
     recipe = run.experiment.recipe
     source(run)
+    if run.task == CLASSIFICATION and run.dataset.annotations != "classes":
+        raise ValueError(
+            f"data set {run.data!r} has {run.dataset.annotations}, not classes; `roadmap transfer` uses it"
+        )
     images = run.dataset.train_images
     if recipe.batch_size > images:
         hint = f"; --set recipe.batch_size={2 ** (images.bit_length() - 1)} fits" if images > 1 else ""

@@ -96,7 +96,7 @@ class RunPlan:
     def describe_data(self) -> str:
         """One line on the data: how many images and classes; of an image folder also what is left out of it."""
         data, dataset, path = self.selection.context.data, self.selection.dataset, self.execution.data_path
-        if dataset.content and path:
+        if dataset.content and path and dataset.annotations == "classes":
             return describe_content(Path(path))
         return f"{data}: {dataset.train_images + dataset.test_images} images in {dataset.classes} classes"
 
