@@ -106,9 +106,8 @@ def _draw_points(axes: Axes, study: TransferStudy, colours: dict[str, str], smal
         handles, texts = zip(*keys, strict=True)
         axes.legend(handles, texts, frameon=False, fontsize=small, loc="best")
     if study.tau:
-        axes.text(
-            1, 1.01, str(study.tau), transform=axes.transAxes, ha="right", va="bottom", fontsize=small, color=FAINT
-        )
+        place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "bottom"}
+        axes.text(0.995, 0.01, str(study.tau), fontsize=small, color=FAINT, **place)
 
 
 def _published(study: TransferStudy) -> Sequence[EndPoint]:

@@ -60,7 +60,7 @@ def rendered_transfers(study: TransferStudy) -> pd.DataFrame:
         columns[METRICS[name].short] = [_number(value) for value in table[name]]
     columns["Δ top-1"] = [_number(value, "+") for value in table["change of top1"]]
     columns[f"Δ {study.metric.short}"] = [_number(value, "+") for value in table[f"change of {study.metric.key}"]]
-    columns["verdict"] = [value or "" for value in table["verdict"]]
+    columns["verdict"] = [value if isinstance(value, str) else "" for value in table["verdict"]]
     return pd.DataFrame(columns)
 
 

@@ -67,11 +67,8 @@ def coco(tmp_path):
 def test_categories_are_matched_by_name_whatever_their_ids(coco):
     train, held_out = read_object_folder(coco)
     assert train.ids.tolist() == [7, 8, 9]
-    assert train.objects(0).labels.tolist() == [2, 0] and train.objects(2).labels.tolist() == [
-        1,
-        1,
-        1,
-    ]  # cat, cup, kite
+    assert train.objects(0).labels.tolist() == [2, 0]  # of cat, cup, kite
+    assert train.objects(2).labels.tolist() == [1, 1, 1]
     assert held_out.objects(0).labels.tolist() == [2]
     description = describe_annotated(coco)
     assert (description.classes, description.train_images, description.test_images) == (3, 3, 2)
