@@ -32,7 +32,7 @@ def draw_transfer(study: TransferStudy, columns: int = 2) -> Figure:
     steps = [rung.name for rung in study.rungs if _changes(study, rung.name)]
     colours = colours_of(study.selection.study.groups, (rung.group for rung in study.rungs))
     scatter, bars = 3.1 if columns == 2 else 2.4, ROW * len(steps)
-    bottom, gap = 0.55, 0.75 if steps else 0.0
+    bottom, gap = 0.65, 0.75 if steps else 0.0
     height = 0.35 + scatter + gap + bars + bottom
     left = 0.105 * layout.type * (1.6 if columns == 2 else 1.3)
     with drawing(layout.style):
@@ -144,4 +144,4 @@ def _draw_steps(axes: Axes, study: TransferStudy, steps: Sequence[str], colours:
     axes.tick_params(left=False)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.set_xlabel(f"change against the rung before (points): filled top-1, hatched {study.metric.short}")
+    axes.set_xlabel(f"change against the rung before (points)\nfilled: top-1, hatched: {study.metric.short}")
