@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from http.server import ThreadingHTTPServer
@@ -15,9 +15,10 @@ from analysis.attribution import Attribution, attribution_of
 from analysis.collection import collect, empty_table
 from analysis.disagreement import Disagreement, compare_images
 from analysis.options import RunsOptions
-from analysis.report.page import Part, render
+from analysis.report.page import Part, TransferPart, render
 from analysis.report.serving import State, make_server
 from analysis.selected_runs import SelectedRuns, regimes_with_runs
+from analysis.transfer import transfer_studies
 from roadmap.files import make_parent, write_atomic
 from roadmap.recipe import Experiment
 from roadmap.record.metrics import Metric
@@ -66,9 +67,8 @@ class _Report:
         return render(parts, table, self.out, self.metric, version=version)
 
     def _part(self, runs: SelectedRuns, table: pd.DataFrame) -> Part:
-        part = Part(
-            runs.study, runs.results, runs.label, runs.family, _parents(runs), _attribution(runs, table, self.metric)
-        )
+        attribution, transfers = _attribution(runs, table, self.metric), tuple(self._transfers(runs.selection.regime))
+        part = Part(runs.study, runs.results, runs.label, runs.family, _parents(runs), attribution, transfers=transfers)
         rungs = [(result.rung, result.seeds) for result in runs.results]
         finished = [rung.name for rung, seeds in rungs if seeds and rung.adopted and rung.group != REFERENCE]
         if len(finished) < 2:
@@ -78,6 +78,23 @@ class _Report:
         except ValueError:  # runs that did not record their test images
             return part
         return replace(part, disagreement=found, sheet=self._sheet(found))
+
+    def _transfers(self, regime: str) -> Iterator[TransferPart]:
+        """Of each task that has finished runs."""
+        try:
+            studies = transfer_studies(replace(self.options, study=replace(self.options.study, regime=regime)))
+        except ValueError:
+            return
+        # matplotlib is slow to import, and the rest of the page does without.
+        from analysis.figures.parts.style import png
+        from analysis.figures.predictions import draw_predictions
+        from analysis.figures.transfer import draw_transfer
+        from analysis.report.transfers import predicting
+
+        for study in studies:
+            found = predicting(study, self.out)
+            pictures = png(draw_predictions(found, study.title)) if found else None
+            yield TransferPart(study, png(draw_transfer(study)), pictures)
 
     def _sheet(self, found: Disagreement) -> bytes | None:
         """None if the test images are not on this machine."""

@@ -20,6 +20,8 @@ from analysis.disagreement import Disagreement
 from analysis.report.charts import Facts, curves_of, figure_of
 from analysis.results import Result, series_of_runs
 from analysis.tables.ladder import hours, interval, published_judged, remarks, rendered, study_table
+from analysis.tables.transfer import rendered_transfers, transfer_remarks
+from analysis.transfer import TransferStudy
 from roadmap.network.drawing import draw_block, draw_network, mark_changes
 from roadmap.recipe import Experiment, changes
 from roadmap.record.metrics import TOP1, Metric, averaged
@@ -27,6 +29,15 @@ from roadmap.study.schema import Study
 
 HERE = Path(__file__).parent
 LEVELS = 4  # shades for each sign in the map of pairs
+
+
+@dataclass(frozen=True)
+class TransferPart:
+    """The transfers of a regime to one task, on the page."""
+
+    study: TransferStudy
+    figure: bytes  # PNG
+    predictions: bytes | None  # PNG; None if no run recorded any
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,7 @@ class Part:
     attribution: Attribution | None = None
     disagreement: Disagreement | None = None  # of the first and the last rung
     sheet: bytes | None = None  # its contact sheet, PNG; None if the images are not on this machine
+    transfers: Sequence[TransferPart] = ()  # to other tasks
 
     @property
     def regime(self) -> str:
@@ -165,7 +177,8 @@ def _part(part: Part, out: Path, metric: Metric) -> dict[str, Any]:
         "curves": curves_of(series, part.results, out),
         "designs": _designs(part),
         "disagreement": part.disagreement and _disagreement(part.disagreement, part.regime),
-        "sheet": part.sheet and "data:image/png;base64," + base64.b64encode(part.sheet).decode(),
+        "sheet": part.sheet and _embedded(part.sheet),
+        "transfers": [_transfer(own, part.regime) for own in part.transfers],
         "costs": _costs(part),
         "hours": hours(sum(result.total("device_hours") for result in part.results)),
         "runs": sum(len(result.seeds) for result in part.results),
@@ -279,6 +292,22 @@ def _disagreement(found: Disagreement, regime: str) -> dict[str, Any]:
         "found": found,
         "p": f"{found.test.p:.3g}",
         "classes": Grid(f"{regime}-classes", "Accuracy by class, mean of the runs", columns, tuple(lines)),
+    }
+
+
+def _embedded(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _transfer(own: TransferPart, regime: str) -> dict[str, Any]:
+    shown = rendered_transfers(own.study)
+    lines = [Line(tuple(Cell(str(cell), str(cell)) for cell in row)) for row in shown.to_numpy().tolist()]
+    return {
+        "title": own.study.title,
+        "table": Grid(f"{regime}-{own.study.task}", own.study.title, tuple(shown.columns), tuple(lines)),
+        "remarks": transfer_remarks(own.study),
+        "figure": _embedded(own.figure),
+        "predictions": own.predictions and _embedded(own.predictions),
     }
 
 

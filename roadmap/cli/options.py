@@ -133,6 +133,18 @@ def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False
         )
 
 
+def add_cluster_options(parser: argparse.ArgumentParser) -> None:
+    """Where runs are trained, and how jobs are submitted."""
+    parser.add_argument(
+        "--on", choices=("local", "slurm"), default="local", help="where to train: this machine (default), or Slurm"
+    )
+    parser.add_argument(
+        "--cluster", metavar="NAME", help="with --on slurm: a cluster profile of ablations.yaml (default: the regime's)"
+    )
+    add_number(parser, "--pack N", Range(1), "runs in one Slurm job, for small runs (default: 1)")
+    add_number(parser, "--max-running N", Range(1), "jobs that Slurm runs at a time (default: no limit)")
+
+
 def add_plugins(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plugin",

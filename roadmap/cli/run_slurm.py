@@ -6,6 +6,7 @@ import argparse
 import functools
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from runner.launch.plan import RunPlan
     from runner.launch.slurm.plan import JobPlan
     from runner.launch.slurm.submit import Submitted
+    from runner.launch.transfer_plan import TransferPlan
 
 NEXT = """next:  roadmap status{out} --watch     runs that are running, waiting or ended
        roadmap logs{out} RUN -f       the log of a run
@@ -28,7 +30,6 @@ def submit_plan(plan: RunPlan, options: argparse.Namespace) -> int:
     """Submits the waiting runs, then the job of the figure. With --dry-run only prints them."""
     from analysis.report.summary import conclude
     from runner.launch.slurm.plan import check_submission, plan_jobs
-    from runner.launch.slurm.slurm_cli import SlurmError
     from runner.launch.slurm.submission import SubmitOptions
     from runner.launch.slurm.submit import submit
 
@@ -43,10 +44,40 @@ def submit_plan(plan: RunPlan, options: argparse.Namespace) -> int:
         conclude(plan.selection, out)
         return 0
     plan.find_data()
+    draw = functools.partial(conclude, plan.selection, out)
+    return _submit(plan, options.verb, lambda: submit(runs, out, submit_options, draw))
+
+
+def submit_transfers(plan: TransferPlan, options: argparse.Namespace, conclude: Callable[[], object]) -> int:
+    """Submits the waiting transfers, then the job of their table and figure. With --dry-run only prints them.
+
+    Each starts after the run that it begins with has succeeded.
+    """
+    from runner.launch.slurm.plan import check_submission, plan_jobs
+    from runner.launch.slurm.submission import SubmitOptions
+    from runner.launch.slurm.submit import submit
+
+    submit_options = SubmitOptions.of(plan.selection, tuple(sys.argv), options.pack, options.max_running)
+    runs = check_submission(plan, submit_options)
+    if options.dry_run:
+        expected = speed_for(plan.selection, plan.out)
+        _print_plan(plan_jobs(plan, runs, submit_options, expected), expected.source)
+        return 0
+    if not runs:
+        conclude()
+        return 0
+    plan.find_data()
+    sources = [source.identity for source in plan.sources]
+    return _submit(plan, options.verb, lambda: submit(runs, plan.out.resolve(), submit_options, conclude, sources))
+
+
+def _submit(plan: RunPlan, verb: str, submit: Callable[[], Submitted]) -> int:
+    from runner.launch.slurm.slurm_cli import SlurmError
+
     try:
-        submitted = submit(runs, out, submit_options, functools.partial(conclude, plan.selection, out))
+        submitted = submit()
     except SlurmError as error:
-        print(f"roadmap run: {error}", file=sys.stderr)
+        print(f"roadmap {verb}: {error}", file=sys.stderr)
         return FAILED
     except (KeyboardInterrupt, SystemExit) as error:
         if not hasattr(error, "__notes__"):  # stopped before anything was submitted

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.options import (
     FAILED,
+    add_cluster_options,
     add_number,
     add_out,
     add_seeds,
@@ -18,18 +19,16 @@ from roadmap.cli.options import (
     study_options,
     warnings_as_lines,
 )
+from roadmap.cli.training import announce, print_other_files, report_failures, train_transfers
 from roadmap.estimates import speed_for
 from roadmap.options import Selection, StudyOptions
-from roadmap.record.folder import read_divergences
-from roadmap.serialization.ranges import Range, range_of
-from roadmap.study.execution import MOST_RETRIES, PROJECT, Execution
-from roadmap.text import many, table
+from roadmap.serialization.ranges import range_of
+from roadmap.study.execution import PROJECT, Execution
+from roadmap.text import table
 
 if TYPE_CHECKING:
     from runner.launch.plan import RunPlan
-    from runner.launch.train_plan import Trained
 
-RETRY_HINT = "--on-nan retry resumes from the last checkpoint with the images in another order"
 SETTINGS, TRACKERS = ("processes", "workers", "augment", "on_nan"), ("tensorboard", "wandb")  # fields of Execution
 
 
@@ -72,14 +71,7 @@ def add_verbs(verbs: Any) -> None:
         metavar="PROJECT",
         help="copy the record of each run to a project of Weights & Biases (execution.wandb; default: none)",
     )
-    parser.add_argument(
-        "--on", choices=("local", "slurm"), default="local", help="where to train: this machine (default), or Slurm"
-    )
-    parser.add_argument(
-        "--cluster", metavar="NAME", help="with --on slurm: a cluster profile of ablations.yaml (default: the regime's)"
-    )
-    add_number(parser, "--pack N", Range(1), "runs in one Slurm job, for small runs (default: 1)")
-    add_number(parser, "--max-running N", Range(1), "jobs that Slurm runs at a time (default: no limit)")
+    add_cluster_options(parser)
     parser.add_argument("--recipe", dest="training_recipe", metavar="NAME", help="the same as --training-recipe")
     parser.add_argument(
         "--transfer", metavar="TASK", help="then train the finished runs on this task, as `roadmap transfer --to TASK`"
@@ -99,15 +91,14 @@ def run_rungs(options: argparse.Namespace) -> int:
 
     study = study_options(options)
     check_local(study, options.pack, options.max_running)
-    if options.transfer and study.on == "slurm":
-        raise ValueError("--transfer requires --on local: transfers can't be submitted yet")
     plan = RunPlan.of(_selection(options), options.seeds, study.out(options.out))
     try:
         if study.on == "slurm":
             from roadmap.cli.run_slurm import submit_plan
 
             announce(plan)
-            return submit_plan(plan, options)
+            status = submit_plan(plan, options)
+            return _transfer(plan, options) if options.transfer and status == 0 else status
         if options.dry_run:
             _print_plan(plan)
             return 0
@@ -134,23 +125,6 @@ def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
-def announce(plan: RunPlan) -> None:
-    """Prints what a plan will train."""
-    begun, trackers = plan.count("begun"), sum(planned.state == "finished" for planned in plan.waiting)
-    parts = [f"{many(len(plan.runs), 'run')}, {plan.count('finished')} finished already"]
-    parts += [f"{begun} to resume"] if begun else []
-    parts += [f"{trackers} to copy to trackers"] if trackers else []
-    nothing = "; nothing to train" if len(plan.waiting) == trackers else ""
-    print(f"{plan.selection.regime} on {plan.selection.context.data}: {', '.join(parts)}{nothing}", flush=True)
-    print(plan.describe_data(), flush=True)
-    _print_other_files(plan)
-
-
-def _print_other_files(plan: RunPlan) -> None:
-    for message in plan.of_other_files():
-        print(message, file=sys.stderr)
-
-
 def _print_plan(plan: RunPlan) -> None:
     from runner.launch.plan import STATES
 
@@ -167,19 +141,25 @@ def _print_plan(plan: RunPlan) -> None:
     without_effect = [rung.name for rung in plan.rungs if rung.no_effect]
     print(f"\nno effect, so no separate run: {', '.join(without_effect)}" if without_effect else "")
     print(f"{left:.4g} device-hours to train. {expected.source}. Nothing was started.")
-    _print_other_files(plan)
+    print_other_files(plan)
 
 
 def _transfer(plan: RunPlan, options: argparse.Namespace) -> int:
-    """Trains the runs of a plan, which have finished, on another task."""
-    from roadmap.cli.transfer import train_transfers
+    """Trains the runs of a plan on another task, or submits that, to start after each run."""
     from roadmap.record.transfers import TransferOptions
 
-    names = [str(planned.folder) for planned in plan.runs]
+    own = study_options(options)
+    cluster = tuple(setting for setting in own.settings if setting.startswith("cluster."))
     study = StudyOptions(
-        regime=plan.selection.regime, fidelity=options.fidelity, plugins=study_options(options).plugins
+        regime=plan.selection.regime,
+        fidelity=own.fidelity,
+        settings=cluster,
+        plugins=own.plugins,
+        on=own.on,
+        cluster=own.cluster,
     )
-    return train_transfers(names, TransferOptions(options.transfer), study, plan.out)
+    sources = [planned.run for planned in plan.runs]
+    return train_transfers(sources, TransferOptions(options.transfer), study, plan.out, options)
 
 
 def _train(plan: RunPlan) -> int:
@@ -193,13 +173,3 @@ def _train(plan: RunPlan) -> int:
     with warnings_as_lines():
         conclude(plan.selection, plan.out)
     return 0 if trained.plan.count("finished") == len(trained.plan.runs) else FAILED
-
-
-def report_failures(trained: Trained) -> None:
-    """Prints the runs that have no result, and why."""
-    for planned in trained.failed:
-        print(f"failed: {planned.run.name}, see {planned.log}; the same command tries again", file=sys.stderr)
-    for planned in (planned for planned in trained.plan.runs if planned.state == "diverged"):
-        divergences = read_divergences(planned.folder)
-        hint = RETRY_HINT if len(divergences) <= MOST_RETRIES else f"{MOST_RETRIES} retries did not help"
-        print(f"diverged: {planned.run.name}: {divergences[-1]}; {hint}", file=sys.stderr)

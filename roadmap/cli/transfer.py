@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.options import FAILED, add_out, add_study_options, add_verb, study_options, warnings_as_lines
-from roadmap.cli.runs import announce, report_failures
-from roadmap.text import many, table
+from roadmap.cli.options import (
+    FAILED,
+    add_cluster_options,
+    add_out,
+    add_study_options,
+    add_verb,
+    study_options,
+)
+from roadmap.cli.training import announce, report_failures, train_transfers
+from roadmap.text import table
 
 if TYPE_CHECKING:
-    from roadmap.options import StudyOptions
-    from roadmap.record.transfers import TransferOptions
-    from runner.launch.transfer_plan import TransferPlan
+    pass
 
 BUILT_IN = "classification, detection or segmentation"
 
@@ -51,45 +54,29 @@ def add_verbs(verbs: Any) -> None:
     )
     add_study_options(parser)
     add_out(parser)
+    add_cluster_options(parser)
     parser.add_argument("--dry-run", action="store_true", help="print every run and its learning rates, and start none")
     parser.set_defaults(function=transfer, steps="all")
 
 
 def transfer(options: argparse.Namespace) -> int:
     from roadmap.record.transfers import TransferOptions, Transfers
-    from runner.launch.transfer_plan import transfer_plan
+    from runner.launch.plan import check_local
+    from runner.launch.transfer_plan import sources
 
     study = study_options(options)
+    check_local(study, options.pack, options.max_running)
     wanted = TransferOptions(options.to, options.begin, options.frozen, options.recipe, options.state_dict, options.of)
     transfers, out = Transfers.of(wanted, study), study.out(options.out)
-    plan = transfer_plan(options.runs, transfers, out)
-    if not plan.runs:
-        if options.dry_run:
-            print("no finished run: the first and the last rung would be trained first, with seed 0")
-            return 0
+    chosen = sources(options.runs, transfers, out)
+    if not chosen:
+        if options.dry_run or study.on == "slurm":
+            print("no finished run: without --dry-run and Slurm the first and the last rung are trained first, seed 0")
+            return 0 if options.dry_run else FAILED
         if (status := _train_first_and_last(options, out)) != 0:
             return status
-    elif options.dry_run:
-        _print_plan(plan)
-        return 0
-    return train_transfers(options.runs, wanted, study, out)
-
-
-def train_transfers(names: Sequence[str], wanted: TransferOptions, study: StudyOptions, out: Path) -> int:
-    """Trains the transfers of these runs, or of all finished ones; prints the table and draws the figure."""
-    from analysis.report.transfers import conclude_transfers
-    from roadmap.record.transfers import Transfers
-    from runner.launch.train_plan import train_plan
-    from runner.launch.transfer_plan import transfer_plan
-
-    plan = transfer_plan(names, Transfers.of(wanted, study), out)
-    trained = train_plan(plan, lambda: _announce(plan))
-    if trained is None:  # another process of the same training prints the result
-        return 0
-    report_failures(trained)
-    with warnings_as_lines():
-        conclude_transfers(study, out, wanted.to, wanted.recipe)
-    return 0 if trained.plan.count("finished") == len(trained.plan.runs) else FAILED
+        chosen = sources([], transfers, out)
+    return train_transfers(chosen, wanted, study, out, options)
 
 
 def _train_first_and_last(options: argparse.Namespace, out: Path) -> int:
@@ -107,40 +94,6 @@ def _train_first_and_last(options: argparse.Namespace, out: Path) -> int:
         return 0
     report_failures(trained)
     return 0 if trained.plan.count("finished") == len(trained.plan.runs) else FAILED
-
-
-def _announce(plan: TransferPlan) -> None:
-    assert plan.transfers is not None
-    if plan.transfers.is_borrowed:
-        regime = plan.selection.regime
-        print(
-            f"{plan.transfers.recipe}: nothing is published for {regime}, which borrows the values of a larger network"
-        )
-    announce(plan)
-
-
-def _print_plan(plan: TransferPlan) -> None:
-    """Every run, and the groups of learning rates of each network."""
-    from runner.launch.plan import STATES
-    from runner.train.tasks.groups import describe_groups
-
-    rows = [
-        [
-            planned.run.label,
-            str(planned.run.seed),
-            planned.run.written_identity,
-            STATES[planned.state],
-            str(planned.folder),
-        ]
-        for planned in plan.runs
-    ]
-    print(table(["run", "seed", "identity", "state", "folder"], rows))
-    shown = set()
-    for planned in plan.runs:
-        if planned.run.label not in shown:
-            shown.add(planned.run.label)
-            print(f"\n{planned.run.label}: {describe_groups(planned.run)}")
-    print(f"\n{many(len(plan.runs), 'run')}. Nothing was started.", file=sys.stdout)
 
 
 def list_transfers(options: argparse.Namespace) -> int:

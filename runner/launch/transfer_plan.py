@@ -69,8 +69,12 @@ def first_and_last(options: StudyOptions) -> StudyOptions:
 
 def transfer_plan(names: Sequence[str], transfers: Transfers, out: Path) -> TransferPlan:
     """The plan of the transfers of these runs (see `sources`). Raises ValueError if one can't be trained."""
+    return plan_of(sources(names, transfers, out), transfers, out)
+
+
+def plan_of(chosen: Sequence[Run], transfers: Transfers, out: Path) -> TransferPlan:
+    """The plan of the transfers of these runs, finished or not. Raises ValueError if one can't be trained."""
     check_installed(transfers.selection.execution)
-    chosen = sources(names, transfers, out)
     options = transfers.options
     weights = file_weights(options.state_dict) if options.state_dict else None
     existing = folders_below(out)

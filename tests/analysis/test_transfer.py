@@ -223,3 +223,14 @@ def test_a_dry_run_prints_the_learning_rates(runs, capsys):
     assert "pico-detection" in printed and "Nothing was started" in printed
     rates = [line.split()[0] for line in printed.splitlines() if line.strip()[:1].isdigit()]
     assert "0.002" in rates and f"{0.002 * 0.5**5:.4g}" in rates  # the head's, and the stem's of 3 + 1 layers
+
+
+def test_the_report_has_a_section_on_other_tasks(runs):
+    page = roadmap.report(runs).read_text(encoding="utf-8")
+    assert "<h3>Other tasks</h3>" in page and "helps classification only" in page
+    assert page.count('<img class="sheet" src="data:image/png;base64,') == 1  # the figure; no run recorded predictions
+
+
+def test_a_report_without_transfers_has_no_such_section(tmp_path):
+    finish(study_run(roadmap.ladder("pico", "pico")[0]), tmp_path, 90.0)
+    assert "Other tasks" not in roadmap.report(tmp_path).read_text(encoding="utf-8")

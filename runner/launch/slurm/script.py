@@ -22,15 +22,23 @@ FIGURE_MINUTES = 30  # submitit treats any signal to a job of ten minutes or les
 
 
 def sbatch(
-    submission: Submission, out: Path, tasks: Sequence[Callable[[], object]], code: Path, after: Sequence[str]
+    submission: Submission,
+    out: Path,
+    tasks: Sequence[Callable[[], object]],
+    code: Path,
+    after: Sequence[str],
+    after_success: Sequence[str] = (),
 ) -> str:
-    """Submits an array, or a single job, to start when the jobs `after` have ended; returns its number."""
+    """Submits an array, or a single job, to start when the jobs `after` have ended; returns its number.
+
+    The jobs `after_success` must have ended without failure, too.
+    """
     try:
         # No limit of submitit: runner/launch/slurm/requeue.py decides. submitit would treat short jobs as timed out.
         executor = submitit.SlurmExecutor(submission.folder(out), max_num_timeout=sys.maxsize)
     except RuntimeError:
         raise slurm_cli.SlurmError("Slurm's command srun is not on this machine; submit from a login node") from None
-    executor.update_parameters(**_parameters(submission, out, code, after))
+    executor.update_parameters(**_parameters(submission, out, code, after, after_success))
     with (
         slurm_cli.without_allocation(),
         contextlib.redirect_stderr(io.StringIO()),  # submitit prints sbatch's errors, and also raises them
@@ -48,13 +56,16 @@ def script(submission: Submission, out: Path, code: Path) -> str:
     return text
 
 
-def _parameters(submission: Submission, out: Path, code: Path, after: Sequence[str]) -> dict[str, Any]:
+def _parameters(
+    submission: Submission, out: Path, code: Path, after: Sequence[str], after_success: Sequence[str] = ()
+) -> dict[str, Any]:
     """submitit's parameters, without those for which the cluster's default applies."""
     jobs = submission.jobs
+    conditions = {"afterok": after_success, "afterany": after}
     parameters = {
         "job_name": submission.name,
         "stderr_to_stdout": True,
-        "dependency": f"afterany:{':'.join(after)}" if after else None,
+        "dependency": ",".join(f"{kind}:{':'.join(of)}" for kind, of in conditions.items() if of) or None,
         **(_of_runs(submission, out, code) if jobs else _of_figure(submission, code)),
     }
     return {key: value for key, value in parameters.items() if value is not None}

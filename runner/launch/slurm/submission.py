@@ -79,7 +79,8 @@ class SubmitOptions:
                 "such as with --set cluster.nodes=2"
             )
         path = execution.data_path  # made absolute, because a job may be submitted again from another folder
-        execution = replace(execution, data_path=path and Path(path).resolve())
+        weights = execution.weights and execution.weights.resolve()
+        execution = replace(execution, data_path=path and Path(path).resolve(), weights=weights)
         return SubmitOptions(selection.profile, selection.cluster, execution, command, pack or 1, max_running)
 
     def layout(self, run: Run) -> Layout:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import getpass
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import submitit
@@ -68,8 +68,12 @@ def submit(
     out: Path,
     options: SubmitOptions,
     conclude: Callable[[], object],
+    sources: Collection[str] = (),
 ) -> Submitted:
     """Submits the runs that are not in the queue, all or none, and a job that calls `conclude` after all have ended.
+
+    `sources` are the identities of runs that these begin with: where such a run is in the queue, they start after its
+    jobs have succeeded.
 
     Raises ValueError for a folder name that Slurm misreads, and SlurmError if Slurm refuses a job; then none stays in
     its queue.
@@ -82,6 +86,7 @@ def submit(
         new = [member for member in members if queue.is_missing(*member)]
         if not new:
             return Submitted([], len(members), None)
+        before = sorted({queue.arrays[identity] for identity in sources if identity in queue.arrays})
         code, plugins = snapshot(out / FOLDER / "code", list(loaded()))
         arrays: list[tuple[Submission, str]] = []
         with _all_or_nothing(out) as record:
@@ -90,7 +95,7 @@ def submit(
                 tasks = [_task(submission, i, job, out, plugins) for i, job in enumerate(jobs)]
                 # One array after another, so that `most_running` holds for all of them.
                 after = [arrays[-1][1]] if options.most_running and arrays else []
-                arrays.append((submission, sbatch(submission, out, tasks, code, after)))
+                arrays.append((submission, sbatch(submission, out, tasks, code, after, before)))
             figure = record(Submission.new(options, Layout(1, 1)))
             task = Figure(plugins, conclude, JobFiles(figure.folder(out), 0))
             drawn = sbatch(figure, out, [task], code, [*(number for _, number in arrays), *queue.numbers])
@@ -120,6 +125,7 @@ class Queue:
 
     runs: frozenset[str]  # their identities
     numbers: frozenset[str]  # the job numbers of their arrays
+    arrays: Mapping[str, str] = field(default_factory=dict)  # the number of the array of each run, by identity
 
     @staticmethod
     def ask(out: Path, limits: slurm_cli.Limits) -> Queue:
@@ -129,8 +135,10 @@ class Queue:
         seen = {job.name for job in jobs}
         if limits.hides_jobs:
             _check_hidden([other for other in submissions.values() if other.jobs and other.name not in seen], out)
-        runs = (entry.identity for job in jobs for entry in submissions[job.name].jobs[job.index])
-        return Queue(frozenset(runs), frozenset(job.job_id.split("_")[0] for job in jobs))
+        arrays = {
+            entry.identity: job.job_id.split("_")[0] for job in jobs for entry in submissions[job.name].jobs[job.index]
+        }
+        return Queue(frozenset(arrays), frozenset(arrays.values()), arrays)
 
     def is_missing(self, run: Run, folder: Path) -> bool:
         """Whether a run is to be submitted. It may have finished since the queue was read."""

@@ -416,3 +416,19 @@ def test_a_submission_from_inside_an_allocation_is_not_changed_by_it(study, tmp_
     found = (tmp_path / "environment").read_text().splitlines()
     assert f"SLURM_CONF={os.environ['SLURM_CONF']}" in found
     assert not {f"{name}={value}" for name, value in kept.items()} & set(found)
+
+
+def test_a_transfer_waits_for_the_run_that_it_begins_with(study, tmp_path):
+    """Of one epoch each, by the study's own file; its jobs start after that of the run has succeeded."""
+    text = (ROOT / "ablations.yaml").read_text(encoding="utf-8")
+    (tmp_path / "ablations.yaml").write_text(text.replace("recipe: {epochs: 6, warmup_epochs: 0", "recipe: {epochs: 1"))
+    submitted = study.submit("--steps", "pico", "--set", "recipe.epochs=1", "--transfer", "detection")
+    assert submitted.count("submitted: ") == 4  # two arrays, and their tables
+    waiting = {record["rung"]: record for record in study.status().values()}
+    assert waiting["pico-detection"]["state"] in ("queued", "running")
+    study.slurm.wait_until_empty()
+    assert {record["state"] for record in study.status().values()} == {"finished"}
+    assert "box AP, pre-trained" in study.roadmap("table", "--transfer")
+    source, transferred = study.run_folders()[1], study.run_folders()[0]
+    assert read_json(transferred / "manifest.json")["weights_of"] == str(source)
+    assert list(study.runs.glob("transfer-pico-detection.png")) and list(study.runs.glob("predictions-*.png"))
