@@ -16,7 +16,9 @@ from analysis.options import RunsOptions
 from analysis.results import Result, judge_results, results_of
 from analysis.statistics.contrasts import Judgement
 from roadmap.options import Selection, StudyOptions
+from roadmap.record.folder import read_manifest
 from roadmap.record.metrics import TOP1, Metric, find_metric
+from roadmap.record.run import Run
 from roadmap.record.transfers import From, TransferOptions, Transfers
 from roadmap.study.rungs import Rung
 from roadmap.tasks.registry import CLASSIFICATION, TASKS
@@ -134,6 +136,18 @@ def transfer_studies(options: RunsOptions, task: str | None = None, recipe: str 
     return found
 
 
+def _source(run: Run, table: pd.DataFrame, out: Path) -> Run:
+    """The run as the study has it; if it was trained with other settings only, the one with these."""
+    of_rung = table[(table["regime"] == run.regime) & (table["rung"] == run.rung) & table["weights"].isna()]
+    known = of_rung[(of_rung["state"] == "finished") & (of_rung["task"] == CLASSIFICATION)].drop_duplicates(
+        "experiment"
+    )
+    if len(known) != 1 or run.experiment_identity in set(known["experiment"]):
+        return run
+    manifest = read_manifest(out / str(known["folder"].iloc[0]))
+    return manifest.run if manifest else run
+
+
 def study_of(
     options: StudyOptions, regime: str, task: str, recipe: str | None, table: pd.DataFrame, out: Path
 ) -> TransferStudy:
@@ -141,7 +155,7 @@ def study_of(
     own = replace(options, regime=regime)
     sources = Selection.of(replace(own, data=None, settings=()))
     rungs = sources.rungs()
-    runs = {rung.name: sources.run(rung) for rung in rungs}
+    runs = {rung.name: _source(sources.run(rung), table, out) for rung in rungs}
     after: dict[str, dict[str, Result]] = {}
     transfers = None
     for beginning, (begin, frozen) in BEGINNINGS.items():

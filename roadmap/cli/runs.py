@@ -92,6 +92,8 @@ def run_rungs(options: argparse.Namespace) -> int:
     study = study_options(options)
     check_local(study, options.pack, options.max_running)
     plan = RunPlan.of(_selection(options), options.seeds, study.out(options.out))
+    if options.transfer:
+        _transfer_study(plan, options)  # before anything is trained
     try:
         if study.on == "slurm":
             from roadmap.cli.run_slurm import submit_plan
@@ -144,22 +146,30 @@ def _print_plan(plan: RunPlan) -> None:
     print_other_files(plan)
 
 
+def _transfer_study(plan: RunPlan, options: argparse.Namespace) -> StudyOptions:
+    """The options of the study for --transfer. Raises ValueError for a task that these runs can't be trained on."""
+    from roadmap.record.transfers import TransferOptions, Transfers
+    from runner.launch.transfer_plan import plan_of
+
+    own = study_options(options)
+    cluster = tuple(setting for setting in own.settings if setting.startswith("cluster."))
+    study = replace(
+        StudyOptions(fidelity=own.fidelity, plugins=own.plugins, on=own.on, cluster=own.cluster),
+        regime=plan.selection.regime,
+        settings=cluster,
+    )
+    plan_of([planned.run for planned in plan.runs], Transfers.of(TransferOptions(options.transfer), study), plan.out)
+    return study
+
+
 def _transfer(plan: RunPlan, options: argparse.Namespace) -> int:
     """Trains the runs of a plan on another task, or submits that, to start after each run."""
     from roadmap.record.transfers import TransferOptions
 
-    own = study_options(options)
-    cluster = tuple(setting for setting in own.settings if setting.startswith("cluster."))
-    study = StudyOptions(
-        regime=plan.selection.regime,
-        fidelity=own.fidelity,
-        settings=cluster,
-        plugins=own.plugins,
-        on=own.on,
-        cluster=own.cluster,
-    )
     sources = [planned.run for planned in plan.runs]
-    return train_transfers(sources, TransferOptions(options.transfer), study, plan.out, options)
+    return train_transfers(
+        sources, TransferOptions(options.transfer), _transfer_study(plan, options), plan.out, options
+    )
 
 
 def _train(plan: RunPlan) -> int:

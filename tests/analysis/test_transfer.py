@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -93,6 +95,16 @@ def test_the_table_has_means_by_beginning_and_changes(study, runs):
         set(columns["task"]) == {"classification", "detection"} and columns["box_ap"].notna().sum() == 3 * 9
     )  # from scratch two rungs are one run
     assert len(set(columns[(columns["task"] == "detection") & (columns["rung"] == "recipe")]["experiment"])) == 3
+
+
+def test_runs_with_other_settings_are_found_if_there_are_no_others(tmp_path):
+    for rung in roadmap.ladder("pico", "pico,recipe"):
+        recipe = replace(rung.experiment.recipe, epochs=5)
+        source = study_run(replace(rung, experiment=replace(rung.experiment, recipe=recipe)))
+        finish(source, tmp_path, 80.0)
+        finish_transfer(source, tmp_path, 30.0)
+    table = roadmap.table(tmp_path, transfer=True)
+    assert table[["rung", "top1", "pre-trained"]].to_numpy().tolist() == [["pico", 80, 30], ["recipe", 80, 30]]
 
 
 def test_classification_does_not_count_the_transfers(runs):

@@ -421,7 +421,7 @@ def test_a_submission_from_inside_an_allocation_is_not_changed_by_it(study, tmp_
 def test_a_transfer_waits_for_the_run_that_it_begins_with(study, tmp_path):
     """Of one epoch each, by the study's own file; its jobs start after that of the run has succeeded."""
     text = (ROOT / "ablations.yaml").read_text(encoding="utf-8")
-    (tmp_path / "ablations.yaml").write_text(text.replace("recipe: {epochs: 6, warmup_epochs: 0", "recipe: {epochs: 1"))
+    (tmp_path / "ablations.yaml").write_text(text.replace("recipe: {epochs: 6,", "recipe: {epochs: 1,"))
     submitted = study.submit("--steps", "pico", "--set", "recipe.epochs=1", "--transfer", "detection")
     assert submitted.count("submitted: ") == 4  # two arrays, and their tables
     waiting = {record["rung"]: record for record in study.status().values()}
