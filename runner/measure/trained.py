@@ -15,6 +15,7 @@ from roadmap.network.modules import build
 from roadmap.network.weights import load_peer, read_state_dict
 from roadmap.record.folder import read_manifest
 from roadmap.record.run import Run
+from roadmap.tasks.registry import CLASSIFICATION
 from runner.train import checkpoint
 
 Weights = Literal["raw", "ema"]
@@ -60,6 +61,8 @@ def read_trained(folder: Path, *, averaged: bool = False) -> Trained:
     if manifest is None:
         raise ValueError(f"{folder} is not a run's folder: it has no manifest.json")
     run = manifest.run
+    if run.task != CLASSIFICATION:
+        raise ValueError(f"{folder} is a run of {run.task}; only classifiers can be read here")
     saved = checkpoint.load(folder, run.identity)
     if saved is None:
         raise ValueError(f"{folder} has no checkpoint: it has not been trained yet, or the file was removed")
