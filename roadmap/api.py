@@ -183,6 +183,8 @@ def transfer(
     network `of`, LIBRARY/NAME. `frozen` is the part of the backbone that is not trained, and `recipe` a transfer recipe
     of the study. Raises ValueError as `run` does, and if there is nothing to transfer.
     """
+    import pandas as pd
+
     from analysis.options import RunsOptions
     from analysis.tables.transfer import transfer_table
     from analysis.transfer import transfer_studies
@@ -202,14 +204,8 @@ def transfer(
     finished = any(run.state == "finished" for run in after)
     regime = replace(options, regime=transfers.selection.regime, data=None)
     studies = transfer_studies(RunsOptions(regime, planned.out), to, recipe) if finished else []
-    table = transfer_table(studies[0]) if studies else pd_empty()
+    table = transfer_table(studies[0]) if studies else pd.DataFrame()
     return TransferredRuns(after, trained.failed if trained else (), table)
-
-
-def pd_empty() -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame()
 
 
 def _submit(planned: RunPlan, pack: int | None, max_running: int | None, study: StudyKeywords) -> Submitted | None:

@@ -17,7 +17,6 @@ from roadmap.record.metrics import TOP1
 
 DOT = 4.5  # radius of a point, points
 ROW = 0.26  # height of a step's row, inches
-IN_TRANSFER = "#444444"
 
 
 def draw_transfer(study: TransferStudy, columns: int = 2) -> Figure:

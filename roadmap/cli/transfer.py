@@ -70,9 +70,13 @@ def transfer(options: argparse.Namespace) -> int:
     transfers, out = Transfers.of(wanted, study), study.out(options.out)
     chosen = sources(options.runs, transfers, out)
     if not chosen:
-        if options.dry_run or study.on == "slurm":
-            print("no finished run: without --dry-run and Slurm the first and the last rung are trained first, seed 0")
-            return 0 if options.dry_run else FAILED
+        if study.on == "slurm":
+            raise ValueError(
+                f"{out}: no finished run to transfer; `roadmap run --on slurm --transfer TASK` submits both"
+            )
+        if options.dry_run:
+            print("no finished run: the first and the last rung would be trained first, with seed 0")
+            return 0
         if (status := _train_first_and_last(options, out)) != 0:
             return status
         chosen = sources([], transfers, out)

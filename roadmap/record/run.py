@@ -80,7 +80,7 @@ class Run:
         """Whether whole batches are cropped and mirrored: small images in memory, without other augmentation."""
         recipe = self.experiment.recipe
         if self.dataset.annotations != "classes":
-            return True
+            return True  # augmented by torchvision in one way only, so `execution.augment` changes nothing
         return self.kind == "memory" and recipe.crop == "padded" and recipe.randaugment is None
 
     @property
