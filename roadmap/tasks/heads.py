@@ -17,7 +17,7 @@ BatchNorm = Literal["trained", "frozen"]
 class DetectorOptions:
     """Mask R-CNN (He et al., 2017) on a feature pyramid."""
 
-    batch_norm: BatchNorm = "frozen"  # of the backbone: "frozen" keeps the statistics of pre-training
+    batch_norm: BatchNorm = "frozen"  # of the backbone: "frozen" keeps the statistics of pre-training, if there was any
     channels: Count = 256  # of the pyramid's maps
     anchor_scale: Annotated[float, Range(above=0)] = 8.0  # side of a map's anchors / its stride
     proposal_samples: Count = 256  # anchors of an image that the proposals' loss takes

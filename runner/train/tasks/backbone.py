@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -11,7 +11,10 @@ from roadmap.network.library_models import build_named
 from roadmap.network.modules import Network, build
 from roadmap.network.plan import plan
 from roadmap.recipe import Recipe
-from roadmap.tasks.transfer import Frozen
+from roadmap.record.run import Run
+from roadmap.serialization.plain_data import from_data
+from roadmap.tasks.heads import DetectorOptions, SegmenterOptions
+from roadmap.tasks.transfer import SCRATCH, Frozen
 from runner.train.tasks.task import Weights
 
 MAPS = 4  # that the heads take
@@ -97,6 +100,31 @@ def _named_backbone(named: NamedModel, recipe: Recipe) -> Backbone:
     maps = list(info)[-MAPS:]
     channels, strides = (tuple(stage[key] for stage in maps) for key in ("num_chs", "reduction"))
     return Backbone(network, channels, strides)
+
+
+Options = TypeVar("Options", DetectorOptions, SegmenterOptions)
+
+
+class BackboneTask(Generic[Options]):
+    """What the tasks with heads on a backbone share."""
+
+    def __init__(self, run: Run, kind: type[Options]) -> None:
+        assert run.transfer is not None
+        self.run, self.recipe, self.transfer = run, run.experiment.recipe, run.transfer
+        self.options: Options = from_data(kind, self.transfer.options, "transfer.options")
+
+    def backbone(self) -> Backbone:
+        """With initial weights. Without pre-training there are no statistics of batch norms to keep."""
+        backbone = build_backbone(self.run.experiment.design, self.recipe)
+        is_frozen = self.options.batch_norm == "frozen" and self.transfer.weights != SCRATCH
+        backbone.freeze(self.transfer.frozen, fixed_statistics=is_frozen)
+        return backbone
+
+    def load(self, network: nn.Module, weights: Weights) -> None:
+        load_backbone(network, weights, self.run.name)
+
+    def check(self) -> None:
+        """Nothing can fail later: the options are checked when the task is made."""
 
 
 def load_backbone(network: nn.Module, weights: Weights, name: str) -> None:

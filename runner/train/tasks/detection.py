@@ -14,7 +14,6 @@ from roadmap.network.cost import Cost
 from roadmap.record.predictions import Found as Recorded
 from roadmap.record.predictions import Predicted
 from roadmap.record.run import Run
-from roadmap.serialization.plain_data import from_data
 from roadmap.tasks.heads import DetectorOptions
 from runner.data.batches import EpochAndStep, Waiting
 from runner.data.dense.objects import ObjectSplit, decoded, encoded
@@ -23,31 +22,24 @@ from runner.data.dense.samples import DenseTestBatches, DenseTrainingBatches, Ta
 from runner.data.dense.transforms import test_objects, training_objects
 from runner.machine.distributed import World
 from runner.machine.setup import Setup
-from runner.train.tasks.backbone import build_backbone, load_backbone
+from runner.train.tasks.backbone import BackboneTask
 from runner.train.tasks.coco import Detection as Found
 from runner.train.tasks.coco import coco_metrics
 from runner.train.tasks.detector import BOX_SIDE, MASK_SIDE, Detector
-from runner.train.tasks.task import Forward, Scores, Weights
+from runner.train.tasks.task import Forward, Scores
 
 MASK_THRESHOLD = 0.5
 PICTURES = 8  # recorded for people
 
 
-class Detection:
+class Detection(BackboneTask[DetectorOptions]):
     """The objects of an image, each with a box and a mask."""
 
     def __init__(self, run: Run) -> None:
-        assert run.transfer is not None
-        self.run, self.recipe, self.transfer = run, run.experiment.recipe, run.transfer
-        self.options: DetectorOptions = from_data(DetectorOptions, self.transfer.options, "transfer.options")
+        super().__init__(run, DetectorOptions)
 
     def network(self) -> Detector:
-        backbone = build_backbone(self.run.experiment.design, self.recipe)
-        backbone.freeze(self.transfer.frozen, fixed_statistics=self.options.batch_norm == "frozen")
-        return Detector(backbone, self.run.dataset.classes, self.options)
-
-    def load(self, network: nn.Module, weights: Weights) -> None:
-        load_backbone(network, weights, self.run.name)
+        return Detector(self.backbone(), self.run.dataset.classes, self.options)
 
     def cost(self) -> Cost:
         """With heads, for as many proposals and masks as an image of the test has at most."""
@@ -61,9 +53,6 @@ class Detection:
             masks = torch.zeros(options.detections, options.channels, MASK_SIDE, MASK_SIDE)
             detector.count_heads(boxes, masks)
         return Cost(sum(weight.numel() for weight in detector.parameters()), counter.get_total_flops() // 2)
-
-    def check(self) -> None:
-        pass
 
     def training_batches(
         self,

@@ -14,7 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from roadmap.network.cost import Cost
 from roadmap.record.predictions import Predicted
 from roadmap.record.run import Run
-from roadmap.serialization.plain_data import from_data
 from roadmap.tasks.heads import SegmenterOptions
 from runner.data.batches import EpochAndStep, Waiting
 from runner.data.dense.pictures import regions, shown
@@ -23,28 +22,21 @@ from runner.data.dense.samples import DenseTestBatches, DenseTrainingBatches, Ta
 from runner.data.dense.transforms import test_regions, training_regions
 from runner.machine.distributed import World
 from runner.machine.setup import Setup
-from runner.train.tasks.backbone import build_backbone, load_backbone
+from runner.train.tasks.backbone import BackboneTask
 from runner.train.tasks.segmenter import Segmenter
-from runner.train.tasks.task import Forward, Scores, Weights
+from runner.train.tasks.task import Forward, Scores
 
 PICTURES = 8  # recorded for people
 
 
-class Segmentation:
+class Segmentation(BackboneTask[SegmenterOptions]):
     """A class for each pixel."""
 
     def __init__(self, run: Run) -> None:
-        assert run.transfer is not None
-        self.run, self.recipe, self.transfer = run, run.experiment.recipe, run.transfer
-        self.options: SegmenterOptions = from_data(SegmenterOptions, self.transfer.options, "transfer.options")
+        super().__init__(run, SegmenterOptions)
 
     def network(self) -> Segmenter:
-        backbone = build_backbone(self.run.experiment.design, self.recipe)
-        backbone.freeze(self.transfer.frozen, fixed_statistics=self.options.batch_norm == "frozen")
-        return Segmenter(backbone, self.run.dataset.classes, self.options)
-
-    def load(self, network: nn.Module, weights: Weights) -> None:
-        load_backbone(network, weights, self.run.name)
+        return Segmenter(self.backbone(), self.run.dataset.classes, self.options)
 
     def cost(self) -> Cost:
         """With heads; the auxiliary one, which only training uses, has parameters and no multiply-adds."""
@@ -52,9 +44,6 @@ class Segmentation:
             segmenter = self.network().eval()
             segmenter(torch.zeros(1, 3, *self.options.cost_size))
         return Cost(sum(weight.numel() for weight in segmenter.parameters()), counter.get_total_flops() // 2)
-
-    def check(self) -> None:
-        pass
 
     def training_batches(
         self,

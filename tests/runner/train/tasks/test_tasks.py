@@ -126,6 +126,13 @@ def test_frozen_parts_are_not_trained(frozen):
     assert fixed == {name for name, _ in network.named_parameters() if name.startswith(prefix)}
 
 
+@pytest.mark.parametrize(("begin", "trained"), [("run", False), ("scratch", True)])
+def test_batch_norms_keep_the_statistics_of_pre_training_alone(begin, trained):
+    network = task_of(transfer_of("pico", "detection", begin=begin)).network().train()
+    norms = [module for module in network.backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms and all(norm.training == trained and norm.weight.requires_grad == trained for norm in norms)
+
+
 def test_every_parameter_gets_a_gradient():
     """So that processes that share a run's gradients wait for none that never comes."""
     for rung in ("pico", "depthwise", "separate-downsampling", "layer-scale"):
