@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,44 +15,25 @@ from roadmap.study.cluster import Layout
 from roadmap.text import duration, many, table
 
 if TYPE_CHECKING:
+    from roadmap.record.run import Run
     from runner.launch.plan import RunPlan
     from runner.launch.slurm.plan import JobPlan
     from runner.launch.slurm.submit import Submitted
-    from runner.launch.transfer_plan import TransferPlan
 
 NEXT = """next:  roadmap status{out} --watch     runs that are running, waiting or ended
        roadmap logs{out} RUN -f       the log of a run
        roadmap cancel{out} | retry{out}   cancel all jobs | submit failed runs again"""
 
 
-def submit_plan(plan: RunPlan, options: argparse.Namespace) -> int:
-    """Submits the waiting runs, then the job of the figure. With --dry-run only prints them."""
-    from analysis.report.summary import conclude
-    from runner.launch.slurm.plan import check_submission, plan_jobs
-    from runner.launch.slurm.submission import SubmitOptions
-    from runner.launch.slurm.submit import submit
+def submit_plan(
+    plan: RunPlan, options: argparse.Namespace, conclude: Callable[[], object], sources: Sequence[Run] = ()
+) -> int:
+    """Submits the waiting runs, then a job that calls `conclude`, which draws. With --dry-run only prints them.
 
-    submit_options = SubmitOptions.of(plan.selection, tuple(sys.argv), options.pack, options.max_running)
-    runs = check_submission(plan, submit_options)
-    if options.dry_run:
-        expected = speed_for(plan.selection, plan.out)
-        _print_plan(plan_jobs(plan, runs, submit_options, expected), expected.source)
-        return 0
-    out = plan.out.resolve()
-    if not runs:
-        conclude(plan.selection, out)
-        return 0
-    plan.find_data()
-    draw = functools.partial(conclude, plan.selection, out)
-    return _submit(plan, options.verb, lambda: submit(runs, out, submit_options, draw))
-
-
-def submit_transfers(plan: TransferPlan, options: argparse.Namespace, conclude: Callable[[], object]) -> int:
-    """Submits the waiting transfers, then the job of their table and figure. With --dry-run only prints them.
-
-    Each starts after the run that it begins with has succeeded.
+    They start after the jobs of the runs that they begin with, `sources`, have succeeded.
     """
     from runner.launch.slurm.plan import check_submission, plan_jobs
+    from runner.launch.slurm.slurm_cli import SlurmError
     from runner.launch.slurm.submission import SubmitOptions
     from runner.launch.slurm.submit import submit
 
@@ -67,17 +47,10 @@ def submit_transfers(plan: TransferPlan, options: argparse.Namespace, conclude: 
         conclude()
         return 0
     plan.find_data()
-    sources = [source.identity for source in plan.sources]
-    return _submit(plan, options.verb, lambda: submit(runs, plan.out.resolve(), submit_options, conclude, sources))
-
-
-def _submit(plan: RunPlan, verb: str, submit: Callable[[], Submitted]) -> int:
-    from runner.launch.slurm.slurm_cli import SlurmError
-
     try:
-        submitted = submit()
+        submitted = submit(runs, plan.out.resolve(), submit_options, conclude, [source.identity for source in sources])
     except SlurmError as error:
-        print(f"roadmap {verb}: {error}", file=sys.stderr)
+        print(f"roadmap {options.verb}: {error}", file=sys.stderr)
         return FAILED
     except (KeyboardInterrupt, SystemExit) as error:
         if not hasattr(error, "__notes__"):  # stopped before anything was submitted

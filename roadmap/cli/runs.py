@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -96,18 +97,13 @@ def run_rungs(options: argparse.Namespace) -> int:
         _transfer_study(plan, options)  # before anything is trained
     try:
         if study.on == "slurm":
-            from roadmap.cli.run_slurm import submit_plan
-
-            announce(plan)
-            status = submit_plan(plan, options)
-            return _transfer(plan, options) if options.transfer and status == 0 else status
-        if options.dry_run:
+            status = _submit(plan, options)
+        elif options.dry_run:
             _print_plan(plan)
-            return 0
-        status = _train(plan)
-        if options.transfer and status == 0:
-            return _transfer(plan, options)
-        return status
+            status = 0
+        else:
+            status = _train(plan)
+        return _transfer(plan, options) if options.transfer and status == 0 else status
     except (KeyboardInterrupt, SystemExit) as error:
         for note in getattr(error, "__notes__", []):
             print(f"roadmap run: {note}", file=sys.stderr)
@@ -144,6 +140,14 @@ def _print_plan(plan: RunPlan) -> None:
     print(f"\nno effect, so no separate run: {', '.join(without_effect)}" if without_effect else "")
     print(f"{left:.4g} device-hours to train. {expected.source}. Nothing was started.")
     print_other_files(plan)
+
+
+def _submit(plan: RunPlan, options: argparse.Namespace) -> int:
+    from analysis.report.summary import conclude
+    from roadmap.cli.run_slurm import submit_plan
+
+    announce(plan)
+    return submit_plan(plan, options, functools.partial(conclude, plan.selection, plan.out.resolve()))
 
 
 def _transfer_study(plan: RunPlan, options: argparse.Namespace) -> StudyOptions:

@@ -58,7 +58,7 @@ def train_transfers(
 ) -> int:
     """Trains the transfers of these runs, then prints the table and draws the figure; or submits all that."""
     from analysis.report.transfers import conclude_transfers
-    from roadmap.cli.run_slurm import submit_transfers
+    from roadmap.cli.run_slurm import submit_plan
     from roadmap.record.transfers import Transfers
     from runner.launch.train_plan import train_plan
     from runner.launch.transfer_plan import plan_of
@@ -67,7 +67,7 @@ def train_transfers(
     conclude = functools.partial(conclude_transfers, study, out, wanted.to, wanted.recipe)
     if study.on == "slurm":
         _announce_transfers(plan)
-        return submit_transfers(plan, options, conclude)
+        return submit_plan(plan, options, conclude, plan.sources)
     if options.dry_run:
         _print_transfers(plan)
         return 0

@@ -56,6 +56,10 @@ class Transfers:
             raise ValueError(f"--recipe {name} is for {recipe.task}, not for {task.name}")
         own = tuple(setting for setting in study_options.settings if setting.startswith(OPTIONS))
         others = tuple(setting for setting in study_options.settings if not setting.startswith(OPTIONS))
+        for setting in others:
+            section, _, field = setting.partition("=")[0].partition(".")
+            if section == "recipe" and field in task.unused:
+                raise ValueError(f"--set {setting}: {task.name} does not use recipe.{field}")
         data = study_options.data if study_options.data is not None else recipe.data
         selection = Selection.of(replace(study_options, data=data, settings=others))
         has = selection.dataset.annotations

@@ -31,14 +31,21 @@ class NamedTask:
     metric: str  # that compares its runs
     annotations: str = "classes"  # what its images have: classes, objects or regions
     options: type = dict  # a dataclass of its options; dict: any
+    unused: frozenset[str] = frozenset()  # fields of the recipe that it does not read
     build: Build | None = None  # None: runner/train/tasks builds it
     code: str | None = None  # of custom tasks: hash of the file that defines it
 
 
+# Fields about images with one class. Those of images with objects or regions are options of the tasks.
+OF_CLASSES = frozenset(
+    "crop crop_padding crop_scale crop_ratio interpolation randaugment mixup cutmix mix_probability "
+    "mix_switch_probability mix_group random_erasing label_smoothing evaluation_crop head_init_scale".split()
+)
+
 TASKS: Registry[NamedTask] = Registry("task")
 TASKS.add(CLASSIFICATION, NamedTask(CLASSIFICATION, "top1", "classes", ClassifierOptions))
-TASKS.add("detection", NamedTask("detection", "box_ap", "objects", DetectorOptions))
-TASKS.add("segmentation", NamedTask("segmentation", "miou", "regions", SegmenterOptions))
+TASKS.add("detection", NamedTask("detection", "box_ap", "objects", DetectorOptions, OF_CLASSES))
+TASKS.add("segmentation", NamedTask("segmentation", "miou", "regions", SegmenterOptions, OF_CLASSES))
 
 
 def task(name: str, *, metric: str = "top1", annotations: str = "classes") -> Callable[[Build], Build]:
@@ -53,7 +60,7 @@ def task(name: str, *, metric: str = "top1", annotations: str = "classes") -> Ca
         raise ValueError(f"task {name!r}: annotations must be 'classes', 'objects' or 'regions' (got {annotations!r})")
 
     def register(build: Build) -> Build:
-        TASKS.add(name, NamedTask(name, metric, annotations, dict, build, code_of(build)))
+        TASKS.add(name, NamedTask(name, metric, annotations, dict, build=build, code=code_of(build)))
         return build
 
     return register

@@ -11,6 +11,7 @@ from roadmap.options import Selection, StudyOptions
 from roadmap.record.folder import read_manifest, read_result, state
 from roadmap.record.run import Run, find_run, folders_below
 from roadmap.record.transfers import Transfers
+from roadmap.tasks.registry import CLASSIFICATION
 from runner.data.datasets import check_trainable
 from runner.launch.plan import PlannedRun, RunPlan
 from runner.train.initial_weights import file_weights
@@ -39,6 +40,8 @@ def sources(names: Sequence[str], transfers: Transfers, out: Path) -> list[Run]:
         assert manifest is not None  # else find_run does not find it
         if folder.resolve().parent.parent != out.resolve():
             raise ValueError(f"{folder} is not in {out}, where its transfer would be; --out names its folder of runs")
+        if manifest.run.task != CLASSIFICATION:
+            raise ValueError(f"{folder} is a run of {manifest.run.task}; a transfer begins with a classifier")
         if read_result(folder, manifest.run) is None and transfers.options.begin != "scratch":
             raise ValueError(f"{folder} has not finished training, so there is nothing to transfer yet")
         runs.append(manifest.run)

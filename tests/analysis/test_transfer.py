@@ -213,6 +213,8 @@ def test_every_task_has_a_recipe_and_a_metric():
         (["--to", "detection", "--state-dict", "w.pt"], "--state-dict FILE and --of LIBRARY/NAME belong together"),
         (["--to", "detection", "--set", "transfer.channel=3"], "unknown key 'channel'"),
         (["--to", "detection", "--set", "transfer.channels=0"], "transfer.channels must be at least 1 (got 0)"),
+        (["--to", "detection", "--set", "recipe.mixup=0.5"], "detection does not use recipe.mixup"),
+        (["pico-detection-s0", "--to", "segmentation"], "is a run of detection; a transfer begins with a classifier"),
         (["nowhere-s0", "--to", "detection"], "no run is called 'nowhere-s0'"),
     ],
 )
