@@ -1,4 +1,4 @@
-"""data pack and data check: pack image folders into a few large files, and check them."""
+"""data pack, data check and data scenes: packed image folders, and the embedded scenes as files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from roadmap.text import many
 
 
 def add_verbs(verbs: Any) -> None:
-    parser = add_verb(verbs, "data", "pack an image folder into a few large files, and check them", "check flowers")
+    parser = add_verb(
+        verbs, "data", "pack an image folder into a few large files, check them, or write the scenes", "check flowers"
+    )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     parser = add_verb(
@@ -60,6 +62,12 @@ def add_verbs(verbs: Any) -> None:
     parser = add_verb(actions, "check", "read a packed data set back: counts and checksums", "imagenet.packed")
     parser.add_argument("packed", metavar="PACKED", type=Path, help="a folder that `roadmap data pack` wrote")
     parser.set_defaults(function=check_packed)
+
+    parser = add_verb(
+        actions, "scenes", "write the scenes of digits in COCO's format and as ADE20K's folders", "digit-scenes"
+    )
+    parser.add_argument("folder", metavar="DIR", type=Path, help="a new folder, which gets objects/ and regions/")
+    parser.set_defaults(function=write_scenes)
 
 
 def pack_folder(options: argparse.Namespace) -> int:
@@ -108,4 +116,15 @@ def check_packed(options: argparse.Namespace) -> int:
         return FAILED
     shards = sum(len(split.shards) for split in index.splits.values())
     print(f"{folder}: {many(index.images, 'image')} in {many(shards, 'file')}, all as they were written")
+    return 0
+
+
+def write_scenes(options: argparse.Namespace) -> int:
+    from runner.data.dense.exported import export_scenes
+
+    with counting("writing", "images") as report:
+        written = export_scenes(options.folder, report)
+    for task, data in zip(("detection", "segmentation"), written, strict=True):
+        images = f"{data.images[0]} and {many(data.images[1], 'image')}"
+        print(f"{data.folder}: {images}; `roadmap transfer --to {task} --data {data.folder}` trains on it")
     return 0
