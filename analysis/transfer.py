@@ -54,6 +54,7 @@ class TransferStudy:
 
     selection: Selection  # of the task's data
     task: str
+    recipe: str  # of the transfer
     metric: Metric  # of the task
     rungs: tuple[Rung, ...]
     before: dict[str, Result]  # classification, by rung
@@ -65,11 +66,6 @@ class TransferStudy:
     def runs(self) -> int:
         """How many transfers have finished."""
         return sum(len(result.seeds) for results in self.after.values() for result in results.values())
-
-    @property
-    def method(self) -> str:
-        """The heads."""
-        return {"detection": "mask-rcnn", "segmentation": "upernet"}.get(self.task, "")
 
     @property
     def title(self) -> str:
@@ -168,6 +164,7 @@ def study_of(
     return TransferStudy(
         transfers.selection,
         task,
+        transfers.recipe,
         metric,
         rungs,
         {result.rung.name: result for result in before},

@@ -2,8 +2,8 @@
 
     python scripts/publish_study.py runs docs/studies/pico.tar.xz
 
-The archive has, for each run, the manifest, the metrics, the result and the predictions for the test images. The same
-runs give the same bytes. Command lines, paths and names of machines are left out of the manifests.
+The archive has, for each run, the manifest, the metrics, the result and, of classifiers, the predictions for the test
+images. The same runs give the same bytes. Command lines, paths and names of machines are left out of the manifests.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import json
 import tarfile
 from pathlib import Path
 
-FILES = ("manifest.json", "metrics.jsonl", "result.json", "test_images.npz")
+MANIFEST = "manifest.json"
+FILES = (MANIFEST, "metrics.jsonl", "result.json")
+OUTCOMES = "test_images.npz"  # of classifiers
 
 
 def contents(runs: Path) -> dict[str, bytes]:
@@ -24,12 +26,18 @@ def contents(runs: Path) -> dict[str, bytes]:
         raise ValueError(f"{runs}: no finished run; it must be a folder of runs, as `roadmap run` writes it")
     found = {}
     for folder in folders:
-        for name in FILES:
+        for name in files_of(folder):
             if not (folder / name).is_file():
                 raise ValueError(f"{folder} has no {name}; remove the folder, or train the run again")
             data = (folder / name).read_bytes()
-            found[f"runs/{folder.parent.name}/{folder.name}/{name}"] = anonymous(data) if name == FILES[0] else data
+            found[f"runs/{folder.parent.name}/{folder.name}/{name}"] = anonymous(data) if name == MANIFEST else data
     return found
+
+
+def files_of(folder: Path) -> tuple[str, ...]:
+    manifest = folder / MANIFEST
+    is_transfer = manifest.is_file() and json.loads(manifest.read_bytes())["run"].get("transfer")
+    return FILES if is_transfer else (*FILES, OUTCOMES)
 
 
 def anonymous(manifest: bytes) -> bytes:

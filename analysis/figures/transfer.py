@@ -112,7 +112,7 @@ def _draw_points(axes: Axes, study: TransferStudy, colours: dict[str, str], smal
 def _published(study: TransferStudy) -> Sequence[EndPoint]:
     """The published end points, where the runs have the paper's data."""
     selection = study.selection
-    return end_points(selection.regime, selection.context.data, study.method, study.metric.key)
+    return end_points(selection.regime, selection.context.data, study.recipe, study.metric.key)
 
 
 def _changes(study: TransferStudy, rung: str) -> bool:

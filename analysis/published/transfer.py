@@ -14,7 +14,6 @@ SYSTEMS = {
     "resnet-200": {"convnext-b": "ConvNeXt-B", "swin-b": "Swin-B"},
 }
 DATA = {"coco": "coco.csv", "ade20k": "ade20k.csv"}
-METHODS = {"mask-rcnn": "mask-rcnn-3x", "cascade-mask-rcnn": "cascade-mask-rcnn-3x", "upernet": "upernet-160k"}
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Transferred:
     """A row of the tables: a backbone pre-trained on ImageNet-1K."""
 
     backbone: str
-    method: str
+    method: str  # the name of the transfer recipe, too
     gmacs: float
     parameters: float | None  # with heads; None: not stated
     metrics: dict[str, float]  # percent, by the keys of our metrics
@@ -62,12 +61,11 @@ def _is_metric(column: str) -> bool:
 def published_transfer(data: str, method: str, backbone: str) -> Transferred | None:
     """The row of a backbone by its name in the tables; None if there is none."""
     rows = transferred(data) if data in DATA else ()
-    return next((row for row in rows if (row.method, row.backbone) == (METHODS.get(method), backbone)), None)
+    return next((row for row in rows if (row.method, row.backbone) == (method, backbone)), None)
 
 
-def end_rows(regime: str, data: str, task: str) -> list[tuple[str, Transferred]]:
-    """The published systems at the end of a regime's roadmap with the heads of a task, by their titles."""
-    method = {"detection": "mask-rcnn", "segmentation": "upernet"}.get(task, "")
+def end_rows(regime: str, data: str, method: str) -> list[tuple[str, Transferred]]:
+    """The published systems at the end of a regime's roadmap with a method's heads, by their titles."""
     rows = {title: published_transfer(data, method, name) for name, title in SYSTEMS.get(regime, {}).items()}
     return [(title, row) for title, row in rows.items() if row]
 

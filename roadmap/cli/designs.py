@@ -29,6 +29,7 @@ def add_verbs(verbs: Any) -> None:
         metavar="TASK",
         help="count the networks of detection or segmentation, with heads, beside what is published",
     )
+    parser.add_argument("--recipe", metavar="NAME", help="with --transfer: the transfer recipe whose heads are counted")
     parser.set_defaults(function=list_rungs)
 
     parser = add_verb(verbs, "show", "show a rung: its design as data, its block as a drawing", "kernel-size=13")
@@ -76,6 +77,8 @@ def list_rungs(options: argparse.Namespace) -> int:
         from roadmap.cli.transfer import list_transfers
 
         return list_transfers(options)
+    if options.recipe:
+        raise ValueError("--recipe requires --transfer: it names the recipe whose heads are counted")
     selection = choose(options)
     rungs = count_rungs(selection)
     if options.json:

@@ -105,8 +105,8 @@ def list_transfers(options: argparse.Namespace) -> int:
     from analysis.published.transfer import end_rows
     from runner.train.tasks.counts import count_transfers
 
-    counted = count_transfers(study_options(options), options.transfer)
-    rows, published = [], end_rows(counted.selection.regime, counted.data, options.transfer)
+    counted = count_transfers(study_options(options), options.transfer, options.recipe)
+    rows, published = [], end_rows(counted.selection.regime, counted.data, counted.recipe)
     for rung, cost in counted.costs:
         rows.append([rung.name, f"{cost.parameters / 1e6:.2f}", f"{cost.macs / 1e9:.4g}"])
     if options.json:

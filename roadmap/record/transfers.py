@@ -50,7 +50,8 @@ class Transfers:
         """Raises ValueError for an unknown name, and for data that the task can't use."""
         study = study_options.study()
         task = TASKS.find(options.to)
-        name = options.recipe or study.transfer_for(task.name, study_options.data)
+        regime = study_options.regime or study.defaults.regime
+        name = options.recipe or study.transfer_for(task.name, study_options.data, regime)
         recipe = study.transfer(name)
         if recipe.task != task.name:
             raise ValueError(f"--recipe {name} is for {recipe.task}, not for {task.name}")

@@ -236,13 +236,16 @@ class Study:
     def transfer(self, name: str) -> TransferRecipe:
         return _lookup(self.transfers, "transfer recipe", name)
 
-    def transfer_for(self, task: str, data: str | None) -> str:
-        """The name of the first transfer recipe for a task, with that data set if one is given and has its own."""
+    def transfer_for(self, task: str, data: str | None, regime: str) -> str:
+        """The name of the first transfer recipe for a task, with that data set if one is given and has its own.
+
+        One that is borrowed from another regime is the last choice.
+        """
         of_task = [name for name, recipe in self.transfers.items() if recipe.task == task]
         if not of_task:
             raise ValueError(f"no transfer recipe is for task {task!r}; ablations.yaml has them under transfers")
         with_data = [name for name in of_task if data is not None and self.transfers[name].data == data]
-        return (with_data or of_task)[0]
+        return min(with_data or of_task, key=lambda name: regime in self.transfers[name].borrowed)
 
     def transferred(self, name: str, regime: str, fidelity: str, data: str) -> Recipe:
         """The recipe of a transfer: the modern recipe with the changes of the regime and of the transfer."""

@@ -17,6 +17,7 @@ BatchNorm = Literal["trained", "frozen"]
 class DetectorOptions:
     """Mask R-CNN (He et al., 2017) on a feature pyramid."""
 
+    cascade: bool = False  # three stages of heads, each on the boxes of the one before (Cai and Vasconcelos, 2018)
     batch_norm: BatchNorm = "frozen"  # of the backbone: "frozen" keeps the statistics of pre-training, if there was any
     channels: Count = 256  # of the pyramid's maps
     anchor_scale: Annotated[float, Range(above=0)] = 8.0  # side of a map's anchors / its stride
@@ -25,7 +26,7 @@ class DetectorOptions:
     proposals: Count = 1000  # that remain in training
     test_proposals: Count = 1000  # that remain in evaluation
     box_samples: Count = 512  # proposals of an image that the boxes' loss takes, a quarter of them positive
-    box_units: Count = 1024  # of the two fully connected layers
+    box_units: Count = 1024  # of the fully connected layers: two, in a cascade one
     mask_channels: Count = 256  # of the masks' convolutions
     mask_convolutions: Count = 4  # of the masks, before they are doubled in size
     score_threshold: Annotated[float, PROBABILITY] = 0.05  # below which nothing is found

@@ -120,12 +120,12 @@ def test_rank_correlation_by_hand():
 
 def test_published_end_points():
     points = {
-        point.title: (point.top1, point.value) for point in end_points("resnet-50", "coco", "mask-rcnn", "box_ap")
+        point.title: (point.top1, point.value) for point in end_points("resnet-50", "coco", "mask-rcnn-3x", "box_ap")
     }
     assert points == {"ConvNeXt-T": (82.1, 46.2), "Swin-T": (81.3, 46.0)}
-    row = published_transfer("ade20k", "upernet", "convnext-b")
+    row = published_transfer("ade20k", "upernet-160k", "convnext-b")
     assert row is not None and (row.metrics["miou"], row.metrics["miou_ms"], row.gmacs) == (49.1, 49.9, 1170)
-    assert end_points("pico", "scenes", "mask-rcnn", "box_ap") == []
+    assert end_points("pico", "scenes", "mask-rcnn-3x", "box_ap") == []
 
 
 def test_the_command_prints_and_draws(runs, tmp_path, capsys):
@@ -186,7 +186,7 @@ def test_every_task_has_a_recipe_and_a_metric():
     for name, task in TASKS.items():
         assert find_metric(task.metric).unit == "%"
         assert (
-            study.dataset(study.transfer(study.transfer_for(name, None)).data or "digits").annotations
+            study.dataset(study.transfer(study.transfer_for(name, None, "pico")).data or "digits").annotations
             == task.annotations
         )
     for name, recipe in study.transfers.items():

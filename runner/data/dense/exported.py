@@ -91,11 +91,11 @@ def _write_objects(root: Path, name: str, split: ObjectSplit) -> None:
                     "segmentation": objects.masks[i] | {"counts": objects.masks[i]["counts"].decode()},
                 }
             )
-    categories = [{"id": category_id(label, name), "name": digit} for label, digit in enumerate(DIGITS)]
+    categories = sorted((category_id(label, name), digit) for label, digit in enumerate(DIGITS))
     content = {
         "images": images,
         "annotations": annotations,
-        "categories": sorted(categories, key=lambda own: own["id"]),
+        "categories": [{"id": number, "name": digit} for number, digit in categories],
     }
     path = root / "annotations" / f"instances_{name}.json"
     make_parent(path)

@@ -23,18 +23,19 @@ class Counted:
     costs: tuple[tuple[Rung, Cost], ...]
 
 
-def count_transfers(options: StudyOptions, task: str) -> Counted:
-    """Counts the selected rungs: in the paper's regimes with the authors' heads, else with those of `roadmap transfer`.
+def count_transfers(options: StudyOptions, task: str, recipe: str | None = None) -> Counted:
+    """Counts the selected rungs with the heads of a transfer recipe: by default, in the paper's regimes the authors',
+    else that of `roadmap transfer`.
 
-    Raises ValueError for an unknown task, and for classification, whose networks `roadmap list` counts.
+    Raises ValueError for an unknown name, and for classification, whose networks `roadmap list` counts.
     """
     if task == "classification":
         raise ValueError("--transfer classification has the networks of `roadmap list`, without heads")
     selection = Selection.of(options)
-    study, recipe = selection.study, None
-    if selection.study.regime(selection.regime).published:
+    study = selection.study
+    if recipe is None and study.regime(selection.regime).published:
         published = {"detection": "coco", "segmentation": "ade20k"}.get(task)
-        recipe = study.transfer_for(task, published)
+        recipe = study.transfer_for(task, published, selection.regime)
     transfers = Transfers.of(TransferOptions(task, "scratch", recipe=recipe), replace(options, data=None))
     size = transfers.task_options().get("cost_size", (0, 0))
     costs = tuple(_costs(selection, transfers))

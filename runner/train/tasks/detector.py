@@ -1,4 +1,5 @@
-"""Mask R-CNN on the maps of a backbone: torchvision's pyramid, proposals and heads, as the ConvNeXt authors set them.
+"""Mask R-CNN, or Cascade Mask R-CNN, on the maps of a backbone: torchvision's pyramid, proposals and heads, as the
+ConvNeXt authors set them.
 
 Differences to mmdetection's, which the authors use, are listed in docs/transfer.md.
 """
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
@@ -24,8 +25,10 @@ from torchvision.ops.poolers import LevelMapper
 from roadmap.network.modules import LayerNorm
 from roadmap.tasks.heads import DetectorOptions
 from runner.train.tasks.backbone import Backbone
+from runner.train.tasks.cascade import DELTAS, THRESHOLDS, CascadeHeads
 
 BOX_SIDE, MASK_SIDE = 7, 14  # cells of a region that the heads take
+CASCADE_CONVOLUTIONS = 4  # of the boxes' heads
 RATIOS = (0.5, 1.0, 2.0)  # of an anchor's height and width
 
 Target = dict[str, Tensor]  # boxes K x 4, labels K (from 1), masks K x H x W
@@ -40,7 +43,7 @@ class Detector(nn.Module):
         self.norms = nn.ModuleList(LayerNorm(channels, eps=1e-6) for channels in backbone.channels)
         self.pyramid = FeaturePyramidNetwork(list(backbone.channels), options.channels, LastLevelMaxPool())
         self.proposals = _proposals(backbone.strides, options)
-        self.heads = _heads(backbone.strides, classes, options)
+        self.heads = (_cascade if options.cascade else _heads)(backbone.strides, classes, options)
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """The maps of the pyramid, from the finest to one of twice the last stride."""
@@ -62,8 +65,10 @@ class Detector(nn.Module):
 
     def count_heads(self, boxes: Tensor, masks: Tensor) -> None:
         """Computes what the heads compute for pooled regions, for counting."""
-        self.heads.box_predictor(self.heads.box_head(boxes))
-        self.heads.mask_predictor(self.heads.mask_head(masks))
+        stages: list[Any] = list(self.heads.stages) if isinstance(self.heads, CascadeHeads) else [self.heads]
+        for stage in stages:
+            stage.box_predictor(stage.box_head(boxes))
+            stage.mask_predictor(stage.mask_head(masks))
 
 
 class InFullPrecision(nn.Module):
@@ -130,7 +135,14 @@ def _proposals(strides: Sequence[int], options: DetectorOptions) -> RegionPropos
     )
 
 
-def _heads(strides: Sequence[int], classes: int, options: DetectorOptions) -> RoIHeads:
+def _heads(
+    strides: Sequence[int],
+    classes: int,
+    options: DetectorOptions,
+    threshold: float = 0.5,
+    deltas: Sequence[float] = DELTAS[0],
+) -> RoIHeads:
+    """The heads of boxes and masks. `threshold`: overlap of a region that is an object's; `deltas`: scales of boxes."""
     mask_layers = (options.mask_channels,) * options.mask_convolutions
     predictor = FastRCNNPredictor(options.box_units, classes + 1)
     nn.init.normal_(predictor.cls_score.weight, std=0.01)
@@ -139,13 +151,13 @@ def _heads(strides: Sequence[int], classes: int, options: DetectorOptions) -> Ro
         nn.init.zeros_(layer.bias)
     return RoIHeads(
         AlignedPooling(strides, BOX_SIDE),
-        TwoMLPHead(options.channels * BOX_SIDE**2, options.box_units),
+        _box_head(options),
         InFullPrecision(predictor),
-        fg_iou_thresh=0.5,
-        bg_iou_thresh=0.5,
+        fg_iou_thresh=threshold,
+        bg_iou_thresh=threshold,
         batch_size_per_image=options.box_samples,
         positive_fraction=0.25,
-        bbox_reg_weights=None,
+        bbox_reg_weights=tuple(1 / scale for scale in deltas),
         score_thresh=options.score_threshold,
         nms_thresh=0.5,
         detections_per_img=options.detections,
@@ -155,3 +167,16 @@ def _heads(strides: Sequence[int], classes: int, options: DetectorOptions) -> Ro
             MaskRCNNPredictor(mask_layers[-1] if mask_layers else options.channels, options.mask_channels, classes + 1)
         ),
     )
+
+
+def _cascade(strides: Sequence[int], classes: int, options: DetectorOptions) -> CascadeHeads:
+    return CascadeHeads([_heads(strides, classes, options, *own) for own in zip(THRESHOLDS, DELTAS, strict=True)])
+
+
+def _box_head(options: DetectorOptions) -> nn.Module:
+    """Two fully connected layers; in a cascade four convolutions and one, as the authors have them."""
+    head: nn.Module = TwoMLPHead(options.channels * BOX_SIDE**2, options.box_units)
+    if options.cascade:
+        size, convolutions = (options.channels, BOX_SIDE, BOX_SIDE), [options.channels] * CASCADE_CONVOLUTIONS
+        head = FastRCNNConvFCHead(size, convolutions, [options.box_units], nn.BatchNorm2d)
+    return head

@@ -135,9 +135,10 @@ def test_batch_norms_keep_the_statistics_of_pre_training_alone(begin, trained):
 
 def test_every_parameter_gets_a_gradient():
     """So that processes that share a run's gradients wait for none that never comes."""
+    cases = [(task, {}) for task in TASKS] + [("detection", {"transfer.cascade": True})]
     for rung in ("pico", "depthwise", "separate-downsampling", "layer-scale"):
-        for task in TASKS:
-            run = transfer_of(rung, task, begin="scratch", options={"transfer.batch_norm": "trained"})
+        for task, options in cases:
+            run = transfer_of(rung, task, begin="scratch", options=options | {"transfer.batch_norm": "trained"})
             training = start(run, None)
             images, targets = next(training.batches.stream(0, 0))
             training.train_state.backward(images, targets)
@@ -251,6 +252,14 @@ def test_half_precision_gives_finite_losses_and_boxes_in_full_precision():
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         found = training.model(images * 50, [target["size"] for target in targets])
     assert all(one["boxes"].dtype == torch.float32 and torch.isfinite(one["boxes"]).all() for one in found)
+
+
+@pytest.mark.parametrize("regime, parameters, gmacs", [("resnet-50", 85.9, 740.2), ("resnet-200", 145.8, 963.6)])
+def test_the_counts_of_cascades_are_the_published_ones(regime, parameters, gmacs):
+    """Table 3: 86 M and 741 GMACs for ConvNeXt-T, 146 M and 964 for ConvNeXt-B."""
+    options = StudyOptions(regime=regime, steps="layer-scale")
+    ((_, cost),) = count_transfers(options, "detection", "cascade-mask-rcnn-3x").costs
+    assert (round(cost.parameters / 1e6, 1), round(cost.macs / 1e9, 1)) == (parameters, gmacs)
 
 
 def test_the_counts_are_the_published_ones():
