@@ -303,8 +303,8 @@ def _with_data(study: Study, written: str | None) -> tuple[Study, str | None, Pa
     """The study with the data set of `--data`, the name of the data set, and its path if one is given."""
     if written is None or written in study.datasets:
         return study, written, None
-    from roadmap.data.annotated_folders import describe_annotated
-    from roadmap.data.image_folders import describe_folder, look_again, named_path
+    from roadmap.data.annotated_folders import describe_now
+    from roadmap.data.image_folders import named_path
 
     name, path = named_path(written)
     if name is None and os.sep not in written and study.has_dataset(written):  # from an installed package
@@ -321,9 +321,8 @@ def _with_data(study: Study, written: str | None) -> tuple[Study, str | None, Pa
             raise ValueError(f"--data {written}: {name}={path} is the data set of that name; rename another folder")
     elif study.has_dataset(name):
         return study, name, path
-    look_again()
     try:
-        dataset = describe_annotated(path) or describe_folder(path)
+        dataset = describe_now(path)
     except ValueError as error:
         raise ValueError(f"--data {error}") from None
     return replace(study, data={**study.data, name: dataset}), name, path

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from roadmap.cli.export import add_weights
 from roadmap.cli.options import add_study_options, add_verb, study_options
 from roadmap.data.robustness import Evaluation, Shifted, imagenet_classes
-from roadmap.record.metrics import evaluated_metrics
+from roadmap.record.metrics import measured
 from roadmap.text import many, table
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _record(result: OnShifted) -> dict[str, Any]:
 
 
 def _print_held_out(result: HeldOut) -> None:
-    values = ", ".join(metric.text(result.scores.value(metric)) for metric in evaluated_metrics())
+    values = ", ".join(metric.text(result.scores.value(metric)) for metric in measured(result.scores.values))
     print(f"{result.run} on {many(result.images, 'held-out image')} of {result.data}: {values}")
 
 

@@ -42,5 +42,8 @@ def export(options: argparse.Namespace) -> int:
     if written.note:
         print(written.note, file=sys.stderr)
     size, difference = written.bytes / 2**20, written.largest_difference
-    print(f"{written.form}: {written.path}, {size:.1f} MiB; read back, its outputs differ by at most {difference:.0e}")
+    compared = "it finds nothing in the images that outputs are compared on"
+    if difference is not None:
+        compared = f"its outputs differ by at most {difference:.0e}"
+    print(f"{written.form}: {written.path}, {size:.1f} MiB; read back, {compared}")
     return 0

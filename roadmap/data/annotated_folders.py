@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from roadmap.data.dataset import Dataset
-from roadmap.data.image_folders import MEAN, STD, SUFFIXES
+from roadmap.data.image_folders import MEAN, STD, SUFFIXES, describe_folder, look_again
 
 CLASSES_FILE = "classes.txt"  # of a folder of class maps: a name a line, in the order of the numbers
 SPLITS = (("train", "training"), ("val", "validation", "test"))
@@ -124,3 +124,10 @@ def describe_annotated(root: Path) -> Dataset | None:
         train, held_out = (len(own.images) for own in regions)
         return Dataset(len(names), train, held_out, MEAN, STD, content=content, annotations="regions")
     return None
+
+
+def describe_now(root: Path) -> Dataset:
+    """The description of a folder of images, whatever they are annotated with, as it is now. Raises ValueError."""
+    look_again()
+    read_annotations.cache_clear()
+    return describe_annotated(root) or describe_folder(root)

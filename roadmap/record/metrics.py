@@ -256,6 +256,11 @@ METRICS.add(
 PRIMARY = ("top1", "box_ap", "miou")  # of the tasks: each run has one of them, unless a plug-in's task says otherwise
 
 
+def measured(values: Container[str]) -> tuple[Metric, ...]:
+    """The metrics with these keys."""
+    return tuple(metric for metric in METRICS.values() if metric.key in values)
+
+
 def primary(values: Container[str]) -> Metric:
     """The metric that compares runs with these keys."""
     return next((METRICS[name] for name in PRIMARY if METRICS[name].key in values), TOP1)

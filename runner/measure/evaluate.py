@@ -7,17 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from roadmap.data.annotated_folders import describe_now
 from roadmap.data.datasets import has_class_names
-from roadmap.data.image_folders import describe_folder, look_again
 from roadmap.data.robustness import FILE, Evaluation, Shifted, append_evaluation, find_shifted, read_evaluations
 from roadmap.options import Selection, StudyOptions
 from roadmap.progress import counting
 from roadmap.record.run import Run, find_run
 from roadmap.study.execution import Execution
+from roadmap.tasks.registry import CLASSIFICATION, TASKS
 from runner.data.datasets import class_names, source
+from runner.measure.held_out import evaluate_in_process
 from runner.measure.robustness import evaluate_shifted
 from runner.measure.trained import Trained, Weights, read_peer, read_trained
-from runner.train.evaluation import evaluate_in_process
 from runner.train.tasks.task import Scores
 
 Report = Callable[[int, int], None]  # images done, and all
@@ -94,6 +95,8 @@ def evaluate(options: EvaluateOptions) -> Iterator[HeldOut | OnShifted]:
     study, shifted = _shifted_data(options.study)
     for name in options.runs:
         subject = _load_subject(name, replace(options, study=study))
+        if shifted and subject.trained.run.task != CLASSIFICATION:
+            raise ValueError(f"--data {options.study.data}: {subject.trained.run.name} is no classifier")
         with counting("evaluating", "images") as report:
             result = _evaluate_on_shifted(subject, shifted, report) if shifted else _evaluate_held_out(subject, report)
         yield result
@@ -134,6 +137,11 @@ def _subject_of_run(name: str | Path, options: EvaluateOptions) -> Subject:
     selection = Selection.of(replace(study, regime=run.regime))
     if study.data is None:
         return Subject(trained, replace(selection.execution, data_path=trained.data_path), folder, True)
+    needed = TASKS.find(run.task).annotations
+    if selection.dataset.annotations != needed:
+        raise ValueError(
+            f"--data {study.data} has {selection.dataset.annotations} for each image; {run.name} needs {needed}"
+        )
     # The images are normalized as in training.
     dataset = replace(selection.dataset, mean=run.dataset.mean, std=run.dataset.std)
     other = replace(run, data=selection.context.data, dataset=dataset)
@@ -155,8 +163,7 @@ def _own_data_now(subject: Subject) -> tuple[Run, str]:
         return run, note
     root = source(run).find(Path(path) if path else None)
     if run.dataset.content is not None and root is not None:
-        look_again()
-        now = describe_folder(root)
+        now = describe_now(root)
         if now.content == run.dataset.content:  # a hash that includes the names of the classes
             return run, note
         note = _changed(str(root), run)

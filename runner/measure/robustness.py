@@ -12,8 +12,9 @@ from roadmap.record.metrics import METRICS
 from roadmap.record.run import Run
 from roadmap.study.execution import Execution
 from runner.data.splits import ImageFiles
+from runner.measure.held_out import evaluate_in_process
 from runner.measure.trained import Trained
-from runner.train.evaluation import RestrictedClasses, evaluate_in_process
+from runner.train.evaluation import RestrictedClasses
 
 
 def list_parts(shifted: Shifted, classes: tuple[str, ...]) -> list[Listing]:

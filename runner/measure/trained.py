@@ -11,12 +11,11 @@ from torch import nn
 
 from roadmap.data.datasets import known_class_names
 from roadmap.files import InvalidFile
-from roadmap.network.modules import build
 from roadmap.network.weights import load_peer, read_state_dict
 from roadmap.record.folder import read_manifest
 from roadmap.record.run import Run
-from roadmap.tasks.registry import CLASSIFICATION
 from runner.train import checkpoint
+from runner.train.tasks.registry import task_of
 
 Weights = Literal["raw", "ema"]
 
@@ -61,8 +60,6 @@ def read_trained(folder: Path, *, averaged: bool = False) -> Trained:
     if manifest is None:
         raise ValueError(f"{folder} is not a run's folder: it has no manifest.json")
     run = manifest.run
-    if run.task != CLASSIFICATION:
-        raise ValueError(f"{folder} is a run of {run.task}; only classifiers can be read here")
     saved = checkpoint.load(folder, run.identity)
     if saved is None:
         raise ValueError(f"{folder} has no checkpoint: it has not been trained yet, or the file was removed")
@@ -85,8 +82,7 @@ def _averaged(saved: Mapping[str, Any]) -> dict[str, Any]:
 
 def untrained(run: Run) -> nn.Module:
     """A run's network before training, in evaluation mode."""
-    recipe = run.experiment.recipe
-    return build(run.experiment.design, run.dataset.classes, image_size=recipe.image_size).eval()
+    return task_of(run).network().eval()
 
 
 def read_peer(run: Run, path: Path, peer: str) -> Trained:

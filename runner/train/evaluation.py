@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -12,15 +11,9 @@ from torch import Tensor, nn
 from roadmap.record.metrics import evaluated_metrics
 from roadmap.record.outcomes import NOT_READ, Outcomes
 from roadmap.record.results import Value
-from roadmap.record.run import Run
-from roadmap.study.execution import Execution
 from runner.data.batches import EvaluationBatches
-from runner.data.datasets import load_data
-from runner.data.shared_memory import check_shared_memory
-from runner.data.splits import Split
-from runner.machine.distributed import SINGLE_PROCESS, World
-from runner.machine.resources import available_cores
-from runner.machine.setup import Setup, choose_setup
+from runner.machine.distributed import World
+from runner.machine.setup import Setup
 from runner.train.tasks.task import Scores
 
 
@@ -104,35 +97,6 @@ def _recorded(value: Tensor) -> Value:
     """A number, or one for each class; None for a number that is not finite."""
     numbers = tuple(number if math.isfinite(number) else None for number in value.view(-1).tolist())
     return numbers if value.ndim else numbers[0]
-
-
-def evaluate_in_process(
-    run: Run,
-    network: nn.Module,
-    execution: Execution,
-    report: Callable[[int, int], None],
-    held_out: Split | None = None,
-) -> Scores:
-    """Evaluates a network in this process, on a run's held-out images or on other ones (`held_out`).
-
-    `report` gets the number of images done, and of all.
-    """
-    setup = choose_setup(run.experiment.recipe, execution, 1, available_cores())
-    setup.prepare()
-    check_shared_memory(run.experiment.recipe, setup.accumulation, setup.workers)
-    if held_out is None:
-        _, held_out = load_data(run, execution.data_path)
-    total = len(held_out)
-    batches = EvaluationBatches(run, held_out, setup, 0, execution.bad_images == "skip")
-    batches_done = itertools.count()
-
-    def between() -> None:
-        report(min(next(batches_done) * batches.batch_size, total), total)
-
-    network = network.to(torch.device(setup.device)).to(memory_format=setup.memory_format)
-    scores = evaluate(network, batches, setup, SINGLE_PROCESS, between)
-    report(total, total)
-    return scores
 
 
 class RestrictedClasses(nn.Module):

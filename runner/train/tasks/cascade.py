@@ -133,8 +133,8 @@ def _refined(
     classes = logits[:, 1:].argmax(1) + 1
     if labels is not None:
         classes = torch.where(labels > 0, labels, classes)
-    decoded = stage.box_coder.decode(deltas.detach(), boxes)[torch.arange(len(classes)), classes]
-    of_images = decoded.split([len(own) for own in boxes])
+    decoded = stage.box_coder.decode(deltas.detach(), boxes)[torch.arange(classes.shape[0]), classes]
+    of_images = decoded.split([own.shape[0] for own in boxes])
     return [clip_boxes_to_image(own, size) for own, size in zip(of_images, sizes, strict=True)]
 
 

@@ -109,7 +109,7 @@ class AlignedPooling(nn.Module):
         regions = torch.cat([owner, torch.cat(boxes)], dim=1)
         levels = self.mapper(boxes)
         maps = list(features.values())[: len(self.strides)]
-        pooled = maps[0].new_zeros(len(regions), maps[0].shape[1], *self.output_size)
+        pooled = maps[0].new_zeros(regions.shape[0], maps[0].shape[1], *self.output_size)
         for level, (stride, own) in enumerate(zip(self.strides, maps, strict=True)):
             here = torch.where(levels == level)[0]
             part = regions[here].to(own.dtype)

@@ -48,6 +48,7 @@ class Batches(Protocol):
 class TestBatches(Protocol):
     """A process's share of the held-out images."""
 
+    rounds: int  # batches, the same number in all processes
     bad: BadImages
 
 
