@@ -108,12 +108,13 @@ class AlignedPooling(nn.Module):
         owner = torch.cat([torch.full_like(own[:, :1], i) for i, own in enumerate(boxes)])
         regions = torch.cat([owner, torch.cat(boxes)], dim=1)
         levels = self.mapper(boxes)
-        maps = list(features.values())[: len(self.strides)]
-        pooled = maps[0].new_zeros(regions.shape[0], maps[0].shape[1], *self.output_size)
-        for level, (stride, own) in enumerate(zip(self.strides, maps, strict=True)):
+        parts, owners = [], []
+        for level, (stride, own) in enumerate(zip(self.strides, features.values(), strict=False)):
             here = torch.where(levels == level)[0]
             part = regions[here].to(own.dtype)
-            pooled[here] = roi_align(own, part, self.output_size, 1 / stride, -1, aligned=True)
+            parts.append(roi_align(own, part, self.output_size, 1 / stride, -1, aligned=True))
+            owners.append(here)
+        pooled: Tensor = torch.cat(parts)[torch.cat(owners).sort()[1]]
         return pooled
 
 
