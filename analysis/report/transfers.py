@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from analysis.figures.parts.style import save_figure
@@ -19,7 +20,7 @@ from roadmap.text import table as text_table
 def conclude_transfers(options: StudyOptions, out: Path, task: str, recipe: str | None) -> None:
     """Prints the table of the transfers to a task, and saves the figure and the predictions in `out`."""
     regime = options.regime or options.study().defaults.regime
-    runs = RunsOptions(StudyOptions(regime=regime, settings=options.settings, plugins=options.plugins), out)
+    runs = RunsOptions(replace(options, regime=regime), out)
     try:
         (study,) = transfer_studies(runs, task, recipe)
     except ValueError as error:
