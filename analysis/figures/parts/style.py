@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -16,8 +16,10 @@ from matplotlib import font_manager, style
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from analysis.options import RunsWarning
 from analysis.results import SPREAD_OF_RUNS
@@ -27,6 +29,9 @@ from roadmap.study.references import REFERENCE
 
 FORMATS = (".png", ".svg", ".pdf")
 DPI = 300
+# Text that is too wide becomes smaller by this factor until it fits or has so many points; then its end is cut off.
+SHRINK, SMALLEST = 0.95, 5.5
+CUT, CUT_LETTERS = "…", 3
 
 # Okabe and Ito's colours, which the colour-blind tell apart; one for each group, in the study's order.
 # Dark and light ones alternate, so neighbours differ in grey too. The start and references are grey.
@@ -130,7 +135,8 @@ def error_mark() -> Line2D:
 def finish(figure: Figure) -> None:
     """Draws a figure once, with fonts that have its letters: names of data sets may be in any script.
 
-    Warns of letters that no installed font has.
+    Text that reaches beyond the figure, such as a title of many settings, is made to fit. Warns of letters that no
+    installed font has.
     """
     missing: set[str] = set()
     for text in figure.findobj(Text):
@@ -146,6 +152,41 @@ def finish(figure: Figure) -> None:
         warnings.warn(message, RunsWarning, stacklevel=3)
     with _without_glyph_warnings():
         figure.canvas.draw()
+        for texts, extent in _lines_of_text(figure):
+            while not _is_inside(extent(), figure) and _made_smaller(texts):
+                figure.canvas.draw()
+
+
+def _lines_of_text(figure: Figure) -> Iterator[tuple[list[Text], Callable[[], Bbox]]]:
+    """The texts that have one size, each with a function that measures them: legends, titles and names of axes."""
+    for legend in figure.findobj(Legend):
+        yield legend.get_texts(), legend.get_window_extent
+    for axes in figure.axes:
+        for text in (axes.title, axes._left_title, axes.xaxis.label):  # type: ignore[attr-defined]
+            yield [text], text.get_window_extent
+    if label := figure._supxlabel:  # type: ignore[attr-defined]
+        yield [label], label.get_window_extent
+
+
+def _made_smaller(texts: Sequence[Text]) -> bool:
+    """Sets the texts smaller, or if they are small cuts off the end of the longest one. False if there is none left."""
+    if _points(texts[0]) > SMALLEST:
+        for text in texts:
+            text.set_fontsize(max(SMALLEST, SHRINK * _points(text)))
+        return True
+    longest = max(texts, key=lambda text: len(text.get_text()))
+    kept = longest.get_text().removesuffix(CUT)
+    longest.set_text(kept[:-CUT_LETTERS] + CUT)
+    return len(kept) > CUT_LETTERS
+
+
+def _points(text: Text) -> float:
+    return float(text.get_fontproperties().get_size_in_points())
+
+
+def _is_inside(box: Bbox, figure: Figure) -> bool:
+    """Whether it is in the figure's width. Empty text is."""
+    return not box.width or (box.x0 >= 0 and box.x1 <= figure.bbox.width)
 
 
 @cache

@@ -303,6 +303,25 @@ def test_throughput_is_written_right_of_the_bars(benchmarked, published):
             assert box.x0 >= 0 and box.x1 <= narrow.bbox.x1 + 1, artist
 
 
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_title_of_many_settings_stays_within_the_page(own, recorded, columns):
+    label = "recipe.epochs=2, recipe.decay_epochs=1, recipe.warmup_epochs=1"
+    title = f"ResNet-pico on digits, {label}"
+    figures = [
+        draw_roadmap([series_of_runs(STUDY, own, label)], columns),
+        draw_tradeoff(tradeoff_of_runs(STUDY, [(title, own)], "macs"), columns),
+        draw_curves(curves_of_runs(STUDY, title, own, recorded), columns),
+    ]
+    for figure in figures:
+        titles = [text.get_text() for text in figure.findobj(Text) if title[:21] in text.get_text()]
+        assert titles and (columns == 1 or titles[0].endswith(label))  # in one column its end may be cut off
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        for artist in [*figure.findobj(Legend), *figure.findobj(Text)]:
+            if isinstance(artist, Legend) or artist.get_text() in titles:
+                box = artist.get_window_extent(renderer)
+                assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 + 1, (artist, box)
+
+
 def test_measured_throughput_and_memory_are_preferred_to_the_runs_own(own):
     values = {workload_of(rung_result.run): 1000.0 + i for i, rung_result in enumerate(own)}
     conditions = Conditions("cpu", "a processor", "fp32", 2, 64, True, None, False, "2.14.1")
