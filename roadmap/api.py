@@ -202,7 +202,7 @@ def transfer(
         trained = train_plan(planned)
     after = planned.refreshed().runs
     finished = any(run.state == "finished" for run in after)
-    regime = replace(options, regime=transfers.selection.regime, data=None)
+    regime = replace(options, regime=transfers.selection.regime)
     studies = transfer_studies(RunsOptions(regime, planned.out), to, recipe) if finished else []
     table = transfer_table(studies[0]) if studies else pd.DataFrame()
     return TransferredRuns(after, trained.failed if trained else (), table)

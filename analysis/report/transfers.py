@@ -24,7 +24,8 @@ def conclude_transfers(options: StudyOptions, out: Path, task: str, recipe: str 
     try:
         (study,) = transfer_studies(runs, task, recipe)
     except ValueError as error:
-        print(f"no table: {error}", file=sys.stderr)
+        shown = "runs that began with trained networks, frozen ones or new ones"
+        print(f"no table, which has {shown}: {error}; `roadmap collect` has the metrics of all", file=sys.stderr)
         return
     print(f"\n{transfer_text(study)}\n", flush=True)
     paths = save_figure(

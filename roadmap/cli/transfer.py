@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from roadmap.cli.options import (
     FAILED,
@@ -18,9 +18,6 @@ from roadmap.cli.options import (
 from roadmap.cli.training import announce, report_failures, train_transfers
 from roadmap.text import table
 
-if TYPE_CHECKING:
-    pass
-
 BUILT_IN = "classification, detection or segmentation"
 
 
@@ -32,7 +29,10 @@ def add_verbs(verbs: Any) -> None:
         "pico-s0 layer-scale-s0 --to detection",
     )
     parser.add_argument(
-        "runs", nargs="*", metavar="RUN", help="runs to transfer (default: all finished runs of the regime)"
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="runs to transfer (default: all finished runs of the regime); with new weights or a file's also rungs",
     )
     parser.add_argument("--to", required=True, metavar="TASK", help=f"the task: {BUILT_IN}, or a plug-in's")
     parser.add_argument(

@@ -14,7 +14,7 @@ from roadmap.record.transfers import Transfers
 from roadmap.tasks.registry import CLASSIFICATION
 from runner.data.datasets import check_trainable
 from runner.launch.plan import PlannedRun, RunPlan
-from runner.train.initial_weights import file_weights
+from runner.train.initial_weights import file_weights, initial_weights
 from runner.train.trackers import check_installed
 
 
@@ -29,23 +29,44 @@ class TransferPlan(RunPlan):
 def sources(names: Sequence[str], transfers: Transfers, out: Path) -> list[Run]:
     """The runs to transfer: those of these names, else all finished ones of the regime.
 
-    Raises ValueError for a name without a run, for a run that is not below `out`, and for one that has not finished.
+    New weights, and those of a file, need no run: then a name may also be of a rung, or RUNG-sSEED. Raises ValueError
+    for a name of neither, for a run that is not below `out`, for one that has not finished and should have, and for a
+    file without a name.
     """
-    if not names:
-        return list(_finished(transfers.selection, out))
-    runs = []
-    for name in names:
+    if names:
+        return [_named(name, transfers, out) for name in names]
+    if transfers.options.state_dict:
+        raise ValueError("--state-dict requires the rung whose network the file is of, such as layer-scale")
+    return list(_finished(transfers.selection, out))
+
+
+def _named(name: str, transfers: Transfers, out: Path) -> Run:
+    needs_run = not transfers.options.state_dict and transfers.options.begin != "scratch"
+    try:
         folder = find_run(name, out)
-        manifest = read_manifest(folder)
-        assert manifest is not None  # else find_run does not find it
-        if folder.resolve().parent.parent != out.resolve():
-            raise ValueError(f"{folder} is not in {out}, where its transfer would be; --out names its folder of runs")
-        if manifest.run.task != CLASSIFICATION:
-            raise ValueError(f"{folder} is a run of {manifest.run.task}; a transfer begins with a classifier")
-        if read_result(folder, manifest.run) is None and transfers.options.begin != "scratch":
-            raise ValueError(f"{folder} has not finished training, so there is nothing to transfer yet")
-        runs.append(manifest.run)
-    return runs
+    except ValueError:
+        if needs_run or not (untrained := _untrained(name, transfers.selection)):
+            raise
+        return untrained
+    manifest = read_manifest(folder)
+    assert manifest is not None  # else find_run does not find it
+    if folder.resolve().parent.parent != out.resolve():
+        raise ValueError(f"{folder} is not in {out}, where its transfer would be; --out names its folder of runs")
+    if manifest.run.task != CLASSIFICATION:
+        raise ValueError(f"{folder} is a run of {manifest.run.task}; a transfer begins with a classifier")
+    if needs_run and read_result(folder, manifest.run) is None:
+        raise ValueError(f"{folder} has not finished training, so there is nothing to transfer yet")
+    return manifest.run
+
+
+def _untrained(name: str, selection: Selection) -> Run | None:
+    """The run of a rung, or of RUNG-sSEED, which is not trained; None if there is no such rung."""
+    rung, dash, seed = name.rpartition("-s")
+    is_seeded = bool(dash) and seed.isdecimal()
+    try:
+        return selection.run(selection.rung(rung if is_seeded else name), int(seed) if is_seeded else 0)
+    except ValueError:
+        return None
 
 
 def _finished(selection: Selection, out: Path) -> Iterator[Run]:
@@ -86,6 +107,8 @@ def plan_of(chosen: Sequence[Run], transfers: Transfers, out: Path) -> TransferP
         run = transfers.run(source, weights)
         check_trainable(run)
         folder = run.folder(out, existing)
+        if options.state_dict:  # it fits the network
+            initial_weights(run, folder, transfers.selection.execution)
         planned.setdefault(run.identity, (PlannedRun(run, folder, state(folder, run)), source))
     runs, origins = tuple(plan for plan, _ in planned.values()), tuple(source for _, source in planned.values())
     return TransferPlan(transfers.selection, out, (), runs, transfers, origins)

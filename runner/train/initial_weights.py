@@ -93,7 +93,10 @@ def _of_file(run: Run, execution: Execution) -> Initial:
     state = read_state_dict(path)
     classes = next(len(tensor) for tensor in reversed(list(state.values())) if tensor.ndim)
     network = build(run.experiment.design, classes)
-    load_peer(network, run.experiment.design, peer, state)
+    try:
+        load_peer(network, run.experiment.design, peer, state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return Initial(network.state_dict(), str(path))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
@@ -96,10 +97,12 @@ def _named_backbone(named: NamedModel, recipe: Recipe) -> Backbone:
     info = getattr(network, "feature_info", [])
     if not hasattr(network, "forward_intermediates") or len(info) < MAPS:
         raise ValueError(f"{named} gives no maps of {MAPS} stages, which detection and segmentation need")
+    strides = [stage["reduction"] for stage in info][-MAPS:]
+    if any(second != 2 * first for first, second in pairwise(strides)):
+        raise ValueError(f"{named}: its maps have strides {strides}; each must be twice the one before")
     network.prune_intermediate_layers(list(range(len(info)))[-MAPS:], prune_norm=True, prune_head=True)
     maps = list(info)[-MAPS:]
-    channels, strides = (tuple(stage[key] for stage in maps) for key in ("num_chs", "reduction"))
-    return Backbone(network, channels, strides)
+    return Backbone(network, tuple(stage["num_chs"] for stage in maps), tuple(strides))
 
 
 Options = TypeVar("Options", DetectorOptions, SegmenterOptions)
