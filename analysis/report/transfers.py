@@ -28,9 +28,12 @@ def conclude_transfers(options: StudyOptions, out: Path, task: str, recipe: str 
         print(f"no table, which has {shown}: {error}; `roadmap collect` has the metrics of all", file=sys.stderr)
         return
     print(f"\n{transfer_text(study)}\n", flush=True)
-    paths = save_figure(
-        draw_transfer(study), [out / f"transfer-{regime}-{task}{suffix}" for suffix in (".png", ".svg")]
-    )
+    names = [out / f"transfer-{regime}-{task}{suffix}" for suffix in (".png", ".svg")]
+    try:
+        paths = save_figure(draw_transfer(study), names)
+    except ValueError as error:
+        print(f"no figure: {error}", file=sys.stderr)
+        paths = []
     folders = predicting(study, out)
     if folders:
         path = out / f"predictions-{regime}-{task}.png"

@@ -120,5 +120,5 @@ def test_networks_of_timm_give_the_maps_of_their_stages(name, channels):
 def test_networks_without_maps_are_refused():
     with pytest.raises(ValueError, match="gives no maps of"):
         build_backbone(NamedModel("torchvision", "resnet18"), RECIPE)
-    with pytest.raises(ValueError, match="strides .16, 16, 16, 16.; each must be twice"):
+    with pytest.raises(ValueError, match=r"strides .16, 16, 16, 16.; each must be twice"):
         build_backbone(NamedModel("timm", "vit_tiny_patch16_224"), replace(RECIPE, image_size=224))
