@@ -17,6 +17,7 @@ from roadmap.serialization.ranges import Range, check
 from roadmap.study.references import as_published, reference_network
 from roadmap.study.rungs import Rung, StudyContext
 from roadmap.study.schema import SEEDS, THROUGHPUT, Study
+from roadmap.tasks.registry import CLASSIFICATION
 from roadmap.text import suggest
 
 NEWEST = 100  # runs that are read
@@ -43,9 +44,9 @@ class Speed:
             return rate * cost(*workload).macs
         return self.measured.get(workload, self.macs_per_second)
 
-    def device_hours(self, experiment: Experiment, dataset: Dataset) -> float:
-        """The hours that one device takes for a run."""
-        return _training_macs(experiment, dataset) / self.of(experiment) / 3600
+    def device_hours(self, experiment: Experiment, dataset: Dataset, macs: float | None = None) -> float:
+        """The hours that one device takes for a run. `macs`: of an image, if the network has other heads."""
+        return _training_macs(experiment, dataset, macs) / self.of(experiment) / 3600
 
     def hours_range(self, experiment: Experiment, dataset: Dataset) -> tuple[float, float]:
         """The least and the most hours, if the network is as fast as the fastest or the slowest known one."""
@@ -61,10 +62,11 @@ def _workload(experiment: Experiment) -> Workload:
     return experiment.design, experiment.recipe.image_size
 
 
-def _training_macs(experiment: Experiment, dataset: Dataset) -> float:
+def _training_macs(experiment: Experiment, dataset: Dataset, macs: float | None = None) -> float:
     """The multiply-adds of a run: of training and of evaluation after each epoch."""
     recipe = experiment.recipe
-    macs = cost(experiment.design, recipe.image_size, dataset.classes).macs
+    if macs is None:
+        macs = cost(experiment.design, recipe.image_size, dataset.classes).macs
     return macs * recipe.epochs * (PASSES * dataset.train_images + dataset.test_images)
 
 
@@ -204,6 +206,8 @@ def _measured(folder: Path) -> tuple[str, Workload, float] | None:
     except (InvalidFile, OSError):
         return None
     if manifest is None or not rates or not (devices := manifest.environment.devices):
+        return None
+    if manifest.run.task != CLASSIFICATION:  # its heads are slower or faster than the network
         return None
     import statistics
 

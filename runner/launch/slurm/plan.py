@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from roadmap.estimates import Speed
+from roadmap.record.run import Run
 from roadmap.study.cluster import Layout
+from roadmap.tasks.registry import CLASSIFICATION
 from runner.launch.plan import RunPlan
 from runner.launch.slurm.script import script
 from runner.launch.slurm.slurm_cli import DEFAULT_ARRAY_LIMIT, SlurmError, limits
 from runner.launch.slurm.submission import FOLDER, Submission, SubmitOptions
 from runner.launch.slurm.submit import Member, Queue, check_path, entries, plan_arrays
+from runner.train.tasks.registry import task_of
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,16 @@ def plan_jobs(plan: RunPlan, members: Sequence[Member], options: SubmitOptions, 
     for number, (layout, array) in enumerate(arrays, start=1):
         devices = layout.processes * (1 if cluster.gpus_per_node else cluster.cpus_per_task)
         for index, runs in enumerate(array):
-            hours = sum(speed.device_hours(run.experiment, plan.selection.dataset) for run, _ in runs)
+            hours = sum(_device_hours(run, speed) for run, _ in runs)
             name = f"{number}_{index}" if len(array) > 1 else str(number)
             jobs.append(PlannedJob(name, layout, tuple(runs), hours, hours / devices))
     scripts = tuple(_script(options, layout, array, plan.out.resolve()) for layout, array in arrays)
     return JobPlan(options, tuple(jobs), scripts, len(queued), warning)
+
+
+def _device_hours(run: Run, speed: Speed) -> float:
+    macs = None if run.task == CLASSIFICATION else task_of(run).cost().macs  # with heads
+    return speed.device_hours(run.experiment, run.dataset, macs)
 
 
 def _script(options: SubmitOptions, layout: Layout, jobs: Sequence[Sequence[Member]], out: Path) -> str:
