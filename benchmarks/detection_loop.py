@@ -5,9 +5,9 @@
     python benchmarks/detection_loop.py [--rung pico] [--runs runs]
 
 Takes two minutes for each seed on two cores. The peer has torchvision's model class, image transform, data loading and
-loop, as in its references/detection; recipe, sizes of heads, images and metric are the same, and the pooling of regions
-too, unless `--pooling torchvision`: its own shifts regions by half a cell, which costs points in small images. Prints box
-and mask AP of each seed, and means with standard deviations.
+loop, as in its references/detection. Recipe, sizes of heads, images and metric are the same, and the pooling of regions
+too, unless `--pooling torchvision`: its own shifts regions by half a cell, which costs points in small images. Prints
+box and mask AP of each seed, and means with standard deviations.
 """
 
 from __future__ import annotations

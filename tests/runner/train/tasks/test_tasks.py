@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import roadmap
+from roadmap.estimates import Speed
 from roadmap.files import read_json, write_json
 from roadmap.options import StudyOptions
 from roadmap.record.folder import read_result
@@ -20,6 +21,7 @@ from roadmap.tasks.heads import DetectorOptions, SegmenterOptions
 from runner.data.dense.objects import ObjectSplit
 from runner.data.dense.samples import DenseTestBatches, scaled_size
 from runner.data.dense.transforms import test_objects as held_out_objects
+from runner.launch.slurm.plan import _device_hours
 from runner.train.engine import Stopped
 from runner.train.layer_decay import backbone_layers
 from runner.train.optimizer import parameter_groups
@@ -274,3 +276,12 @@ def test_the_counts_are_the_published_ones():
     ((_, segmenter),) = count_transfers(options, "segmentation").costs
     assert (round(segmenter.parameters / 1e6), round(segmenter.macs / 1e9, 1)) == (60, 938.5)
     assert SegmenterOptions().channels == 512
+
+
+def test_device_hours_count_the_heads():
+    """Three passes over the training images and one over the others, in each of two epochs."""
+    run, speed = transfer_of("pico", "detection", begin="scratch"), Speed(1e9, "given")
+    macs = task_of(run).cost().macs
+    assert _device_hours(run, speed) == pytest.approx(2 * macs * (3 * 16 + 6) / 1e9 / 3600)
+    source = source_of("pico")
+    assert _device_hours(source, speed) == speed.device_hours(source.experiment, source.dataset)
