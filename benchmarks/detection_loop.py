@@ -95,13 +95,11 @@ def peer(run: Run, source: Path, options: DetectorOptions, pooling: str) -> Mask
     sizes = tuple((round(options.anchor_scale * stride),) for stride in strides)
     layers = (options.mask_channels,) * options.mask_convolutions
 
-    def pool(side: int) -> nn.Module:
-        if pooling == "aligned":
-            return AlignedPooling(backbone.strides, side)
-        levels = [str(i) for i in range(len(backbone.strides))]
-        return MultiScaleRoIAlign(levels, side, 2, canonical_scale=56 * strides[0], canonical_level=4)
-
-    return MaskRCNN(
+    levels = [str(i) for i in range(len(backbone.strides))]
+    pools = [
+        MultiScaleRoIAlign(levels, side, 2, canonical_scale=56 * strides[0], canonical_level=4) for side in (7, 14)
+    ]
+    model = MaskRCNN(
         Maps(backbone, options.channels),
         min_size=options.test_short_side,
         max_size=options.longest_side,
@@ -114,16 +112,20 @@ def peer(run: Run, source: Path, options: DetectorOptions, pooling: str) -> Mask
         rpn_post_nms_top_n_train=options.proposals,
         rpn_post_nms_top_n_test=options.test_proposals,
         rpn_batch_size_per_image=options.proposal_samples,
-        box_roi_pool=pool(7),
+        box_roi_pool=pools[0],
         box_head=TwoMLPHead(options.channels * 49, options.box_units),
         box_predictor=FastRCNNPredictor(options.box_units, classes),
         box_batch_size_per_image=options.box_samples,
         box_score_thresh=options.score_threshold,
         box_detections_per_img=options.detections,
-        mask_roi_pool=pool(14),
+        mask_roi_pool=pools[1],
         mask_head=MaskRCNNHeads(options.channels, layers, 1),
         mask_predictor=MaskRCNNPredictor(layers[-1], options.mask_channels, classes),
     )
+    if pooling == "aligned":  # which the model's class does not take
+        model.roi_heads.box_roi_pool = AlignedPooling(backbone.strides, 7)
+        model.roi_heads.mask_roi_pool = AlignedPooling(backbone.strides, 14)
+    return model
 
 
 def train(model: MaskRCNN, run: Run, split: ObjectSplit) -> None:
