@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from roadmap.plugins import Registry, load_installed
 from roadmap.record.results import RESERVED
+from roadmap.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -158,7 +159,7 @@ def find_metric(name: str) -> Metric:
 def metric_names() -> str:
     """The help text of --metric."""
     default, *others = METRICS
-    others = [name for name in others if isinstance(METRICS[name], EvaluatedMetric) or name in PRIMARY]
+    others = [name for name in others if isinstance(METRICS[name], EvaluatedMetric) or name in primaries()]
     names = f"{default} (default), {', '.join(others)} or a plug-in's"
     return f"{names}; ema ({default} of the averaged weights), or ema_NAME"
 
@@ -253,7 +254,11 @@ METRICS.add("pixel_accuracy", Metric("pixel_accuracy", "pixel_accuracy", "pixel 
 METRICS.add(
     "class_accuracy", Metric("class_accuracy", "class_accuracy", "mean pixel accuracy of the classes", "mAcc", "%", 1)
 )
-PRIMARY = ("top1", "box_ap", "miou")  # of the tasks: each run has one of them, unless a plug-in's task says otherwise
+
+
+def primaries() -> tuple[str, ...]:
+    """The names of the metrics of the tasks. Each run has one of them."""
+    return tuple(dict.fromkeys(task.metric for task in TASKS.values()))
 
 
 def measured(values: Container[str]) -> tuple[Metric, ...]:
@@ -263,4 +268,4 @@ def measured(values: Container[str]) -> tuple[Metric, ...]:
 
 def primary(values: Container[str]) -> Metric:
     """The metric that compares runs with these keys."""
-    return next((METRICS[name] for name in PRIMARY if METRICS[name].key in values), TOP1)
+    return next((METRICS[name] for name in primaries() if name in METRICS and METRICS[name].key in values), TOP1)

@@ -17,6 +17,7 @@ from roadmap.serialization.ranges import Range, check_fields
 from roadmap.steps import find_step
 from roadmap.study.cluster import Cluster
 from roadmap.study.execution import Execution
+from roadmap.tasks.registry import TASKS
 from roadmap.text import suggest
 
 T = TypeVar("T")
@@ -234,6 +235,10 @@ class Study:
         return recipe
 
     def transfer(self, name: str) -> TransferRecipe:
+        """A transfer recipe. That of a plug-in's task is by default the regime's modern recipe, by the task's name."""
+        task = TASKS.get(name)
+        if name not in self.transfers and task is not None and task.build is not None:
+            return TransferRecipe(name)
         return _lookup(self.transfers, "transfer recipe", name)
 
     def transfer_for(self, task: str, data: str | None, regime: str) -> str:
@@ -242,6 +247,8 @@ class Study:
         One that is borrowed from another regime is the last choice.
         """
         of_task = [name for name, recipe in self.transfers.items() if recipe.task == task]
+        if not of_task and TASKS[task].build is not None:
+            return task
         if not of_task:
             raise ValueError(f"no transfer recipe is for task {task!r}; ablations.yaml has them under transfers")
         with_data = [name for name in of_task if data is not None and self.transfers[name].data == data]

@@ -22,6 +22,7 @@ from tests.helpers.designs import recipe_of
 
 OPTIMIZER = ROOT / "docs" / "examples" / "optimizer.py"
 DATASET = ROOT / "docs" / "examples" / "dataset.py"
+TASK = ROOT / "docs" / "examples" / "rotation.py"
 ONE_EPOCH = ["--seeds", "1", "--set", "recipe.epochs=1", "--set", "recipe.warmup_epochs=0"]
 
 
@@ -214,3 +215,19 @@ def test_a_plugin_that_failed_half_way_can_be_loaded_after_its_correction(tmp_pa
             load_file(path)
     path.write_text(step, encoding="utf-8")
     load_file(path)
+
+
+@pytest.mark.slow
+def test_a_task_of_ones_own_is_trained_from_a_run_and_compared(tmp_path):
+    short = ("--set", "recipe.epochs=1")
+    trained = run_here("run", "--steps", "pico", "--seeds", "1", *short, "--set", "recipe.decay_epochs=1", cwd=tmp_path)
+    assert trained.status == 0, trained.err
+    chosen = ("--to", "rotation", "--plugin", TASK, *short, "--set", "recipe.warmup_epochs=0")
+    done = run_here("transfer", "pico-s0", *chosen, cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert "turns, pre-trained" in done.out and "[1/1] pico-rotation (seed 0): turns" in done.out
+    (folder,) = (tmp_path / "runs" / "pico").glob("pico-rotation-s0-*")
+    result = json.loads((folder / "result.json").read_text())
+    assert 25 < result["turns"] <= 100 and "top1" not in result
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert len(manifest["weights"]) == 16 and "task/rotation" in manifest["run"]["mixers"]

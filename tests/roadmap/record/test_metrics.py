@@ -13,7 +13,7 @@ import torch
 from analysis.collection import COLUMNS, collect
 from roadmap.cli import make_parser
 from roadmap.record.folder import last_metrics, read_metrics, read_result
-from roadmap.record.metrics import METRICS, PRIMARY, TOP1, averaged, evaluated_metrics, find_metric, metric
+from roadmap.record.metrics import METRICS, TOP1, averaged, evaluated_metrics, find_metric, metric, primaries
 from roadmap.record.outcomes import NOT_READ, read_outcomes
 from roadmap.record.results import RESERVED, EpochMetrics, RunResult, scalar, values_of
 from tests.helpers.command import LIGHT, run_here
@@ -242,7 +242,7 @@ def test_the_help_names_every_metric():
         if action.dest == "metric"
     )  # fmt: skip
     assert all(metric.name in help_text for metric in evaluated_metrics())
-    assert all(name in help_text for name in PRIMARY)
+    assert all(name in help_text for name in primaries())
 
 
 @pytest.mark.parametrize(
