@@ -51,6 +51,9 @@ class StudyKeywords(TypedDict, total=False):
     ablation: str
     references: str | Sequence[str] | None
     base: str | None
+    space: str
+    samples: int
+    sample_seed: int
     plugins: Sequence[Path | str]
     on: Literal["local", "slurm"]
     cluster: str | None
@@ -88,9 +91,10 @@ class StudyOptions:
             raise ValueError("steps must name at least one rung (got none)")
         for name in {"steps", "references"} & given.keys():
             given[name] = ",".join(given[name]) if isinstance(given[name], tuple) else given[name]
+        given |= _ablation_of_space(given)
         given |= {"data": str(given["data"])} if given.get("data") is not None else {}
         given |= {"plugins": tuple(map(user_path, given.get("plugins", ())))}
-        return StudyOptions(**given)
+        return StudyOptions(**{name: value for name, value in given.items() if name not in OF_SPACES})
 
     def study(self) -> Study:
         """The study. Loads the plug-ins first, because the study may use their steps."""
@@ -112,6 +116,21 @@ class StudyOptions:
             within = "" if file == folder else f", in which {folder} can't be"
             raise ValueError(f"--out must be a folder, or a path that does not exist (got the file {file}{within})")
         return folder
+
+
+OF_SPACES = ("space", "samples", "sample_seed")  # keywords that become the ablation `space:NAME:COUNT:SEED`
+
+
+def _ablation_of_space(given: Mapping[str, Any]) -> dict[str, str]:
+    """Raises ValueError for a part without the space."""
+    space, samples, seed = (given.get(name) for name in OF_SPACES)
+    if space is None:
+        if samples is not None or seed is not None:
+            raise ValueError(f"--{'samples' if samples is not None else 'sample-seed'} requires --space NAME")
+        return {}
+    if given.get("ablation", "cumulative") != "cumulative" or given.get("steps", "all") != "all":
+        raise ValueError("--space chooses the rungs; it does not go with --steps and --ablation")
+    return {"ablation": f"space:{space}:{20 if samples is None else samples}" + (f":{seed}" if seed else "")}
 
 
 def reject_unused(names: Collection[str], reason: str, *options: DataclassInstance) -> None:
@@ -206,7 +225,7 @@ class Selection:
         """The selected rungs, then the references. Raises ValueError for a setting that none of them uses."""
         selected = select(self.context, self.steps, self.ablation)
         systems = () if self.references is None else references(replace(self.context, base=()), self.references)
-        rungs = tuple(map(self._set, (*selected, *systems)))
+        rungs = tuple(map(self.with_settings, (*selected, *systems)))
         for setting in self.settings:
             section, _, name = setting.partition("=")[0].partition(".")
             if section == "recipe" and all(name in rung.experiment.unused_fields for rung in rungs):
@@ -237,9 +256,10 @@ class Selection:
     def rung(self, name: str) -> Rung:
         """Any rung or reference by its name. Raises ValueError with the valid names."""
         find = reference if is_reference(self.study, name) else find_rung
-        return self._set(find(self.context, name))
+        return self.with_settings(find(self.context, name))
 
-    def _set(self, rung: Rung) -> Rung:
+    def with_settings(self, rung: Rung) -> Rung:
+        """The rung with the changes of --set."""
         experiment = with_settings(Experiment, rung.experiment, self.settings)
         OPTIMIZERS.find(experiment.recipe.optimizer)  # not in Recipe: manifests are read without plug-ins
         return replace(rung, experiment=experiment)

@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from roadmap.options import Selection, StudyKeywords, StudyOptions
+from roadmap.options import OF_SPACES, Selection, StudyKeywords, StudyOptions
 from roadmap.serialization.ranges import Range
 from roadmap.study.schema import SEEDS
 
@@ -116,8 +116,11 @@ def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False
             "--ablation",
             default="cumulative",
             help="how the steps are combined: cumulative (default: each on the one before), leave-one-out, add-one, "
-            "orders:N (N random orders) or variants",
+            "orders:N (N random orders), variants or space:NAME:N",
         )
+        parser.add_argument("--space", metavar="NAME", help="designs of this space (`roadmap sample`) instead of steps")
+        add_number(parser, "--samples N", Range(1), "with --space: number of designs (default: 20)")
+        add_number(parser, "--sample-seed N", Range(0), "with --space: draw other designs (default: 0)")
         parser.add_argument(
             "--references",
             nargs="?",
@@ -160,6 +163,7 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
 def study_keywords(options: argparse.Namespace) -> StudyKeywords:
     """The shared options as keywords of the functions in `roadmap.api`."""
     names = {field.name for field in fields(StudyOptions)}
+    names |= {name for name in OF_SPACES if getattr(options, name, None) is not None}
     return cast("StudyKeywords", {name: value for name, value in vars(options).items() if name in names})
 
 

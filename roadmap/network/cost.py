@@ -38,6 +38,14 @@ def cost(design: Design | NamedModel, input_size: int = 224, num_classes: int = 
     return Cost(counter.parameters, counter.macs)
 
 
+def activations(design: Design, input_size: int) -> int:
+    """The outputs of all convolutions for one image, as Radosavovic et al. (2020) count them.
+
+    Raises ValueError if the image is too small for the design.
+    """
+    return _count(plan(design), input_size).activations
+
+
 def map_size(design: Design, input_size: int) -> int:
     """The side of the last map in pixels. Raises ValueError if the image is too small for the design."""
     return _count(plan(design), input_size).size
@@ -64,13 +72,14 @@ class _Counter:
 
     def __init__(self, size: int) -> None:
         self.input_size = self.size = size
-        self.parameters = self.macs = 0
+        self.parameters = self.macs = self.activations = 0
 
     def layer(self, layer: Layer) -> None:
         before = self.size
         self.size = layer.size(self.size)
         if self.size < 1:
             raise ValueError(f"images of {self.input_size} pixels are too small for this design")
+        self.activations += layer.outputs * self.size**2
         if layer.mixer:
             mixer = find_mixer(layer.mixer)
             self.parameters += mixer.parameters(layer)

@@ -11,7 +11,7 @@ from roadmap.study.grammar import All, Composition, Generated, Item, Slice, Step
 from roadmap.study.rungs import Rung, StudyContext, adopted_spec, named_rung, slice_of, unknown_rung
 
 MOST_ORDERS = 1000
-ABLATIONS = ("cumulative", "leave-one-out", "add-one", "orders:N", "variants")
+ABLATIONS = ("cumulative", "leave-one-out", "add-one", "orders:N", "variants", "space:NAME:N")
 
 
 def specs_of(context: StudyContext, items: Iterable[Item], *, alone: bool = False) -> list[StepSpec]:

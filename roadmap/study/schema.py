@@ -14,6 +14,7 @@ from roadmap.plugins import load_installed
 from roadmap.recipe import Experiment, Recipe
 from roadmap.serialization.plain_data import changed, to_data
 from roadmap.serialization.ranges import Range, check_fields
+from roadmap.space.definition import Space
 from roadmap.steps import find_step
 from roadmap.study.cluster import Cluster
 from roadmap.study.execution import Execution
@@ -182,6 +183,7 @@ class Study:
     devices: dict[str, Device]  # that `roadmap cost` estimates for, by name
     clusters: dict[str, Cluster]  # profiles of jobs, by name
     transfers: dict[str, TransferRecipe] = field(default_factory=dict)  # recipes of `roadmap transfer`, by name
+    spaces: dict[str, Space] = field(default_factory=dict)  # of designs that are drawn, by name
     plugins: tuple[str, ...] = ()  # Python files with users' own steps, relative to this file
 
     def regime(self, name: str) -> Regime:
@@ -240,6 +242,9 @@ class Study:
         if name not in self.transfers and task is not None and task.build is not None:
             return TransferRecipe(name)
         return _lookup(self.transfers, "transfer recipe", name)
+
+    def space(self, name: str) -> Space:
+        return _lookup(self.spaces, "design space", name)
 
     def transfer_for(self, task: str, data: str | None, regime: str) -> str:
         """The name of the first transfer recipe for a task, with that data set if one is given and has its own.

@@ -22,6 +22,7 @@ from roadmap.study.ablations import (
 from roadmap.study.grammar import All, Composition, Generated, Item, Slice, StepSpec, parse_item, parse_steps
 from roadmap.study.rungs import Rung, StudyContext, named_rung, slice_of, standalone_steps
 from roadmap.study.schema import Study
+from roadmap.study.spaces import is_sampled, sampled, samples
 from roadmap.text import suggest
 
 
@@ -64,6 +65,8 @@ def select(context: StudyContext, steps: str | Sequence[str], ablation: str = "c
         return tuple(variants(context, specs))
     if kind == "orders" and re.fullmatch("[1-9][0-9]{0,3}", argument) and int(argument) <= MOST_ORDERS:
         return tuple(orders(context, specs, int(argument)))
+    if kind == "space":
+        return tuple(samples(context, argument))
     raise ValueError(f"unknown ablation {ablation!r}; {suggest(ABLATIONS, ablation)}")
 
 
@@ -82,6 +85,8 @@ def find_rung(context: StudyContext, name: str) -> Rung:
 
     Raises ValueError with the valid names.
     """
+    if is_sampled(name):
+        return sampled(context, name)
     item = parse_item(name, context.names)
     if isinstance(item, All | Slice):
         raise ValueError(f"{str(item)!r} names several rungs; one is needed here")

@@ -1,0 +1,79 @@
+"""A space of designs, and how its values are drawn."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from roadmap.serialization.ranges import InvalidField, Range, check_fields
+
+if TYPE_CHECKING:
+    from random import Random
+
+Value = int | float | str
+Quantity = Literal["macs", "parameters", "activations"]
+
+
+@dataclass(frozen=True)
+class Values:
+    """How one value is drawn: from a list, or evenly from a range, on a logarithmic scale if `log`.
+
+    A number of a range is rounded to a multiple of `multiple`. Its ends are as likely as numbers between them.
+    """
+
+    values: tuple[Value, ...] = ()
+    range: tuple[float, float] | None = None
+    log: bool = False
+    multiple: Annotated[float, Range(above=0)] = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if bool(self.values) == (self.range is not None):
+            raise InvalidField("must have either values or a range, such as {range: [1, 24], log: true}")
+        if self.range and not (self.range[0] <= self.range[1] and (self.range[0] > 0 or not self.log)):
+            rule = "must begin above 0 and end above that" if self.log else "must end above its beginning"
+            raise InvalidField(f"range {rule} (got {list(self.range)})")
+
+    def draw(self, random: Random) -> Value:
+        if not self.range:
+            return self.values[random.randrange(len(self.values))]
+        low, high = self.range
+        half = self.multiple / 2
+        if self.log:
+            lowest = max(low - half, low / 2)
+            drawn = math.exp(random.uniform(math.log(lowest), math.log(high + half)))
+        else:
+            drawn = random.uniform(low - half, high + half)
+        number = round(min(max(drawn, low), high) / self.multiple) * self.multiple
+        return int(number) if self.multiple == int(self.multiple) else round(number, 9)
+
+    @property
+    def numbers(self) -> tuple[float, float] | None:
+        """The least and the largest value; None for texts."""
+        if self.range:
+            return self.range
+        numbers = [value for value in self.values if not isinstance(value, str)]
+        return (min(numbers), max(numbers)) if len(numbers) == len(self.values) else None
+
+
+@dataclass(frozen=True)
+class Space:
+    """Designs that differ from a rung's in some parameters."""
+
+    rung: str  # the rung whose design varies
+    vary: dict[str, Values]  # by parameter (roadmap/space/parameters.py)
+    match: str | None = None  # the rung whose multiply-adds the width is solved for, within 1 %; null: no width is
+    bands: dict[Quantity, tuple[float, float]] = field(default_factory=dict)  # least and most, over those of the rung
+    regimes: dict[str, dict[str, Values]] = field(default_factory=dict)  # other values, by regime
+
+    def __post_init__(self) -> None:
+        if not self.vary:
+            raise InvalidField("vary must name at least one parameter (got {})")
+        for quantity, (low, high) in self.bands.items():
+            if not 0 < low <= high:
+                raise InvalidField(f"bands.{quantity} must be the least and the most (got {[low, high]})")
+
+    def values(self, regime: str) -> dict[str, Values]:
+        """How each parameter varies in a regime."""
+        return {name: self.regimes.get(regime, {}).get(name, values) for name, values in self.vary.items()}
