@@ -25,7 +25,7 @@ from roadmap.text import suggest
 # The modules of roadmap.cli and their verbs, in the order of --help. `add_verbs` of a module adds its verbs.
 VERBS = {
     "designs": ("list", "show", "diff", "cost"),
-    "spaces": ("sample",),
+    "spaces": ("sample", "space"),
     "runs": ("run",),
     "transfer": ("transfer",),
     "jobs": ("status", "logs", "cancel", "retry"),

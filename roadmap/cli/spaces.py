@@ -1,4 +1,4 @@
-"""sample: draw designs from a space at equal cost."""
+"""sample and space: draw designs from a space at equal cost, and analyse those that were trained."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.options import add_number, add_study_options, add_verb, choose
+from roadmap.cli.options import (
+    add_number,
+    add_out,
+    add_output,
+    add_study_options,
+    add_verb,
+    choose,
+    study_options,
+)
+from roadmap.record.metrics import TOP1, metric_names
 from roadmap.serialization.ranges import Range
 from roadmap.text import count, table
 
@@ -26,6 +35,16 @@ def add_verbs(verbs: Any) -> None:
     add_study_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(function=sample)
+
+    parser = add_verb(
+        verbs, "space", "which values the best designs of a space have, with the uncertainty", "stage-ratio"
+    )
+    parser.add_argument("spaces", nargs="+", metavar="NAME", help="design spaces; several are compared")
+    add_output(parser, "a .png, .svg or .pdf; may be repeated (default: in the folder of runs)", several=True)
+    parser.add_argument("--metric", default=TOP1.name, metavar="NAME", help=f"metric of the runs: {metric_names()}")
+    add_study_options(parser)
+    add_out(parser)
+    parser.set_defaults(function=analyse)
 
 
 def sample(options: argparse.Namespace) -> int:
@@ -61,3 +80,20 @@ def _row(selection: Selection, drawn: Sampled) -> list[str]:
     cost, design = selection.cost(drawn.rung), drawn.design
     depths, widths = (":".join(map(str, values)) for values in (design.depths, design.widths))
     return [drawn.rung.name, f"{cost.parameters / 1e6:.2f} M", count(cost.macs), depths, widths]
+
+
+def analyse(options: argparse.Namespace) -> int:
+    from analysis.figures.parts.style import save_figure
+    from analysis.options import RunsOptions
+    from analysis.spaces.figure import draw_spaces
+    from analysis.spaces.study import space_study
+    from analysis.spaces.table import space_text
+
+    runs = RunsOptions(study_options(options), options.out, options.metric)
+    studies = [space_study(runs, name) for name in dict.fromkeys(options.spaces)]
+    print(space_text(studies))
+    name = "-".join(["space", studies[0].run.regime, *options.spaces])
+    paths = options.output or [runs.folder() / f"{name}{suffix}" for suffix in (".png", ".svg")]
+    for path in save_figure(draw_spaces(studies), paths):
+        print(f"figure: {path}")
+    return 0

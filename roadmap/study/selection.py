@@ -19,7 +19,7 @@ from roadmap.study.ablations import (
     specs_of,
     variants,
 )
-from roadmap.study.grammar import All, Composition, Generated, Item, Slice, StepSpec, parse_item, parse_steps
+from roadmap.study.grammar import All, Composition, Generated, Item, Name, Slice, StepSpec, parse_item, parse_steps
 from roadmap.study.rungs import Rung, StudyContext, named_rung, slice_of, standalone_steps
 from roadmap.study.schema import Study
 from roadmap.study.spaces import is_sampled, sampled, samples
@@ -85,8 +85,6 @@ def find_rung(context: StudyContext, name: str) -> Rung:
 
     Raises ValueError with the valid names.
     """
-    if is_sampled(name):
-        return sampled(context, name)
     item = parse_item(name, context.names)
     if isinstance(item, All | Slice):
         raise ValueError(f"{str(item)!r} names several rungs; one is needed here")
@@ -109,6 +107,8 @@ def _positioned(context: StudyContext, item: Item) -> Iterator[tuple[float, Rung
         yield after_ladder, standalone_steps(context, item)
     elif isinstance(item, Generated):
         yield after_ladder + 1, generated(context, item)
+    elif isinstance(item, Name) and is_sampled(item.name):
+        yield after_ladder + 2, sampled(context, item.name)
     else:
         rung, position = named_rung(context, item)
         yield position, rung

@@ -83,8 +83,13 @@ class SpaceOfRungs:
 
     def named(self, name: str) -> Sampled:
         """The design with this name. Raises ValueError for one that the space does not have."""
-        values = self._parsed(name)
+        values = self.values_of(name)
         return self._sampled(values, self._satisfying(values))
+
+    def first_stage(self, name: str) -> int:
+        """The first stage that a parameter has a value for, from 0."""
+        entry = PARAMETERS.get(name)
+        return entry.first if entry else 0
 
     def _draw(self, random: object) -> dict[str, Drawn]:
         drawn: dict[str, Drawn] = {}
@@ -117,7 +122,8 @@ class SpaceOfRungs:
     def _name(self, values: dict[str, Drawn]) -> str:
         return MARK.join([self.name, *map(_text, values.values())])
 
-    def _parsed(self, name: str) -> dict[str, Drawn]:
+    def values_of(self, name: str) -> dict[str, Drawn]:
+        """The values of a design by its name. Raises ValueError for a name that is none."""
         space, *texts = name.split(MARK)
         vary = self.space.values(self.context.regime)
         if space != self.name or len(texts) != len(vary):

@@ -1,0 +1,192 @@
+"""The drawn designs of a space that have finished, with their errors and values."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.collection import collect
+from analysis.options import RunsOptions
+from analysis.statistics.samples import Sample, pooled_noise, sample_of
+from analysis.statistics.spaces import Best, Distribution, Surface, best_value, distribution, surface
+from roadmap.files import digest
+from roadmap.options import Selection
+from roadmap.record.folder import read_manifest
+from roadmap.record.metrics import Metric
+from roadmap.record.run import Run, canonical
+from roadmap.serialization.plain_data import to_data
+from roadmap.study.spaces import MARK, SpaceOfRungs
+from roadmap.tasks.registry import CLASSIFICATION
+
+BEST = 10  # designs that are listed
+
+
+@dataclass(frozen=True)
+class DrawnDesign:
+    """A design whose runs have finished."""
+
+    name: str
+    values: dict[str, float]  # by parameter; of one by stage, `depths 3`
+    errors: dict[int, float]  # by seed
+
+    @property
+    def first(self) -> float:
+        """The error of the lowest seed, by which designs are compared and chosen."""
+        return self.errors[min(self.errors)]
+
+    @property
+    def again(self) -> Sample | None:
+        """The errors of the other seeds; None without any."""
+        others = {seed: error for seed, error in self.errors.items() if seed != min(self.errors)}
+        return sample_of(others) if others else None
+
+
+@dataclass(frozen=True)
+class SpaceStudy:
+    """A space in a regime. Errors are 100 less an accuracy in percent, or a metric of which less is better."""
+
+    space: SpaceOfRungs
+    run: Run  # one of them: regime, data and recipe of all
+    metric: Metric
+    designs: tuple[DrawnDesign, ...]  # the best first
+    base: Sample | None  # errors of the rung that varies
+    unfinished: int  # designs that have begun
+
+    @property
+    def title(self) -> str:
+        study = self.space.context.study
+        return f"{study.regime(self.run.regime).title} on {self.run.data}, space {self.space.name}"
+
+    @property
+    def error_title(self) -> str:
+        return f"100 - {self.metric.title}" if self.metric.higher_is_better else self.metric.title
+
+    @cached_property
+    def distribution(self) -> Distribution:
+        return distribution([design.first for design in self.designs])
+
+    @cached_property
+    def parameters(self) -> dict[str, list[float]]:
+        """The values of each parameter that varies, in the order of the designs."""
+        values = {name: [design.values[name] for design in self.designs] for name in self.designs[0].values}
+        return {name: own for name, own in values.items() if len(set(own)) > 1}
+
+    @cached_property
+    def best(self) -> dict[str, Best | None]:
+        errors = [design.first for design in self.designs]
+        return {name: best_value(values, errors) for name, values in self.parameters.items()}
+
+    @cached_property
+    def surface(self) -> Surface | None:
+        return surface(self.parameters, [design.first for design in self.designs])
+
+    @cached_property
+    def of_base(self) -> dict[str, float]:
+        """The values that the varied rung itself has, of the parameters where a design says them."""
+        design = self.space.base.experiment.design
+        depths = getattr(design, "depths", ())
+        return {f"depths {i}": float(depth) for i, depth in enumerate(depths, start=1)}
+
+    @property
+    def seed_noise(self) -> float | None:
+        """The standard deviation of a design's runs of several seeds, pooled; None without any."""
+        samples = [sample_of(design.errors) for design in self.designs if len(design.errors) > 1]
+        noise = pooled_noise(samples)
+        return None if noise is None else float(noise.std)
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation over the designs."""
+        errors = [design.first for design in self.designs]
+        return float(np.std(errors, ddof=1)) if len(errors) > 1 else None
+
+    @property
+    def shrinkage(self) -> float | None:
+        """How much worse the repeated designs are with their other seeds than with the first, points; the mean."""
+        repeated = [design.again.mean - design.first for design in self.designs if design.again]
+        return float(np.mean(repeated)) if repeated else None
+
+
+def space_study(options: RunsOptions, name: str) -> SpaceStudy:
+    """The finished runs of a space below the folder: those with the study's settings, else those of one other recipe.
+
+    Raises ValueError if there are none, or several recipes to choose from.
+    """
+    selection, out, metric = Selection.of(options.study), options.folder(), options.find_metric()
+    space = SpaceOfRungs(selection.context, name)
+    space.space  # noqa: B018 - raises for an unknown name
+    table = collect(out)
+    groups = _groups(table, space, out)
+    wanted = _key(selection.run(selection.with_settings(space.base)))
+    if wanted not in groups and len(groups) != 1:
+        shown = f"{len(groups)} recipes or data sets; --set and --data choose one" if groups else "no finished run"
+        raise ValueError(f"{out}: {shown} of designs of {name!r} in {selection.regime} (`roadmap run --space {name}`)")
+    rows = groups[wanted] if wanted in groups else next(iter(groups.values()))
+    run = rows[0][1]
+    errors: dict[str, dict[int, float]] = defaultdict(dict)
+    for row, own in rows:
+        value = row[metric.key]
+        if pd.notna(value):
+            errors[own.rung][own.seed] = _error(value, metric)
+    designs = [DrawnDesign(rung, dict(_flat(space, rung)), by_seed) for rung, by_seed in errors.items()]
+    if not designs:
+        raise ValueError(f"{out}: no finished design of {name!r} has a {metric.title}")
+    base = _base(run, space, table, metric)
+    begun = table[_of_space(table, space) & (table["state"] == "begun")]
+    return SpaceStudy(
+        space,
+        run,
+        metric,
+        tuple(sorted(designs, key=lambda design: (design.first, design.name))),
+        sample_of(base) if base else None,
+        begun["rung"].nunique(),
+    )
+
+
+def _base(run: Run, space: SpaceOfRungs, table: pd.DataFrame, metric: Metric) -> dict[int, float]:
+    """The errors of the rung that varies, trained as `run` was, by seed."""
+    experiment = replace(run.experiment, design=space.base.experiment.design)
+    same = replace(run, rung=space.base.name, experiment=experiment).experiment_identity
+    rows = table[(table["experiment"] == same) & (table["state"] == "finished") & table[metric.key].notna()]
+    return {int(seed): _error(value, metric) for seed, value in zip(rows["seed"], rows[metric.key], strict=True)}
+
+
+def _error(value: float, metric: Metric) -> float:
+    return 100 - float(value) if metric.higher_is_better else float(value)
+
+
+def _of_space(table: pd.DataFrame, space: SpaceOfRungs) -> Any:
+    own = table["rung"].astype(str).str.startswith(f"{space.name}{MARK}")
+    return own & (table["regime"] == space.context.regime) & (table["task"] == CLASSIFICATION)
+
+
+def _groups(table: pd.DataFrame, space: SpaceOfRungs, out: Path) -> dict[str, list[tuple[dict[str, Any], Run]]]:
+    """The finished runs of the space, each with its row, by recipe and data."""
+    groups: dict[str, list[tuple[dict[str, Any], Run]]] = defaultdict(list)
+    for row in table[_of_space(table, space) & (table["state"] == "finished")].to_dict("records"):
+        manifest = read_manifest(out / str(row["folder"]))
+        if manifest and manifest.run.transfer is None:
+            groups[_key(manifest.run)].append(({str(key): value for key, value in row.items()}, manifest.run))
+    return groups
+
+
+def _key(run: Run) -> str:
+    """What all runs of a study of designs share."""
+    return digest([run.data, to_data(run.dataset), run.fidelity, canonical(run.experiment)["recipe"]])
+
+
+def _flat(space: SpaceOfRungs, name: str) -> Iterator[tuple[str, float]]:
+    """The numbers among the values of a design, one for each stage."""
+    for parameter, values in space.values_of(name).items():
+        if isinstance(values, tuple):
+            first = space.first_stage(parameter)
+            yield from ((f"{parameter} {i}", float(value)) for i, value in enumerate(values, start=1 + first))
+        elif not isinstance(values, str):
+            yield parameter, float(values)

@@ -1,0 +1,102 @@
+"""What is printed about a space: its distribution, its parameters, its best designs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.spaces.study import BEST, SpaceStudy
+from analysis.statistics.spaces import FEWEST, differences
+from roadmap.text import table
+
+QUANTILES = {"best": 0.0, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "worst": 1.0}
+
+
+def space_text(studies: list[SpaceStudy]) -> str:
+    """The tables and remarks on spaces, one after the other; with several a comparison of their distributions."""
+    parts = [part for study in studies for part in _parts(study)]
+    if len(studies) > 1:
+        parts.append(_comparison(studies))
+    return "\n\n".join(parts)
+
+
+def _parts(study: SpaceStudy) -> list[str]:
+    return [
+        f"{study.title}: {len(study.designs)} designs, {study.error_title}",
+        _distribution(study),
+        _parameters(study),
+        _best(study),
+        "\n".join(remarks(study)),
+    ]
+
+
+def _distribution(study: SpaceStudy) -> str:
+    errors = [design.first for design in study.designs]
+    cells = [f"{np.quantile(errors, share):.2f}" for share in QUANTILES.values()]
+    return table([*QUANTILES, study.space.base.name], [[*cells, _number(study.base.mean if study.base else None)]])
+
+
+def _parameters(study: SpaceStudy) -> str:
+    rows = []
+    for name, best in study.best.items():
+        share = study.surface.of_parameter.get(name) if study.surface else None
+        interval = f"{best.interval[0]:g} to {best.interval[1]:g}" if best else f"fewer than {FEWEST} designs"
+        explains = "" if share is None else f"{100 * max(0.0, share):.0f} %"
+        rows.append(
+            [name, f"{best.value:g}" if best else "", interval, explains, _number(study.of_base.get(name), "g")]
+        )
+    return table(["parameter", "best value", "95 % interval", "explains", study.space.base.name], rows)
+
+
+def _best(study: SpaceStudy) -> str:
+    rows = []
+    for design in study.designs[:BEST]:
+        again = design.again
+        spread = "" if again is None or again.std is None else f" ±{again.std:.2f}"
+        more = [f"{again.mean:.2f}{spread}", str(again.n), f"{again.mean - design.first:+.2f}"] if again else [""] * 3
+        rows.append([design.name, f"{design.first:.2f}", *more])
+    return table(["best designs", "first seed", "other seeds", "runs", "shrinkage"], rows)
+
+
+def remarks(study: SpaceStudy) -> list[str]:
+    """Sentences that a reader of the tables needs."""
+    lines = []
+    if study.surface:
+        share = study.surface.explained
+        lines.append(
+            f"A quadratic surface of the parameters explains {100 * max(0.0, share):.0f} % of the variance of designs "
+            "that it was not fitted to; 'explains' is what is lost without the parameter."
+        )
+    else:
+        lines.append("Too few designs for a surface of the parameters.")
+    if study.spread is not None:
+        noise = (
+            "unknown: no design has runs of several seeds" if study.seed_noise is None else f"{study.seed_noise:.2f}"
+        )
+        lines.append(f"Standard deviation over designs {study.spread:.2f}; over seeds of one design {noise}.")
+    if study.shrinkage is None:
+        lines.append(
+            "No design is called better: the best of many are so by luck too. Train them again with other seeds: "
+            f"`roadmap run --steps {study.designs[0].name} --seeds 4`."
+        )
+    else:
+        lines.append(f"With other seeds the repeated designs are worse by {study.shrinkage:+.2f} points in the mean.")
+    lines += [f"{study.unfinished} designs have not finished, and are left out."] if study.unfinished else []
+    return lines
+
+
+def _comparison(studies: list[SpaceStudy]) -> str:
+    errors = {study.space.name: [design.first for design in study.designs] for study in studies}
+    rows = [
+        [
+            *own.spaces,
+            f"{own.distance:.2f}",
+            f"{own.corrected_p:.3f}",
+            "differ" if own.corrected_p < 0.05 else "may be alike",
+        ]
+        for own in differences(errors)
+    ]
+    return table(["space", "and", "largest distance", "p, corrected", "their distributions"], rows)
+
+
+def _number(value: float | None, form: str = ".2f") -> str:
+    return "" if value is None else f"{value:{form}}"

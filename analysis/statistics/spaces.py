@@ -1,0 +1,159 @@
+"""Statistics of drawn designs: distributions of errors, the best value of a parameter, and what each one explains.
+
+After Radosavovic et al., 2019 (On Network Design Spaces for Visual Recognition) and 2020 (Designing Network Design
+Spaces).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from analysis.statistics.contrasts import holm
+
+Array = NDArray[np.float64]
+
+LEVEL = 0.95
+DRAWS = 10_000  # of the empirical bootstrap
+SHARE = 0.25  # of the designs, in each draw
+CHUNK = 2_000_000  # numbers that are drawn at a time, so that memory is bounded
+FOLDS = 10  # of the cross-validation
+FEWEST = 10  # designs for a bootstrap
+FEWEST_OF_SURFACE = 3  # designs for each term of the surface
+GRID = 25  # points of a partial dependence
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """The share of designs with at most an error, as steps."""
+
+    errors: Array  # ascending
+    shares: Array  # of the designs with at most that error
+    half_width: float  # of the band that holds the whole curve of all designs of the space, at LEVEL
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Kolmogorov and Smirnov's test of two spaces."""
+
+    spaces: tuple[str, str]
+    distance: float  # the largest between the two curves
+    p: float
+    corrected_p: float  # for all pairs, after Holm
+
+
+@dataclass(frozen=True)
+class Best:
+    """The value of a parameter that the best designs have."""
+
+    value: float  # the median over the draws
+    interval: tuple[float, float]  # LEVEL of the draws
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A quadratic surface through the errors, in the logarithms of positive parameters."""
+
+    explained: float  # share of the variance of designs that were left out of the fit; below 0: worse than their mean
+    of_parameter: dict[str, float]  # how much less is explained without it
+    dependence: dict[str, tuple[Array, Array]]  # values of the parameter, and the mean error of the surface there
+
+
+def distribution(errors: Sequence[float]) -> Distribution:
+    """Raises ValueError without errors."""
+    if not len(errors):
+        raise ValueError("a distribution needs at least one design")
+    ascending = np.sort(np.asarray(errors, float))
+    count = len(ascending)
+    half_width = float(stats.kstwo.ppf(LEVEL, count)) if count > 1 else 1.0
+    return Distribution(ascending, np.arange(1, count + 1) / count, half_width)
+
+
+def differences(spaces: Mapping[str, Sequence[float]]) -> list[Difference]:
+    """Every pair of spaces."""
+    pairs = list(combinations(spaces, 2))
+    tests: list[Any] = [stats.ks_2samp(spaces[first], spaces[second]) for first, second in pairs]
+    corrected = holm([float(test.pvalue) for test in tests])
+    return [
+        Difference(pair, float(test.statistic), float(test.pvalue), float(own or 0.0))
+        for pair, test, own in zip(pairs, tests, corrected, strict=True)
+    ]
+
+
+def best_value(values: Sequence[float], errors: Sequence[float]) -> Best | None:
+    """The empirical bootstrap: a quarter of the designs is drawn, and the best of them has the value of that draw.
+
+    Its interval says where the best designs of such samples lie. None for fewer than ten designs.
+    """
+    x, y = np.asarray(values, float), np.asarray(errors, float)
+    if len(x) < FEWEST:
+        return None
+    size = max(1, round(SHARE * len(x)))
+    draw, found = np.random.default_rng(0), []
+    for start in range(0, DRAWS, step := max(1, CHUNK // size)):
+        chosen = draw.integers(len(x), size=(min(step, DRAWS - start), size))
+        found.append(x[chosen[np.arange(len(chosen)), y[chosen].argmin(1)]])
+    best = np.concatenate(found)
+    low, middle, high = np.quantile(best, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
+    return Best(float(middle), (float(low), float(high)))
+
+
+def surface(parameters: Mapping[str, Sequence[float]], errors: Sequence[float]) -> Surface | None:
+    """The surface of these parameters, judged on designs that it was not fitted to.
+
+    None for too few designs: three for each of its terms.
+    """
+    varied = {name: np.asarray(values, float) for name, values in parameters.items() if len(set(values)) > 1}
+    y, count = np.asarray(errors, float), len(varied)
+    terms = (count + 1) * (count + 2) // 2
+    if not count or len(y) < FEWEST_OF_SURFACE * terms or np.ptp(y) == 0:
+        return None
+    names, x = list(varied), np.column_stack([_scaled(values) for values in varied.values()])
+    explained = _explained(x, y)
+    without = {name: explained - _explained(np.delete(x, i, 1), y) for i, name in enumerate(names)}
+    model = _model().fit(x, y)
+    dependence = {}
+    for i, (name, values) in enumerate(varied.items()):
+        grid = np.linspace(values.min(), values.max(), GRID)
+        if values.min() > 0:
+            grid = np.geomspace(values.min(), values.max(), GRID)
+        means = []
+        for own in _scaled(grid):
+            moved = x.copy()
+            moved[:, i] = own
+            means.append(float(model.predict(moved).mean()))
+        dependence[name] = (grid, np.array(means))
+    return Surface(explained, without, dependence)
+
+
+def _scaled(values: Array) -> Array:
+    return np.log(values) if values.min() > 0 else values
+
+
+def _model() -> Any:
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+    ridge = RidgeCV(np.geomspace(1e-3, 1e3, 13))
+    return make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False), StandardScaler(), ridge)
+
+
+def _explained(x: Array, y: Array) -> float:
+    """The share of the variance that the surface predicts for designs that were left out. 0 without parameters."""
+    if not x.shape[1]:
+        return 0.0
+    from sklearn.model_selection import KFold, cross_val_predict
+
+    folds = KFold(min(FOLDS, len(y)), shuffle=True, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of constant columns in a fold
+        predicted = cross_val_predict(_model(), x, y, cv=folds)
+    return float(1 - ((y - predicted) ** 2).sum() / ((y - y.mean()) ** 2).sum())
