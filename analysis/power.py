@@ -19,6 +19,7 @@ from roadmap.study.rungs import Rung
 from roadmap.text import many
 
 DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of the metric
+LEAST_NOISE = 1e-9  # points; less is computed as this, for the square of it must be a number
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,10 @@ def power_of_study(
         check(difference, Range(other_than=0), "difference")
     rungs = [rung for rung in selection.rungs() if not rung.no_effect]
     known = _given(noise) if noise is not None else _of_runs(options, selection, metric) or _of_paper(selection, metric)
-    one, study = Plan(known.noise, (None, 0)), Plan(known.noise, _parents([*rungs, *known.rungs]))
+    family = {rung.name: rung for rung in (*rungs, *known.rungs)}
+    one, study = Plan(known.noise, (None, 0)), Plan(known.noise, _parents(list(family.values())))
     speed = speed_for(selection, options.folder())
-    hours = sum(speed.device_hours(rung.experiment, selection.dataset) for rung in rungs)
+    hours = sum(speed.device_hours(rung.experiment, selection.dataset) for rung in family.values())
     needed = []
     for difference in differences:
         all_steps = _seeds(study, difference)
@@ -99,7 +101,7 @@ def _seeds(plan: Plan, difference: float) -> int | None:
 
 def _given(noise: float) -> _KnownNoise:
     check(noise, Range(0), "noise")
-    return _KnownNoise(Noise(noise), "as given")
+    return _KnownNoise(Noise(max(noise, LEAST_NOISE) if noise else 0.0), "as given")
 
 
 def _of_runs(options: RunsOptions, selection: Selection, metric: Metric) -> _KnownNoise | None:

@@ -105,10 +105,32 @@ def _other_study(study: Study, against: str) -> tuple[pd.DataFrame, Metric]:
     for column in ("change", "mean"):
         if not pd.api.types.is_numeric_dtype(table[column]):
             raise ValueError(f"--against {against}: {column!r} must be numbers")
+    if table["rung"].isna().any():
+        raise ValueError(f"--against {against}: 'rung' is empty in row {int(table['rung'].isna().argmax()) + 1}")
+    if not pd.api.types.is_bool_dtype(table["adopted"]):
+        raise ValueError(f"--against {against}: 'adopted' must be True or False in every row")
     numbers = table.dropna(subset=["change"])[["change", "mean"]]
     if not np.isfinite(numbers.to_numpy(dtype=float)).all():
         raise ValueError(f"--against {against}: 'change' and 'mean' must be finite in every row with a change")
-    return table, find_metric(str(table["metric"].iloc[0]))
+    _check_changes(table, against)
+    try:
+        return table, find_metric(str(table["metric"].iloc[0]))
+    except ValueError as error:
+        raise ValueError(f"--against {against}: {error}") from None
+
+
+def _check_changes(table: pd.DataFrame, against: str) -> None:
+    """Raises ValueError unless each change is the difference of the means of a rung and its parent."""
+    means = dict(zip(table["rung"], table["mean"], strict=True))
+    for row in table.dropna(subset=["change"]).to_dict("records"):
+        if row["parent"] not in means:
+            raise ValueError(f"--against {against}: {row['rung']} has a change, and no row of its parent")
+        difference = row["mean"] - means[row["parent"]]
+        if not abs(row["change"] - difference) <= 1e-6 * max(1.0, abs(row["mean"])):
+            raise ValueError(
+                f"--against {against}: the change of {row['rung']} must be {difference:.4g}, the difference to "
+                f"{row['parent']} (got {row['change']:.4g})"
+            )
 
 
 def _ranks(values: Sequence[float]) -> list[int]:

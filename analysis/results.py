@@ -55,7 +55,8 @@ class Result:
         """What the runs that have the metric predict for each test image; None unless all of them recorded it."""
         folders = [self.out / self.seeds[seed]["folder"] for seed in self.values(metric)] if self.out else []
         images, is_averaged = self.run.dataset.test_images, metric == averaged(TOP1)
-        found = [read_outcomes(folder, averaged=is_averaged, images=images) for folder in folders]
+        classes = self.run.dataset.classes
+        found = [read_outcomes(own, averaged=is_averaged, images=images, classes=classes) for own in folders]
         outcomes = [own for own in found if own is not None]
         return outcomes if outcomes and len(outcomes) == len(found) else None
 

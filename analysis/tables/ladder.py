@@ -38,8 +38,10 @@ def study_table(
     """
     judged = judge_results(family or results, metric)
     published = published_rows_of(study, results) if metric.published else {}
+    of_study = {f"{column}_of_study": _distinct_of_all(family or results, column) for column in CONDITIONS}
     rows = [
-        _row(study, result, judged[result.rung.name], published.get(result.rung.name), metric) for result in results
+        _row(study, result, judged[result.rung.name], published.get(result.rung.name), metric) | of_study
+        for result in results
     ]
     return pd.DataFrame(rows)
 
@@ -74,6 +76,11 @@ def _row(
 
 
 CONDITIONS = ("precision", "torch", "libraries")  # columns of the collection, beside the seed
+
+
+def _distinct_of_all(results: Sequence[Result], column: str) -> tuple[str, ...]:
+    """What the runs of all rungs have in a column."""
+    return tuple(sorted({value for result in results for value in _distinct(result, column)}))
 
 
 def _distinct(result: Result, column: str) -> tuple[str, ...]:
@@ -286,7 +293,7 @@ def remarks(table: pd.DataFrame) -> list[str]:
 def _smallest_detectable(differences: pd.Series, metric: Metric) -> list[str]:
     """The differences that the runs can show, over the comparisons."""
     if differences.empty:
-        return []
+        return ["Verdicts, and the change that can be detected, need three finished runs of each rung."]
     unit = "points" if metric.unit == "%" else metric.unit
     median, least, most = (
         f"{value:.{metric.decimals + 1}f}" for value in (differences.median(), differences.min(), differences.max())
@@ -309,8 +316,10 @@ def _remarks_on_conditions(table: pd.DataFrame) -> list[str]:
         for row in table.to_dict("records"):
             for value in row[column]:
                 rungs.setdefault(value, []).append(row["rung"])
+            for value in row.get(f"{column}_of_study") or ():
+                rungs.setdefault(value, [])
         if len(rungs) > 1:
-            values = "; ".join(f"{value} ({', '.join(names)})" for value, names in rungs.items())
+            values = "; ".join(f"{value} ({', '.join(names) or 'other rungs'})" for value, names in rungs.items())
             noun = {"torch": "version of torch", "libraries": "versions of libraries"}.get(column, column)
             sentences.append(f"Changes are not of the step alone: the runs differ in {noun}: {values}.")
     if "best" in table and table["best"].notna().any():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from roadmap.options import OF_SPACES, Selection, StudyKeywords, StudyOptions
-from roadmap.serialization.ranges import Range
+from roadmap.serialization.ranges import Range, reason
 from roadmap.study.schema import SEEDS
 
 Number = TypeVar("Number", int, float)
@@ -74,7 +74,7 @@ def number(allowed: Range, kind: type[Number]) -> Callable[[str], Number]:
             name = "a whole number" if kind is int else "a number"
             raise argparse.ArgumentTypeError(f"must be {name} (got {text!r})") from None
         if value not in allowed:
-            raise argparse.ArgumentTypeError(f"must be {allowed} (got {text})")
+            raise argparse.ArgumentTypeError(f"must be {reason(value, allowed)} (got {text})")
         return value
 
     return parse

@@ -54,10 +54,12 @@ def write_outcomes(folder: Path, outcomes: Mapping[str, Outcomes]) -> None:
     write_atomic(folder / OUTCOMES_FILE, buffer.getvalue())
 
 
-def read_outcomes(folder: Path, *, averaged: bool = False, images: int | None = None) -> Outcomes | None:
+def read_outcomes(
+    folder: Path, *, averaged: bool = False, images: int | None = None, classes: int | None = None
+) -> Outcomes | None:
     """Of the network, or of its averaged weights. None if the run did not record them, as those of older versions.
 
-    Raises InvalidFile for a file that is not valid, and for one of another number of test images.
+    Raises InvalidFile for a file that is not valid, and for one of another number of test images or classes.
     """
     path, prefix = folder / OUTCOMES_FILE, AVERAGED if averaged else ""
     try:
@@ -65,8 +67,9 @@ def read_outcomes(folder: Path, *, averaged: bool = False, images: int | None = 
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-        raise InvalidFile(f"{path} is not valid: {error}; remove it to go on without it") from None
-    if outcomes and (problem := _problem(outcomes, images)):
+        reason = "it holds no arrays of NumPy" if "pickle" in str(error) else error
+        raise InvalidFile(f"{path} is not valid: {reason}; remove it to go on without it") from None
+    if outcomes and (problem := _problem(outcomes, images, classes)):
         raise InvalidFile(f"{path} is not valid: {problem}; remove it to go on without it")
     return outcomes
 
@@ -80,7 +83,7 @@ def _read(path: Path, prefix: str) -> Outcomes | None:
         return Outcomes(stored["labels"], stored[f"{prefix}predicted"], stored[f"{prefix}confidence"])
 
 
-def _problem(outcomes: Outcomes, images: int | None) -> str | None:
+def _problem(outcomes: Outcomes, images: int | None, classes: int | None) -> str | None:
     arrays = outcomes.labels, outcomes.predicted, outcomes.confidence
     if any(array.ndim != 1 or array.shape != outcomes.labels.shape for array in arrays) or not outcomes.labels.size:
         return "its arrays must be lists of one length"
@@ -94,4 +97,7 @@ def _problem(outcomes: Outcomes, images: int | None) -> str | None:
         return "labels and predictions must be whole numbers, and confidences numbers"
     if outcomes.labels.min() < 0 or outcomes.predicted.min() < NOT_READ:
         return "a label or a prediction is below 0"
+    largest = int(max(outcomes.labels.max(), outcomes.predicted.max()))
+    if classes is not None and largest >= classes:
+        return f"the data of the run has {classes} classes, from 0 (got class {largest})"
     return None

@@ -90,7 +90,14 @@ def check(value: Any, allowed: Range | Text, name: str) -> None:
         for i, item in enumerate(value):
             check(item, allowed, f"{name}[{i}]")
     elif isinstance(value, allowed.kinds) and value not in allowed:
-        raise InvalidField(f"{name} must be {allowed} (got {value!r})")
+        raise InvalidField(f"{name} must be {reason(value, allowed)} (got {value!r})")
+
+
+def reason(value: float | str, allowed: Range | Text) -> str:
+    """What a value that is not allowed should be: within the range, or not so large."""
+    if isinstance(allowed, Range) and not isinstance(value, str) and not abs(value) <= MAX_NUMBER:  # also for NaN
+        return f"a number of at most {MAX_NUMBER:g}"
+    return str(allowed)
 
 
 def check_fields(value: Any) -> None:

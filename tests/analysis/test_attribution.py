@@ -78,7 +78,8 @@ def test_effects_average_over_orders():
     assert effects["gelu"].alone == pytest.approx(2) and effects["gelu"].left_out == pytest.approx(5)
     for step, exact in shapley(paired).items():
         assert effects[step].shapley == pytest.approx(exact, abs=0.3)
-        low, high = effects[step].interval or (exact, exact)
+        assert effects[step].interval
+        low, high = effects[step].interval
         assert low - 0.1 <= exact <= high + 0.1
 
 
@@ -92,9 +93,10 @@ def test_intervals_cover_the_truth_at_their_rate(steps, seeds):
         alone, left_out, in_orders = runs
         attribution = attribute({step: step for step in steps}, Ablations((), alone, left_out, in_orders))
         for effect in attribution.effects:
-            low, high = effect.interval or (0.0, 0.0)
-            covering, drawn = covering + (low <= 0 <= high), drawn + 1
-    assert covering / drawn >= 0.85
+            if effect.interval:  # none where all changes are the same
+                low, high = effect.interval
+                covering, drawn = covering + (low <= 0 <= high), drawn + 1
+    assert drawn >= 0.8 * 12 * len(steps) and covering / drawn >= 0.85
 
 
 def test_pairs_that_help_and_hinder_are_found():

@@ -54,8 +54,9 @@ class Backbone(nn.Module):
 
     def train(self, mode: bool = True) -> Backbone:
         super().train(mode)
-        if mode and self.frozen == "all":  # also without drop path
-            self.network.eval()
+        if mode:  # frozen parts also keep their statistics, and have no drop path
+            for part in self._frozen_parts():
+                part.eval()
         if mode and self.fixed_statistics:
             for norm in self._batch_norms():
                 norm.eval()

@@ -111,11 +111,12 @@ class AlignedPooling(nn.Module):
         parts, owners = [], []
         for level, (stride, own) in enumerate(zip(self.strides, features.values(), strict=False)):
             here = torch.where(levels == level)[0]
-            part = regions[here].to(own.dtype)
-            parts.append(roi_align(own, part, self.output_size, 1 / stride, -1, aligned=True))
+            # In fp32: at 1,000 pixels bf16 knows coordinates to 4 pixels.
+            pooled = roi_align(own.float(), regions[here].float(), self.output_size, 1 / stride, -1, aligned=True)
+            parts.append(pooled.to(own.dtype))
             owners.append(here)
-        pooled: Tensor = torch.cat(parts)[torch.cat(owners).sort()[1]]
-        return pooled
+        in_order: Tensor = torch.cat(parts)[torch.cat(owners).sort()[1]]
+        return in_order
 
 
 def _proposals(strides: Sequence[int], options: DetectorOptions) -> RegionProposalNetwork:

@@ -25,6 +25,9 @@ class Segmenter(nn.Module):
         # The decoder counts maps from the image's own resolution and takes those from the third on.
         channels, depth = (0, 0, *backbone.channels), len(backbone.channels) + 1
         self.decoder = UPerNetDecoder(channels, depth, options.channels, use_norm=options.head_norm)
+        pooled = backbone.channels[-1] + len(self.decoder.psp.blocks) * options.channels
+        # The decoder's own has a batch norm whatever it is asked for.
+        self.decoder.psp.out_conv = Conv2dReLU(pooled, options.channels, 3, padding=1, use_norm=options.head_norm)
         self.classifier = _classifier(options.channels, classes, options.dropout)
         inputs = backbone.channels[AUXILIARY_MAP]
         self.auxiliary = nn.Sequential(
@@ -37,7 +40,10 @@ class Segmenter(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         size, maps = images.shape[2:], self.backbone(images)
         logits = self.classifier(self.decoder([images, images, *maps]))
-        outputs = [logits, self.auxiliary(maps[AUXILIARY_MAP])] if self.training else [logits]
+        outputs = [logits]
+        if self.training:
+            norm = self.decoder.feature_norms[AUXILIARY_MAP]
+            outputs.append(self.auxiliary(norm(maps[AUXILIARY_MAP])))
         return tuple(F.interpolate(own.float(), size, mode="bilinear", align_corners=False) for own in outputs)
 
 
