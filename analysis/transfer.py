@@ -124,7 +124,12 @@ def transfer_studies(options: RunsOptions, task: str | None = None, recipe: str 
     found = []
     for regime, name in sorted(set(zip(known["regime"], known["task"], strict=True))):
         if task in (None, name) and options.study.regime in (None, regime) and name in TASKS:
-            study = study_of(options.study, str(regime), str(name), recipe, table, out)
+            try:
+                study = study_of(options.study, str(regime), str(name), recipe, table, out)
+            except ValueError:  # data or a recipe of another task
+                if task is not None:
+                    raise
+                continue
             if study and any(result.seeds for results in study.after.values() for result in results.values()):
                 found.append(study)
     if not found:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from roadmap.cli.export import add_weights
 from roadmap.cli.options import add_study_options, add_verb, study_options
 from roadmap.data.robustness import Evaluation, Shifted, imagenet_classes
-from roadmap.record.metrics import measured
+from roadmap.record.metrics import OF_COCO, measured
 from roadmap.text import many, table
 
 if TYPE_CHECKING:
@@ -89,7 +89,10 @@ def _record(result: OnShifted) -> dict[str, Any]:
 
 
 def _print_held_out(result: HeldOut) -> None:
-    values = ", ".join(metric.text(result.scores.value(metric)) for metric in measured(result.scores.values))
+    scores = result.scores
+    # COCO's figures of a size have no value if no object has the size.
+    shown = [own for own in measured(scores.values) if own.key not in OF_COCO or scores.value(own) is not None]
+    values = ", ".join(metric.text(scores.value(metric)) for metric in shown)
     print(f"{result.run} on {many(result.images, 'held-out image')} of {result.data}: {values}")
 
 

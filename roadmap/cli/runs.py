@@ -156,11 +156,11 @@ def _transfer_study(plan: RunPlan, options: argparse.Namespace) -> StudyOptions:
     from runner.launch.transfer_plan import plan_of
 
     own = study_options(options)
-    cluster = tuple(setting for setting in own.settings if setting.startswith("cluster."))
+    kept = tuple(setting for setting in own.settings if setting.startswith(("cluster.", "execution.")))
     study = replace(
         StudyOptions(fidelity=own.fidelity, plugins=own.plugins, on=own.on, cluster=own.cluster),
         regime=plan.selection.regime,
-        settings=cluster,
+        settings=kept,
     )
     plan_of([planned.run for planned in plan.runs], Transfers.of(TransferOptions(options.transfer), study), plan.out)
     return study

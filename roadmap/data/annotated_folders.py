@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -70,7 +71,64 @@ def read_annotations(path: Path) -> dict[str, Any]:
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise ValueError(f"{path}: not in COCO's format: it has no list {key!r}")
+    try:
+        _check_images(content["images"])
+        _check_categories(content["categories"])
+        sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+        for annotation in content["annotations"]:
+            _check_annotation(annotation, sizes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return content
+
+
+def _check_images(images: list[Any]) -> None:
+    seen = set()
+    for i, image in enumerate(images):
+        where = f"images[{i}]"
+        _check_keys(image, {"id": int, "file_name": str, "height": int, "width": int}, where)
+        if image["id"] in seen:
+            raise ValueError(f"{where}: image {image['id']} is listed twice")
+        if min(image["height"], image["width"]) < 1:
+            raise ValueError(f"{where}: height and width must be at least 1")
+        seen.add(image["id"])
+
+
+def _check_categories(categories: list[Any]) -> None:
+    for i, category in enumerate(categories):
+        _check_keys(category, {"id": int, "name": str}, f"categories[{i}]")
+    for key in ("id", "name"):
+        values = [category[key] for category in categories]
+        if repeated := [value for value in values if values.count(value) > 1]:
+            raise ValueError(f"two categories have the {key} {repeated[0]!r}")
+
+
+def _check_annotation(annotation: Any, sizes: dict[int, tuple[int, int]]) -> None:
+    where = f"annotation {annotation.get('id', '?')}" if isinstance(annotation, dict) else "an annotation"
+    _check_keys(annotation, {"image_id": int, "category_id": int, "bbox": list}, where)
+    if annotation["image_id"] not in sizes:
+        raise ValueError(f"{where}: no image has the id {annotation['image_id']}")
+    if len(annotation["bbox"]) != 4 or not all(map(_is_finite, annotation["bbox"])):
+        raise ValueError(f"{where}: bbox must be left, top, width and height (got {annotation['bbox']})")
+    stored, size = annotation.get("segmentation") or [], sizes[annotation["image_id"]]
+    if isinstance(stored, dict):
+        if stored.get("size") != list(size) or not isinstance(stored.get("counts"), list | str):
+            raise ValueError(f"{where}: segmentation must be a run-length code of {size[0]} x {size[1]} pixels")
+    elif not isinstance(stored, list) or not all(isinstance(polygon, list) for polygon in stored):
+        raise ValueError(f"{where}: segmentation must be polygons or a run-length code")
+    elif not all(_is_finite(number) for polygon in stored for number in polygon):
+        raise ValueError(f"{where}: the corners of its polygons must be numbers")
+
+
+def _check_keys(entry: Any, types: dict[str, type], where: str) -> None:
+    for key, kind in types.items():
+        if not isinstance(entry, dict) or type(entry.get(key)) is not kind:
+            expected = {int: "a whole number", str: "a text", list: "a list"}[kind]
+            raise ValueError(f"{where}: {key!r} must be {expected}")
+
+
+def _is_finite(number: Any) -> bool:
+    return isinstance(number, int | float) and math.isfinite(number)
 
 
 def class_names_of_objects(root: Path) -> tuple[str, ...]:

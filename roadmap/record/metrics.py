@@ -244,6 +244,7 @@ _COCO = {
     "ar_large": "recall of large objects",
 }
 COCO_NAMES = tuple(_COCO)
+OF_COCO = frozenset(f"{region}_{name}" for region in ("box", "mask") for name in COCO_NAMES)
 for _region in ("box", "mask"):
     for _name, _quantity in _COCO.items():
         _key = f"{_region}_{_name}"

@@ -93,9 +93,9 @@ def check(value: Any, allowed: Range | Text, name: str) -> None:
         raise InvalidField(f"{name} must be {reason(value, allowed)} (got {value!r})")
 
 
-def reason(value: float | str, allowed: Range | Text) -> str:
+def reason(value: object, allowed: Range | Text) -> str:
     """What a value that is not allowed should be: within the range, or not so large."""
-    if isinstance(allowed, Range) and not isinstance(value, str) and not abs(value) <= MAX_NUMBER:  # also for NaN
+    if isinstance(allowed, Range) and isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:  # also for NaN
         return f"a number of at most {MAX_NUMBER:g}"
     return str(allowed)
 

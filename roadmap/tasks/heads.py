@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from roadmap.serialization.ranges import PROBABILITY, Range, check_fields
+from roadmap.serialization.ranges import PROBABILITY, InvalidField, Range, check_fields
 
 Size = Annotated[int, Range(1)]  # pixels
 Count = Annotated[int, Range(1)]
@@ -37,10 +37,14 @@ class DetectorOptions:
     crop_short_sides: Annotated[tuple[int, ...], Range(1)] = (400, 500, 600)  # of half of the images, before a crop
     crop_sides: Annotated[tuple[int, ...], Range(1)] = (384, 600)  # least and largest side of the crop
     test_short_side: Size = 800  # in evaluation
-    cost_size: tuple[int, int] = (800, 1280)  # height and width for which multiply-adds are counted
+    cost_size: Annotated[tuple[int, int], Range(1)] = (800, 1280)  # height and width that are counted
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if not self.short_sides:
+            raise InvalidField("short_sides must have at least one number of pixels (got [])")
+        if self.crop_short_sides and (len(self.crop_sides) != 2 or self.crop_sides[0] > self.crop_sides[1]):
+            raise InvalidField(f"crop_sides must be the least and the largest (got {list(self.crop_sides)})")
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,11 @@ class SegmenterOptions:
     stride: Size = 341  # pixels between two windows of evaluation, each of the crop's size
     test_scales: Annotated[tuple[float, ...], Range(above=0)] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of multi-scale
     multi_scale: bool = False  # whether the last epoch is also evaluated at several scales with flips
-    cost_size: tuple[int, int] = (512, 2048)  # height and width for which multiply-adds are counted
+    cost_size: Annotated[tuple[int, int], Range(1)] = (512, 2048)  # height and width that are counted
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.scales[0] > self.scales[1]:
+            raise InvalidField(f"scales must be the least and the largest (got {list(self.scales)})")
+        if self.stride > self.crop:
+            raise InvalidField(f"stride must be at most the crop's {self.crop} pixels, else pixels are in no window")

@@ -70,7 +70,9 @@ def _library_layers(model: nn.Module) -> tuple[Layers, int]:
     if network is None:
         raise ValueError("recipe.layer_decay needs a network with stages: a rung, or a model of timm")
     groups = group_parameters(network, network.group_matcher(coarse=True), reverse=True)
-    parameters = dict(network.named_parameters())
+    classifier = network.get_classifier()
+    of_classifier = {id(weight) for weight in classifier.parameters()} if isinstance(classifier, nn.Module) else set()
+    parameters = {name: own for name, own in network.named_parameters() if id(own) not in of_classifier}
     layers: Layers = [
         (nn.ParameterList([parameters[name]]), layer) for name, layer in groups.items() if name in parameters
     ]

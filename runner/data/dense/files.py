@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pycocotools import mask as rle
 
 from roadmap.data.annotated_folders import (
@@ -57,16 +58,19 @@ def _object_split(files: ObjectFiles, names: tuple[str, ...]) -> ObjectSplit:
     paths = np.array([str(files.images / image["file_name"]) for image in images])
     read = partial(_read_checked, paths, np.array(sizes, np.int32).reshape(-1, 2))
     annotations = (
-        [_annotation(own, labels, size) for own in of_image[image["id"]]]
+        [_annotation(own, labels, size, files.annotations) for own in of_image[image["id"]]]
         for image, size in zip(images, sizes, strict=True)
     )
     return ObjectSplit.of(read, sizes, [image["id"] for image in images], annotations)
 
 
-def _annotation(own: dict[str, Any], labels: dict[int, int], size: tuple[int, int]) -> Annotation:
+def _annotation(own: dict[str, Any], labels: dict[int, int], size: tuple[int, int], file: Path) -> Annotation:
     left, top, width, height = map(float, own["bbox"])
     box = (max(left, 0.0), max(top, 0.0), min(left + width, float(size[1])), min(top + height, float(size[0])))
-    mask = _mask(own.get("segmentation"), box, size)
+    try:
+        mask = _mask(own.get("segmentation"), box, size)
+    except ValueError as error:
+        raise ValueError(f"{file}: annotation {own.get('id', '?')}: {error}") from None
     area = float(own["area"]) if "area" in own else width * height
     return Annotation(labels[own["category_id"]], box, area, mask, bool(own.get("iscrowd", 0)))
 
@@ -76,7 +80,9 @@ def _mask(stored: Any, box: tuple[float, float, float, float], size: tuple[int, 
     if isinstance(stored, dict):
         code = rle.frPyObjects(stored, *size) if isinstance(stored["counts"], list) else dict(stored)
         counts = code["counts"]
-        return {"size": list(size), "counts": counts.encode() if isinstance(counts, str) else counts}
+        code = {"size": list(size), "counts": counts.encode() if isinstance(counts, str) else counts}
+        rle.decode(code)  # raises ValueError for a code that is none
+        return code
     polygons = [polygon for polygon in stored or () if len(polygon) >= 6]  # three corners
     if not polygons:
         left, top, right, bottom = box
@@ -99,8 +105,6 @@ def _region_split(files: RegionFiles, rule: LabelRule) -> RegionSplit:
 
 def _size_of(path: str) -> tuple[int, int]:
     """Height and width, from the header of the file."""
-    from PIL import Image
-
     try:
         with Image.open(path) as image:
             return image.height, image.width
@@ -122,11 +126,16 @@ def _read_checked(paths: NDArray[np.str_], sizes: NDArray[np.int32], index: int)
 
 
 def _read_map(paths: NDArray[np.str_], rule: LabelRule, index: int) -> NDArray[np.uint8]:
+    """The classes of a map, of numbers or of a palette's indices.
+
+    Raises BadImage with the file if it is damaged, and ValueError for a number that is no class.
+    """
     path = str(paths[index])
-    stored: Any = cv2.imread(path, cv2.IMREAD_UNCHANGED)
-    if stored is None or stored.ndim != 2:
-        raise BadImage(f"{path}: not a map of one number a pixel")
     try:
-        return rule.read(stored, path)
-    except ValueError as error:
-        raise BadImage(str(error)) from None
+        with Image.open(path) as image:
+            stored = np.asarray(image)
+    except (OSError, ValueError) as error:
+        raise BadImage(f"{path}: can't be read: {error}") from None
+    if stored.ndim != 2:
+        raise BadImage(f"{path}: not a map of one number a pixel")
+    return rule.read(stored.astype(np.int64), path)

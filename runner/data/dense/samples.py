@@ -54,7 +54,7 @@ class DenseSamples:
             except BadImage as error:
                 bad.append(str(error))
                 continue
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 return Batch(NO_IMAGES, [], [], failure=str(error))
             images.append(image)
             targets.append({**target, "size": tuple(image.shape[1:])})

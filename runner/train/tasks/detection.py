@@ -101,6 +101,8 @@ class Detection(BackboneTask[DetectorOptions]):
                     detected = model(images, [target["size"] for target in targets])
                 found += map(found_in, indices, detected, targets)
         gathered = [own for of_process in world.all_gather(found) for own in of_process]
+        if not gathered:  # in all processes
+            raise ValueError("no held-out image can be read")
         # Of rank 0 only: the others wait for it.
         values = coco_metrics(batches.split, gathered) if world.rank == 0 else {}
         skipped = sum(world.all_gather(batches.bad.count))

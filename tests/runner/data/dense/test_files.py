@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
-from roadmap.data.annotated_folders import describe_annotated
+from roadmap.data.annotated_folders import describe_annotated, read_annotations
 from roadmap.options import Selection, StudyOptions
 from runner.data.dense.files import read_object_folder, read_region_folder
 from runner.data.dense.objects import encoded
@@ -160,7 +161,8 @@ def test_maps_of_classes_are_read_by_their_rule(regions):
     assert (len(train), len(held_out), train.size(0)) == (3, 2, SIZE)
     assert [int(train.read_classes(i)[0, 0]) for i in range(3)] == [VOID, 0, 1]
     assert train.read(0).shape == (*SIZE, 3)
-    with pytest.raises(BadImage, match=r"training/2.png: label 2 is none of 2 classes, 0 to 1, or 255"):
+    # No bad image, which could be skipped: the number of classes is wrong.
+    with pytest.raises(ValueError, match=r"training/2.png: label 2 is none of 2 classes, 0 to 1, or 255"):
         read_region_folder(regions, LabelRule(0, 2))[0].read_classes(2)
 
 
@@ -178,3 +180,53 @@ def test_a_folder_of_maps_needs_names_and_a_map_for_each_image(regions):
 def test_a_mask_survives_being_encoded():
     mask = np.random.default_rng(0).random(SIZE) < 0.3
     assert np.array_equal(rle.decode(encoded(mask)).astype(bool), mask)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda content: content["images"][0].pop("height"), "images[0]: 'height' must be a whole number"),
+        (lambda content: content["images"][0].pop("file_name"), "images[0]: 'file_name' must be a text"),
+        (lambda content: content.update(images=["a"]), "images[0]: 'id' must be a whole number"),
+        (lambda content: content["images"].append(content["images"][0]), "is listed twice"),
+        (lambda content: content["categories"][0].pop("name"), "categories[0]: 'name' must be a text"),
+        (lambda content: content["categories"][0].update(id="1"), "categories[0]: 'id' must be a whole number"),
+        (lambda content: content["categories"][0].update(id=3), "two categories have the id 3"),
+        (lambda content: content["categories"][0].update(name="cat"), "two categories have the name 'cat'"),
+        (lambda content: content["annotations"][0].pop("bbox"), "annotation 1: 'bbox' must be a list"),
+        (lambda content: content["annotations"][0].update(bbox=[1, 2]), "annotation 1: bbox must be left, top"),
+        (lambda content: content["annotations"][0].update(bbox=[float("nan"), 1, 2, 3]), "annotation 1: bbox must be"),
+        (lambda content: content["annotations"][0].update(image_id=99), "annotation 1: no image has the id 99"),
+        (lambda content: content["annotations"][0].update(segmentation="zz"), "annotation 1: segmentation must be"),
+        (lambda content: content["annotations"][0].update(segmentation=[["a"] * 6]), "annotation 1: the corners of"),
+        (
+            lambda content: content["annotations"][0].update(segmentation={"size": [9, 9], "counts": "abc"}),
+            "annotation 1: segmentation must be a run-length code of 40 x 60 pixels",
+        ),
+        (
+            lambda content: content["annotations"][0].update(segmentation={"size": list(SIZE), "counts": "abc"}),
+            "annotation 1: ",
+        ),
+    ],
+)
+def test_what_is_not_coco_is_refused_with_its_place(coco, edit, message):
+    path = coco / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    read_annotations.cache_clear()
+    with pytest.raises(ValueError, match=re.escape(message)) as refused:
+        read_object_folder(coco)
+    assert str(path) in str(refused.value)
+
+
+def test_maps_of_a_palette_have_its_indices(tmp_path):
+    root = tmp_path / "maps"
+    for split in ("training", "validation"):
+        write_image(root / "images" / split / "a.png")
+        (root / "annotations" / split).mkdir(parents=True)
+        indices = Image.fromarray(np.arange(SIZE[0] * SIZE[1]).reshape(SIZE).astype(np.uint8) % 2, "P")
+        indices.putpalette([0, 0, 0, 200, 10, 10])
+        indices.save(root / "annotations" / split / "a.png")
+    train, _ = read_region_folder(root, LabelRule(0, 2))
+    assert set(np.unique(train.read_classes(0))) == {0, 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,7 @@ from runner.launch.transfer_plan import transfer_plan
 from runner.train import checkpoint
 from runner.train.initial_weights import initial_weights
 from runner.train.tasks.backbone import build_backbone
+from runner.train.tasks.registry import task_of
 from tests.helpers.training import train, weights
 from tests.helpers.transfers import few_scenes, source_of, transfer_of
 
@@ -122,3 +124,26 @@ def test_networks_without_maps_are_refused():
         build_backbone(NamedModel("torchvision", "resnet18"), RECIPE)
     with pytest.raises(ValueError, match=r"strides .16, 16, 16, 16.; each must be twice"):
         build_backbone(NamedModel("timm", "vit_tiny_patch16_224"), replace(RECIPE, image_size=224))
+
+
+@pytest.mark.parametrize("rung", ["pico", "layer-scale"])
+def test_a_frozen_classifier_trains_its_last_layer_alone(rung):
+    network = task_of(transfer_of(rung, "classification", frozen="all")).network()
+    trained = [name for name, value in network.named_parameters() if value.requires_grad]
+    assert trained == ["head.weight", "head.bias"]
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    copied = copy.deepcopy(network).train()  # as the averaged weights are
+    copied(torch.randn(4, 3, 32, 32))
+    assert all(torch.equal(value, before[name]) for name, value in copied.state_dict().items())
+    stem = task_of(transfer_of(rung, "classification", frozen="stem")).network()
+    assert {name.split(".")[0] for name, value in stem.named_parameters() if not value.requires_grad} == {"stem"}
+
+
+def test_a_frozen_stem_keeps_its_statistics():
+    """Segmentation trains batch norms by default."""
+    network = task_of(transfer_of("pico", "segmentation", frozen="stem")).network().train()
+    backbone = network.backbone.network
+    before = {name: value.clone() for name, value in backbone.stem.state_dict().items()}
+    network(torch.randn(2, 3, 64, 64))
+    assert all(torch.equal(value, before[name]) for name, value in backbone.stem.state_dict().items())
+    assert any(module.training for module in backbone.stages.modules())
