@@ -1,0 +1,98 @@
+"""What the errors of drawn designs say: distributions, the best value and its interval, the surface, the command."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import analysis.statistics.spaces as statistics
+from analysis.options import RunsOptions
+from analysis.spaces.study import space_study
+from analysis.spaces.table import space_text
+from analysis.statistics.spaces import best_value, differences, distribution, surface
+from roadmap.cli import main
+from roadmap.study.rungs import StudyContext
+from roadmap.study.spaces import SpaceOfRungs
+from tests.helpers.records import begin, finish, study_run
+
+
+def test_the_distribution_steps_at_each_error_with_a_band_for_the_whole_curve():
+    own = distribution([3.0, 1.0, 2.0, 2.0])
+    assert own.errors.tolist() == [1, 2, 2, 3] and own.shares.tolist() == [0.25, 0.5, 0.75, 1]
+    draw, inside = np.random.default_rng(0), 0
+    for _ in range(300):
+        own = distribution(draw.normal(size=50).tolist())
+        truth = stats.norm.cdf(own.errors)
+        inside += bool(max((own.shares - truth).max(), (truth - own.shares + 1 / 50).max()) <= own.half_width)
+    assert inside / 300 >= 0.95 - 2.6 * np.sqrt(0.95 * 0.05 / 300)
+
+
+def test_spaces_are_compared_in_pairs_with_corrected_p_values():
+    draw = np.random.default_rng(0)
+    first, same, worse = draw.normal(10, 1, 60), draw.normal(10, 1, 60), draw.normal(12, 1, 60)
+    found = {own.spaces: own for own in differences({"a": first, "b": same, "c": worse})}
+    assert found["a", "b"].corrected_p > 0.05 > found["a", "c"].corrected_p
+    assert all(own.corrected_p >= own.p for own in found.values())
+    assert found["a", "c"].distance == pytest.approx(stats.ks_2samp(first, worse).statistic)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [0.1, 0.5])
+def test_a_planted_best_value_is_in_the_interval_as_often_as_it_says(noise, monkeypatch):
+    monkeypatch.setattr(statistics, "DRAWS", 500)
+    draw, covered, studies = np.random.default_rng(1), 0, 150
+    for _ in range(studies):
+        planted = np.exp(draw.uniform(0.8, 2.2))
+        values, other = np.exp(draw.uniform(0, 3, (2, 60)))
+        errors = (np.log(values / planted)) ** 2 + 0.3 * (np.log(other) - 1) ** 2 + draw.normal(0, noise, 60)
+        low, high = best_value(values.tolist(), errors.tolist()).interval
+        covered += low <= planted <= high
+    assert covered / studies >= 0.95 - 2.6 * np.sqrt(0.95 * 0.05 / studies)
+    assert best_value([1.0] * 5, [1.0] * 5) is None
+
+
+def test_the_surface_knows_which_parameter_matters():
+    draw = np.random.default_rng(0)
+    values = {name: np.exp(draw.uniform(0, 3, 100)).tolist() for name in ("matters", "does not")}
+    errors = (np.log(values["matters"]) - 1.5) ** 2 + draw.normal(0, 0.1, 100)
+    found = surface(values, errors.tolist())
+    assert found is not None and found.explained > 0.9
+    assert found.of_parameter["matters"] > 0.8 and abs(found.of_parameter["does not"]) < 0.05
+    grid, means = found.dependence["matters"]
+    assert np.log(grid[means.argmin()]) == pytest.approx(1.5, abs=0.3)
+    noise = surface(values, draw.normal(0, 1, 100).tolist())
+    assert noise is not None and noise.explained < 0.1
+    assert surface(values, [1.0] * 100) is None and surface({"a": [1.0, 2.0]}, [1.0, 2.0]) is None
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Thirty designs, better the more blocks the third stage has; three of them with a second seed."""
+    space = SpaceOfRungs(StudyContext.of("pico"), "stage-ratio")
+    finish(study_run(space.base), tmp_path, 80.0)
+    for number, sample in enumerate(space.samples(30)):
+        top1 = 70.0 + 2 * sample.values["depths"][2] + 0.01 * number
+        finish(study_run(sample.rung), tmp_path, top1)
+        if number < 3:
+            finish(study_run(sample.rung, 1), tmp_path, top1 - 1.0)
+    begin(study_run(next(iter(space.samples(1, seed=5))).rung), tmp_path, 1)
+    return tmp_path
+
+
+def test_a_study_of_a_space_has_its_finished_designs(runs):
+    study = space_study(RunsOptions(out=runs), "stage-ratio")
+    assert len(study.designs) == 30 and study.unfinished == 1
+    assert study.base is not None and study.base.mean == pytest.approx(20.0)
+    assert study.best["depths 3"].value >= 5 and study.of_base["depths 3"] == 2
+    assert study.shrinkage == pytest.approx(1.0) and study.seed_noise == pytest.approx(np.sqrt(0.5))
+    text = space_text([study])
+    assert "30 designs" in text and "depths 3" in text and "1 designs have not finished" in text
+    assert "worse by +1.00 points in the mean" in text
+
+
+def test_the_command_prints_and_draws(runs, tmp_path, capsys):
+    path = tmp_path / "space.svg"
+    assert main(["space", "stage-ratio", "--out", str(runs), "-o", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "best designs" in printed and "stage-ratio~" in printed and path.stat().st_size > 5000

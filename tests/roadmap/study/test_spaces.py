@@ -1,0 +1,182 @@
+"""Designs that are drawn from spaces: at equal cost, the same ones every time, within their constraints."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from roadmap.cli import main
+from roadmap.design import Design
+from roadmap.network.cost import activations, cost
+from roadmap.options import Selection, StudyOptions
+from roadmap.space.definition import Space, Values
+from roadmap.space.equal_cost import EqualCost, _total
+from roadmap.space.parameters import apply_all, quantized_linear
+from roadmap.study.load import load_study
+from roadmap.study.rungs import StudyContext
+from roadmap.study.selection import find_rung, select
+from roadmap.study.spaces import SpaceOfRungs
+
+SPACES = tuple(load_study().spaces)
+
+
+def space_of(name, regime="pico", **changes):
+    """A space of the study, with changes."""
+    study = load_study()
+    changed = replace(study, spaces={**study.spaces, name: replace(study.space(name), **changes)})
+    return SpaceOfRungs(StudyContext.of(regime, study=changed), name)
+
+
+@pytest.mark.parametrize("regime", ["pico", "resnet-50"])
+@pytest.mark.parametrize("name", SPACES)
+def test_designs_differ_and_cost_the_same(name, regime):
+    space = space_of(name, regime)
+    samples = list(space.samples(40))
+    size, classes = space.base.experiment.recipe.image_size, space.context.study.dataset(space.context.data).classes
+    target = cost(space.base.experiment.design, size, classes).macs
+    assert len({sample.rung.name for sample in samples}) == len({sample.design for sample in samples}) == 40
+    for sample in samples:
+        assert cost(sample.design, size, classes).macs == pytest.approx(target, rel=0.01)
+        assert sample.rung.parent == space.base.name
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_more_samples_begin_with_the_same_ones_and_names_say_which(name):
+    space = space_of(name)
+    few, more = list(space.samples(5)), list(space.samples(12))
+    assert more[:5] == few
+    assert [sample.rung for sample in space.samples(5, seed=1)] != [sample.rung for sample in few]
+    for sample in few:
+        assert find_rung(space.context, sample.rung.name) == sample.rung
+
+
+def test_a_space_is_an_ablation_whose_first_rung_is_the_one_that_varies():
+    context = StudyContext.of("pico")
+    rungs = select(context, "all", "space:stage-ratio:3")
+    assert rungs[0].name == "recipe" and len(rungs) == 4
+    assert select(context, rungs[2].name)[0] == rungs[2]
+    for wrong in ("space:stage-ratio", "space:stage-ratio:0", "space:stage-ratio:3:x"):
+        with pytest.raises(ValueError, match="a sample of a space is space:NAME:COUNT"):
+            select(context, "all", wrong)
+    with pytest.raises(ValueError, match="unknown design space 'stage'"):
+        select(context, "all", "space:stage:3")
+
+
+@pytest.mark.parametrize("rung", ["recipe", "width", "inverted-bottleneck", "layer-scale"])
+def test_the_polynomial_counts_as_the_network_does(rung):
+    design = find_rung(StudyContext.of("resnet-50"), rung).experiment.design
+    assert isinstance(design, Design)
+    random, equal = Random(0), EqualCost(224, 1000)
+    for _ in range(20):
+        widths = tuple(16 * random.randint(1, 20) for _ in design.depths)
+        depths = tuple(random.randint(1, 9) for _ in design.depths)
+        drawn = replace(design, width=widths, depths=depths)
+        assert _total(equal._terms(drawn), depths, widths) == pytest.approx(cost(drawn).macs, rel=1e-12)
+
+
+def test_impossible_constraints_fail_at_once():
+    with pytest.raises(ValueError, match=r"has 0 designs here, 3 are asked for; the last one: parameters are"):
+        list(space_of("stage-ratio", bands={"parameters": (50.0, 60.0)}).samples(3))
+    few = space_of("kernel-by-stage", vary={"kernels": Values(values=(3, 5))}, match=None)
+    with pytest.raises(ValueError, match="has 16 designs here, 17 are asked for"):
+        list(few.samples(17))
+    assert len(list(few.samples(16))) == 16
+
+
+def test_bands_hold():
+    space = space_of("stage-ratio", bands={"parameters": (0.8, 1.2), "activations": (0.9, 1.1)})
+    base = space.base.experiment.design
+    for sample in space.samples(20):
+        assert 0.8 <= cost(sample.design, 32, 10).parameters / cost(base, 32, 10).parameters <= 1.2
+        assert 0.9 <= activations(sample.design, 32) / activations(base, 32) <= 1.1
+
+
+def test_activations_by_hand():
+    """A stem of 4 x 4 patches and one block of three convolutions in each of two stages, at 32 pixels."""
+    design = replace(find_rung(StudyContext.of("resnet-50"), "layer-scale").experiment.design, depths=(1, 1), width=8)
+    first, second = 8 * 8 * (8 + 8 + 32 + 8), 4 * 4 * (16 + 16 + 64 + 16)
+    assert activations(design, 32) == first + second
+
+
+def test_the_ends_of_a_range_are_as_likely_as_its_middle():
+    counts = Counter(Values(range=(1, 4)).draw(random) for random in [Random(0)] for _ in range(8000))
+    assert set(counts) == {1, 2, 3, 4} and all(abs(count / 8000 - 0.25) < 0.02 for count in counts.values())
+    random = Random(0)
+    log = Counter(Values(range=(1, 8), log=True).draw(random) for _ in range(8000))
+    assert set(log) == set(range(1, 9)) and log[1] > 2 * log[3] > log[8]
+    assert Values(values=("a", "b")).draw(random) in ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "must have either values or a range"),
+        ({"values": (1,), "range": (1, 2)}, "must have either values or a range"),
+        ({"range": (0, 2), "log": True}, "must begin above 0"),
+        ({"range": (3, 2)}, "must end above its beginning"),
+    ],
+)
+def test_impossible_values_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        Values(**given)
+    with pytest.raises(ValueError, match="vary must name at least one"):
+        Space("recipe", {})
+
+
+def test_quantized_linear_widths_by_hand():
+    """1, 2, 3, 4 and 5 times the first width are 0, 1, 1.58, 2 and 2.32 powers of two: 0, 1, 2, 2 and 2."""
+    design = replace(find_rung(StudyContext.of("pico"), "layer-scale").experiment.design, depths=(1, 1, 1), width=16)
+    drawn = quantized_linear(design, blocks=5, slope=1.0, multiplier=2.0)
+    assert drawn.depths == (1, 1, 3) and drawn.widths == (16, 32, 64)
+    with pytest.raises(ValueError, match="have 1 stages"):
+        quantized_linear(design, blocks=5, slope=0.01, multiplier=2.0)
+
+
+def test_parameters_change_what_they_name():
+    design = find_rung(StudyContext.of("resnet-50"), "layer-scale").experiment.design
+    drawn = apply_all(
+        design, {"kernels": (3, 5, 7, 9), "expansion": 2.0, "depths": (1, 2, 3, 4), "growth": (2, 1, 1.5)}
+    )
+    assert [block.convs[0].kernel for block in drawn.blocks] == [3, 5, 7, 9]
+    assert {block.convs[1].width for block in drawn.blocks} == {2.0}
+    assert drawn.depths == (1, 2, 3, 4) and drawn.widths == (96, 192, 192, 288)
+
+
+def test_the_command_prints_designs(capsys):
+    assert main(["sample", "--space", "stage-ratio", "--samples", "3", "--json"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert [set(record) for record in records] == [
+        {"name", "parameters", "macs", "identity", "values", "depths", "widths"}
+    ] * 3
+    selection = Selection.of(StudyOptions())
+    rung = selection.rung(records[0]["name"])
+    assert selection.run(rung).written_identity == records[0]["identity"]
+    assert records[0]["values"] == {"depths": list(records[0]["depths"])}
+    assert main(["sample", "--space", "stage-ratio", "--samples", "2"]) == 0
+    assert "2.58 M multiply-adds within 1 %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sample", "--space", "nowhere"], "unknown design space 'nowhere'"),
+        (["sample", "--space", "stage-ratio", "--samples", "0"], "must be at least 1"),
+        (["run", "--samples", "3", "--dry-run"], "--samples requires --space NAME"),
+        (["run", "--space", "stage-ratio", "--steps", "gelu", "--dry-run"], "it does not go with --steps"),
+        (["show", "stage-ratio~1-2"], "depths must have 4 values"),
+        (["show", "stage-ratio~1-2-3-x"], "'x' must be a number"),
+        (["space", "stage-ratio"], "no such folder of runs"),
+    ],
+)
+def test_bad_usage_is_one_sentence(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(arguments)
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2 and message in error, error
