@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from analysis.figures.parts.labels import Label, write_labels
 from analysis.figures.parts.style import DARK, FAINT, LAYOUTS, NotebookFigure, colours_of, drawing, finish
@@ -17,6 +18,8 @@ from roadmap.record.metrics import TOP1
 
 DOT = 4.5  # radius of a point, points
 ROW = 0.26  # height of a step's row, inches
+# Names lie on the horizontal error bars, with an edge that keeps them legible.
+OVER_BARS: dict[str, Any] = {"zorder": 5, "path_effects": [withStroke(linewidth=2.5, foreground="white")]}
 
 
 def draw_transfer(study: TransferStudy, columns: int = 2) -> Figure:
@@ -83,14 +86,14 @@ def _draw_points(axes: Axes, study: TransferStudy, colours: dict[str, str], smal
             } | style
             axes.errorbar(x, y, y_std, x_std, ecolor=DARK, elinewidth=0.6, capsize=1.5, zorder=3, **look)
             if beginning == "pre-trained" or name not in [point[0] for point in pretrained]:
-                labels.append(Label(name, x, y, DOT, y_std, {"color": DARK}))
+                labels.append(Label(name, x, y, DOT, y_std, {"color": DARK, **OVER_BARS}))
         if points:
             key: dict[str, Any] = {"color": FAINT, "markersize": 6, "linestyle": "none"} | style
             keys.append((Line2D([], [], **key), beginning))
     published = _published(study)
     for point in published:
         axes.plot(point.top1, point.value, "D", color=DARK, markersize=4.5, zorder=3)
-        labels.append(Label(point.title, point.top1, point.value, DOT, None, {"color": FAINT}))
+        labels.append(Label(point.title, point.top1, point.value, DOT, None, {"color": FAINT, **OVER_BARS}))
     if published:
         keys.append((Line2D([], [], marker="D", color=DARK, markersize=4.5, linestyle="none"), "published"))
     axes.margins(0.12)
