@@ -95,7 +95,8 @@ def check(value: Any, allowed: Range | Text, name: str) -> None:
 
 def reason(value: object, allowed: Range | Text) -> str:
     """What a value that is not allowed should be: within the range, or not so large."""
-    if isinstance(allowed, Range) and isinstance(value, int | float) and abs(value) > MAX_NUMBER:
+    is_open = isinstance(allowed, Range) and allowed.maximum is None and allowed.below is None
+    if is_open and isinstance(value, int | float) and value > MAX_NUMBER:
         return f"a number of at most {MAX_NUMBER:g}"
     return str(allowed)
 

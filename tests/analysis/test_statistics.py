@@ -285,7 +285,8 @@ def test_the_papers_table_is_judged():
 def test_deviations_of_a_population_make_the_paper_less_certain():
     sample, population = (judge_published(load_study(), "resnet-50", population=flag) for flag in (False, True))
     assert population["width"].sample.std == pytest.approx(sample["width"].sample.std * math.sqrt(1.5))
-    assert population["width"].p > sample["width"].p
+    ps = [(population[rung].p, own.p) for rung, own in sample.items() if own.p is not None]
+    assert all(wider >= own for wider, own in ps) and any(wider > own for wider, own in ps)
     table = roadmap.table(published=True, regime="resnet-50").set_index("rung")
     assert table.loc["width", "verdict_population"] == population["width"].verdict
     assert "verdict, if of a population" in run_here("table", "--published", "--regime", "resnet-50").out

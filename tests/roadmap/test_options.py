@@ -54,6 +54,10 @@ def test_a_value_out_of_range_is_named_with_what_it_must_be():
         check(0, Range(1, 10_000), "seeds")
     with pytest.raises(ValueError, match=r"^seeds\[1\] must be at least 1 \(got 0\)$"):
         check([1, 0], Range(1), "seeds")
+    with pytest.raises(ValueError, match=r"^noise must be a number of at most 1e\+15 \(got inf\)$"):
+        check(float("inf"), Range(0), "noise")
+    with pytest.raises(ValueError, match=r"^seeds must be between 1 and 3 \(got inf\)$"):
+        check(float("inf"), Range(1, 3), "seeds")
     with pytest.raises(ValueError, match=r"^name must be short \(got 'long'\)$"):
         check("long", Text("short", lambda written: len(written) < 4), "name")
 
