@@ -54,8 +54,10 @@ def main() -> None:
     options = parser.parse_args()
     try:
         files = contents(options.runs)
-    except (ValueError, KeyError) as error:
-        parser.error(f"{options.runs}: not as `roadmap run` writes it: {error}")
+    except ValueError as error:
+        parser.error(str(error))
+    except KeyError as error:
+        parser.error(f"{options.runs}: a manifest has no {error}; it must be as `roadmap run` writes it")
     options.archive.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(options.archive, "w:xz", preset=9) as packed:
         for name, data in files.items():

@@ -121,7 +121,7 @@ def space_study(options: RunsOptions, name: str) -> SpaceStudy:
     """
     selection, out, metric = Selection.of(options.study), options.folder(), options.find_metric()
     space = SpaceOfRungs(selection.context, name)
-    space.space  # noqa: B018 - raises for an unknown name
+    selection.study.space(name)  # raises for an unknown name, before the runs are read
     table = collect(out)
     groups = _groups(table, space, out)
     wanted = _key(selection.run(selection.with_settings(space.base)))

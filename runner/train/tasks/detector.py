@@ -177,8 +177,10 @@ def _cascade(strides: Sequence[int], classes: int, options: DetectorOptions) -> 
 
 def _box_head(options: DetectorOptions) -> nn.Module:
     """Two fully connected layers; in a cascade four convolutions and one, as the authors have them."""
-    head: nn.Module = TwoMLPHead(options.channels * BOX_SIDE**2, options.box_units)
+    head: nn.Module
     if options.cascade:
         size, convolutions = (options.channels, BOX_SIDE, BOX_SIDE), [options.channels] * CASCADE_CONVOLUTIONS
         head = FastRCNNConvFCHead(size, convolutions, [options.box_units], nn.BatchNorm2d)
+    else:
+        head = TwoMLPHead(options.channels * BOX_SIDE**2, options.box_units)
     return head
