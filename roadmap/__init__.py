@@ -38,7 +38,9 @@ if TYPE_CHECKING:
         run,
         run_status,
         rungs,
+        sample,
         show,
+        space,
         status,
         table,
         transfer,
@@ -54,6 +56,9 @@ if TYPE_CHECKING:
     from roadmap.network.weights import load_timm, load_torchvision
     from roadmap.recipe import Experiment, Recipe, optimizer
     from roadmap.record.metrics import metric
+    from roadmap.spaces.definition import Space, Values
+    from roadmap.spaces.parameters import parameter
+    from roadmap.spaces.registry import design_space
     from roadmap.steps import NoEffect, Step, step
     from roadmap.study.rungs import Rung
     from roadmap.study.selection import compose, ladder
@@ -72,8 +77,10 @@ __all__ = [
     "NoEffect",
     "Recipe",
     "Rung",
+    "Space",
     "Stem",
     "Step",
+    "Values",
     "attribution",
     "bench",
     "bench_data",
@@ -84,6 +91,7 @@ __all__ = [
     "compose",
     "cost",
     "dataset",
+    "design_space",
     "diff",
     "disagree",
     "doctor",
@@ -100,6 +108,7 @@ __all__ = [
     "model",
     "optimizer",
     "pack",
+    "parameter",
     "plan",
     "plan_jobs",
     "power",
@@ -110,7 +119,9 @@ __all__ = [
     "run",
     "run_status",
     "rungs",
+    "sample",
     "show",
+    "space",
     "status",
     "step",
     "table",
@@ -153,6 +164,12 @@ _MODULES = {
         "Step",
         "step",
     ),
+    "roadmap.spaces.definition": (
+        "Space",
+        "Values",
+    ),
+    "roadmap.spaces.parameters": ("parameter",),
+    "roadmap.spaces.registry": ("design_space",),
     "roadmap.study.rungs": ("Rung",),
     "roadmap.study.selection": (
         "compose",

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from analysis.options import Comparison, FigureKind, RunsOptions, TradeoffAxis
     from analysis.power import Power
     from analysis.proxy import Proxy
+    from analysis.spaces.study import SpaceStudy
     from runner.launch.doctor import Finding
     from runner.launch.plan import PlannedRun, RunPlan
     from runner.launch.slurm.cancel import Cancelled
@@ -112,14 +113,17 @@ def run(
     out: PathLike | None = None,
     pack: int | None = None,
     max_running: int | None = None,
+    rounds: int | None = None,
+    keep: str | float | None = None,
     progress: bool = True,
     **study: Unpack[StudyKeywords],
 ) -> StudyRuns:
     """Trains the selected rungs and returns their results. Runs that have finished are not trained again.
 
     `seeds` and `out` are as in `plan`. With `on="slurm"` the runs are submitted, `pack` runs in a job and at most
-    `max_running` jobs at a time, and the results are those of runs that have finished already. Without
-    `progress` nothing is printed.
+    `max_running` jobs at a time, and the results are those of runs that have finished already. Designs of a `space` may
+    be trained in `rounds` of successive halving: after each but the last a share `keep` of them (default: 1/3) goes on.
+    On Slurm a call submits the round that is due. Without `progress` nothing is printed.
 
     A run that fails or diverges does not raise an error: the result has it. A warning names each new run of which an
     earlier one used other files of the data set's folder. Works in any thread and in notebooks. A script must call it
@@ -130,20 +134,23 @@ def run(
     """
     from analysis.report.summary import summarize
     from runner.launch.plan import check_local
+    from runner.launch.rounds import Halving, due_round
 
+    halving = Halving.of(rounds, keep if keep is None else str(keep))
     check_local(StudyOptions.of(study), pack, max_running)
     planned, submitted = plan(seeds=seeds, out=out, **study), None
     for message in planned.of_other_files():
         warnings.warn(message, stacklevel=3)
     failed: tuple[PlannedRun, ...] = ()
+    due = due_round(planned, halving).plan if halving else planned
     if planned.selection.cluster:
-        submitted = _submit(planned, pack, max_running, study)
+        submitted = _submit(due, pack, max_running, study)
     else:
         from roadmap.progress import shown
-        from runner.launch.train_plan import train_plan
+        from runner.launch.train_plan import train_plan, train_rounds
 
         with shown(progress):
-            trained = train_plan(planned)
+            trained = train_rounds(planned, halving) if halving else train_plan(planned)
         failed = trained.failed if trained else ()  # None: only rank 0 of torchrun has them
     summary = summarize(planned.selection, planned.out)
     return StudyRuns(planned.refreshed().runs, failed, summary.table, summary.figure, submitted)
@@ -778,6 +785,47 @@ def attribution(out: PathLike | None = None, *, metric: str = "top1", **study: U
     from analysis.attribution import attribution_of_runs
 
     return attribution_of_runs(_runs(out, metric, study))
+
+
+@_checked
+def sample(**study: Unpack[StudyKeywords]) -> pd.DataFrame:
+    """Designs that are drawn from a `space`, as `roadmap sample`: a row for each, at equal cost.
+
+    `samples` is their number (default: 20), and another `sample_seed` draws other ones. Columns: the name, by which
+    `steps` takes the design, parameters, multiply-adds (`macs`) and identity, the drawn `values` by parameter, and the
+    blocks (`depths`) and channels (`widths`) of each stage. Raises ValueError without a space, and for one without so
+    many designs.
+    """
+    import pandas as pd
+
+    from analysis.spaces.drawn import drawn_designs
+
+    return pd.DataFrame(drawn_designs(Selection.of(StudyOptions.of(study))))
+
+
+@_checked
+def space(
+    name: str,
+    out: PathLike | None = None,
+    *,
+    metric: str = "top1",
+    output: Paths = (),
+    **study: Unpack[StudyKeywords],
+) -> SpaceStudy:
+    """What the finished designs of a space below the folder `out` (default: the study's) say, as `roadmap space`.
+
+    The result has the designs with their errors, their distribution, the best value of each parameter and its interval,
+    and a surface of the parameters. It is also drawn into each path of `output`, a .png, .svg or .pdf. Raises
+    ValueError for an unknown space, and without finished designs.
+    """
+    from analysis.spaces.conclusion import save_spaces
+    from analysis.spaces.study import space_study
+
+    runs = _runs(out, metric, study)
+    found = space_study(runs, name)
+    if paths := _paths(output):
+        save_spaces([found], runs.folder(), paths)
+    return found
 
 
 @_checked

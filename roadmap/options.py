@@ -221,6 +221,16 @@ class Selection:
     def dataset(self) -> Dataset:
         return self.study.dataset(self.context.data)
 
+    @property
+    def is_space(self) -> bool:
+        """Whether the rungs are designs that are drawn from a space."""
+        return self.ablation.startswith("space:")
+
+    @property
+    def seeds(self) -> int:
+        """The default number of runs of each rung: the study's; one of a design of a space, where designs are many."""
+        return 1 if self.is_space else self.study.defaults.seeds
+
     def rungs(self) -> tuple[Rung, ...]:
         """The selected rungs, then the references. Raises ValueError for a setting that none of them uses."""
         selected = select(self.context, self.steps, self.ablation)

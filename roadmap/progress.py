@@ -25,9 +25,11 @@ LONG = 120.0  # seconds without output
 class Progress:
     """Counts runs and epochs. The base class of the two displays."""
 
-    def __init__(self, runs: Sequence[Run], done: Mapping[str, int]) -> None:
+    def __init__(self, runs: Sequence[Run], done: Mapping[str, int], last_epoch: int | None = None) -> None:
+        """`last_epoch`: after which all runs pause; None if they are trained to their ends."""
         self.runs = len(runs)
-        self.epochs = {run.identity: run.experiment.recipe.epochs for run in runs}
+        ends = {run.identity: run.experiment.recipe.epochs for run in runs}
+        self.epochs = {identity: min(end, last_epoch or end) for identity, end in ends.items()}
         self.left = {identity: epochs - done[identity] for identity, epochs in self.epochs.items()}
         self.finished = self.ended = 0
         self.trained = self.running = 0
@@ -80,8 +82,8 @@ def ending_text(ending: Ending) -> str:
 class PlainProgress(Progress):
     """Prints a line at each quarter of a run, at its end, and every few minutes within long epochs."""
 
-    def __init__(self, runs: Sequence[Run], done: Mapping[str, int]) -> None:
-        super().__init__(runs, done)
+    def __init__(self, runs: Sequence[Run], done: Mapping[str, int], last_epoch: int | None = None) -> None:
+        super().__init__(runs, done, last_epoch)
         self.printed_at = time.monotonic()
 
     def print_event(self, run: Run, event: Event) -> None:
@@ -115,11 +117,11 @@ class SilentProgress(Progress):
 class LiveProgress(Progress):
     """A bar for each run in training and one for the study."""
 
-    def __init__(self, runs: Sequence[Run], done: Mapping[str, int]) -> None:
+    def __init__(self, runs: Sequence[Run], done: Mapping[str, int], last_epoch: int | None = None) -> None:
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bars
 
-        super().__init__(runs, done)
+        super().__init__(runs, done, last_epoch)
         self.bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
@@ -180,11 +182,15 @@ def shown(progress: bool) -> Iterator[None]:
         _SHOWN.reset(token)
 
 
-def show_progress(runs: Sequence[Run], done: Mapping[str, int]) -> Progress:
-    """The display for this output. `done` has the number of finished epochs of each run, by its identity."""
+def show_progress(runs: Sequence[Run], done: Mapping[str, int], last_epoch: int | None = None) -> Progress:
+    """The display for this output. `done` has the number of finished epochs of each run, by its identity.
+
+    `last_epoch`: after which all runs pause.
+    """
     if not _SHOWN.get():
-        return SilentProgress(runs, done)
-    return LiveProgress(runs, done) if sys.stdout.isatty() else PlainProgress(runs, done)
+        return SilentProgress(runs, done, last_epoch)
+    display = LiveProgress if sys.stdout.isatty() else PlainProgress
+    return display(runs, done, last_epoch)
 
 
 @contextlib.contextmanager

@@ -74,7 +74,7 @@ def test_no_modules_import_each_other_in_a_circle():
 
 
 # Each imports those before it, and what is within itself.
-LAYERS = ("roadmap.data", "roadmap.network", "roadmap.space", "roadmap.study", "roadmap.record", "runner.machine")
+LAYERS = ("roadmap.data", "roadmap.network", "roadmap.spaces", "roadmap.study", "roadmap.record", "runner.machine")
 LAYERS += ("runner.data", "runner.train", "runner.launch", "runner.measure")
 
 

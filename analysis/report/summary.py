@@ -15,6 +15,7 @@ from analysis.collection import collect
 from analysis.figures import draw_roadmap, save_figure
 from analysis.results import Series, series_of_runs
 from analysis.selected_runs import SelectedRuns
+from analysis.spaces.conclusion import conclude_space
 from analysis.tables.ladder import remarks, rendered, study_table
 from roadmap.files import fitting_name
 from roadmap.options import Selection
@@ -59,7 +60,13 @@ class Summary:
 
 
 def conclude(selection: Selection, out: Path) -> None:
-    """Prints the table of the selected rungs and saves the figure in `out`, after their runs have ended."""
+    """Prints the table of the selected rungs and saves the figure in `out`, after their runs have ended.
+
+    Of designs that are drawn from a space, it prints and draws what they say about the space.
+    """
+    if selection.is_space:
+        conclude_space(selection, out)
+        return
     summary = summarize(selection, out)
     print(f"\n{summary}\n", flush=True)  # before anything is drawn, which may fail
     if summary.series is None:

@@ -19,10 +19,13 @@ from analysis.statistics.spaces import Best, Distribution, Surface, best_value, 
 from roadmap.files import digest
 from roadmap.options import Selection
 from roadmap.record.folder import read_manifest
-from roadmap.record.metrics import Metric
+from roadmap.record.metrics import TOP1, Metric
 from roadmap.record.run import Run, canonical
 from roadmap.serialization.plain_data import to_data
-from roadmap.study.spaces import MARK, SpaceOfRungs
+from roadmap.spaces.definition import NONE
+from roadmap.spaces.parameters import APPLIED, Drawn
+from roadmap.study.grammar import MARK
+from roadmap.study.spaces import SpaceOfRungs
 from roadmap.tasks.registry import CLASSIFICATION
 
 BEST = 10  # designs that are listed
@@ -58,6 +61,7 @@ class SpaceStudy:
     designs: tuple[DrawnDesign, ...]  # the best first
     base: Sample | None  # errors of the rung that varies
     unfinished: int  # designs that have begun
+    settings: tuple[str, ...] = ()  # of --set
 
     @property
     def title(self) -> str:
@@ -89,10 +93,16 @@ class SpaceStudy:
 
     @cached_property
     def of_base(self) -> dict[str, float]:
-        """The values that the varied rung itself has, of the parameters where a design says them."""
-        design = self.space.base.experiment.design
-        depths = getattr(design, "depths", ())
-        return {f"depths {i}": float(depth) for i, depth in enumerate(depths, start=1)}
+        """The values that the varied rung itself has, of the parameters whose value a design shows."""
+        return dict(_numbers(self.space, self.space.base_values))
+
+    @property
+    def again(self) -> str:
+        """The command that trains the best designs with other seeds."""
+        regime, default = self.run.regime, self.space.context.study.defaults.regime
+        options = [*([f"--regime {regime}"] if regime != default else []), *map("--set {}".format, self.settings)]
+        best = ",".join(design.name for design in self.designs[:BEST])
+        return " ".join(["roadmap run", *options, f"--steps {best} --seeds 4"])
 
     @property
     def seed_noise(self) -> float | None:
@@ -119,7 +129,11 @@ def space_study(options: RunsOptions, name: str) -> SpaceStudy:
 
     Raises ValueError if there are none, or several recipes to choose from.
     """
-    selection, out, metric = Selection.of(options.study), options.folder(), options.find_metric()
+    return study_of(Selection.of(options.study), name, options.folder(), options.find_metric())
+
+
+def study_of(selection: Selection, name: str, out: Path, metric: Metric = TOP1) -> SpaceStudy:
+    """As `space_study`, of a selection."""
     space = SpaceOfRungs(selection.context, name)
     selection.study.space(name)  # raises for an unknown name, before the runs are read
     table = collect(out)
@@ -135,7 +149,9 @@ def space_study(options: RunsOptions, name: str) -> SpaceStudy:
         value = row[metric.key]
         if pd.notna(value):
             errors[own.rung][own.seed] = _error(value, metric)
-    designs = [DrawnDesign(rung, dict(_flat(space, rung)), by_seed) for rung, by_seed in errors.items()]
+    designs = [
+        DrawnDesign(rung, dict(_numbers(space, space.values_of(rung))), by_seed) for rung, by_seed in errors.items()
+    ]
     if not designs:
         raise ValueError(f"{out}: no finished design of {name!r} has a {metric.title}")
     base = _base(run, space, table, metric)
@@ -147,6 +163,7 @@ def space_study(options: RunsOptions, name: str) -> SpaceStudy:
         tuple(sorted(designs, key=lambda design: (design.first, design.name))),
         sample_of(base) if base else None,
         begun["rung"].nunique(),
+        selection.settings,
     )
 
 
@@ -182,11 +199,14 @@ def _key(run: Run) -> str:
     return digest([run.data, to_data(run.dataset), run.fidelity, canonical(run.experiment)["recipe"]])
 
 
-def _flat(space: SpaceOfRungs, name: str) -> Iterator[tuple[str, float]]:
+def _numbers(space: SpaceOfRungs, drawn: dict[str, Drawn]) -> Iterator[tuple[str, float]]:
     """The numbers among the values of a design, one for each stage."""
-    for parameter, values in space.values_of(name).items():
+    for parameter, values in drawn.items():
         if isinstance(values, tuple):
             first = space.first_stage(parameter)
             yield from ((f"{parameter} {i}", float(value)) for i, value in enumerate(values, start=1 + first))
         elif not isinstance(values, str):
             yield parameter, float(values)
+        elif parameter == APPLIED:
+            steps = dict.fromkeys("+".join(map(str, space.space.vary[parameter].values)).split("+"))
+            yield from ((step, float(step in values.split("+"))) for step in steps if step != NONE)

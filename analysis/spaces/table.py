@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from analysis.spaces.study import BEST, SpaceStudy
 from analysis.statistics.spaces import FEWEST, differences
-from roadmap.text import table
+from roadmap.text import many
+from roadmap.text import table as text_table
+
+
+class Table(NamedTuple):
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
 
 QUANTILES = {"best": 0.0, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "worst": 1.0}
 
@@ -20,22 +30,24 @@ def space_text(studies: list[SpaceStudy]) -> str:
 
 
 def _parts(study: SpaceStudy) -> list[str]:
-    return [
-        f"{study.title}: {len(study.designs)} designs, {study.error_title}",
-        _distribution(study),
-        _parameters(study),
-        _best(study),
-        "\n".join(remarks(study)),
-    ]
+    heading = f"{study.title}: {len(study.designs)} designs, {study.error_title}"
+    shown = [text_table(own.columns, own.rows) for own in tables(study)]
+    return [heading, *shown, "\n".join(remarks(study))]
 
 
-def _distribution(study: SpaceStudy) -> str:
+def tables(study: SpaceStudy) -> list[Table]:
+    """The distribution, the parameters, and the best designs of a space."""
+    return [_distribution(study), _parameters(study), _best(study)]
+
+
+def _distribution(study: SpaceStudy) -> Table:
     errors = [design.first for design in study.designs]
     cells = [f"{np.quantile(errors, share):.2f}" for share in QUANTILES.values()]
-    return table([*QUANTILES, study.space.base.name], [[*cells, _number(study.base.mean if study.base else None)]])
+    row = [*cells, _number(study.base.mean if study.base else None)]
+    return Table("Errors of the designs", [*QUANTILES, study.space.base.name], [row])
 
 
-def _parameters(study: SpaceStudy) -> str:
+def _parameters(study: SpaceStudy) -> Table:
     rows = []
     for name, best in study.best.items():
         share = study.surface.of_parameter.get(name) if study.surface else None
@@ -44,17 +56,18 @@ def _parameters(study: SpaceStudy) -> str:
         rows.append(
             [name, f"{best.value:g}" if best else "", interval, explains, _number(study.of_base.get(name), "g")]
         )
-    return table(["parameter", "best value", "95 % interval", "explains", study.space.base.name], rows)
+    columns = ["parameter", "best value", "95 % interval", "explains", study.space.base.name]
+    return Table("Values of the best designs", columns, rows)
 
 
-def _best(study: SpaceStudy) -> str:
+def _best(study: SpaceStudy) -> Table:
     rows = []
     for design in study.designs[:BEST]:
         again = design.again
         spread = "" if again is None or again.std is None else f" ±{again.std:.2f}"
         more = [f"{again.mean:.2f}{spread}", str(again.n), f"{again.mean - design.first:+.2f}"] if again else [""] * 3
         rows.append([design.name, f"{design.first:.2f}", *more])
-    return table(["best designs", "first seed", "other seeds", "runs", "shrinkage"], rows)
+    return Table("Best designs", ["best designs", "first seed", "other seeds", "runs", "shrinkage"], rows)
 
 
 def remarks(study: SpaceStudy) -> list[str]:
@@ -76,11 +89,15 @@ def remarks(study: SpaceStudy) -> list[str]:
     if study.shrinkage is None:
         lines.append(
             "No design is called better: the best of many are so by luck too. Train them again with other seeds: "
-            f"`roadmap run --steps {study.designs[0].name} --seeds 4`."
+            f"`{study.again}`."
         )
     else:
         lines.append(f"With other seeds the repeated designs are worse by {study.shrinkage:+.2f} points in the mean.")
-    lines += [f"{study.unfinished} designs have not finished, and are left out."] if study.unfinished else []
+    if study.unfinished:
+        lines.append(
+            f"{many(study.unfinished, 'design')} not finished and left out; if `--rounds` dropped them, the others are "
+            "good designs, and not a sample of the space."
+        )
     return lines
 
 
@@ -95,7 +112,7 @@ def _comparison(studies: list[SpaceStudy]) -> str:
         ]
         for own in differences(errors)
     ]
-    return table(["space", "and", "largest distance", "p, corrected", "their distributions"], rows)
+    return text_table(["space", "and", "largest distance", "p, corrected", "their distributions"], rows)
 
 
 def _number(value: float | None, form: str = ".2f") -> str:

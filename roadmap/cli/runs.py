@@ -20,15 +20,16 @@ from roadmap.cli.options import (
     study_options,
     warnings_as_lines,
 )
-from roadmap.cli.training import announce, print_other_files, report_failures, train_transfers
+from roadmap.cli.training import announce, announce_round, print_other_files, report_failures, train_transfers
 from roadmap.estimates import speed_for
 from roadmap.options import Selection, StudyOptions
-from roadmap.serialization.ranges import range_of
+from roadmap.serialization.ranges import Range, range_of
 from roadmap.study.execution import PROJECT, Execution
 from roadmap.text import table
 
 if TYPE_CHECKING:
     from runner.launch.plan import RunPlan
+    from runner.launch.rounds import Halving
 
 SETTINGS, TRACKERS = ("processes", "workers", "augment", "on_nan"), ("tensorboard", "wandb")  # fields of Execution
 
@@ -73,6 +74,8 @@ def add_verbs(verbs: Any) -> None:
         help="copy the record of each run to a project of Weights & Biases (execution.wandb; default: none)",
     )
     add_cluster_options(parser)
+    add_number(parser, "--rounds N", Range(2), "with --space: rounds of successive halving (default: all are finished)")
+    parser.add_argument("--keep", metavar="SHARE", help="with --rounds: of the designs after each (default: 1/3)")
     parser.add_argument("--recipe", dest="training_recipe", metavar="NAME", help="the same as --training-recipe")
     parser.add_argument(
         "--transfer", metavar="TASK", help="then train the finished runs on this task, as `roadmap transfer --to TASK`"
@@ -89,20 +92,29 @@ def _project(text: str) -> str:
 
 def run_rungs(options: argparse.Namespace) -> int:
     from runner.launch.plan import RunPlan, check_local
+    from runner.launch.rounds import Halving, due_round
 
     study = study_options(options)
     check_local(study, options.pack, options.max_running)
     plan = RunPlan.of(_selection(options), options.seeds, study.out(options.out))
+    halving = Halving.of(options.rounds, options.keep)
+    if halving:
+        if options.transfer:
+            raise ValueError("--transfer does not go with --rounds, which finishes only some of the runs")
+        due = due_round(plan, halving)  # raises before anything is trained
     if options.transfer:
         _transfer_study(plan, options)  # before anything is trained
     try:
+        if halving and (study.on == "slurm" or options.dry_run):
+            print(f"{due}. The same command {'submits' if study.on == 'slurm' else 'starts'} the next after it.")
+            plan = due.plan
         if study.on == "slurm":
             status = _submit(plan, options)
         elif options.dry_run:
             _print_plan(plan)
             status = 0
         else:
-            status = _train(plan)
+            status = _train(plan, halving)
         return _transfer(plan, options) if options.transfer and status == 0 else status
     except (KeyboardInterrupt, SystemExit) as error:
         for note in getattr(error, "__notes__", []):
@@ -176,14 +188,14 @@ def _transfer(plan: RunPlan, options: argparse.Namespace) -> int:
     )
 
 
-def _train(plan: RunPlan) -> int:
+def _train(plan: RunPlan, halving: Halving | None) -> int:
     from analysis.report.summary import conclude
-    from runner.launch.train_plan import train_plan
+    from runner.launch.train_plan import train_plan, train_rounds
 
-    trained = train_plan(plan, lambda: announce(plan))
+    trained = train_rounds(plan, halving, announce_round) if halving else train_plan(plan, lambda: announce(plan))
     if trained is None:  # another process of the same training prints the result
         return 0
     report_failures(trained)
     with warnings_as_lines():
         conclude(plan.selection, plan.out)
-    return 0 if trained.plan.count("finished") == len(trained.plan.runs) else FAILED
+    return 0 if trained.plan.is_complete else FAILED

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from roadmap.record.run import Run
     from roadmap.record.transfers import TransferOptions
     from runner.launch.plan import RunPlan
+    from runner.launch.rounds import Round
     from runner.launch.train_plan import Trained
     from runner.launch.transfer_plan import TransferPlan
 
@@ -35,6 +36,11 @@ def announce(plan: RunPlan) -> None:
     print(f"{plan.selection.regime} on {plan.selection.context.data}: {', '.join(parts)}{nothing}", flush=True)
     print(plan.describe_data(), flush=True)
     print_other_files(plan)
+
+
+def announce_round(current: Round) -> None:
+    print(current)
+    announce(current.plan)
 
 
 def print_other_files(plan: RunPlan) -> None:

@@ -6,7 +6,9 @@ one. Norms, activations, biases and pooling are not counted.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from functools import lru_cache
 
 from roadmap.design import Design, NamedModel
 from roadmap.network.counts import count_named
@@ -30,6 +32,12 @@ def cost(design: Design | NamedModel, input_size: int = 224, num_classes: int = 
     """
     if isinstance(design, NamedModel):
         return Cost(*count_named(design, input_size, num_classes))
+    has_mixers = any(conv.mixer for block in design.blocks for conv in block.convs)  # a plug-in may replace those
+    return (_cost.__wrapped__ if has_mixers else _cost)(design, input_size, num_classes)
+
+
+@lru_cache(maxsize=16_384)  # a design that is drawn at equal cost is counted again when it is shown
+def _cost(design: Design, input_size: int, num_classes: int) -> Cost:
     network = plan(design)
     counter = _count(network, input_size)
     counter.norm(network.head_norm, network.features)
@@ -62,8 +70,8 @@ def _count(network: NetworkPlan, input_size: int) -> _Counter:
         if stage.downsampling:
             counter.norm(stage.downsampling_norm, stage.downsampling.inputs)
             counter.layer(stage.downsampling)
-        for block in stage.blocks:
-            counter.block(block)
+        for block, same in itertools.groupby(stage.blocks):
+            counter.block(block, times=sum(1 for _ in same))
     return counter
 
 
@@ -93,7 +101,23 @@ class _Counter:
     def norm(self, norm: str | None, channels: int) -> None:
         self.parameters += 2 * channels if norm else 0
 
-    def block(self, block: BlockPlan) -> None:
+    def block(self, block: BlockPlan, times: int) -> None:
+        """So many equal blocks, one after the other."""
+        before = self._sums
+        self._block(block)
+        if times > 1:  # then it keeps the size of the image
+            added = [after - first for after, first in zip(self._sums, before, strict=True)]
+            self._sums = tuple(after + (times - 1) * own for after, own in zip(self._sums, added, strict=True))
+
+    @property
+    def _sums(self) -> tuple[int, ...]:
+        return self.parameters, self.macs, self.activations
+
+    @_sums.setter
+    def _sums(self, sums: tuple[int, ...]) -> None:
+        self.parameters, self.macs, self.activations = sums
+
+    def _block(self, block: BlockPlan) -> None:
         size = self.size
         for layer in block.layers:
             self.layer(layer)

@@ -156,11 +156,9 @@ def _stage(design: Design, index: int, inputs: int, width: int) -> StagePlan:
     if rule.place == "between" and needs_stride:
         between = Layer(inputs, outputs, rule.kernel, stride=2, bias=rule.bias)
         inputs, needs_stride = outputs, False
-    blocks = []
-    for position in range(design.depths[index]):
-        stride = 2 if needs_stride and position == 0 else 1
-        blocks.append(_block(design, block, inputs, outputs, width, stride))
-        inputs = outputs
+    blocks = [_block(design, block, inputs, outputs, width, stride=2 if needs_stride else 1)]
+    if design.depths[index] > 1:
+        blocks += [_block(design, block, outputs, outputs, width, stride=1)] * (design.depths[index] - 1)
     return StagePlan(rule.norm if between else None, between, tuple(blocks))
 
 

@@ -76,6 +76,16 @@ class Stopped:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """Trained up to `execution.stop_after`, with its state saved."""
+
+    epochs: int
+
+    def __str__(self) -> str:
+        return f"paused after epoch {self.epochs}"
+
+
+@dataclass(frozen=True)
 class InUse:
     """Another process trains the run."""
 
@@ -83,7 +93,7 @@ class InUse:
         return "in training by another process"
 
 
-Ending = Finished | Diverged | Failed | Stopped | InUse
+Ending = Finished | Diverged | Failed | Stopped | Paused | InUse
 Event = Began | TrainingEvent | Ending
 
 

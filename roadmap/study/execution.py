@@ -53,6 +53,7 @@ class Execution:
     bad_images: Literal["stop", "skip"]  # "skip": replace it by another image and count it
     augment: Literal["fast", "reference"] | Auto = "auto"  # on arrays, or by timm's own transforms, image by image
     checkpoint_share: Annotated[float, Range(above=0, maximum=1)] = 0.005  # of the time, for those at ends of epochs
+    stop_after: Annotated[int | None, Range(1)] = None  # epochs after which runs pause, and can be resumed; null: none
     tensorboard: bool = False  # copy the record to a folder of the run for TensorBoard
     wandb: Annotated[str | None, PROJECT] = None  # project of Weights & Biases to copy the record to
     data_path: Path | None = None  # path of the data set; null: the usual one; set by `--data NAME=PATH`

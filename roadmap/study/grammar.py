@@ -34,6 +34,7 @@ from roadmap.recipe import Recipe
 from roadmap.serialization.yaml_text import parse_value
 from roadmap.steps import find_step
 
+MARK = "~"  # in names of drawn designs: SPACE~VALUE-VALUE~VALUE (roadmap/study/spaces.py)
 PLUS = r"\+(?=[a-z+]|\s|$)"
 SINGLE = re.compile(r"(without|only)-(.+)")
 ORDERED = re.compile(r"order([1-9]\d{0,3})-(0[1-9]|[1-9]\d+)-(.+)")
@@ -161,6 +162,8 @@ def parse_item(written: str, rungs: Collection[str] = ()) -> Item:
     written = written.strip()
     if written == "all":
         return All()
+    if MARK in written:
+        return Name(written)
     if ".." in written:
         first, _, last = (part.strip() for part in written.partition(".."))
         return Slice(_rung_name(first) or None, _rung_name(last) or None)

@@ -14,7 +14,8 @@ from roadmap.plugins import load_installed
 from roadmap.recipe import Experiment, Recipe
 from roadmap.serialization.plain_data import changed, to_data
 from roadmap.serialization.ranges import Range, check_fields
-from roadmap.space.definition import Space
+from roadmap.spaces.definition import Space
+from roadmap.spaces.registry import SPACES
 from roadmap.steps import find_step
 from roadmap.study.cluster import Cluster
 from roadmap.study.execution import Execution
@@ -244,7 +245,9 @@ class Study:
         return _lookup(self.transfers, "transfer recipe", name)
 
     def space(self, name: str) -> Space:
-        return _lookup(self.spaces, "design space", name)
+        if name not in self.spaces and name not in SPACES:
+            load_installed()
+        return _lookup({**SPACES, **self.spaces}, "design space", name)
 
     def transfer_for(self, task: str, data: str | None, regime: str) -> str:
         """The name of the first transfer recipe for a task, with that data set if one is given and has its own.

@@ -6,18 +6,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from roadmap.design import Design, simplest
 from roadmap.network.cost import activations, cost
-from roadmap.space.definition import Quantity, Space, Value
-from roadmap.space.equal_cost import EqualCost
-from roadmap.space.parameters import PARAMETERS, Drawn, apply_all, check_parameters
-from roadmap.study.grammar import parse_item
+from roadmap.recipe import Experiment
+from roadmap.spaces.definition import NONE, Quantity, Space, Value
+from roadmap.spaces.equal_cost import EqualCost
+from roadmap.spaces.parameters import APPLIED, PARAMETERS, Drawn, apply_all, check_parameters
+from roadmap.study.grammar import MARK, StepSpec, parse_item
 from roadmap.study.rungs import Rung, StudyContext, named_rung
 
 MOST_SAMPLES = 1_000_000
 FRUITLESS = 2000  # draws without a new design after which a space is taken to have no more
-MARK = "~"  # in names of drawn designs: SPACE~VALUE-VALUE~VALUE
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class SpaceOfRungs:
         from random import Random  # imported late to keep `roadmap list` fast
 
         check_parameters(list(self.space.vary))
-        random, seen, fruitless, why = Random(f"{self.name} {seed}"), set[Design](), 0, "it is a repetition"
+        random, seen, fruitless, why = Random(f"{self.name} {seed}"), set[Any](), 0, "it is a repetition"
         while len(seen) < count:
             values = self._draw(random)
             try:
@@ -73,9 +74,10 @@ class SpaceOfRungs:
             except ValueError as error:
                 fruitless, why = fruitless + 1, str(error)
             else:
-                fruitless = fruitless + 1 if design in seen else 0
+                recipe = self._experiment(values).recipe if APPLIED in values else None
+                fruitless = fruitless + 1 if (design, recipe) in seen else 0
                 if not fruitless:
-                    seen.add(design)
+                    seen.add((design, recipe))
                     yield self._sampled(values, design)
             if fruitless >= FRUITLESS:
                 rest = f"; the last one: {why}" if not seen else ""
@@ -85,6 +87,17 @@ class SpaceOfRungs:
         """The design with this name. Raises ValueError for one that the space does not have."""
         values = self.values_of(name)
         return self._sampled(values, self._satisfying(values))
+
+    @property
+    def base_values(self) -> dict[str, Drawn]:
+        """The values of the rung that varies, of the parameters whose value a design shows."""
+        design = self._design(self.base)
+        found: dict[str, Drawn] = {}
+        for name in self.space.vary:
+            entry = PARAMETERS.get(name)
+            value = entry.read(design) if entry and entry.read else None
+            found |= {} if value is None else {name: value}
+        return found
 
     def first_stage(self, name: str) -> int:
         """The first stage that a parameter has a value for, from 0."""
@@ -105,7 +118,7 @@ class SpaceOfRungs:
 
     def _satisfying(self, values: dict[str, Drawn]) -> Design:
         """The design of the values. Raises ValueError if it does not satisfy the constraints."""
-        design = apply_all(self._design(self.base), values)
+        design = apply_all(self._experiment(values).design, values)  # type: ignore[arg-type]
         if self.macs is not None:
             design = self._equal_cost.at(design, self.macs)
         for quantity, (least, most) in self.space.bands.items():
@@ -114,8 +127,22 @@ class SpaceOfRungs:
                 raise ValueError(f"{quantity} are {share:.2f} of those of {self.base.name}, not {least} to {most}")
         return simplest(design)
 
+    def _experiment(self, values: dict[str, Drawn]) -> Experiment:
+        """That of the rung that varies, after the steps of the drawn values. Raises ValueError for one that fails."""
+        steps = str(values.get(APPLIED, NONE))
+        if steps not in self._after_steps:
+            experiment = self.base.experiment
+            for step in steps.split("+") if steps != NONE else ():
+                experiment = self.context.apply(StepSpec.parse(step), experiment)
+            self._after_steps[steps] = experiment
+        return self._after_steps[steps]
+
+    @cached_property
+    def _after_steps(self) -> dict[str, Experiment]:
+        return {}
+
     def _sampled(self, values: dict[str, Drawn], design: Design) -> Sampled:
-        experiment = replace(self.base.experiment, design=design)
+        experiment = replace(self._experiment(values), design=design)
         rung = Rung(self._name(values), written(values), "", True, experiment, self.base.name)
         return Sampled(rung, values)
 
@@ -130,7 +157,8 @@ class SpaceOfRungs:
             raise ValueError(f"{name!r} must be {MARK.join([self.name, *vary])} with values, joined by -")
         parsed: dict[str, Drawn] = {}
         for (parameter, how), text in zip(vary.items(), texts, strict=True):
-            parts, count = text.split("-"), self._count(parameter)
+            count = self._count(parameter)
+            parts = text.split("-") if count else [text]
             if len(parts) != (count or 1):
                 raise ValueError(f"{name!r}: {parameter} must have {count or 1} values (got {text!r})")
             values = tuple(_parse(part, text_values=how.numbers is None) for part in parts)

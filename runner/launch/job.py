@@ -20,7 +20,7 @@ from roadmap.study.execution import Execution
 from runner.machine.distributed import RendezvousError, World
 from runner.machine.lock import FolderLocked, folder_lock
 from runner.machine.requests import Request
-from runner.train.engine import Diverged, Stopped, train
+from runner.train.engine import Diverged, Paused, Stopped, train
 
 
 def train_job(
@@ -56,6 +56,9 @@ def train_job(
             except Stopped as stop:
                 print(stop)
                 return events.Stopped()
+            except Paused as pause:
+                print(f"paused after epoch {pause.epochs}")
+                return events.Paused(pause.epochs)
             except Diverged as error:
                 print(f"diverged: {error}")
                 raise
@@ -101,7 +104,7 @@ def _printing_to_log(folder: Path, world: World, own_process: bool) -> Iterator[
         stack.enter_context(contextlib.redirect_stderr(log))
         try:
             yield
-        except (Stopped, Diverged):
+        except (Stopped, Paused, Diverged):
             raise
         except Exception:
             with contextlib.suppress(OSError), _open_log(folder / "log.txt") as file:

@@ -18,7 +18,7 @@ from typing import Any
 from roadmap.design import NamedModel
 from roadmap.network.cost import cost
 from roadmap.plugins import LOADED, load_files
-from roadmap.record.events import Began, Ending, Event, Failed, Finished, InUse, RunEvent, StepDone
+from roadmap.record.events import Began, Ending, Event, Failed, Finished, InUse, Paused, RunEvent, StepDone
 from roadmap.record.run import Run
 from roadmap.study.execution import Execution, accumulation
 from runner.data.shared_memory import check_shared_memory
@@ -114,8 +114,8 @@ def _end(running: dict[Any, _Worker], worker: _Worker, ending: Ending) -> list[t
     """Closes a worker; returns its run if that failed."""
     for connection in worker.connections:
         running.pop(connection, None)
-    worker.end(kill=not isinstance(ending, Finished))
-    return [] if isinstance(ending, Finished | InUse) else [(worker.run, worker.folder)]
+    worker.end(kill=not isinstance(ending, Finished | Paused))
+    return [] if isinstance(ending, Finished | Paused | InUse) else [(worker.run, worker.folder)]
 
 
 def process_context(runs: Sequence[Run] = ()) -> BaseContext:

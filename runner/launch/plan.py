@@ -51,9 +51,9 @@ class RunPlan:
 
     @classmethod
     def of(cls, selection: Selection, seeds: int | None, out: Path) -> Self:
-        """`seeds`: runs of each rung, None for the study's number. Raises ValueError if a run can't be trained."""
+        """`seeds`: runs of each rung, None for the selection's number. Raises ValueError if a run can't be trained."""
         check_installed(selection.execution)
-        seeds = selection.study.defaults.seeds if seeds is None else seeds
+        seeds = selection.seeds if seeds is None else seeds
         check(seeds, SEEDS, "seeds")
         rungs, existing = selection.rungs(), folders_below(out)
         runs: dict[str, PlannedRun] = {}
@@ -78,7 +78,19 @@ class RunPlan:
     def _is_waiting(self, planned: PlannedRun) -> bool:
         if planned.state == "finished":
             return self.selection.cluster is None and bool(missing_trackers(planned.folder, self.execution))
+        if self.is_paused(planned):
+            return False
         return planned.state != "diverged" or self.execution.on_nan == "retry"
+
+    def is_paused(self, planned: PlannedRun) -> bool:
+        """Whether a run has trained for the epochs of `execution.stop_after`, and is not finished."""
+        end = self.execution.stop_after
+        return end is not None and planned.state == "begun" and len(read_metrics(planned.folder)) >= end
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every run is finished or paused."""
+        return all(planned.state == "finished" or self.is_paused(planned) for planned in self.runs)
 
     def count(self, kind: State) -> int:
         return sum(planned.state == kind for planned in self.runs)

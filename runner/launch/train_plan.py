@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from roadmap.record.run import Run
 from runner.launch.distributed_worker import run_as_worker, world_of_environment
 from runner.launch.local import run_all
 from runner.launch.plan import PlannedRun, RunPlan
+from runner.launch.rounds import Halving, Round, rounds_of
 from runner.machine.distributed import World
 from runner.machine.resources import check_here, default_processes
 
@@ -46,6 +48,23 @@ def train_plan(plan: RunPlan, announce: Callable[[], object] | None = None) -> T
     return Trained(after, tuple(run for run in after.runs if run.folder in failed and run.state != "diverged"))
 
 
+def train_rounds(plan: RunPlan, halving: Halving, announce: Callable[[Round], object] | None = None) -> Trained | None:
+    """Trains a plan of drawn designs in rounds; returns the outcome of the last, or of the first one with a failure.
+
+    Raises ValueError as `train_plan` and `rounds_of` do, and under torchrun or srun.
+    """
+    if world_of_environment():
+        raise ValueError("--rounds requires that roadmap starts the processes itself, not torchrun or srun")
+    trained = None
+    for current in rounds_of(plan, halving):
+        trained = train_plan(current.plan, functools.partial(announce, current) if announce else None)
+        if trained is None or any(
+            run.state in ("absent", "begun") and not trained.plan.is_paused(run) for run in trained.plan.runs
+        ):
+            break
+    return trained
+
+
 def _jobs(plan: RunPlan) -> list[tuple[Run, Path]]:
     return [(planned.run, planned.folder) for planned in plan.waiting]
 
@@ -59,7 +78,9 @@ def _train(plan: RunPlan, world: World | None) -> list[tuple[Run, Path]]:
     if not world:
         plan.find_data()
     progress = show_progress(
-        [run for run, _ in jobs], {run.identity: len(read_metrics(folder)) for run, folder in jobs}
+        [run for run, _ in jobs],
+        {run.identity: len(read_metrics(folder)) for run, folder in jobs},
+        execution.stop_after,
     )
     try:
         with progress:

@@ -63,6 +63,14 @@ class Stopped(Exception):
     """The run was asked to stop. Its state is saved."""
 
 
+class Paused(Exception):
+    """The run was trained for the epochs of `execution.stop_after`. Its state is saved."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__(epochs)
+        self.epochs = epochs
+
+
 class Diverged(ValueError):
     """The loss is not finite."""
 
@@ -107,9 +115,9 @@ def train(
     Called by every process of `world`, after `World.joined`; only rank 0 writes. The caller makes sure that no other
     process trains in the folder. `threads` is the default for each process.
 
-    Returns None on ranks other than 0. Raises Stopped once `request` asks for it, with the state saved; Diverged at a
-    loss that is not finite, which is recorded; ValueError if the folder belongs to another run, or if the machine lacks
-    what the execution asks for.
+    Returns None on ranks other than 0. Raises Stopped once `request` asks for it, and Paused after the epochs of
+    `execution.stop_after`, with the state saved; Diverged at a loss that is not finite, which is recorded; ValueError
+    if the folder belongs to another run, or if the machine lacks what the execution asks for.
     """
     run_state = state(folder, run)
     if world.all_gather(run_state)[0] == "finished":  # rank 0 decides
@@ -223,6 +231,8 @@ class Training:
             # Closed here, so that its workers end before this process.
             self.stream = stack.enter_context(contextlib.closing(self.batches.stream(self.epoch, self.step)))
             while self.epoch < self.recipe.epochs:
+                if self._is_due_to_pause():
+                    raise Paused(self.epoch)
                 self._train_epoch()
             if self.world.rank != 0:
                 return None
@@ -333,9 +343,12 @@ class Training:
                 write_predictions(self.folder, list(scores[""].predictions))
         self.epoch, self.step, self.loss_sum, self.skipped, self.seconds = self.epoch + 1, 0, 0.0, 0, 0.0
         self.began = time.perf_counter()
-        if self.epoch == self.recipe.epochs or self._should_save():
+        if self.epoch == self.recipe.epochs or self._is_due_to_pause() or self._should_save():
             self._save()
         self.report(EpochDone(metrics))
+
+    def _is_due_to_pause(self) -> bool:
+        return self.execution.stop_after is not None and self.epoch >= self.execution.stop_after
 
     def _should_save(self) -> bool:
         """Whether a checkpoint that takes as long as the last stays within its share of the time since then.

@@ -13,9 +13,9 @@ from roadmap.cli import main
 from roadmap.design import Design
 from roadmap.network.cost import activations, cost
 from roadmap.options import Selection, StudyOptions
-from roadmap.space.definition import Space, Values
-from roadmap.space.equal_cost import EqualCost, _total
-from roadmap.space.parameters import apply_all, quantized_linear
+from roadmap.spaces.definition import Space, Values
+from roadmap.spaces.equal_cost import EqualCost, _total
+from roadmap.spaces.parameters import apply_all, quantized_linear
 from roadmap.study.load import load_study
 from roadmap.study.rungs import StudyContext
 from roadmap.study.selection import find_rung, select

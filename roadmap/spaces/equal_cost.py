@@ -29,6 +29,7 @@ class EqualCost:
 
     def __init__(self, input_size: int, classes: int) -> None:
         self.input_size, self.classes = input_size, classes
+        self._known: dict[object, tuple[Terms, ...]] = {}
 
     def at(self, design: Design, macs: float) -> Design:
         """The design with widths in the same proportions, at which it has these multiply-adds within 1 %.
@@ -52,6 +53,12 @@ class EqualCost:
         raise ValueError(f"no width comes within 1 % of {macs:.0f} multiply-adds")
 
     def _terms(self, design: Design) -> tuple[Terms, ...]:
+        key = (design.stem, design.block, design.downsampling, design.head_norm, len(design.depths))
+        if key not in self._known:
+            self._known[key] = self._count_terms(design)
+        return self._known[key]
+
+    def _count_terms(self, design: Design) -> tuple[Terms, ...]:
         if len({block.convs[-1].width for block in design.blocks}) == 1:
             # What enters a stage does not depend on the other blocks, so each stage can be counted alone.
             of_blocks = [

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from random import Random
 
 Value = int | float | str
+NONE = "none"  # the empty subset
 Quantity = Literal["macs", "parameters", "activations"]
 
 
@@ -26,16 +27,21 @@ class Values:
     range: tuple[float, float] | None = None
     log: bool = False
     multiple: Annotated[float, Range(above=0)] = 1.0
+    subset: bool = False  # of texts: each is in or out, drawn as A+C, or none
 
     def __post_init__(self) -> None:
         check_fields(self)
         if bool(self.values) == (self.range is not None):
             raise InvalidField("must have either values or a range, such as {range: [1, 24], log: true}")
+        if self.subset and not all(isinstance(value, str) for value in self.values):
+            raise InvalidField("subset needs texts as values, such as the names of steps")
         if self.range and not (self.range[0] <= self.range[1] and (self.range[0] > 0 or not self.log)):
             rule = "must begin above 0 and end above that" if self.log else "must end above its beginning"
             raise InvalidField(f"range {rule} (got {list(self.range)})")
 
     def draw(self, random: Random) -> Value:
+        if self.subset:
+            return "+".join(str(value) for value in self.values if random.random() < 0.5) or NONE
         if not self.range:
             return self.values[random.randrange(len(self.values))]
         low, high = self.range
@@ -62,7 +68,7 @@ class Space:
     """Designs that differ from a rung's in some parameters."""
 
     rung: str  # the rung whose design varies
-    vary: dict[str, Values]  # by parameter (roadmap/space/parameters.py)
+    vary: dict[str, Values]  # by parameter (roadmap/spaces/parameters.py)
     match: str | None = None  # the rung whose multiply-adds the width is solved for, within 1 %; null: no width is
     bands: dict[Quantity, tuple[float, float]] = field(default_factory=dict)  # least and most, over those of the rung
     regimes: dict[str, dict[str, Values]] = field(default_factory=dict)  # other values, by regime
