@@ -30,7 +30,7 @@ def space_text(studies: list[SpaceStudy]) -> str:
 
 
 def _parts(study: SpaceStudy) -> list[str]:
-    heading = f"{study.title}: {len(study.designs)} designs, {study.error_title}"
+    heading = f"{study.title}: {many(len(study.designs), 'design')}, {study.error_title}"
     shown = [text_table(own.columns, own.rows) for own in tables(study)]
     return [heading, *shown, "\n".join(remarks(study))]
 

@@ -17,6 +17,7 @@ from statistics import fmean
 from roadmap.record.folder import read_metrics
 from roadmap.record.metrics import TOP1
 from roadmap.study.rungs import Rung
+from roadmap.text import many
 from runner.launch.plan import PlannedRun, RunPlan
 
 
@@ -75,8 +76,10 @@ class Round:
     dropped: tuple[str, ...] = ()  # rungs that the round before it left out
 
     def __str__(self) -> str:
-        kept = f"; {len(self.dropped)} designs stay behind" if self.dropped else ""
-        return f"round {self.number} of {self.of}, to epoch {self.end}: {len(self.plan.rungs)} rungs{kept}"
+        first, *designs = self.plan.rungs
+        behind = f"; {many(len(self.dropped), 'design')} left behind" if self.dropped else ""
+        going = f"{many(len(designs), 'design')} and {first.name}"
+        return f"round {self.number} of {self.of}, to epoch {self.end}: {going}{behind}"
 
 
 def rounds_of(plan: RunPlan, halving: Halving) -> Iterator[Round]:

@@ -25,6 +25,8 @@ from roadmap.network.mixers import MIXERS
 from roadmap.plugins import Registry
 from roadmap.recipe import OPTIMIZERS
 from roadmap.record.metrics import METRICS
+from roadmap.spaces.parameters import PARAMETERS
+from roadmap.spaces.registry import SPACES
 from roadmap.steps import STEPS
 from roadmap.tasks.registry import TASKS
 from tests.helpers.training import warm_fork_server
@@ -51,7 +53,17 @@ class Done:
 @contextlib.contextmanager
 def untouched() -> Iterator[None]:
     """Restores what the command changes in its process: plug-ins, the modules beside them, signal handlers."""
-    tables: tuple[Registry[Any], ...] = (STEPS, MIXERS, MODELS, OPTIMIZERS, DATASETS, METRICS, TASKS)
+    tables: tuple[Registry[Any], ...] = (
+        STEPS,
+        MIXERS,
+        MODELS,
+        OPTIMIZERS,
+        DATASETS,
+        METRICS,
+        TASKS,
+        SPACES,
+        PARAMETERS,
+    )
     before, loaded = [dict(table) for table in tables], dict(plugins.LOADED)
     path, modules = list(sys.path), set(sys.modules)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)}
