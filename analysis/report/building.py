@@ -15,14 +15,16 @@ from analysis.attribution import Attribution, attribution_of
 from analysis.collection import collect, empty_table
 from analysis.disagreement import Disagreement, compare_images
 from analysis.options import RunsOptions
-from analysis.report.page import Part, TransferPart, render
+from analysis.report.page import Part, SpacePart, TransferPart, render
 from analysis.report.serving import State, make_server
 from analysis.selected_runs import SelectedRuns, regimes_with_runs
+from analysis.spaces.study import study_of
 from analysis.transfer import transfer_studies
 from roadmap.files import make_parent, write_atomic
 from roadmap.recipe import Experiment
 from roadmap.record.metrics import Metric
 from roadmap.record.outcomes import OUTCOMES_FILE
+from roadmap.study.grammar import MARK
 from roadmap.study.references import REFERENCE
 
 ContactSheet = Callable[[Disagreement], bytes]  # a PNG; raises ValueError or OSError without the test images
@@ -67,8 +69,16 @@ class _Report:
         return render(parts, table, self.out, self.metric, version=version)
 
     def _part(self, runs: SelectedRuns, table: pd.DataFrame) -> Part:
-        attribution, transfers = _attribution(runs, table, self.metric), tuple(self._transfers(runs.selection.regime))
-        part = Part(runs.study, runs.results, runs.label, runs.family, _parents(runs), attribution, transfers=transfers)
+        part = Part(
+            runs.study,
+            runs.results,
+            runs.label,
+            runs.family,
+            _parents(runs),
+            _attribution(runs, table, self.metric),
+            transfers=tuple(self._transfers(runs.selection.regime)),
+            spaces=tuple(self._spaces(runs, table)),
+        )
         rungs = [(result.rung, result.seeds) for result in runs.results]
         finished = [rung.name for rung, seeds in rungs if seeds and rung.adopted and rung.group != REFERENCE]
         if len(finished) < 2:
@@ -95,6 +105,19 @@ class _Report:
             found = predicting(study, self.out)
             pictures = png(draw_predictions(found, study.title)) if found else None
             yield TransferPart(study, png(draw_transfer(study)), pictures)
+
+    def _spaces(self, runs: SelectedRuns, table: pd.DataFrame) -> Iterator[SpacePart]:
+        """Of each space that has finished designs with one recipe, or with that of the settings."""
+        drawn = table["rung"].astype(str).str.partition(MARK)
+        for name in dict.fromkeys(drawn[0][drawn[1] == MARK]):
+            try:
+                study = study_of(runs.selection, name, self.out, self.metric)
+            except ValueError:
+                continue
+            from analysis.figures.parts.style import png
+            from analysis.spaces.figure import draw_spaces
+
+            yield SpacePart(study, png(draw_spaces([study])))
 
     def _sheet(self, found: Disagreement) -> bytes | None:
         """None if the test images are not on this machine."""

@@ -19,6 +19,9 @@ from analysis.attribution import Attribution, Interaction, StepEffect
 from analysis.disagreement import Disagreement
 from analysis.report.charts import Facts, curves_of, figure_of
 from analysis.results import Result, series_of_runs
+from analysis.spaces.study import SpaceStudy
+from analysis.spaces.table import remarks as space_remarks
+from analysis.spaces.table import tables
 from analysis.tables.ladder import hours, interval, published_judged, remarks, rendered, study_table
 from analysis.tables.transfer import rendered_transfers, transfer_remarks
 from analysis.transfer import TransferStudy
@@ -26,6 +29,7 @@ from roadmap.network.drawing import draw_block, draw_network, mark_changes
 from roadmap.recipe import Experiment, changes
 from roadmap.record.metrics import TOP1, Metric, averaged
 from roadmap.study.schema import Study
+from roadmap.text import many
 
 HERE = Path(__file__).parent
 LEVELS = 4  # shades for each sign in the map of pairs
@@ -41,6 +45,14 @@ class TransferPart:
 
 
 @dataclass(frozen=True)
+class SpacePart:
+    """The drawn designs of a space, on the page."""
+
+    study: SpaceStudy
+    figure: bytes  # PNG
+
+
+@dataclass(frozen=True)
 class Part:
     """A regime on the page."""
 
@@ -53,6 +65,7 @@ class Part:
     disagreement: Disagreement | None = None  # of the first and the last rung
     sheet: bytes | None = None  # its contact sheet, PNG; None if the images are not on this machine
     transfers: Sequence[TransferPart] = ()  # to other tasks
+    spaces: Sequence[SpacePart] = ()
 
     @property
     def regime(self) -> str:
@@ -179,6 +192,7 @@ def _part(part: Part, out: Path, metric: Metric) -> dict[str, Any]:
         "disagreement": part.disagreement and _disagreement(part.disagreement, part.regime),
         "sheet": part.sheet and _embedded(part.sheet),
         "transfers": [_transfer(own, part.regime) for own in part.transfers],
+        "spaces": [_space(own, part.regime) for own in part.spaces],
         "costs": _costs(part),
         "hours": hours(sum(result.total("device_hours") for result in part.results)),
         "runs": sum(len(result.seeds) for result in part.results),
@@ -301,14 +315,35 @@ def _embedded(png: bytes) -> str:
 
 def _transfer(own: TransferPart, regime: str) -> dict[str, Any]:
     shown = rendered_transfers(own.study)
-    lines = [Line(tuple(Cell(str(cell), str(cell)) for cell in row)) for row in shown.to_numpy().tolist()]
+    name = f"{regime}-{own.study.task}"
     return {
         "title": own.study.title,
-        "table": Grid(f"{regime}-{own.study.task}", own.study.title, tuple(shown.columns), tuple(lines)),
+        "table": _texts(name, own.study.title, list(shown.columns), shown.to_numpy().tolist()),
         "remarks": transfer_remarks(own.study),
         "figure": _embedded(own.figure),
         "predictions": own.predictions and _embedded(own.predictions),
     }
+
+
+def _space(own: SpacePart, regime: str) -> dict[str, Any]:
+    study = own.study
+    grids = [
+        _texts(f"{regime}-{study.space.name}-{number}", shown.title, shown.columns, shown.rows)
+        for number, shown in enumerate(tables(study))
+    ]
+    return {
+        "title": f"{study.title}: {many(len(study.designs), 'design')}",
+        "axis": study.error_title,
+        "figure": _embedded(own.figure),
+        "tables": grids,
+        "remarks": space_remarks(study),
+    }
+
+
+def _texts(name: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Grid:
+    """A table of words, sorted as texts."""
+    lines = tuple(Line(tuple(Cell(str(cell), str(cell)) for cell in row)) for row in rows)
+    return Grid(name, caption, tuple(columns), lines)
 
 
 def _words(value: float | None, form: str) -> str:

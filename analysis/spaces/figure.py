@@ -15,14 +15,15 @@ from analysis.spaces.study import SpaceStudy
 
 PANEL = 1.55  # height of a parameter's panel, inches
 TOP = 2.4  # height of the distributions, inches
+MARKS = ("--", ":")  # of the rung that varies, and of the marked one
 ACROSS = {1: 2, 2: 4}  # panels in a row, by columns of the page
 
 
 def draw_spaces(studies: Sequence[SpaceStudy], columns: int = 2) -> Figure:
     """The distributions of all spaces; below them, for each space, a panel for each parameter.
 
-    Dots are designs, the line is the surface's mean, the band the 95 % interval of the best value, and the dashed line
-    the value of the rung that varies.
+    Dots are designs, the line is the surface's mean, the band the 95 % interval of the best value. The dashed line is
+    the value of the rung that varies, the dotted one that of the marked rung.
     """
     layout, across = LAYOUTS[columns], ACROSS[columns]
     panels = [(study, name) for study in studies for name in study.parameters]
@@ -49,10 +50,10 @@ def _draw_distributions(axes: Axes, studies: Sequence[SpaceStudy], small: float)
         axes.step(own.errors, own.shares, where="post", color=colour, label=label)
         low, high = (np.clip(own.shares + sign * own.half_width, 0, 1) for sign in (-1, 1))
         axes.fill_between(own.errors, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
-        if study.base:
-            axes.axvline(study.base.mean, color=colour, linewidth=0.8, linestyle="--")
+        if study.base_error is not None:
+            axes.axvline(study.base_error, color=colour, linewidth=0.8, linestyle="--")
             place: dict[str, Any] = {"rotation": 90, "va": "top", "ha": "right", "fontsize": small, "color": FAINT}
-            axes.text(study.base.mean, 0.98, study.space.base.name, transform=axes.get_xaxis_transform(), **place)
+            axes.text(study.base_error, 0.98, study.space.base.name, transform=axes.get_xaxis_transform(), **place)
     axes.set_ylim(0, 1)
     axes.set_xlabel(studies[0].error_title)
     axes.set_ylabel("share of designs")
@@ -68,8 +69,9 @@ def _draw_parameter(axes: Axes, study: SpaceStudy, name: str, colour: str) -> No
         axes.axvline(best.value, color=colour, linewidth=0.8)
     if study.surface and name in study.surface.dependence:
         axes.plot(*study.surface.dependence[name], color=DARK, linewidth=1)
-    if (own := study.of_base.get(name)) is not None:
-        axes.axvline(own, color=DARK, linewidth=0.8, linestyle="--")
+    for own, style in zip(study.marked.values(), MARKS, strict=False):
+        if name in own:
+            axes.axvline(own[name], color=DARK, linewidth=0.8, linestyle=style)
     if values.min() > 0 and values.max() >= 4 * values.min():
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, position: f"{value:g}")

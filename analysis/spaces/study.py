@@ -14,6 +14,7 @@ import pandas as pd
 
 from analysis.collection import collect
 from analysis.options import RunsOptions
+from analysis.statistics.contrasts import Judgement, judge
 from analysis.statistics.samples import Sample, pooled_noise, sample_of
 from analysis.statistics.spaces import Best, Distribution, Surface, best_value, distribution, surface
 from roadmap.files import digest
@@ -45,10 +46,14 @@ class DrawnDesign:
         return self.errors[min(self.errors)]
 
     @property
+    def others(self) -> dict[int, float]:
+        """The errors of the other seeds."""
+        return {seed: error for seed, error in self.errors.items() if seed != min(self.errors)}
+
+    @property
     def again(self) -> Sample | None:
-        """The errors of the other seeds; None without any."""
-        others = {seed: error for seed, error in self.errors.items() if seed != min(self.errors)}
-        return sample_of(others) if others else None
+        """The other seeds; None without any."""
+        return sample_of(self.others) if self.others else None
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class SpaceStudy:
     run: Run  # one of them: regime, data and recipe of all
     metric: Metric
     designs: tuple[DrawnDesign, ...]  # the best first
-    base: Sample | None  # errors of the rung that varies
+    base: dict[int, float]  # errors of the rung that varies, by seed
     unfinished: int  # designs that have begun
     settings: tuple[str, ...] = ()  # of --set
 
@@ -92,17 +97,32 @@ class SpaceStudy:
         return surface(self.parameters, [design.first for design in self.designs])
 
     @cached_property
-    def of_base(self) -> dict[str, float]:
-        """The values that the varied rung itself has, of the parameters whose value a design shows."""
-        return dict(_numbers(self.space, self.space.base_values))
+    def marked(self) -> dict[str, dict[str, float]]:
+        """The values of the rung that varies, and of the one that the space marks, as far as a design shows them."""
+        return {name: dict(_numbers(self.space, values)) for name, values in self.space.marked.items()}
+
+    @cached_property
+    def judged(self) -> dict[str, Judgement]:
+        """The designs that were trained again, against the rung that varies, all together.
+
+        The first seed, by which they were chosen, does not count.
+        """
+        base = self.space.base.name
+        again = [(design.name, base, design.others) for design in self.designs if design.others]
+        return judge([(base, None, self.base), *again], higher_is_better=False)
 
     @property
     def again(self) -> str:
         """The command that trains the best designs with other seeds."""
         regime, default = self.run.regime, self.space.context.study.defaults.regime
         options = [*([f"--regime {regime}"] if regime != default else []), *map("--set {}".format, self.settings)]
-        best = ",".join(design.name for design in self.designs[:BEST])
+        best = ",".join([self.space.base.name, *(design.name for design in self.designs[:BEST])])
         return " ".join(["roadmap run", *options, f"--steps {best} --seeds 4"])
+
+    @property
+    def base_error(self) -> float | None:
+        """The mean of the rung that varies; None if it was not trained."""
+        return float(np.mean(list(self.base.values()))) if self.base else None
 
     @property
     def seed_noise(self) -> float | None:
@@ -161,7 +181,7 @@ def study_of(selection: Selection, name: str, out: Path, metric: Metric = TOP1) 
         run,
         metric,
         tuple(sorted(designs, key=lambda design: (design.first, design.name))),
-        sample_of(base) if base else None,
+        base,
         begun["rung"].nunique(),
         selection.settings,
     )

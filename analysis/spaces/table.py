@@ -8,6 +8,7 @@ import numpy as np
 
 from analysis.spaces.study import BEST, SpaceStudy
 from analysis.statistics.spaces import FEWEST, differences
+from analysis.tables.ladder import interval
 from roadmap.text import many
 from roadmap.text import table as text_table
 
@@ -43,7 +44,7 @@ def tables(study: SpaceStudy) -> list[Table]:
 def _distribution(study: SpaceStudy) -> Table:
     errors = [design.first for design in study.designs]
     cells = [f"{np.quantile(errors, share):.2f}" for share in QUANTILES.values()]
-    row = [*cells, _number(study.base.mean if study.base else None)]
+    row = [*cells, _number(study.base_error)]
     return Table("Errors of the designs", [*QUANTILES, study.space.base.name], [row])
 
 
@@ -51,12 +52,18 @@ def _parameters(study: SpaceStudy) -> Table:
     rows = []
     for name, best in study.best.items():
         share = study.surface.of_parameter.get(name) if study.surface else None
-        interval = f"{best.interval[0]:g} to {best.interval[1]:g}" if best else f"fewer than {FEWEST} designs"
+        ends = f"{best.interval[0]:g} to {best.interval[1]:g}" if best else f"fewer than {FEWEST} designs"
         explains = "" if share is None else f"{100 * max(0.0, share):.0f} %"
         rows.append(
-            [name, f"{best.value:g}" if best else "", interval, explains, _number(study.of_base.get(name), "g")]
+            [
+                name,
+                f"{best.value:g}" if best else "",
+                ends,
+                explains,
+                *(_number(values.get(name), "g") for values in study.marked.values()),
+            ]
         )
-    columns = ["parameter", "best value", "95 % interval", "explains", study.space.base.name]
+    columns = ["parameter", "best value", "95 % interval", "explains", *study.marked]
     return Table("Values of the best designs", columns, rows)
 
 
@@ -66,8 +73,18 @@ def _best(study: SpaceStudy) -> Table:
         again = design.again
         spread = "" if again is None or again.std is None else f" ±{again.std:.2f}"
         more = [f"{again.mean:.2f}{spread}", str(again.n), f"{again.mean - design.first:+.2f}"] if again else [""] * 3
-        rows.append([design.name, f"{design.first:.2f}", *more])
-    return Table("Best designs", ["best designs", "first seed", "other seeds", "runs", "shrinkage"], rows)
+        rows.append([design.name, f"{design.first:.2f}", *more, *_judged(study, design.name)])
+    compared = [f"against {study.space.base.name}", "95 % interval", "verdict"]
+    return Table("Best designs", ["best designs", "first seed", "other seeds", "runs", "shrinkage", *compared], rows)
+
+
+def _judged(study: SpaceStudy, name: str) -> list[str]:
+    """The change of a design's other seeds from the rung that varies."""
+    judgement = study.judged.get(name)
+    if judgement is None or judgement.change is None:
+        return [""] * 3
+    change = judgement.change
+    return [f"{change.difference:+.2f}", interval(change.interval, 2), judgement.verdict or ""]
 
 
 def remarks(study: SpaceStudy) -> list[str]:
@@ -92,7 +109,10 @@ def remarks(study: SpaceStudy) -> list[str]:
             f"`{study.again}`."
         )
     else:
-        lines.append(f"With other seeds the repeated designs are worse by {study.shrinkage:+.2f} points in the mean.")
+        lines.append(
+            f"With other seeds the repeated designs are worse by {study.shrinkage:+.2f} points in the mean. The first "
+            "seed, by which they were chosen, does not count in the verdicts, which are on all of them together."
+        )
     if study.unfinished:
         lines.append(
             f"{many(study.unfinished, 'design')} not finished and left out; if `--rounds` dropped them, the others are "

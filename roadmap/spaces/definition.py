@@ -70,6 +70,7 @@ class Space:
     rung: str  # the rung whose design varies
     vary: dict[str, Values]  # by parameter (roadmap/spaces/parameters.py)
     match: str | None = None  # the rung whose multiply-adds the width is solved for, within 1 %; null: no width is
+    marked: str | None = None  # another rung whose values tables and figures mark, such as that with the paper's
     bands: dict[Quantity, tuple[float, float]] = field(default_factory=dict)  # least and most, over those of the rung
     regimes: dict[str, dict[str, Values]] = field(default_factory=dict)  # other values, by regime
 

@@ -88,10 +88,13 @@ class SpaceOfRungs:
         values = self.values_of(name)
         return self._sampled(values, self._satisfying(values))
 
-    @property
-    def base_values(self) -> dict[str, Drawn]:
-        """The values of the rung that varies, of the parameters whose value a design shows."""
-        design = self._design(self.base)
+    @cached_property
+    def marked(self) -> dict[str, dict[str, Drawn]]:
+        """The values of the rung that varies and of the marked one, of the parameters whose value a design shows."""
+        rungs = [self.base, *([self._rung(self.space.marked)] if self.space.marked else [])]
+        return {rung.name: self._shown(self._design(rung)) for rung in rungs}
+
+    def _shown(self, design: Design) -> dict[str, Drawn]:
         found: dict[str, Drawn] = {}
         for name in self.space.vary:
             entry = PARAMETERS.get(name)

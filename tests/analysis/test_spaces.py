@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import roadmap
 from analysis.options import RunsOptions
+from analysis.spaces.figure import draw_spaces
 from analysis.spaces.study import space_study
 from analysis.spaces.table import space_text
 from analysis.statistics.spaces import best_value, differences, distribution, surface
@@ -91,8 +93,8 @@ def runs(tmp_path):
 def test_a_study_of_a_space_has_its_finished_designs(runs):
     study = space_study(RunsOptions(out=runs), "stage-ratio")
     assert len(study.designs) == 30 and study.unfinished == 1
-    assert study.base is not None and study.base.mean == pytest.approx(20.0)
-    assert study.best["depths 3"].value >= 5 and study.of_base["depths 3"] == 2
+    assert study.base_error == pytest.approx(20.0)
+    assert study.best["depths 3"].value >= 5 and study.marked["recipe"]["depths 3"] == 2
     assert study.shrinkage == pytest.approx(1.0) and study.seed_noise == pytest.approx(np.sqrt(0.5))
     text = space_text([study])
     assert "30 designs" in text and "depths 3" in text and "1 design not finished and left out" in text
@@ -104,3 +106,77 @@ def test_the_command_prints_and_draws(runs, tmp_path, capsys):
     assert main(["space", "stage-ratio", "--out", str(runs), "-o", str(path)]) == 0
     printed = capsys.readouterr().out
     assert "best designs" in printed and "stage-ratio~" in printed and path.stat().st_size > 5000
+
+
+@pytest.mark.mpl_image_compare(style="default", tolerance=8, savefig_kwargs={"dpi": 60})
+def test_picture_of_a_space(runs):
+    figure = draw_spaces([space_study(RunsOptions(out=runs), "stage-ratio")])
+    for artist in [text for axes in figure.axes for text in axes.findobj() if hasattr(text, "get_text")]:
+        artist.set_visible(False)  # fonts differ between machines
+    return figure
+
+
+def test_the_figure_has_what_its_docstring_says(runs):
+    study = space_study(RunsOptions(out=runs), "stage-ratio")
+    distributions, *panels = draw_spaces([study]).axes
+    assert [axes.get_title() for axes in panels] == [f"depths {stage}" for stage in range(1, 5)]
+    steps = distributions.lines[0]
+    assert steps.get_drawstyle() == "steps-post" and list(steps.get_ydata()) == study.distribution.shares.tolist()
+    third = panels[2]
+    assert len(third.lines[0].get_xdata()) == 30  # a dot for each design
+    dashed = [line.get_xdata()[0] for line in third.lines if line.get_linestyle() == "--"]
+    assert dashed == [study.marked["recipe"]["depths 3"]] == [2.0]
+    dotted = [line.get_xdata()[0] for line in third.lines if line.get_linestyle() == ":"]
+    assert dotted == [study.marked["stage-ratio"]["depths 3"]] == [3.0]
+    band = third.patches[0].get_extents().transformed(third.transData.inverted())
+    assert (band.x0, band.x1) == pytest.approx(study.best["depths 3"].interval)
+
+
+def test_the_report_has_a_section_of_each_space(runs):
+    assert main(["report", "--out", str(runs)]) == 0
+    page = (runs / "report.html").read_text(encoding="utf-8")
+    assert "Design spaces" in page and "space stage-ratio: 30 designs" in page and "pico-stage-ratio-2" in page
+
+
+def test_python_has_what_the_command_has(runs, tmp_path):
+    designs = roadmap.sample(space="stage-ratio", samples=4)
+    assert list(designs["name"]) == [
+        own.rung.name for own in SpaceOfRungs(StudyContext.of("pico"), "stage-ratio").samples(4)
+    ]
+    assert set(designs["macs"].between(0.99 * 2.58e6, 1.01 * 2.58e6)) == {True}
+    study = roadmap.space("stage-ratio", runs, output=tmp_path / "space.png")
+    assert len(study.designs) == 30 and (tmp_path / "space.png").exists()
+    with pytest.raises(ValueError, match="--space NAME is needed"):
+        roadmap.sample()
+    with pytest.raises(ValueError, match="unknown design space 'nowhere'"):
+        roadmap.space("nowhere", runs)
+
+
+def test_the_rung_that_varies_is_marked_in_each_parameter():
+    """By hand: ConvNeXt's kernels are 7 and its expansions 4; a ResNet has no inverted bottleneck to read."""
+
+    def marked(space):
+        return SpaceOfRungs(StudyContext.of("pico"), space).marked
+
+    assert marked("kernel-by-stage") == {"layer-scale": {"kernels": (7, 7, 7, 7)}}
+    assert marked("expansion") == {"layer-scale": {"expansions": (4.0, 4.0, 4.0, 4.0)}}
+    assert marked("stage-ratio") == {"recipe": {"depths": (1, 2, 2, 1)}, "stage-ratio": {"depths": (1, 1, 3, 1)}}
+    assert marked("regnet") == {"layer-scale": {}}
+
+
+def test_designs_are_judged_by_the_seeds_that_did_not_choose_them(tmp_path):
+    """The best of the first seed was lucky: with other seeds it is worse than the rung that varies, and says so."""
+    space = SpaceOfRungs(StudyContext.of("pico"), "stage-ratio")
+    lucky, good = space.samples(2)
+    for seed, noise in enumerate((0.0, 0.1, -0.1, 0.05)):
+        finish(study_run(space.base, seed), tmp_path, 80.0 + noise)
+        finish(study_run(lucky.rung, seed), tmp_path, 90.0 if seed == 0 else 77.0 - noise)
+        finish(study_run(good.rung, seed), tmp_path, 85.0 if seed == 0 else 84.0 + noise)
+    study = space_study(RunsOptions(out=tmp_path), "stage-ratio")
+    assert [design.name for design in study.designs] == [lucky.rung.name, good.rung.name]
+    judged = {name: (own.change.difference, own.verdict) for name, own in study.judged.items() if own.change}
+    assert judged[lucky.rung.name] == (pytest.approx(3.0, abs=0.1), "worse")
+    assert judged[good.rung.name] == (pytest.approx(-4.0, abs=0.1), "better")
+    assert study.shrinkage == pytest.approx((13.0 + 1.0) / 2, abs=0.05)
+    text = space_text([study])
+    assert "against recipe" in text and "does not count in the verdicts" in text
