@@ -256,6 +256,8 @@ def _with_job(status: RunStatus, job: tuple[Entry, Submission, int] | None, slur
     status = replace(now, submission=submission, index=index)
     if status.kind in ("finished", "diverged", "running"):  # running in another process than its job
         return status
+    if submission.is_paused(status.entry, out):
+        return status
     files, gone = JobFiles(submission.folder(out), index), slurm.ended.get((submission.name, index))
     failure = files.failure()
     if files.is_cancelled() or (gone and gone == "CANCELLED" and not failure):

@@ -18,7 +18,7 @@ from roadmap.files import read_json
 from roadmap.record.folder import is_diverged, read_divergences
 from roadmap.record.sessions import read_position
 from roadmap.serialization.plain_data import from_data
-from roadmap.study.execution import MOST_RETRIES, Execution
+from roadmap.study.execution import MOST_RETRIES
 from runner.launch.slurm import slurm_cli
 from runner.launch.slurm.submission import Attempts, Entry, Failure, JobFiles, Submission, one_more_stop
 
@@ -36,7 +36,7 @@ def main(folder: Path, index: int, status: int) -> int:
     submission: Submission = from_data(Submission, read_json(folder / "submission.json"))
     out, files = folder.parent.parent, JobFiles(folder, index)
     runs = [out / entry.folder for entry in submission.jobs[index]]
-    if all(_is_over(run, submission.options.execution) for run in runs):
+    if all(_is_over(entry, submission, out) for entry in submission.jobs[index]):
         files.forget_failure()
         return 1 if any(is_diverged(read_divergences(run)) for run in runs) else 0
     job_id = _job_id()
@@ -60,10 +60,10 @@ def main(folder: Path, index: int, status: int) -> int:
     return status or 1
 
 
-def _is_over(run: Path, execution: Execution) -> bool:
-    if (run / "result.json").exists():
+def _is_over(entry: Entry, submission: Submission, out: Path) -> bool:
+    if submission.has_trained(entry, out):
         return True
-    divergences = read_divergences(run)
+    execution, divergences = submission.options.execution, read_divergences(out / entry.folder)
     return is_diverged(divergences) and (execution.on_nan == "stop" or len(divergences) > MOST_RETRIES)
 
 

@@ -23,6 +23,7 @@ from typing import Annotated
 
 from roadmap.files import InvalidFile, read_json, write_json
 from roadmap.options import Selection
+from roadmap.record.folder import read_metrics
 from roadmap.record.run import Run
 from roadmap.serialization.plain_data import from_data, to_data
 from roadmap.serialization.ranges import TIME, Range, check, check_fields
@@ -128,6 +129,15 @@ class Submission:
         """Removes the record first: without it the other files are ignored."""
         (self.folder(out) / RECORD).unlink()
         shutil.rmtree(self.folder(out), ignore_errors=True)
+
+    def is_paused(self, entry: Entry, out: Path) -> bool:
+        """Whether a run has trained for the epochs after which this submission pauses it."""
+        end = self.options.execution.stop_after
+        return end is not None and len(read_metrics(out / entry.folder)) >= end
+
+    def has_trained(self, entry: Entry, out: Path) -> bool:
+        """Whether a run has come to its end, or to where this submission pauses it."""
+        return (out / entry.folder / "result.json").exists() or self.is_paused(entry, out)
 
     @property
     def seconds(self) -> float:

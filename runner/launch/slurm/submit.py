@@ -160,7 +160,7 @@ def _is_over(submission: Submission, out: Path) -> bool:
     """Whether each job of a submission has its results, has failed, or was cancelled."""
     for index, job in enumerate(submission.jobs):
         files = JobFiles(submission.folder(out), index)
-        finished = all((out / entry.folder / "result.json").exists() for entry in job)
+        finished = all(submission.has_trained(entry, out) for entry in job)
         if not (finished or files.failure() or files.is_cancelled()):
             return False
     return True

@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 
+import roadmap
 from roadmap.cli import main
 from roadmap.design import Design
 from roadmap.network.cost import activations, cost
@@ -20,6 +21,8 @@ from roadmap.study.load import load_study
 from roadmap.study.rungs import StudyContext
 from roadmap.study.selection import find_rung, select
 from roadmap.study.spaces import SpaceOfRungs
+from tests.helpers import ROOT
+from tests.helpers.command import run_here
 
 SPACES = tuple(load_study().spaces)
 
@@ -180,3 +183,57 @@ def test_bad_usage_is_one_sentence(arguments, message, tmp_path, monkeypatch, ca
         status = stop.code
     error = capsys.readouterr().err
     assert status == 2 and message in error, error
+
+
+def test_steps_are_drawn_and_applied():
+    """Each of three steps is in or out; what a name says is what the design has."""
+    steps = ("gelu", "fewer-activations", "fewer-norms")
+    vary = {"steps": Values(values=steps, subset=True), "kernels": Values(values=(5, 7))}
+    space = space_of("kernel-by-stage", rung="move-up-depthwise", match="move-up-depthwise", vary=vary)
+    samples = list(space.samples(60))
+    drawn = {sample.values["steps"] for sample in samples}
+    assert {"none", "gelu", "gelu+fewer-norms", "gelu+fewer-activations+fewer-norms"} <= drawn
+    for sample in samples:
+        applied, convs = (
+            sample.values["steps"].split("+"),
+            [conv for block in sample.design.blocks for conv in block.convs],
+        )
+        assert ("gelu" in applied) == any(conv.act == "gelu" for conv in convs)
+        assert ("fewer-norms" in applied) == any(conv.norm is None for conv in convs)
+        assert find_rung(space.context, sample.rung.name).experiment == sample.rung.experiment
+    with pytest.raises(ValueError, match="unknown step 'nothing'"):
+        find_rung(space.context, "kernel-by-stage~nothing~5-5-5-5")
+    with pytest.raises(ValueError, match="subset needs texts"):
+        Values(values=(1, 2), subset=True)
+
+
+def test_a_step_may_change_the_recipe():
+    """Two designs that differ only in their recipe are two."""
+    vary = {"steps": Values(values=("recipe",), subset=True)}
+    space = space_of("stage-ratio", rung="pico", match=None, vary=vary)
+    plain, modern = sorted(space.samples(2), key=lambda sample: sample.values["steps"] != "none")
+    assert plain.design == modern.design
+    assert (plain.rung.experiment.recipe.optimizer, modern.rung.experiment.recipe.optimizer) == ("sgd", "adamw")
+    with pytest.raises(ValueError, match="has 2 designs here, 3 are asked for"):
+        list(space.samples(3))
+
+
+EXAMPLE = str(ROOT / "docs" / "examples" / "space.py")
+
+
+def test_a_plugin_defines_spaces_and_parameters():
+    done = run_here("sample", "--space", "hidden-width", "--plugin", EXAMPLE, "--samples", "8", "--json")
+    designs = json.loads(done.out)
+    assert len(designs) == 8 and {tuple(design["values"]) for design in designs} == {("hidden", "depths")}
+    macs = [design["macs"] for design in designs]
+    assert max(macs) / min(macs) <= 1.01 / 0.99
+    name = designs[0]["name"]
+    shown = run_here("show", name, "--plugin", EXAMPLE)
+    assert shown.status == 0 and f"width: {designs[0]['values']['hidden']:g}," in shown.out
+    missing = run_here("sample", "--space", "hidden-width")
+    assert missing.status == 2 and "unknown design space 'hidden-width'" in missing.err
+    with pytest.raises(ValueError, match="must be a text, the first argument of the decorator"):
+
+        @roadmap.design_space
+        def mine():
+            return None

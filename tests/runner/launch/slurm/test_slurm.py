@@ -360,6 +360,24 @@ def test_small_runs_share_a_job(study, tmp_path):
     study.assert_finished_as(local, runs=4)
 
 
+def test_rounds_of_designs_are_submitted_one_after_the_other(study, tmp_path):
+    rounds = ["--space", "stage-ratio", "--samples", "2", "--rounds", "2", "--keep", "1/2", *SHORT]
+    first = study.submit(*rounds, "--pack", "3")
+    assert first.startswith("round 1 of 2, to epoch 1: 2 designs and recipe") and "1 job of" in first
+    study.slurm.wait_until_empty()
+    paused = study.status().values()
+    assert {(record["state"], record["detail"]) for record in paused} == {("stopped", "paused after epoch 1")}
+    second = study.submit(*rounds, "--pack", "3")
+    assert "round 2 of 2, to epoch 2: 1 design and recipe; 1 design left behind" in second and "1 job of" in second
+    study.slurm.wait_until_empty()
+    assert sorted(record["state"] for record in study.status().values()) == ["finished", "finished", "stopped"]
+    assert list(study.runs.glob("space-pico-stage-ratio-*.png"))
+    local = trained_here(*rounds, folder=tmp_path)
+    for folder in study.run_folders():
+        assert_same(folder, local / "pico" / folder.name)
+    assert "best designs" in study.submit(*rounds)  # nothing is left to submit
+
+
 def test_a_packed_job_that_is_preempted_resumes(study, undisturbed):
     study.submit(*BOTH, "--pack", "2", "--set", "cluster.cpus_per_task=2", step_seconds=0.1)
     until(lambda: len(study.run_folders()) == 2, "both are in training")
