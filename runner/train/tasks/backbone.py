@@ -16,6 +16,7 @@ from roadmap.record.run import Run
 from roadmap.serialization.plain_data import from_data
 from roadmap.tasks.heads import DetectorOptions, SegmenterOptions
 from roadmap.tasks.transfer import SCRATCH, Frozen
+from runner.train.freezing import keep_fixed, stem_of
 from runner.train.tasks.task import Weights
 
 MAPS = 4  # that the heads take
@@ -33,8 +34,6 @@ class Backbone(nn.Module):
     def __init__(self, network: nn.Module, channels: tuple[int, ...], strides: tuple[int, ...]) -> None:
         super().__init__()
         self.network, self.channels, self.strides = network, channels, strides
-        self.frozen: Frozen = "none"
-        self.fixed_statistics = False  # whether batch norms keep their statistics
 
     def forward(self, images: Tensor) -> list[Tensor]:
         if isinstance(self.network, Network):
@@ -45,34 +44,14 @@ class Backbone(nn.Module):
 
     def freeze(self, frozen: Frozen, *, fixed_statistics: bool) -> None:
         """Excludes the stem, or all of it, from training. Frozen batch norms keep their statistics and weights."""
-        self.frozen, self.fixed_statistics = frozen, fixed_statistics or frozen == "all"
-        for part in self._frozen_parts():
-            part.requires_grad_(False)
+        if frozen == "stem":
+            keep_fixed(stem_of(self.network))
+        elif frozen == "all":
+            keep_fixed(self.network)
         if fixed_statistics:
-            for norm in self._batch_norms():
-                norm.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> Backbone:
-        super().train(mode)
-        if mode:  # frozen parts also keep their statistics, and have no drop path
-            for part in self._frozen_parts():
-                part.eval()
-        if mode and self.fixed_statistics:
-            for norm in self._batch_norms():
-                norm.eval()
-        return self
-
-    def _frozen_parts(self) -> list[nn.Module]:
-        if self.frozen == "none":
-            return []
-        if self.frozen == "all":
-            return [self.network]
-        if not isinstance(self.network, Network):
-            raise ValueError("--frozen stem needs a rung: other libraries' networks have no part of that name")
-        return [self.network.stem]
-
-    def _batch_norms(self) -> list[nn.Module]:
-        return [module for module in self.network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    keep_fixed(module)
 
 
 def build_backbone(design: Design | NamedModel, recipe: Recipe) -> Backbone:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import MethodType
 from typing import Any
 
 import torch
@@ -11,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roadmap.network.cost import Cost, cost
-from roadmap.network.modules import Network, build
+from roadmap.network.modules import build
 from roadmap.record.run import Run
 from runner.data.batches import EpochAndStep, EvaluationBatches, TrainingBatches, Waiting
 from runner.machine.distributed import World
 from runner.machine.setup import Setup
 from runner.train.evaluation import empty_sums, evaluate
+from runner.train.freezing import keep_fixed, keep_fixed_except, stem_of
 from runner.train.tasks.task import Forward, Scores, Weights
 
 
@@ -45,11 +45,9 @@ class Classification:
     def _freeze(self, model: nn.Module) -> None:
         frozen = self.run.transfer.frozen if self.run.transfer else "none"
         if frozen == "stem":
-            if not isinstance(model, Network):
-                raise ValueError("--frozen stem needs a rung: other libraries' networks have no part of that name")
-            keep_fixed(model.stem)
+            keep_fixed(stem_of(model))
         elif frozen == "all":
-            _fix_all_but(model, classifier(model))
+            keep_fixed_except(model, classifier(model))
 
     def load(self, network: nn.Module, weights: Weights) -> None:
         """A classifier of as many classes is loaded too; else the new one remains."""
@@ -105,25 +103,3 @@ def classifier_names(model: nn.Module) -> list[tuple[str, Tensor]]:
     last = classifier(model)
     name = next(name for name, module in model.named_modules() if module is last)
     return [(f"{name}.{key}", value) for key, value in last.state_dict().items()]
-
-
-def keep_fixed(part: nn.Module) -> None:
-    """Excludes a part from training: its weights and statistics stay, also when the network is set to train."""
-    part.requires_grad_(False)
-    part.eval()
-    part.train = MethodType(_stay, part)  # type: ignore[method-assign]
-
-
-def _stay(part: nn.Module, mode: bool = True) -> nn.Module:
-    return part
-
-
-def _fix_all_but(module: nn.Module, trained: nn.Module) -> None:
-    for parameter in module.parameters(recurse=False):
-        parameter.requires_grad_(False)
-    for child in module.children():
-        if any(part is trained for part in child.modules()):
-            if child is not trained:
-                _fix_all_but(child, trained)
-        else:
-            keep_fixed(child)
