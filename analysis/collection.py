@@ -26,7 +26,7 @@ from roadmap.record.results import RunResult, scalar
 from roadmap.record.run import FORMAT
 from roadmap.serialization.plain_data import from_data
 
-CACHE, HEAD = ".collected.jsonl", {"format": 5, "runs": FORMAT}
+CACHE, HEAD = ".collected.jsonl", {"format": 6, "runs": FORMAT}
 
 SLACK = 1000  # lines
 STATES = ("finished", "begun", "diverged", "foreign")
@@ -68,6 +68,7 @@ COLUMNS = {
     "started": "UTC",
     "finished": "UTC",
     "experiment": "the identity of the run with seed 0: the same for all seeds",
+    "recipe": "a hash of recipe, data and fidelity: the same for runs that differ in network and seed only",
     "identity": "of the run; its folder ends in it, without `run-`",
     "folder": "relative to the folder of runs",
 }
@@ -102,9 +103,11 @@ TEXTS = (
         "torch",
         "libraries",
     ),
-    *("commit", "started", "finished", "experiment", "identity", "folder"),
+    *("commit", "started", "finished", "experiment", "recipe", "identity", "folder"),
 )
-REQUIRED = frozenset({"folder", "regime", "rung", "seed", "experiment", "identity", "data"})  # in a cached row
+REQUIRED = frozenset(  # in a cached row
+    {"folder", "regime", "rung", "seed", "experiment", "recipe", "identity", "data"}
+)
 WHOLE = (
     *("seed", "parameters", "macs", "epochs", "peak_memory_bytes", "skipped_images", "restarts", "lost_steps"),
     "devices",
@@ -248,6 +251,7 @@ def _of_manifest(manifest: Manifest) -> Row:
         "data": run.data,
         "fidelity": run.fidelity,
         "experiment": run.experiment_identity,
+        "recipe": run.recipe_identity,
         "identity": run.written_identity,
         "device": environment.gpu or CPU,
         "devices": environment.devices,

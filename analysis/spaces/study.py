@@ -17,12 +17,10 @@ from analysis.options import RunsOptions
 from analysis.statistics.contrasts import Judgement, judge
 from analysis.statistics.samples import Sample, pooled_noise, sample_of
 from analysis.statistics.spaces import Best, Distribution, Surface, best_value, distribution, surface
-from roadmap.files import digest
 from roadmap.options import Selection
 from roadmap.record.folder import read_manifest
 from roadmap.record.metrics import TOP1, Metric
-from roadmap.record.run import Run, canonical
-from roadmap.serialization.plain_data import to_data
+from roadmap.record.run import Run
 from roadmap.spaces.definition import NONE
 from roadmap.spaces.parameters import APPLIED, Drawn
 from roadmap.study.grammar import MARK
@@ -157,18 +155,18 @@ def study_of(selection: Selection, name: str, out: Path, metric: Metric = TOP1) 
     space = SpaceOfRungs(selection.context, name)
     selection.study.space(name)  # raises for an unknown name, before the runs are read
     table = collect(out)
-    groups = _groups(table, space, out)
-    wanted = _key(selection.run(selection.with_settings(space.base)))
-    if wanted not in groups and len(groups) != 1:
-        shown = f"{len(groups)} recipes or data sets; --set and --data choose one" if groups else "no finished run"
+    drawn = table[_of_space(table, space) & (table["state"] == "finished")]
+    wanted = selection.run(selection.with_settings(space.base)).recipe_identity
+    recipes = list(drawn["recipe"].unique())
+    if wanted not in recipes and len(recipes) != 1:
+        shown = f"{len(recipes)} recipes or data sets; --set and --data choose one" if recipes else "no finished run"
         raise ValueError(f"{out}: {shown} of designs of {name!r} in {selection.regime} (`roadmap run --space {name}`)")
-    rows = groups[wanted] if wanted in groups else next(iter(groups.values()))
-    run = rows[0][1]
+    rows = drawn[drawn["recipe"] == (wanted if wanted in recipes else recipes[0])]
+    run = _run(rows["folder"].iloc[0], out)
     errors: dict[str, dict[int, float]] = defaultdict(dict)
-    for row, own in rows:
-        value = row[metric.key]
+    for rung, seed, value in zip(rows["rung"], rows["seed"], rows[metric.key], strict=True):
         if pd.notna(value):
-            errors[own.rung][own.seed] = _error(value, metric)
+            errors[rung][int(seed)] = _error(value, metric)
     designs = [
         DrawnDesign(rung, dict(_numbers(space, space.values_of(rung))), by_seed) for rung, by_seed in errors.items()
     ]
@@ -204,19 +202,10 @@ def _of_space(table: pd.DataFrame, space: SpaceOfRungs) -> Any:
     return own & (table["regime"] == space.context.regime) & (table["task"] == CLASSIFICATION)
 
 
-def _groups(table: pd.DataFrame, space: SpaceOfRungs, out: Path) -> dict[str, list[tuple[dict[str, Any], Run]]]:
-    """The finished runs of the space, each with its row, by recipe and data."""
-    groups: dict[str, list[tuple[dict[str, Any], Run]]] = defaultdict(list)
-    for row in table[_of_space(table, space) & (table["state"] == "finished")].to_dict("records"):
-        manifest = read_manifest(out / str(row["folder"]))
-        if manifest and manifest.run.transfer is None:
-            groups[_key(manifest.run)].append(({str(key): value for key, value in row.items()}, manifest.run))
-    return groups
-
-
-def _key(run: Run) -> str:
-    """What all runs of a study of designs share."""
-    return digest([run.data, to_data(run.dataset), run.fidelity, canonical(run.experiment)["recipe"]])
+def _run(folder: str, out: Path) -> Run:
+    manifest = read_manifest(out / folder)
+    assert manifest is not None  # the run has finished
+    return manifest.run
 
 
 def _numbers(space: SpaceOfRungs, drawn: dict[str, Drawn]) -> Iterator[tuple[str, float]]:

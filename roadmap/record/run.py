@@ -66,6 +66,12 @@ class Run:
         return replace(self, seed=0, transfer=transfer).written_identity
 
     @property
+    def recipe_identity(self) -> str:
+        """A hash of recipe, data and fidelity: the same for all networks and seeds of a study."""
+        recipe = canonical(self.experiment)["recipe"]
+        return f"recipe-{digest([self.dataset.content or self.data, to_data(self.dataset), self.fidelity, recipe])}"
+
+    @property
     def task(self) -> str:
         """The name of its task."""
         return self.transfer.task if self.transfer else CLASSIFICATION
