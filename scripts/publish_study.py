@@ -3,7 +3,7 @@
     python scripts/publish_study.py runs docs/studies/pico.tar.xz
 
 The archive has, for each run, the manifest, the metrics, the result and, of classifiers, the predictions for the test
-images. The same runs give the same bytes. Command lines, paths and names of machines are left out of the manifests.
+images, unless --without-images: with ten thousand of them a run has twenty kilobytes. The same runs give the same bytes. Command lines, paths and names of machines are left out of the manifests.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ FILES = (MANIFEST, "metrics.jsonl", "result.json")
 OUTCOMES = "test_images.npz"  # of classifiers
 
 
-def contents(runs: Path) -> dict[str, bytes]:
+def contents(runs: Path, with_images: bool = True) -> dict[str, bytes]:
     """The files of all finished runs by their names in the archive. Raises ValueError without any, and if one lacks."""
     folders = sorted(result.parent for result in runs.glob("*/*/result.json"))
     if not folders:
         raise ValueError(f"{runs}: no finished run; it must be a folder of runs, as `roadmap run` writes it")
     found = {}
     for folder in folders:
-        for name in files_of(folder):
+        for name in files_of(folder) if with_images else FILES:
             if not (folder / name).is_file():
                 raise ValueError(f"{folder} has no {name}; remove the folder, or train the run again")
             data = (folder / name).read_bytes()
@@ -51,9 +51,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, help="folder of runs")
     parser.add_argument("archive", type=Path, help="file to write, NAME.tar.xz")
+    parser.add_argument("--without-images", action="store_true", help="leave out the predictions for test images")
     options = parser.parse_args()
     try:
-        files = contents(options.runs)
+        files = contents(options.runs, with_images=not options.without_images)
     except ValueError as error:
         parser.error(str(error))
     except KeyError as error:

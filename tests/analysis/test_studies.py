@@ -73,6 +73,13 @@ def test_an_archive_has_the_runs_without_what_names_the_machine(tmp_path):
     (copy,) = tmp_path.glob("unpacked/runs/pico/recipe-s0-*")
     assert "/home" not in (copy / "manifest.json").read_text()
     assert roadmap.table(tmp_path / "unpacked" / "runs", steps="recipe")["mean"].tolist() == [90.0]
+    assert publish("--without-images", tmp_path / "runs", archives[1]).returncode == 0
+    with tarfile.open(archives[1]) as packed:
+        assert {name.rpartition("/")[2] for name in packed.getnames()} == {
+            "manifest.json",
+            "metrics.jsonl",
+            "result.json",
+        }
     assert "no finished run" in publish(tmp_path / "nowhere", tmp_path / "study.tar.xz").stderr
 
 
@@ -80,7 +87,7 @@ def test_every_archive_has_a_page_with_a_table_and_a_figure():
     assert PAGES
     for name in PAGES:
         text = text_of(name)
-        assert any(command.startswith("roadmap table") for command, _ in printed(text)), name
+        assert any(command.startswith(("roadmap table", "roadmap space")) for command, _ in printed(text)), name
         assert f"({name}.png)" in text.replace("\n", ""), name
 
 
