@@ -3,7 +3,8 @@
     python scripts/publish_study.py runs docs/studies/pico.tar.xz
 
 The archive has, for each run, the manifest, the metrics, the result and, of classifiers, the predictions for the test
-images, unless --without-images: with ten thousand of them a run has twenty kilobytes. The same runs give the same bytes. Command lines, paths and names of machines are left out of the manifests.
+images, unless --without-images: with ten thousand of them a run has twenty kilobytes. The same runs give the same
+bytes. Command lines, paths and names of machines are left out of the manifests.
 """
 
 from __future__ import annotations
