@@ -819,13 +819,29 @@ def space(
     ValueError for an unknown space, and without finished designs.
     """
     from analysis.spaces.conclusion import save_spaces
-    from analysis.spaces.study import space_study
+    from analysis.spaces.study import space_studies
 
-    runs = _runs(out, metric, study)
-    found = space_study(runs, name)
+    (found,) = space_studies(_runs(out, metric, study), [name])
     if paths := _paths(output):
-        save_spaces([found], runs.folder(), paths)
+        save_spaces([found], found.out, paths)
     return found
+
+
+@_checked
+def compare_spaces(
+    names: Sequence[str], out: PathLike | None = None, *, metric: str = "top1", **study: Unpack[StudyKeywords]
+) -> pd.DataFrame:
+    """Compares the distributions of the errors of spaces, in pairs, by Kolmogorov and Smirnov's test.
+
+    Columns: two `spaces`, the largest `distance` of their distributions, `p`, and `corrected_p` for all pairs, after
+    Holm. The other arguments, and errors, are those of `space`; the spaces must have the same recipe and data.
+    """
+    import pandas as pd
+
+    from analysis.spaces.study import space_studies
+    from analysis.spaces.table import compared
+
+    return pd.DataFrame(compared(space_studies(_runs(out, metric, study), names)))
 
 
 @_checked

@@ -130,6 +130,8 @@ def _ablation_of_space(given: Mapping[str, Any]) -> dict[str, str]:
         return {}
     if given.get("ablation", "cumulative") != "cumulative" or given.get("steps", "all") != "all":
         raise ValueError("--space chooses the rungs; it does not go with --steps and --ablation")
+    if given.get("base") is not None:
+        raise ValueError("--space begins with its own rung; it does not go with --base")
     return {"ablation": f"space:{space}:{20 if samples is None else samples}" + (f":{seed}" if seed else "")}
 
 

@@ -107,17 +107,18 @@ class _Report:
             yield TransferPart(study, png(draw_transfer(study)), pictures)
 
     def _spaces(self, runs: SelectedRuns, table: pd.DataFrame) -> Iterator[SpacePart]:
-        """Of each space that has finished designs with one recipe, or with that of the settings."""
-        drawn = table["rung"].astype(str).str.partition(MARK)
+        """Of each space that has designs in this regime; instead of a study, why there is none."""
+        drawn = table[table["regime"] == runs.selection.regime]["rung"].astype(str).str.partition(MARK)
         for name in dict.fromkeys(drawn[0][drawn[1] == MARK]):
             try:
-                study = study_of(runs.selection, name, self.out, self.metric)
-            except ValueError:
+                study = study_of(runs.selection, name, self.out, table, self.metric)
+            except ValueError as error:
+                yield SpacePart(name, None, b"", str(error))
                 continue
             from analysis.figures.parts.style import png
             from analysis.spaces.figure import draw_spaces
 
-            yield SpacePart(study, png(draw_spaces([study])))
+            yield SpacePart(name, study, png(draw_spaces([study])))
 
     def _sheet(self, found: Disagreement) -> bytes | None:
         """None if the test images are not on this machine."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,8 +21,8 @@ from analysis.disagreement import Disagreement
 from analysis.report.charts import Facts, curves_of, figure_of
 from analysis.results import Result, series_of_runs
 from analysis.spaces.study import SpaceStudy
+from analysis.spaces.table import comparison, tables
 from analysis.spaces.table import remarks as space_remarks
-from analysis.spaces.table import tables
 from analysis.tables.ladder import hours, interval, published_judged, remarks, rendered, study_table
 from analysis.tables.transfer import rendered_transfers, transfer_remarks
 from analysis.transfer import TransferStudy
@@ -48,8 +49,10 @@ class TransferPart:
 class SpacePart:
     """The drawn designs of a space, on the page."""
 
-    study: SpaceStudy
+    name: str
+    study: SpaceStudy | None  # None: see `why`
     figure: bytes  # PNG
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,7 @@ def _part(part: Part, out: Path, metric: Metric) -> dict[str, Any]:
         "sheet": part.sheet and _embedded(part.sheet),
         "transfers": [_transfer(own, part.regime) for own in part.transfers],
         "spaces": [_space(own, part.regime) for own in part.spaces],
+        "space_comparison": _compared_spaces(part),
         "costs": _costs(part),
         "hours": hours(sum(result.total("device_hours") for result in part.results)),
         "runs": sum(len(result.seeds) for result in part.results),
@@ -327,6 +331,8 @@ def _transfer(own: TransferPart, regime: str) -> dict[str, Any]:
 
 def _space(own: SpacePart, regime: str) -> dict[str, Any]:
     study = own.study
+    if study is None:
+        return {"title": own.name, "axis": "", "figure": "", "tables": [], "remarks": [own.why]}
     grids = [
         _texts(f"{regime}-{study.space.name}-{number}", shown.title, shown.columns, shown.rows)
         for number, shown in enumerate(tables(study))
@@ -340,10 +346,24 @@ def _space(own: SpacePart, regime: str) -> dict[str, Any]:
     }
 
 
+def _compared_spaces(part: Part) -> Grid | None:
+    """None for fewer than two spaces with the same recipe."""
+    studies = [own.study for own in part.spaces if own.study]
+    if len(studies) < 2 or len({study.run.recipe_identity for study in studies}) > 1:
+        return None
+    shown = comparison(studies)
+    return _texts(f"{part.regime}-spaces", shown.title, shown.columns, shown.rows)
+
+
 def _texts(name: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Grid:
-    """A table of words, sorted as texts."""
-    lines = tuple(Line(tuple(Cell(str(cell), str(cell)) for cell in row)) for row in rows)
+    """A table of words, sorted as texts, or by the number that they begin with."""
+    lines = tuple(Line(tuple(Cell(str(cell), _sort_key(str(cell))) for cell in row)) for row in rows)
     return Grid(name, caption, tuple(columns), lines)
+
+
+def _sort_key(text: str) -> float | str | None:
+    begin = re.match(r"[+-]?\d+(\.\d+)?(?=\s|$)", text)
+    return float(begin[0]) if begin else text or None
 
 
 def _words(value: float | None, form: str) -> str:

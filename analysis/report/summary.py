@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,19 +12,17 @@ import pandas as pd
 
 from analysis.collection import collect
 from analysis.figures import draw_roadmap, save_figure
+from analysis.figures.parts.style import figure_paths
 from analysis.results import Series, series_of_runs
 from analysis.selected_runs import SelectedRuns
 from analysis.spaces.conclusion import conclude_space
 from analysis.tables.ladder import remarks, rendered, study_table
-from roadmap.files import fitting_name
 from roadmap.options import Selection
 from roadmap.record.metrics import TOP1
 from roadmap.text import table as text_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-FURTHER_BYTES = 8  # of a figure's suffix, and of the temporary file that it is written to
 
 
 @dataclass(frozen=True)
@@ -54,9 +51,9 @@ class Summary:
         if self.figure is None:
             return []
         content = (self.selection.dataset.content or "")[:8]
-        words = [self.selection.regime, *re.findall(r"[\w.]+", self.selection.label), content]
-        name = fitting_name("-".join(["roadmap", *filter(None, words)]), FURTHER_BYTES)
-        return save_figure(self.figure, [out / f"{name}{suffix}" for suffix in (".png", ".svg")])
+        return save_figure(
+            self.figure, figure_paths(out, "roadmap", self.selection.regime, self.selection.label, content)
+        )
 
 
 def conclude(selection: Selection, out: Path) -> None:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.figures.parts.style import save_figure
+from analysis.collection import collect
+from analysis.figures.parts.style import figure_paths, save_figure
 from analysis.spaces.drawn import space_of
 from analysis.spaces.figure import draw_spaces
 from analysis.spaces.study import SpaceStudy, study_of
 from analysis.spaces.table import space_text
-from roadmap.files import fitting_name
 from roadmap.options import Selection
-
-FURTHER_BYTES = 8  # of a figure's suffix, and of the temporary file that it is written to
 
 
 def conclude_space(selection: Selection, out: Path) -> None:
     """Prints what the finished designs of the selected space say, and saves the figure in `out`."""
     try:
-        study = study_of(selection, space_of(selection).name, out)
+        study = study_of(selection, space_of(selection).name, out, collect(out))
     except ValueError as error:
         print(f"no table and no figure: {error}", file=sys.stderr)
         return
@@ -32,7 +29,5 @@ def conclude_space(selection: Selection, out: Path) -> None:
 
 def save_spaces(studies: Sequence[SpaceStudy], out: Path, paths: Sequence[Path] = ()) -> list[Path]:
     """Draws spaces into `paths`, by default a PNG and an SVG in `out` that are named after the study."""
-    settings = re.findall(r"[\w.]+", ",".join(studies[0].settings))
-    words = ["space", studies[0].run.regime, *(study.space.name for study in studies), *settings]
-    name = fitting_name("-".join(words), FURTHER_BYTES)
-    return save_figure(draw_spaces(studies), list(paths) or [out / f"{name}{suffix}" for suffix in (".png", ".svg")])
+    texts = [*(study.space.name for study in studies), *studies[0].settings]
+    return save_figure(draw_spaces(studies), list(paths) or figure_paths(out, "space", studies[0].run.regime, *texts))

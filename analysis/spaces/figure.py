@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 
 from analysis.figures.parts.style import COLOURS, DARK, FAINT, LAYOUTS, NotebookFigure, drawing, finish
 from analysis.spaces.study import SpaceStudy
 
 PANEL = 1.55  # height of a parameter's panel, inches
 TOP = 2.4  # height of the distributions, inches
+MOST_TICKS = 6  # for which each value of a parameter has one
 MARKS = ("--", ":")  # of the rung that varies, and of the marked one
 ACROSS = {1: 2, 2: 4}  # panels in a row, by columns of the page
 
@@ -36,6 +38,7 @@ def draw_spaces(studies: Sequence[SpaceStudy], columns: int = 2) -> Figure:
         for position, (study, name) in enumerate(panels):
             axes = figure.add_subplot(grid[1 + position // across, position % across])
             _draw_parameter(axes, study, name, COLOURS[1 + studies.index(study) % (len(COLOURS) - 1)])
+            axes.set_title(f"{study.space.name}: {name}" if len(studies) > 1 else name)
             if position % across == 0:
                 axes.set_ylabel("error", fontsize=layout.small)
             axes.tick_params(labelsize=layout.small)
@@ -75,9 +78,10 @@ def _draw_parameter(axes: Axes, study: SpaceStudy, name: str, colour: str) -> No
     if values.min() > 0 and values.max() >= 4 * values.min():
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, position: f"{value:g}")
+        if len(distinct := np.unique(values)) <= MOST_TICKS:
+            axes.xaxis.set_major_locator(FixedLocator(distinct.tolist()))
     low, high = np.quantile(errors, [0, 0.95])  # the worst designs would hide the others
     axes.set_ylim(low - 0.05 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9)
-    axes.set_title(name)
     _bare(axes)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,13 +23,15 @@ from roadmap.options import Selection
 from roadmap.record.folder import read_manifest
 from roadmap.record.metrics import TOP1, Metric
 from roadmap.record.run import Run
+from roadmap.serialization.plain_data import differences
 from roadmap.spaces.definition import NONE
 from roadmap.spaces.parameters import APPLIED, Drawn
 from roadmap.study.grammar import MARK
+from roadmap.study.rungs import StudyContext
 from roadmap.study.spaces import SpaceOfRungs
 from roadmap.tasks.registry import CLASSIFICATION
 
-BEST = 10  # designs that are listed
+BEST = 10  # designs that are listed, and trained again
 
 
 @dataclass(frozen=True)
@@ -61,15 +65,40 @@ class SpaceStudy:
     space: SpaceOfRungs
     run: Run  # one of them: regime, data and recipe of all
     metric: Metric
+    out: Path  # folder of the runs
     designs: tuple[DrawnDesign, ...]  # the best first
     base: dict[int, float]  # errors of the rung that varies, by seed
     unfinished: int  # designs that have begun
-    settings: tuple[str, ...] = ()  # of --set
+    diverged: int  # designs whose runs have all diverged
 
     @property
     def title(self) -> str:
-        study = self.space.context.study
-        return f"{study.regime(self.run.regime).title} on {self.run.data}, space {self.space.name}"
+        title = self.space.context.study.regime(self.run.regime).title
+        return ", ".join([f"{title} on {self.run.data}", *self.settings, f"space {self.space.name}"])
+
+    @cached_property
+    def settings(self) -> tuple[str, ...]:
+        """What `--set` changes of the regime's recipe: that of the runs, whatever the call has."""
+        run = self.run
+        context = StudyContext.of(run.regime, run.fidelity, run.data, self.space.context.study)
+        usual = SpaceOfRungs(context, self.space.name).base.experiment.recipe
+        found = differences(usual, run.experiment.recipe, "recipe")
+        return tuple(f"{change.path}={json.dumps(change.after)}" for change in found)
+
+    @property
+    def again(self) -> str:
+        """The command that trains the best designs, and the rung that varies, with other seeds."""
+        run, study = self.run, self.space.context.study
+        given = {
+            "--regime": run.regime if run.regime != study.defaults.regime else "",
+            "--fidelity": run.fidelity if run.fidelity != study.defaults.fidelity else "",
+            "--data": run.data if run.data != study.regime(run.regime).data else "",
+            "--out": str(self.out) if self.out != study.defaults.out else "",
+        }
+        options = [f"{name} {shlex.quote(value)}" for name, value in given.items() if value]
+        options += [f"--set {shlex.quote(setting)}" for setting in self.settings]
+        best = ",".join([self.space.base.name, *(design.name for design in self.designs[:BEST])])
+        return " ".join(["roadmap run", *options, f"--steps {best} --seeds 4"])
 
     @property
     def error_title(self) -> str:
@@ -110,23 +139,15 @@ class SpaceStudy:
         return judge([(base, None, self.base), *again], higher_is_better=False)
 
     @property
-    def again(self) -> str:
-        """The command that trains the best designs with other seeds."""
-        regime, default = self.run.regime, self.space.context.study.defaults.regime
-        options = [*([f"--regime {regime}"] if regime != default else []), *map("--set {}".format, self.settings)]
-        best = ",".join([self.space.base.name, *(design.name for design in self.designs[:BEST])])
-        return " ".join(["roadmap run", *options, f"--steps {best} --seeds 4"])
-
-    @property
     def base_error(self) -> float | None:
         """The mean of the rung that varies; None if it was not trained."""
         return float(np.mean(list(self.base.values()))) if self.base else None
 
     @property
     def seed_noise(self) -> float | None:
-        """The standard deviation of a design's runs of several seeds, pooled; None without any."""
-        samples = [sample_of(design.errors) for design in self.designs if len(design.errors) > 1]
-        noise = pooled_noise(samples)
+        """The standard deviation over seeds of one design, pooled, without the seeds that chose; None without any."""
+        runs = [self.base, *(design.others for design in self.designs)]
+        noise = pooled_noise([sample_of(errors) for errors in runs if len(errors) > 1])
         return None if noise is None else float(noise.std)
 
     @property
@@ -137,34 +158,43 @@ class SpaceStudy:
 
     @property
     def shrinkage(self) -> float | None:
-        """How much worse the repeated designs are with their other seeds than with the first, points; the mean."""
-        repeated = [design.again.mean - design.first for design in self.designs if design.again]
+        """How much more error the best designs have with their other seeds than with the first; the mean."""
+        repeated = [design.again.mean - design.first for design in self.designs[:BEST] if design.again]
         return float(np.mean(repeated)) if repeated else None
 
 
-def space_study(options: RunsOptions, name: str) -> SpaceStudy:
-    """The finished runs of a space below the folder: those with the study's settings, else those of one other recipe.
+def space_studies(options: RunsOptions, names: Sequence[str]) -> list[SpaceStudy]:
+    """The studies of several spaces, to be compared.
 
-    Raises ValueError if there are none, or several recipes to choose from.
+    Raises ValueError as `study_of` does, and if their designs were trained with different recipes or data.
     """
-    return study_of(Selection.of(options.study), name, options.folder(), options.find_metric())
-
-
-def study_of(selection: Selection, name: str, out: Path, metric: Metric = TOP1) -> SpaceStudy:
-    """As `space_study`, of a selection."""
-    space = SpaceOfRungs(selection.context, name)
-    selection.study.space(name)  # raises for an unknown name, before the runs are read
+    selection, out, metric = Selection.of(options.study), options.folder(), options.find_metric()
+    for name in names:
+        selection.study.space(name)  # raises for an unknown name, before the runs are read
     table = collect(out)
-    drawn = table[_of_space(table, space) & (table["state"] == "finished")]
-    wanted = selection.run(selection.with_settings(space.base)).recipe_identity
-    recipes = list(drawn["recipe"].unique())
-    if wanted not in recipes and len(recipes) != 1:
-        shown = f"{len(recipes)} recipes or data sets; --set and --data choose one" if recipes else "no finished run"
-        raise ValueError(f"{out}: {shown} of designs of {name!r} in {selection.regime} (`roadmap run --space {name}`)")
-    rows = drawn[drawn["recipe"] == (wanted if wanted in recipes else recipes[0])]
-    run = _run(rows["folder"].iloc[0], out)
+    studies = [study_of(selection, name, out, table, metric) for name in dict.fromkeys(names)]
+    recipes = {study.run.recipe_identity: study.title for study in studies}
+    if len(recipes) > 1:
+        raise ValueError(
+            f"spaces must have the same recipe and data to be compared (got {'; '.join(recipes.values())})"
+        )
+    return studies
+
+
+def study_of(selection: Selection, name: str, out: Path, table: pd.DataFrame, metric: Metric = TOP1) -> SpaceStudy:
+    """The finished designs of a space in `table` (of `collect(out)`), with the recipe and data of the selection.
+
+    A selection without settings takes those of the only other recipe, if it has none itself. Raises ValueError without
+    designs, and if there are several other recipes.
+    """
+    space = SpaceOfRungs(selection.context, name)
+    drawn = table[_of_space(table, space)]
+    recipe = _recipe(selection, space, drawn[drawn["state"] == "finished"], out)
+    own = drawn[_with_recipe(drawn, selection, space, recipe)]
+    run = _run(own[own["state"] == "finished"]["folder"].iloc[0], out)
+    finished = _of_designs(own[own["state"] == "finished"], space, run)
     errors: dict[str, dict[int, float]] = defaultdict(dict)
-    for rung, seed, value in zip(rows["rung"], rows["seed"], rows[metric.key], strict=True):
+    for rung, seed, value in zip(finished["rung"], finished["seed"], finished[metric.key], strict=True):
         if pd.notna(value):
             errors[rung][int(seed)] = _error(value, metric)
     designs = [
@@ -172,22 +202,69 @@ def study_of(selection: Selection, name: str, out: Path, metric: Metric = TOP1) 
     ]
     if not designs:
         raise ValueError(f"{out}: no finished design of {name!r} has a {metric.title}")
-    base = _base(run, space, table, metric)
-    begun = table[_of_space(table, space) & (table["state"] == "begun")]
+    left = own[~own["rung"].isin(list(errors))]
+    begun = set(left[left["state"] == "begun"]["rung"])
     return SpaceStudy(
         space,
         run,
         metric,
+        out,
         tuple(sorted(designs, key=lambda design: (design.first, design.name))),
-        base,
-        begun["rung"].nunique(),
-        selection.settings,
+        _base(run, space, table, metric),
+        len(begun),
+        len(set(left[left["state"] == "diverged"]["rung"]) - begun),
     )
+
+
+def _recipe(selection: Selection, space: SpaceOfRungs, finished: pd.DataFrame, out: Path) -> str:
+    """The recipe to analyse. Raises ValueError as `study_of` does."""
+    wanted = selection.run(selection.with_settings(space.base)).recipe_identity
+    found = list(finished["recipe"].unique())
+    is_default = not selection.settings and not space.varies_recipe
+    if wanted in found or (space.varies_recipe and found):
+        return wanted
+    if len(found) == 1 and is_default and finished["data"].iloc[0] == selection.context.data:
+        return str(found[0])
+    given = f" with {', '.join(selection.settings)}" if selection.settings else ""
+    others = f"; {len(found)} other recipes or data sets have some: --set and --data choose one" if found else ""
+    raise ValueError(
+        f"{out}: no finished design of {space.name!r} in {selection.regime}{given} "
+        f"(`roadmap run --space {space.name}`){others}"
+    )
+
+
+def _with_recipe(drawn: pd.DataFrame, selection: Selection, space: SpaceOfRungs, recipe: str) -> pd.Series:
+    """Which runs have the recipe; of a space whose steps change it, that which their design begins with."""
+    if not space.varies_recipe:
+        return drawn["recipe"] == recipe
+    expected: dict[object, str] = {}
+    wanted = []
+    for name in drawn["rung"]:
+        steps = space.values_of(name)[APPLIED]
+        if steps not in expected:
+            rung = selection.with_settings(space.named(name).rung)
+            expected[steps] = selection.run(rung).recipe_identity
+        wanted.append(expected[steps])
+    return drawn["recipe"] == pd.Series(wanted, drawn.index, dtype=object)
+
+
+def _of_designs(finished: pd.DataFrame, space: SpaceOfRungs, run: Run) -> pd.DataFrame:
+    """Without runs of a changed design that has the name of a drawn one (`--set design.KEY=VALUE`)."""
+    several = finished.groupby("rung")["experiment"].nunique()
+    wrong = []
+    for name in several[several > 1].index:
+        experiment = space.named(str(name)).rung.experiment
+        if not space.varies_recipe:
+            experiment = replace(experiment, recipe=run.experiment.recipe)
+        expected = replace(run, rung=str(name), experiment=experiment).experiment_identity
+        wrong += list(finished.index[(finished["rung"] == name) & (finished["experiment"] != expected)])
+    return finished.drop(index=wrong)
 
 
 def _base(run: Run, space: SpaceOfRungs, table: pd.DataFrame, metric: Metric) -> dict[int, float]:
     """The errors of the rung that varies, trained as `run` was, by seed."""
-    experiment = replace(run.experiment, design=space.base.experiment.design)
+    base = space.base.experiment
+    experiment = base if space.varies_recipe else replace(run.experiment, design=base.design)
     same = replace(run, rung=space.base.name, experiment=experiment).experiment_identity
     rows = table[(table["experiment"] == same) & (table["state"] == "finished") & table[metric.key].notna()]
     return {int(seed): _error(value, metric) for seed, value in zip(rows["seed"], rows[metric.key], strict=True)}
@@ -209,7 +286,7 @@ def _run(folder: str, out: Path) -> Run:
 
 
 def _numbers(space: SpaceOfRungs, drawn: dict[str, Drawn]) -> Iterator[tuple[str, float]]:
-    """The numbers among the values of a design, one for each stage."""
+    """The numbers among the values of a design, one for each stage; of steps whether each was applied."""
     for parameter, values in drawn.items():
         if isinstance(values, tuple):
             first = space.first_stage(parameter)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from analysis.spaces.study import BEST, SpaceStudy
-from analysis.statistics.spaces import FEWEST, differences
+from analysis.statistics.samples import SIGNIFICANCE
+from analysis.statistics.spaces import FEWEST, Difference, Share, differences
 from analysis.tables.ladder import interval
 from roadmap.text import many
 from roadmap.text import table as text_table
@@ -22,11 +24,12 @@ class Table(NamedTuple):
 QUANTILES = {"best": 0.0, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "worst": 1.0}
 
 
-def space_text(studies: list[SpaceStudy]) -> str:
+def space_text(studies: Sequence[SpaceStudy]) -> str:
     """The tables and remarks on spaces, one after the other; with several a comparison of their distributions."""
     parts = [part for study in studies for part in _parts(study)]
     if len(studies) > 1:
-        parts.append(_comparison(studies))
+        shown = comparison(studies)
+        parts.append(text_table(shown.columns, shown.rows))
     return "\n\n".join(parts)
 
 
@@ -51,19 +54,18 @@ def _distribution(study: SpaceStudy) -> Table:
 def _parameters(study: SpaceStudy) -> Table:
     rows = []
     for name, best in study.best.items():
-        share = study.surface.of_parameter.get(name) if study.surface else None
         ends = f"{best.interval[0]:g} to {best.interval[1]:g}" if best else f"fewer than {FEWEST} designs"
-        explains = "" if share is None else f"{100 * max(0.0, share):.0f} %"
+        shares = [_percent(own[name]) for own in (study.surface.alone, study.surface.lost)] if study.surface else []
         rows.append(
             [
                 name,
                 f"{best.value:g}" if best else "",
                 ends,
-                explains,
+                *(shares or ["", ""]),
                 *(_number(values.get(name), "g") for values in study.marked.values()),
             ]
         )
-    columns = ["parameter", "best value", "95 % interval", "explains", *study.marked]
+    columns = ["parameter", "best value", "95 % interval", "explains alone", "lost without it", *study.marked]
     return Table("Values of the best designs", columns, rows)
 
 
@@ -91,10 +93,11 @@ def remarks(study: SpaceStudy) -> list[str]:
     """Sentences that a reader of the tables needs."""
     lines = []
     if study.surface:
-        share = study.surface.explained
         lines.append(
-            f"A quadratic surface of the parameters explains {100 * max(0.0, share):.0f} % of the variance of designs "
-            "that it was not fitted to; 'explains' is what is lost without the parameter."
+            f"A quadratic surface of all parameters explains {_percent(study.surface.explained)} % of the variance of "
+            "designs that it was not fitted to, in brackets the 95 % interval over other designs; one of the parameter "
+            "alone, and what is lost without it, stand in the table in percent. A parameter that another can stand for "
+            "loses little."
         )
     else:
         lines.append("Too few designs for a surface of the parameters.")
@@ -105,13 +108,17 @@ def remarks(study: SpaceStudy) -> list[str]:
         lines.append(f"Standard deviation over designs {study.spread:.2f}; over seeds of one design {noise}.")
     if study.shrinkage is None:
         lines.append(
-            "No design is called better: the best of many are so by luck too. Train them again with other seeds: "
-            f"`{study.again}`."
+            "No design is called better: the best of many are so by luck too. Train them again with other seeds, then "
+            f"call this again, which leaves out the seed that chose them: `{study.again}`."
         )
     else:
         lines.append(
-            f"With other seeds the repeated designs are worse by {study.shrinkage:+.2f} points in the mean. The first "
+            f"With other seeds the error of the best designs changes by {study.shrinkage:+.2f} in the mean. The first "
             "seed, by which they were chosen, does not count in the verdicts, which are on all of them together."
+        )
+    if study.diverged:
+        lines.append(
+            f"{many(study.diverged, 'design')} diverged and left out, so that the space looks better than it is."
         )
     if study.unfinished:
         lines.append(
@@ -121,18 +128,28 @@ def remarks(study: SpaceStudy) -> list[str]:
     return lines
 
 
-def _comparison(studies: list[SpaceStudy]) -> str:
-    errors = {study.space.name: [design.first for design in study.designs] for study in studies}
+def compared(studies: Sequence[SpaceStudy]) -> list[Difference]:
+    """Every pair of spaces."""
+    return differences({study.space.name: [design.first for design in study.designs] for study in studies})
+
+
+def comparison(studies: Sequence[SpaceStudy]) -> Table:
     rows = [
         [
             *own.spaces,
             f"{own.distance:.2f}",
             f"{own.corrected_p:.3f}",
-            "differ" if own.corrected_p < 0.05 else "may be alike",
+            "differ" if own.corrected_p < SIGNIFICANCE else "may be alike",
         ]
-        for own in differences(errors)
+        for own in compared(studies)
     ]
-    return text_table(["space", "and", "largest distance", "p, corrected", "their distributions"], rows)
+    columns = ["space", "and", "largest distance", "p, corrected", "their distributions"]
+    return Table("Spaces compared, by Kolmogorov and Smirnov's test", columns, rows)
+
+
+def _percent(share: Share) -> str:
+    low, high = share.interval
+    return f"{100 * share.value:.0f} ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def _number(value: float | None, form: str = ".2f") -> str:

@@ -23,6 +23,7 @@ Array = NDArray[np.float64]
 LEVEL = 0.95
 SHARE = 0.25  # of the designs, in each draw
 FOLDS = 10  # of the cross-validation
+DRAWS = 400  # of designs, for the interval of a share
 FEWEST = 10  # designs for a bootstrap
 FEWEST_OF_SURFACE = 3  # designs for each term of the surface
 GRID = 25  # points of a partial dependence
@@ -56,11 +57,23 @@ class Best:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A share of the variance of designs that a surface predicts for those that were left out of its fit.
+
+    Below 0 it predicts worse than their mean.
+    """
+
+    value: float
+    interval: tuple[float, float]  # at LEVEL, of designs drawn again; the surfaces stay
+
+
+@dataclass(frozen=True)
 class Surface:
     """A quadratic surface through the errors, in the logarithms of positive parameters."""
 
-    explained: float  # share of the variance of designs that were left out of the fit; below 0: worse than their mean
-    of_parameter: dict[str, float]  # how much less is explained without it
+    explained: Share
+    alone: dict[str, Share]  # by a surface of that parameter only
+    lost: dict[str, Share]  # how much less is explained without it; small for one that another can stand for
     dependence: dict[str, tuple[Array, Array]]  # values of the parameter, and the mean error of the surface there
 
 
@@ -97,8 +110,10 @@ def best_value(values: Sequence[float], errors: Sequence[float]) -> Best | None:
     size = max(1, round(SHARE * len(x)))
     ranked = x[np.argsort(y, kind="stable")]
     none_better = (1 - np.arange(len(x) + 1) / len(x)) ** size  # the chance that a draw has none of the first ranks
+    _, group, equal = np.unique(np.sort(y), return_inverse=True, return_counts=True)
+    often = np.bincount(group, -np.diff(none_better))[group] / equal[group]  # equal errors are the best equally often
     ascending = np.argsort(ranked, kind="stable")
-    shares = np.cumsum(-np.diff(none_better)[ascending])
+    shares = np.cumsum(often[ascending])
     places = np.searchsorted(shares, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
     low, middle, high = (float(value) for value in ranked[ascending][places])
     return Best(middle, (low, high))
@@ -114,9 +129,17 @@ def surface(parameters: Mapping[str, Sequence[float]], errors: Sequence[float]) 
     terms = (count + 1) * (count + 2) // 2
     if not count or len(y) < FEWEST_OF_SURFACE * terms or np.ptp(y) == 0:
         return None
-    names, x = list(varied), np.column_stack([_scaled(values) for values in varied.values()])
-    explained = _explained(x, y)
-    without = {name: explained - _explained(np.delete(x, i, 1), y) for i, name in enumerate(names)}
+    x = np.column_stack([_scaled(values) for values in varied.values()])
+    variance, squares = (y - y.mean()) ** 2, _left_out(x, y)
+    again = np.random.default_rng(0).multinomial(len(y), np.full(len(y), 1 / len(y)), size=DRAWS)
+
+    def share(gained: Array) -> Share:
+        drawn = again @ gained / np.maximum(again @ variance, 1e-12)
+        low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return Share(float(gained.sum() / variance.sum()), (float(low), float(high)))
+
+    alone = {name: share(variance - _left_out(x[:, [i]], y)) for i, name in enumerate(varied)}
+    lost = {name: share(_left_out(np.delete(x, i, 1), y) - squares) for i, name in enumerate(varied)}
     model = _model().fit(x, y)
     dependence = {}
     for i, (name, values) in enumerate(varied.items()):
@@ -129,7 +152,7 @@ def surface(parameters: Mapping[str, Sequence[float]], errors: Sequence[float]) 
             moved[:, i] = own
             means.append(float(model.predict(moved).mean()))
         dependence[name] = (grid, np.array(means))
-    return Surface(explained, without, dependence)
+    return Surface(share(variance - squares), alone, lost, dependence)
 
 
 def _scaled(values: Array) -> Array:
@@ -145,14 +168,13 @@ def _model() -> Any:
     return make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False), StandardScaler(), ridge)
 
 
-def _explained(x: Array, y: Array) -> float:
-    """The share of the variance that the surface predicts for designs that were left out. 0 without parameters."""
+def _left_out(x: Array, y: Array) -> Array:
+    """The squared error of the surface for each design, fitted without it; without parameters that of their mean."""
     if not x.shape[1]:
-        return 0.0
+        return np.asarray((y - y.mean()) ** 2)
     from sklearn.model_selection import KFold, cross_val_predict
 
     folds = KFold(min(FOLDS, len(y)), shuffle=True, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of constant columns in a fold
-        predicted = cross_val_predict(_model(), x, y, cv=folds)
-    return float(1 - ((y - predicted) ** 2).sum() / ((y - y.mean()) ** 2).sum())
+        return np.asarray((y - cross_val_predict(_model(), x, y, cv=folds)) ** 2)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 from roadmap.options import OF_SPACES, Selection, StudyKeywords, StudyOptions
 from roadmap.serialization.ranges import Range, reason
+from roadmap.spaces.definition import SAMPLES
 from roadmap.study.schema import SEEDS
 
 Number = TypeVar("Number", int, float)
@@ -119,7 +120,7 @@ def add_study_options(parser: argparse.ArgumentParser, *, ablation: bool = False
             "orders:N (N random orders), variants or space:NAME:N",
         )
         parser.add_argument("--space", metavar="NAME", help="designs of this space (`roadmap sample`) instead of steps")
-        add_number(parser, "--samples N", Range(1), "with --space: number of designs (default: 20)")
+        add_number(parser, "--samples N", SAMPLES, "with --space: number of designs (default: 20)")
         add_number(parser, "--sample-seed N", Range(0), "with --space: draw other designs (default: 0)")
         parser.add_argument(
             "--references",

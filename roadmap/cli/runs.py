@@ -30,6 +30,7 @@ from roadmap.text import table
 if TYPE_CHECKING:
     from runner.launch.plan import RunPlan
     from runner.launch.rounds import Halving
+    from runner.launch.train_plan import Trained
 
 SETTINGS, TRACKERS = ("processes", "workers", "augment", "on_nan"), ("tensorboard", "wandb")  # fields of Execution
 
@@ -192,10 +193,14 @@ def _train(plan: RunPlan, halving: Halving | None) -> int:
     from analysis.report.summary import conclude
     from runner.launch.train_plan import train_plan, train_rounds
 
-    trained = train_rounds(plan, halving, announce_round) if halving else train_plan(plan, lambda: announce(plan))
+    if halving:
+        trained: Trained | None = train_rounds(plan, halving, announce_round, report_failures)
+    else:
+        trained = train_plan(plan, lambda: announce(plan))
     if trained is None:  # another process of the same training prints the result
         return 0
-    report_failures(trained)
+    if not halving:
+        report_failures(trained)
     with warnings_as_lines():
         conclude(plan.selection, plan.out)
     return 0 if trained.plan.is_complete else FAILED

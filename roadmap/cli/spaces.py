@@ -17,6 +17,7 @@ from roadmap.cli.options import (
 )
 from roadmap.record.metrics import TOP1, metric_names
 from roadmap.serialization.ranges import Range
+from roadmap.spaces.definition import SAMPLES
 from roadmap.text import count, table
 
 
@@ -25,7 +26,7 @@ def add_verbs(verbs: Any) -> None:
         verbs, "sample", "draw designs from a space, at equal cost", "--space stage-ratio --regime resnet-50"
     )
     parser.add_argument("--space", required=True, metavar="NAME", help="a design space of ablations.yaml")
-    add_number(parser, "--samples N", Range(1), "number of designs (default: 20)")
+    add_number(parser, "--samples N", SAMPLES, "number of designs (default: 20)")
     add_number(parser, "--sample-seed N", Range(0), "draw other designs (default: 0)")
     add_study_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
@@ -64,11 +65,11 @@ def _row(design: dict[str, Any]) -> list[str]:
 def analyse(options: argparse.Namespace) -> int:
     from analysis.options import RunsOptions
     from analysis.spaces.conclusion import save_spaces
-    from analysis.spaces.study import space_study
+    from analysis.spaces.study import space_studies
     from analysis.spaces.table import space_text
 
     runs = RunsOptions(study_options(options), options.out, options.metric)
-    studies = [space_study(runs, name) for name in dict.fromkeys(options.spaces)]
+    studies = space_studies(runs, options.spaces)
     print(space_text(studies))
     for path in save_spaces(studies, runs.folder(), options.output or ()):
         print(f"figure: {path}")

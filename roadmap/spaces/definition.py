@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from roadmap.serialization.ranges import InvalidField, Range, check_fields
+from roadmap.text import suggest
 
 if TYPE_CHECKING:
     from random import Random
 
 Value = int | float | str
+SAMPLES = Range(1, 1_000_000)  # number of designs
 NONE = "none"  # the empty subset
 Quantity = Literal["macs", "parameters", "activations"]
 
@@ -20,7 +22,8 @@ Quantity = Literal["macs", "parameters", "activations"]
 class Values:
     """How one value is drawn: from a list, or evenly from a range, on a logarithmic scale if `log`.
 
-    A number of a range is rounded to a multiple of `multiple`. Its ends are as likely as numbers between them.
+    A number of a range is rounded to a multiple of `multiple`. Each end has as long a piece of the line as the numbers
+    between them, also on the logarithmic scale.
     """
 
     values: tuple[Value, ...] = ()
@@ -35,6 +38,10 @@ class Values:
             raise InvalidField("must have either values or a range, such as {range: [1, 24], log: true}")
         if self.subset and not all(isinstance(value, str) for value in self.values):
             raise InvalidField("subset needs texts as values, such as the names of steps")
+        if len({isinstance(value, str) for value in self.values}) > 1:
+            raise InvalidField(f"values must be numbers or texts, not both (got {list(self.values)})")
+        if self.range and not all(_is_multiple(end, self.multiple) for end in self.range):
+            raise InvalidField(f"range must end at multiples of {self.multiple:g} (got {list(self.range)})")
         if self.range and not (self.range[0] <= self.range[1] and (self.range[0] > 0 or not self.log)):
             rule = "must begin above 0 and end above that" if self.log else "must end above its beginning"
             raise InvalidField(f"range {rule} (got {list(self.range)})")
@@ -55,12 +62,22 @@ class Values:
         return int(number) if self.multiple == int(self.multiple) else round(number, 9)
 
     @property
-    def numbers(self) -> tuple[float, float] | None:
-        """The least and the largest value; None for texts."""
-        if self.range:
-            return self.range
-        numbers = [value for value in self.values if not isinstance(value, str)]
-        return (min(numbers), max(numbers)) if len(numbers) == len(self.values) else None
+    def is_text(self) -> bool:
+        return bool(self.values) and isinstance(self.values[0], str)
+
+    def has(self, value: Value) -> bool:
+        """Whether it may be drawn."""
+        if self.subset:
+            chosen = str(value).split("+")
+            return value == NONE or chosen == [own for own in self.values if own in chosen]
+        if not self.range:
+            return value in self.values
+        low, high = self.range
+        return not isinstance(value, str) and low <= value <= high and _is_multiple(value, self.multiple)
+
+
+def _is_multiple(value: float, multiple: float) -> bool:
+    return math.isclose(value, round(value / multiple) * multiple, rel_tol=1e-9, abs_tol=1e-9)
 
 
 @dataclass(frozen=True)
@@ -77,6 +94,11 @@ class Space:
     def __post_init__(self) -> None:
         if not self.vary:
             raise InvalidField("vary must name at least one parameter (got {})")
+        for regime, values in self.regimes.items():
+            if unknown := sorted(values.keys() - self.vary.keys()):
+                raise InvalidField(
+                    f"regimes.{regime} has {unknown[0]!r}, which does not vary; {suggest(self.vary, unknown[0])}"
+                )
         for quantity, (low, high) in self.bands.items():
             if not 0 < low <= high:
                 raise InvalidField(f"bands.{quantity} must be the least and the most (got {[low, high]})")

@@ -144,8 +144,9 @@ QUANTIZED = ("blocks", "slope", "multiplier")
 def quantized_linear(design: Design, blocks: int, slope: float, multiplier: float) -> Design:
     """Depths and widths by RegNet's rule (Radosavovic et al., 2020, section 3.3).
 
-    Block j of `blocks` has the width w0 (1 + slope j), of which the next power of `multiplier` times w0 is taken; equal
-    ones are a stage. w0 is the width of the first stage. Raises ValueError if they are not as many stages as before.
+    Block j of `blocks` has the width w0 (1 + slope j), of which the nearest power of `multiplier` times w0 is taken;
+    equal ones are a stage. w0 is the width of the first stage. Raises ValueError for another number of stages than
+    before.
     """
     powers = [round(math.log(1 + slope * j) / math.log(multiplier)) for j in range(blocks)]
     stages = sorted(set(powers))
@@ -158,12 +159,15 @@ def quantized_linear(design: Design, blocks: int, slope: float, multiplier: floa
 
 def apply_all(design: Design, drawn: Mapping[str, Drawn]) -> Design:
     """The design with all drawn values, in the order of the registry. Raises ValueError if they don't fit together."""
-    for name, entry in PARAMETERS.items():
-        if name in drawn:
-            design = entry.apply(design, drawn[name])
+    applied: Any = {name: entry.apply for name, entry in PARAMETERS.items() if name in drawn}
+    given: dict[str, tuple[Any, ...]] = {name: (drawn[name],) for name in applied}
     if all(name in drawn for name in QUANTIZED):
-        values: Any = [drawn[name] for name in QUANTIZED]
-        design = quantized_linear(design, *values)
+        applied, given = applied | {"blocks": quantized_linear}, given | {"blocks": tuple(map(drawn.get, QUANTIZED))}
+    for name, apply in applied.items():
+        try:
+            design = apply(design, *given[name])
+        except (TypeError, ArithmeticError) as error:  # a text for a number, or a multiplier of 1
+            raise ValueError(f"parameter {name!r} can't be {drawn[name]!r}: {error}") from None
     return design
 
 
@@ -172,6 +176,8 @@ def check_parameters(names: Sequence[str]) -> None:
     quantized = [name for name in names if name in QUANTIZED]
     if quantized and len(quantized) < len(QUANTIZED):
         raise ValueError(f"{', '.join(QUANTIZED)} belong together (got {', '.join(quantized)})")
+    if quantized and "depths" in names:
+        raise ValueError(f"depths follow from {', '.join(QUANTIZED)}, and can't vary too")
     for name in names:
         if name not in QUANTIZED and name != APPLIED:
             PARAMETERS.find(name)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from roadmap.design import Design
-from roadmap.network.match_width import match_width
+from roadmap.network.cost import cost
+from roadmap.network.equal_cost import EqualCost
 from roadmap.recipe import Experiment, Recipe
 from roadmap.steps import NoEffect, find_step
 from roadmap.study.grammar import All, Composition, Name, Slice, StepSpec
@@ -131,8 +132,9 @@ class StudyContext:
         size, classes = experiment.recipe.image_size, self.study.dataset(self.data).classes
         design, target_design = experiment.design, target.experiment.design
         assert isinstance(design, Design) and isinstance(target_design, Design)  # steps make only designs
-        design = match_width(design, target_design, size, classes)
-        return replace(experiment, design=design)
+        doubling = replace(design, width=tuple(2**stage for stage in range(len(design.depths))))
+        macs = cost(target_design, size, classes).macs
+        return replace(experiment, design=EqualCost(size, classes).at(doubling, macs))
 
     def rung(self, spec: StepSpec, experiment: Experiment, parent: Rung, *, name: str = "") -> Rung:
         """The rung that a step leads to from its parent."""

@@ -66,6 +66,8 @@ def select(context: StudyContext, steps: str | Sequence[str], ablation: str = "c
     if kind == "orders" and re.fullmatch("[1-9][0-9]{0,3}", argument) and int(argument) <= MOST_ORDERS:
         return tuple(orders(context, specs, int(argument)))
     if kind == "space":
+        if items != (All(),):
+            raise ValueError("a space chooses the rungs; it does not go with steps")
         return tuple(samples(context, argument))
     raise ValueError(f"unknown ablation {ablation!r}; {suggest(ABLATIONS, ablation)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,14 +11,14 @@ from typing import Any
 
 from roadmap.design import Design, simplest
 from roadmap.network.cost import activations, cost
-from roadmap.recipe import Experiment
-from roadmap.spaces.definition import NONE, Quantity, Space, Value
-from roadmap.spaces.equal_cost import EqualCost
+from roadmap.network.equal_cost import EqualCost
+from roadmap.recipe import Experiment, Recipe
+from roadmap.spaces.definition import NONE, SAMPLES, Quantity, Space, Value
 from roadmap.spaces.parameters import APPLIED, PARAMETERS, Drawn, apply_all, check_parameters
 from roadmap.study.grammar import MARK, StepSpec, parse_item
 from roadmap.study.rungs import Rung, StudyContext, named_rung
+from roadmap.text import many
 
-MOST_SAMPLES = 1_000_000
 FRUITLESS = 2000  # draws without a new design after which a space is taken to have no more
 
 
@@ -37,7 +38,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class SpaceOfRungs:
-    """A space in a regime, with a fidelity and data. Raises ValueError for a space with an unknown name."""
+    """A space in a regime, with a fidelity and data."""
 
     context: StudyContext
     name: str
@@ -45,6 +46,11 @@ class SpaceOfRungs:
     @cached_property
     def space(self) -> Space:
         return self.context.study.space(self.name)
+
+    @property
+    def varies_recipe(self) -> bool:
+        """Whether designs may differ in their recipe too: by steps that are applied or not."""
+        return APPLIED in self.space.vary
 
     @cached_property
     def base(self) -> Rung:
@@ -59,33 +65,44 @@ class SpaceOfRungs:
         return cost(self._design(self._rung(self.space.match)), *self._images).macs
 
     def samples(self, count: int, seed: int = 0) -> Iterator[Sampled]:
-        """Different designs, in an order that does not depend on their number.
+        """Different designs, none of them the varied rung's own, in an order that does not depend on their number.
 
         Raises ValueError if there are fewer, or none that satisfies the space's constraints.
         """
         from random import Random  # imported late to keep `roadmap list` fast
 
         check_parameters(list(self.space.vary))
-        random, seen, fruitless, why = Random(f"{self.name} {seed}"), set[Any](), 0, "it is a repetition"
-        while len(seen) < count:
+        random, fruitless, why = Random(f"{self.name} {seed}"), 0, ""
+        seen: set[Any] = {(simplest(self._design(self.base)), self._recipe({}))}
+        while len(seen) <= count:
             values = self._draw(random)
             try:
                 design = self._satisfying(values)
             except ValueError as error:
                 fruitless, why = fruitless + 1, str(error)
             else:
-                recipe = self._experiment(values).recipe if APPLIED in values else None
-                fruitless = fruitless + 1 if (design, recipe) in seen else 0
+                known = design, self._recipe(values)
+                fruitless = fruitless + 1 if known in seen else 0
                 if not fruitless:
-                    seen.add((design, recipe))
+                    seen.add(known)
                     yield self._sampled(values, design)
             if fruitless >= FRUITLESS:
-                rest = f"; the last one: {why}" if not seen else ""
-                raise ValueError(f"space {self.name!r} has {len(seen)} designs here, {count} are asked for{rest}")
+                rest = f"; the last one drawn: {why}" if len(seen) == 1 and why else ""
+                found = many(len(seen) - 1, "design")
+                raise ValueError(f"space {self.name!r} has {found} here beside {self.base.name}, not {count}{rest}")
+
+    def _recipe(self, values: dict[str, Drawn]) -> Recipe | None:
+        """What a design may differ in beside its network; None in a space that does not vary steps."""
+        return self._experiment(values).recipe if self.varies_recipe else None
 
     def named(self, name: str) -> Sampled:
         """The design with this name. Raises ValueError for one that the space does not have."""
         values = self.values_of(name)
+        for parameter, how in self.space.values(self.context.regime).items():
+            drawn = values[parameter]
+            for value in drawn if isinstance(drawn, tuple) else (drawn,):
+                if not how.has(value):
+                    raise ValueError(f"{name!r}: {parameter} can't be {_number(value)} in this space")
         return self._sampled(values, self._satisfying(values))
 
     @cached_property
@@ -164,7 +181,7 @@ class SpaceOfRungs:
             parts = text.split("-") if count else [text]
             if len(parts) != (count or 1):
                 raise ValueError(f"{name!r}: {parameter} must have {count or 1} values (got {text!r})")
-            values = tuple(_parse(part, text_values=how.numbers is None) for part in parts)
+            values = tuple(_parse(part, text_values=how.is_text) for part in parts)
             parsed[parameter] = values if count else values[0]
         return parsed
 
@@ -212,7 +229,7 @@ def samples(context: StudyContext, argument: str) -> Iterator[Rung]:
     """The rung of a space, and drawn designs: `NAME:COUNT` or `NAME:COUNT:SEED`."""
     name, _, rest = argument.partition(":")
     count, _, seed = rest.partition(":")
-    if not re.fullmatch("[1-9][0-9]{0,6}", count) or int(count) > MOST_SAMPLES or not re.fullmatch("[0-9]{0,9}", seed):
+    if not re.fullmatch("[1-9][0-9]{0,6}", count) or int(count) not in SAMPLES or not re.fullmatch("[0-9]{0,9}", seed):
         raise ValueError(f"a sample of a space is space:NAME:COUNT or space:NAME:COUNT:SEED (got space:{argument})")
     space = SpaceOfRungs(context, name)
     yield space.base
@@ -230,7 +247,7 @@ def _text(value: Drawn) -> str:
 
 
 def _number(value: Value) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def _parse(text: str, text_values: bool) -> Value:
@@ -240,4 +257,6 @@ def _parse(text: str, text_values: bool) -> Value:
         number = float(text)
     except ValueError:
         raise ValueError(f"{text!r} must be a number") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{text!r} must be a number")
     return int(number) if number == int(number) else number

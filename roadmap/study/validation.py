@@ -8,6 +8,7 @@ from typing import Any
 
 from roadmap.plugins import load_installed
 from roadmap.recipe import OPTIMIZERS, Recipe
+from roadmap.spaces.registry import SPACE_NAME
 from roadmap.steps import STEPS
 from roadmap.study.grammar import StepSpec
 from roadmap.study.schema import ConvNeXtSize, ModelOverride, Reference, ReferenceModel, Study
@@ -60,6 +61,12 @@ def check_names(study: Study) -> None:
         if entry.variants or entry.adopted is not None:
             checks.append((f"ladder[{i}].adopted", entry.adopted, set(entry.variants) - set(entry.rejected)))
         checks += [(f"ladder[{i}].rejected", key, entry.variants) for key in entry.rejected]
+    for name, space in study.spaces.items():
+        if not re.fullmatch(SPACE_NAME, name):
+            raise ValueError(
+                f"spaces.{name} must have only letters, digits, '.', '_' and '-', as part of names of designs"
+            )
+        checks += [(f"spaces.{name}.regimes.{key}", key, study.regimes) for key in space.regimes]
     for name, reference in study.references.items():
         checks += _checks_of_reference(study, name, reference)
     if not all(name in valid for _, name, valid in checks):

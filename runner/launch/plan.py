@@ -14,10 +14,10 @@ from roadmap.data.image_folders import describe_content
 from roadmap.estimates import Speed
 from roadmap.files import InvalidFile
 from roadmap.options import Selection, StudyOptions
-from roadmap.record.folder import State, read_manifest, read_metrics, state
+from roadmap.record.folder import State, read_divergences, read_manifest, read_metrics, state
 from roadmap.record.run import Run, folders_below
 from roadmap.serialization.ranges import check
-from roadmap.study.execution import Execution, recorded_execution
+from roadmap.study.execution import MOST_RETRIES, Execution, recorded_execution
 from roadmap.study.rungs import Rung
 from roadmap.study.schema import SEEDS
 from runner.data.datasets import check_trainable, source
@@ -80,7 +80,9 @@ class RunPlan:
             return self.selection.cluster is None and bool(missing_trackers(planned.folder, self.execution))
         if self.is_paused(planned):
             return False
-        return planned.state != "diverged" or self.execution.on_nan == "retry"
+        if planned.state == "diverged":
+            return self.execution.on_nan == "retry" and len(read_divergences(planned.folder)) <= MOST_RETRIES
+        return True
 
     def is_paused(self, planned: PlannedRun) -> bool:
         """Whether a run has trained for the epochs of `execution.stop_after`, and is not finished."""

@@ -8,15 +8,14 @@ same command finds its place again.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from statistics import fmean
 
 from roadmap.record.folder import read_metrics
 from roadmap.record.metrics import TOP1
 from roadmap.study.rungs import Rung
+from roadmap.study.spaces import is_sampled
 from roadmap.text import many
 from runner.launch.plan import PlannedRun, RunPlan
 
@@ -76,17 +75,18 @@ class Round:
     dropped: tuple[str, ...] = ()  # rungs that the round before it left out
 
     def __str__(self) -> str:
-        first, *designs = self.plan.rungs
+        designs = [rung for rung in self.plan.rungs if is_sampled(rung.name)]
+        others = [rung.name for rung in self.plan.rungs if not is_sampled(rung.name)]
         behind = f"; {many(len(self.dropped), 'design')} left behind" if self.dropped else ""
-        going = f"{many(len(designs), 'design')} and {first.name}"
+        going = f"{', '.join([many(len(designs), 'design'), *others])}"
         return f"round {self.number} of {self.of}, to epoch {self.end}: {going}{behind}"
 
 
 def rounds_of(plan: RunPlan, halving: Halving) -> Iterator[Round]:
     """The rounds of a plan of drawn designs. Each is chosen when it is asked for, after the one before was trained.
 
-    The first rung, which varies, is in all of them. Raises ValueError if the epochs are too few, or the plan is of no
-    space.
+    The rung that varies, and references, are in all of them. Raises ValueError if the epochs are too few, or the plan
+    is of no space.
     """
     if not plan.selection.is_space:
         raise ValueError("--rounds requires --space NAME")
@@ -112,15 +112,15 @@ def due_round(plan: RunPlan, halving: Halving) -> Round:
 
 
 def _best(done: Round, halving: Halving) -> tuple[Rung, ...]:
-    """The rung that varies, and the best designs at the end of a round, in the order in which they were drawn."""
-    first, *designs = done.plan.rungs
-    values: dict[str, list[float]] = defaultdict(list)
-    for planned in done.plan.runs:
-        values[planned.run.rung].append(_top1(planned, done.end))
-    drawn = [rung for rung in designs if rung.name in values]  # one that was drawn as the first rung has no own runs
-    ranked = sorted(drawn, key=lambda rung: -fmean(values[rung.name]))  # stable: of equal ones the one drawn first
-    kept = {rung.name for rung in ranked[: halving.kept(len(drawn))]}
-    return (first, *(rung for rung in drawn if rung.name in kept))
+    """The best designs at the end of a round, by their first seed, and all rungs that were not drawn.
+
+    Other seeds have no say in it, so that they can judge what was chosen.
+    """
+    first_seed = [planned for planned in done.plan.runs if planned.run.seed == 0]
+    top1 = {planned.run.rung: _top1(planned, done.end) for planned in first_seed if is_sampled(planned.run.rung)}
+    ranked = sorted(top1, key=lambda name: -top1[name])  # stable: of equal ones the one drawn first
+    kept = {*ranked[: halving.kept(len(ranked))]}
+    return tuple(rung for rung in done.plan.rungs if rung.name in kept or not is_sampled(rung.name))
 
 
 def _top1(planned: PlannedRun, epoch: int) -> float:

@@ -48,19 +48,28 @@ def train_plan(plan: RunPlan, announce: Callable[[], object] | None = None) -> T
     return Trained(after, tuple(run for run in after.runs if run.folder in failed and run.state != "diverged"))
 
 
-def train_rounds(plan: RunPlan, halving: Halving, announce: Callable[[Round], object] | None = None) -> Trained | None:
+def train_rounds(
+    plan: RunPlan,
+    halving: Halving,
+    announce: Callable[[Round], object] | None = None,
+    report: Callable[[Trained], object] | None = None,
+) -> Trained:
     """Trains a plan of drawn designs in rounds; returns the outcome of the last, or of the first one with a failure.
+
+    `announce` is called before each round, `report` after it.
 
     Raises ValueError as `train_plan` and `rounds_of` do, and under torchrun or srun.
     """
     if world_of_environment():
         raise ValueError("--rounds requires that roadmap starts the processes itself, not torchrun or srun")
-    trained = None
+    trained = Trained(plan)
     for current in rounds_of(plan, halving):
-        trained = train_plan(current.plan, functools.partial(announce, current) if announce else None)
-        if trained is None or any(
-            run.state in ("absent", "begun") and not trained.plan.is_paused(run) for run in trained.plan.runs
-        ):
+        outcome = train_plan(current.plan, functools.partial(announce, current) if announce else None)
+        assert outcome is not None  # no other process trains with this one
+        trained = outcome
+        if report:
+            report(trained)
+        if any(run.state in ("absent", "begun") and not trained.plan.is_paused(run) for run in trained.plan.runs):
             break
     return trained
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -9,10 +11,15 @@ from scipy import stats
 import roadmap
 from analysis.options import RunsOptions
 from analysis.spaces.figure import draw_spaces
-from analysis.spaces.study import space_study
+from analysis.spaces.study import space_studies
 from analysis.spaces.table import space_text
-from analysis.statistics.spaces import best_value, differences, distribution, surface
+from analysis.statistics.spaces import Best, best_value, differences, distribution, surface
 from roadmap.cli import main
+from roadmap.options import StudyOptions
+from roadmap.record.folder import write_divergences
+from roadmap.record.results import Divergence
+from roadmap.spaces.definition import Space, Values
+from roadmap.study.load import load_study
 from roadmap.study.rungs import StudyContext
 from roadmap.study.spaces import SpaceOfRungs
 from tests.helpers.records import begin, finish, study_run
@@ -62,43 +69,59 @@ def test_the_interval_is_that_of_ten_thousand_draws_of_a_quarter():
         assert (best < value).mean() - 0.015 <= share <= (best <= value).mean() + 0.015
 
 
+def test_equal_errors_are_the_best_equally_often():
+    values = list(range(1, 21))
+    assert best_value(values, [1.0] * 20) == Best(10.0, (1.0, 20.0))
+    assert best_value(values[::-1], [1.0] * 20) == Best(10.0, (1.0, 20.0))
+
+
 def test_the_surface_knows_which_parameter_matters():
     draw = np.random.default_rng(0)
     values = {name: np.exp(draw.uniform(0, 3, 100)).tolist() for name in ("matters", "does not")}
     errors = (np.log(values["matters"]) - 1.5) ** 2 + draw.normal(0, 0.1, 100)
     found = surface(values, errors.tolist())
-    assert found is not None and found.explained > 0.9
-    assert found.of_parameter["matters"] > 0.8 and abs(found.of_parameter["does not"]) < 0.05
+    assert found is not None and found.explained.value > 0.9
+    assert found.lost["matters"].value > 0.8 and abs(found.lost["does not"].value) < 0.05
+    assert found.alone["matters"].value > 0.8 and found.alone["does not"].value < 0.05
+    assert found.lost["matters"].interval[0] > 0 > found.lost["does not"].interval[0]
     grid, means = found.dependence["matters"]
     assert np.log(grid[means.argmin()]) == pytest.approx(1.5, abs=0.3)
     noise = surface(values, draw.normal(0, 1, 100).tolist())
-    assert noise is not None and noise.explained < 0.1
+    assert noise is not None and noise.explained.value < 0.1
     assert surface(values, [1.0] * 100) is None and surface({"a": [1.0, 2.0]}, [1.0, 2.0]) is None
+
+
+def only(out, **options):
+    """The study of the space stage-ratio."""
+    (study,) = space_studies(RunsOptions(StudyOptions.of(options), out), ["stage-ratio"])
+    return study
 
 
 @pytest.fixture
 def runs(tmp_path):
-    """Thirty designs, better the more blocks the third stage has; three of them with a second seed."""
+    """Thirty designs, better the more blocks the third stage has; the best three with two other seeds."""
     space = SpaceOfRungs(StudyContext.of("pico"), "stage-ratio")
     finish(study_run(space.base), tmp_path, 80.0)
-    for number, sample in enumerate(space.samples(30)):
-        top1 = 70.0 + 2 * sample.values["depths"][2] + 0.01 * number
-        finish(study_run(sample.rung), tmp_path, top1)
-        if number < 3:
-            finish(study_run(sample.rung, 1), tmp_path, top1 - 1.0)
+    top1 = {s.rung.name: 70.0 + 2 * s.values["depths"][2] + 0.01 * i for i, s in enumerate(space.samples(30))}
+    best = sorted(top1, key=top1.__getitem__)[-3:]
+    for sample in space.samples(30):
+        own = top1[sample.rung.name]
+        finish(study_run(sample.rung), tmp_path, own)
+        for seed, noise in ((1, 0.2), (2, -0.2)) if sample.rung.name in best else ():
+            finish(study_run(sample.rung, seed), tmp_path, own - 1.0 + noise)
     begin(study_run(next(iter(space.samples(1, seed=5))).rung), tmp_path, 1)
     return tmp_path
 
 
 def test_a_study_of_a_space_has_its_finished_designs(runs):
-    study = space_study(RunsOptions(out=runs), "stage-ratio")
+    study = only(runs)
     assert len(study.designs) == 30 and study.unfinished == 1
     assert study.base_error == pytest.approx(20.0)
     assert study.best["depths 3"].value >= 5 and study.marked["recipe"]["depths 3"] == 2
-    assert study.shrinkage == pytest.approx(1.0) and study.seed_noise == pytest.approx(np.sqrt(0.5))
+    assert study.shrinkage == pytest.approx(1.0) and study.seed_noise == pytest.approx(0.2 * np.sqrt(2))
     text = space_text([study])
     assert "30 designs" in text and "depths 3" in text and "1 design not finished and left out" in text
-    assert "worse by +1.00 points in the mean" in text
+    assert "the error of the best designs changes by +1.00 in the mean" in text
 
 
 def test_the_command_prints_and_draws(runs, tmp_path, capsys):
@@ -110,14 +133,14 @@ def test_the_command_prints_and_draws(runs, tmp_path, capsys):
 
 @pytest.mark.mpl_image_compare(style="default", tolerance=8, savefig_kwargs={"dpi": 60})
 def test_picture_of_a_space(runs):
-    figure = draw_spaces([space_study(RunsOptions(out=runs), "stage-ratio")])
+    figure = draw_spaces([only(runs)])
     for artist in [text for axes in figure.axes for text in axes.findobj() if hasattr(text, "get_text")]:
         artist.set_visible(False)  # fonts differ between machines
     return figure
 
 
 def test_the_figure_has_what_its_docstring_says(runs):
-    study = space_study(RunsOptions(out=runs), "stage-ratio")
+    study = only(runs)
     distributions, *panels = draw_spaces([study]).axes
     assert [axes.get_title() for axes in panels] == [f"depths {stage}" for stage in range(1, 5)]
     steps = distributions.lines[0]
@@ -172,7 +195,7 @@ def test_designs_are_judged_by_the_seeds_that_did_not_choose_them(tmp_path):
         finish(study_run(space.base, seed), tmp_path, 80.0 + noise)
         finish(study_run(lucky.rung, seed), tmp_path, 90.0 if seed == 0 else 77.0 - noise)
         finish(study_run(good.rung, seed), tmp_path, 85.0 if seed == 0 else 84.0 + noise)
-    study = space_study(RunsOptions(out=tmp_path), "stage-ratio")
+    study = only(tmp_path)
     assert [design.name for design in study.designs] == [lucky.rung.name, good.rung.name]
     judged = {name: (own.change.difference, own.verdict) for name, own in study.judged.items() if own.change}
     assert judged[lucky.rung.name] == (pytest.approx(3.0, abs=0.1), "worse")
@@ -180,3 +203,72 @@ def test_designs_are_judged_by_the_seeds_that_did_not_choose_them(tmp_path):
     assert study.shrinkage == pytest.approx((13.0 + 1.0) / 2, abs=0.05)
     text = space_text([study])
     assert "against recipe" in text and "does not count in the verdicts" in text
+
+
+def drawn(count, space="stage-ratio"):
+    return list(SpaceOfRungs(StudyContext.of("pico"), space).samples(count))
+
+
+def with_epochs(rung, epochs):
+    recipe = replace(rung.experiment.recipe, epochs=epochs)
+    return replace(rung, experiment=replace(rung.experiment, recipe=recipe))
+
+
+def test_a_recipe_that_was_not_asked_for_is_named_or_refused(tmp_path):
+    for number, sample in enumerate(drawn(12)):
+        finish(study_run(with_epochs(sample.rung, 5)), tmp_path, 70.0 + number)
+    study = only(tmp_path)  # the only recipe
+    assert study.settings == ("recipe.epochs=5",) and "recipe.epochs=5, space stage-ratio" in study.title
+    assert study.again.startswith(f"roadmap run --out {tmp_path} --set recipe.epochs=5 --steps recipe,stage-ratio~")
+    assert study.again.endswith(" --seeds 4") and study.again.count("~") == 10
+    with pytest.raises(ValueError, match=r"no finished design of 'stage-ratio' in pico with recipe.epochs=7.*1 other"):
+        only(tmp_path, settings={"recipe.epochs": 7})
+    for sample in drawn(12, "kernel-by-stage"):
+        finish(study_run(sample.rung), tmp_path, 75.0)
+    with pytest.raises(ValueError, match="spaces must have the same recipe and data to be compared"):
+        space_studies(RunsOptions(out=tmp_path), ["stage-ratio", "kernel-by-stage"])
+    for sample in drawn(3):
+        finish(study_run(with_epochs(sample.rung, 6)), tmp_path, 70.0)
+    with pytest.raises(ValueError, match="2 other recipes or data sets have some"):
+        only(tmp_path)
+
+
+def test_designs_that_diverged_are_counted(tmp_path):
+    *good, bad = drawn(13)
+    for sample in good:
+        finish(study_run(sample.rung), tmp_path, 70.0)
+    write_divergences(begin(study_run(bad.rung), tmp_path), [Divergence(1, 2, 0.1, "nan", "stem")])
+    study = only(tmp_path)
+    assert (len(study.designs), study.diverged, study.unfinished) == (12, 1, 0)
+    assert "1 design diverged and left out" in space_text([study])
+
+
+def test_a_changed_design_does_not_count_as_the_drawn_one(tmp_path):
+    for sample in drawn(12):
+        finish(study_run(sample.rung), tmp_path, 70.0)
+        changed = replace(sample.rung.experiment, design=replace(sample.design, head_norm="ln"))
+        finish(study_run(replace(sample.rung, experiment=changed)), tmp_path, 99.0)
+    assert {design.first for design in only(tmp_path).designs} == {30.0}
+
+
+def test_spaces_whose_steps_change_the_recipe_are_whole(tmp_path, monkeypatch):
+    study = load_study()
+    vary = {"steps": Values(values=("recipe",), subset=True), "depths": Values(range=(1, 2))}
+    monkeypatch.setitem(study.spaces, "stage-ratio", Space("pico", vary))
+    samples = drawn(20)
+    for sample in samples:
+        finish(study_run(sample.rung), tmp_path, 70.0 + ("recipe" in sample.values["steps"]))
+    found = only(tmp_path)
+    assert len(found.designs) == 20 and found.best["recipe"].value == 1.0
+    assert set(found.parameters["recipe"]) == {0.0, 1.0}
+
+
+def test_spaces_are_compared_on_the_page_and_in_python(tmp_path):
+    for number, (one, other) in enumerate(zip(drawn(12), drawn(12, "kernel-by-stage"), strict=True)):
+        finish(study_run(one.rung), tmp_path, 70.0 + 0.1 * number)
+        finish(study_run(other.rung), tmp_path, 80.0 + 0.1 * number)
+    table = roadmap.compare_spaces(["stage-ratio", "kernel-by-stage"], tmp_path)
+    assert table["distance"].tolist() == [1.0] and table["corrected_p"].item() < 0.001
+    finish(study_run(drawn(1)[0].rung, 1), tmp_path, 70.0)
+    assert main(["report", "--out", str(tmp_path), "--ablation", "space:stage-ratio:3"]) == 0
+    assert "Kolmogorov" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -23,11 +24,12 @@ from matplotlib.transforms import Bbox
 
 from analysis.options import RunsWarning
 from analysis.results import SPREAD_OF_RUNS
-from roadmap.files import make_parent, write_atomic
+from roadmap.files import fitting_name, make_parent, write_atomic
 from roadmap.record.metrics import Metric
 from roadmap.study.references import REFERENCE
 
 FORMATS = (".png", ".svg", ".pdf")
+FURTHER_BYTES = 8  # of a figure's suffix, and of the temporary file that it is written to
 DPI = 300
 # Text that is too wide becomes smaller by this factor until it fits or has so many points; then its end is cut off.
 SHRINK, SMALLEST = 0.95, 5.5
@@ -235,6 +237,13 @@ def check_suffixes(paths: Iterable[Path]) -> None:
             raise ValueError(f"{path} is a folder; a file is expected")
         if path.suffix.lower() not in FORMATS:
             raise ValueError(f"{path}: a figure must end in {', '.join(FORMATS)}")
+
+
+def figure_paths(out: Path, kind: str, regime: str, *texts: str) -> list[Path]:
+    """A PNG and an SVG in a folder, named after the kind, the regime, and the words of the texts."""
+    words = [word for text in texts for word in re.findall(r"[\w.]+", text)]
+    name = fitting_name("-".join([kind, regime, *words]), FURTHER_BYTES)
+    return [out / f"{name}{suffix}" for suffix in (".png", ".svg")]
 
 
 def save_figure(figure: Figure, paths: Sequence[Path]) -> list[Path]:

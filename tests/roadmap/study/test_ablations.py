@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import roadmap
-from roadmap.network.match_width import match_width
 from roadmap.network.mixers import MIXERS
 from roadmap.plugins import load_file
 from roadmap.serialization.plain_data import differences
@@ -158,17 +157,12 @@ def test_matched_variants_have_the_flops_of_their_rung_at_multiples_of_8(regime)
 
 
 def test_widths_are_solved_finer_where_eights_are_too_coarse_and_refused_where_nothing_fits():
-    start = roadmap.compose("pico", []).design
-    other = roadmap.compose("pico", ["gelu", "stage-ratio=1:1:5:1"]).design
-    found = match_width(other, start, 32, 10)
-    assert roadmap.cost(found, 32, 10).macs == pytest.approx(roadmap.cost(start, 32, 10).macs, rel=0.01)
     for written in ("2:2:2:2", "3:3:27:3", "4:4:4:4"):
         (recipe, rung) = roadmap.ladder("pico", f"recipe,stage-ratio={written}@recipe")
         wanted = roadmap.cost(recipe.experiment.design, 32, 10).macs
         assert roadmap.cost(rung.experiment.design, 32, 10).macs == pytest.approx(wanted, rel=0.01)
-    tiny = roadmap.compose("pico", ["width=1"]).design
     with pytest.raises(ValueError, match="no width comes within 1 %"):
-        match_width(roadmap.compose("pico", ["inverted-bottleneck=64"]).design, tiny, 32, 10)
+        roadmap.compose("pico", ["width=1", "inverted-bottleneck=64@width=1"])
 
 
 def test_step_specs_are_written_and_named():

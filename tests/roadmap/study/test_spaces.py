@@ -13,9 +13,9 @@ import roadmap
 from roadmap.cli import main
 from roadmap.design import Design
 from roadmap.network.cost import activations, cost
+from roadmap.network.equal_cost import EqualCost, _total
 from roadmap.options import Selection, StudyOptions
 from roadmap.spaces.definition import Space, Values
-from roadmap.spaces.equal_cost import EqualCost, _total
 from roadmap.spaces.parameters import apply_all, quantized_linear
 from roadmap.study.load import load_study
 from roadmap.study.rungs import StudyContext
@@ -82,12 +82,59 @@ def test_the_polynomial_counts_as_the_network_does(rung):
 
 
 def test_impossible_constraints_fail_at_once():
-    with pytest.raises(ValueError, match=r"has 0 designs here, 3 are asked for; the last one: parameters are"):
+    with pytest.raises(
+        ValueError, match=r"has 0 designs here beside recipe, not 3; the last one drawn: parameters are"
+    ):
         list(space_of("stage-ratio", bands={"parameters": (50.0, 60.0)}).samples(3))
     few = space_of("kernel-by-stage", vary={"kernels": Values(values=(3, 5))}, match=None)
-    with pytest.raises(ValueError, match="has 16 designs here, 17 are asked for"):
+    with pytest.raises(ValueError, match="has 16 designs here beside layer-scale, not 17"):
         list(few.samples(17))
     assert len(list(few.samples(16))) == 16
+    of_texts = space_of("stage-ratio", vary={"depths": Values(values=("a", "b"))}, regimes={})
+    with pytest.raises(ValueError, match="the last one drawn: parameter 'depths' can't be"):
+        list(of_texts.samples(1))
+    of_one = {"blocks": Values(range=(4, 8)), "slope": Values(values=(0.5,)), "multiplier": Values(values=(1.0,))}
+    with pytest.raises(ValueError, match=r"parameter 'blocks' can't be .*: float division by zero"):
+        list(space_of("regnet", vary=of_one, regimes={}).samples(1))
+    with pytest.raises(ValueError, match="depths follow from blocks"):
+        list(space_of("regnet", vary={**of_one, "depths": Values(range=(1, 2))}, regimes={}).samples(1))
+
+
+def test_the_rungs_own_design_is_not_drawn():
+    """It is trained anyway."""
+    space = space_of("stage-ratio", vary={"depths": Values(values=(1, 2))}, regimes={}, match=None)
+    drawn = {sample.design.depths for sample in space.samples(15)}
+    assert len(drawn) == 15 and (1, 2, 2, 1) not in drawn
+
+
+def test_values_have_names_that_say_them_exactly():
+    vary = {"growth": Values(range=(1.0, 2.0), multiple=1e-7)}
+    space = space_of("stage-ratio-final", vary=vary, regimes={}, match=None)
+    for sample in space.samples(5):
+        assert space.named(sample.rung.name) == sample
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            "spaces: {bad~name: {rung: recipe, vary: {depths: {range: [1, 2]}}}}",
+            "spaces.bad~name must have only letters",
+        ),
+        ("spaces: {odd: {rung: recipe, vary: {depths: {range: [1, 2]}}, regimes: {pcio: {}}}}", "did you mean 'pico'"),
+        (
+            "spaces: {odd: {rung: recipe, vary: {depths: {range: [1, 2]}}, regimes: {pico: {dephts: {values: [1]}}}}}",
+            "did you mean 'depths'",
+        ),
+    ],
+)
+def test_a_study_with_a_wrong_space_is_refused(changes, message, tmp_path):
+    text = (ROOT / "ablations.yaml").read_text(encoding="utf-8")
+    begin, rest = text.split("\nspaces:", 1)
+    execution = rest.split("\nexecution:", 1)[1]
+    (tmp_path / "ablations.yaml").write_text(f"{begin}\n{changes}\nexecution:{execution}", encoding="utf-8")
+    done = run_here("list", cwd=tmp_path)
+    assert done.status == 2 and message in done.err, done.err
 
 
 def test_bands_hold():
@@ -121,6 +168,8 @@ def test_the_ends_of_a_range_are_as_likely_as_its_middle():
         ({"values": (1,), "range": (1, 2)}, "must have either values or a range"),
         ({"range": (0, 2), "log": True}, "must begin above 0"),
         ({"range": (3, 2)}, "must end above its beginning"),
+        ({"range": (1, 24), "multiple": 8}, "must end at multiples of 8"),
+        ({"values": (1, "a")}, "must be numbers or texts, not both"),
     ],
 )
 def test_impossible_values_are_refused(given, message):
@@ -167,11 +216,18 @@ def test_the_command_prints_designs(capsys):
     ("arguments", "message"),
     [
         (["sample", "--space", "nowhere"], "unknown design space 'nowhere'"),
-        (["sample", "--space", "stage-ratio", "--samples", "0"], "must be at least 1"),
+        (["sample", "--space", "stage-ratio", "--samples", "0"], "must be between 1 and 1000000"),
         (["run", "--samples", "3", "--dry-run"], "--samples requires --space NAME"),
         (["run", "--space", "stage-ratio", "--steps", "gelu", "--dry-run"], "it does not go with --steps"),
         (["show", "stage-ratio~1-2"], "depths must have 4 values"),
         (["show", "stage-ratio~1-2-3-x"], "'x' must be a number"),
+        (["show", "stage-ratio~1-2-3-nan"], "'nan' must be a number"),
+        (["show", "stage-ratio~inf-1-1-1"], "'inf' must be a number"),
+        (["show", "stage-ratio~1.5-1-1-1"], "depths can't be 1.5 in this space"),
+        (["show", "kernel-by-stage~31-1-1-1"], "kernels can't be 31 in this space"),
+        (["sample", "--space", "stage-ratio", "--samples", "2000000"], "must be between 1 and 1000000"),
+        (["run", "--space", "stage-ratio", "--base", "gelu", "--dry-run"], "it does not go with --base"),
+        (["run", "--ablation", "space:stage-ratio:3", "--steps", "gelu", "--dry-run"], "it does not go with steps"),
         (["space", "stage-ratio"], "no such folder of runs"),
     ],
 )
@@ -201,21 +257,20 @@ def test_steps_are_drawn_and_applied():
         assert ("gelu" in applied) == any(conv.act == "gelu" for conv in convs)
         assert ("fewer-norms" in applied) == any(conv.norm is None for conv in convs)
         assert find_rung(space.context, sample.rung.name).experiment == sample.rung.experiment
-    with pytest.raises(ValueError, match="unknown step 'nothing'"):
+    with pytest.raises(ValueError, match="steps can't be nothing in this space"):
         find_rung(space.context, "kernel-by-stage~nothing~5-5-5-5")
     with pytest.raises(ValueError, match="subset needs texts"):
         Values(values=(1, 2), subset=True)
 
 
 def test_a_step_may_change_the_recipe():
-    """Two designs that differ only in their recipe are two."""
+    """A design that differs from the rung's own only in its recipe is another one."""
     vary = {"steps": Values(values=("recipe",), subset=True)}
-    space = space_of("stage-ratio", rung="pico", match=None, vary=vary)
-    plain, modern = sorted(space.samples(2), key=lambda sample: sample.values["steps"] != "none")
-    assert plain.design == modern.design
-    assert (plain.rung.experiment.recipe.optimizer, modern.rung.experiment.recipe.optimizer) == ("sgd", "adamw")
-    with pytest.raises(ValueError, match="has 2 designs here, 3 are asked for"):
-        list(space.samples(3))
+    space = space_of("stage-ratio", rung="pico", match=None, vary=vary, regimes={})
+    (modern,) = space.samples(1)
+    assert modern.design == space.base.experiment.design and modern.rung.experiment.recipe.optimizer == "adamw"
+    with pytest.raises(ValueError, match="has 1 design here beside pico, not 2"):
+        list(space.samples(2))
 
 
 EXAMPLE = str(ROOT / "docs" / "examples" / "space.py")

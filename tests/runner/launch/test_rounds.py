@@ -91,6 +91,32 @@ def test_a_design_without_its_epoch_is_waited_for(tmp_path):
     assert due.number == 1 and [run.run for run in due.plan.waiting] == [plan.runs[-1].run]
 
 
+def test_other_seeds_and_references_have_no_say(tmp_path):
+    """Designs are chosen by their first seed, so that the others can judge them; a reference goes on in any case."""
+    options = StudyOptions.of({"space": "stage-ratio", "samples": 3, "references": "convnext-t"})
+    plan = RunPlan.of(Selection.of(options), 2, tmp_path)
+    first = [planned for planned in plan.runs if planned.run.seed == 0]
+    for planned, top1 in zip(first, (50.0, 60.0, 80.0, 70.0, 10.0), strict=True):
+        trained(planned, tmp_path, 4, top1)
+    for planned in plan.runs:
+        if planned.run.seed == 1:
+            trained(planned, tmp_path, 4, 99.0 if planned.run.rung == first[1].run.rung else 20.0)
+    due = due_round(plan.refreshed(), Halving(2, Fraction(1, 3)))
+    assert due.number == 2
+    assert [rung.name for rung in due.plan.rungs] == ["recipe", first[2].run.rung, "convnext-t"]
+    assert "1 design, recipe, convnext-t; 2 designs left behind" in str(due)
+
+
+def test_a_run_that_retries_did_not_help_is_not_waited_for(tmp_path):
+    plan = plan_of(tmp_path, settings={"recipe.epochs": 9, "execution.on_nan": "retry"})
+    for planned in plan.runs[:-1]:
+        trained(planned, tmp_path, 1, 70.0)
+    trained(plan.runs[-1], tmp_path, 0, 0.0)
+    last = [Divergence(1, 2, 0.1, "nan", "stem", retried_from=(0, 0)) for _ in range(3)]
+    write_divergences(plan.runs[-1].folder, [*last, Divergence(1, 2, 0.1, "nan", "stem")])
+    assert due_round(plan.refreshed(), THIRD).number == 2
+
+
 def test_rounds_are_of_spaces_only(tmp_path):
     plan = RunPlan.of(Selection.of(StudyOptions(steps="recipe")), 1, tmp_path)
     with pytest.raises(ValueError, match="--rounds requires --space NAME"):
@@ -107,7 +133,9 @@ def test_a_run_that_is_paused_and_resumed_is_the_one_that_was_not(tmp_path, monk
     rounds = [*SPACE, "--rounds", "2", "--keep", "1/2", "--out", "rounds"]
     done = run_here(*rounds)
     assert done.status == 0, done.err
-    assert "round 1 of 2, to epoch 1: 2 designs" in done.out and "round 2 of 2, to epoch 2: 1 design" in done.out
+    assert (
+        "round 1 of 2, to epoch 1: 2 designs, recipe" in done.out and "round 2 of 2, to epoch 2: 1 design" in done.out
+    )
     assert "1 design not finished and left out" in done.out
     assert run_here(*SPACE, "--out", "whole").status == 0
     options = StudyOptions.of({"space": "stage-ratio", "samples": 2, "settings": tuple(FEW[1::2])})

@@ -363,12 +363,12 @@ def test_small_runs_share_a_job(study, tmp_path):
 def test_rounds_of_designs_are_submitted_one_after_the_other(study, tmp_path):
     rounds = ["--space", "stage-ratio", "--samples", "2", "--rounds", "2", "--keep", "1/2", *SHORT]
     first = study.submit(*rounds, "--pack", "3")
-    assert first.startswith("round 1 of 2, to epoch 1: 2 designs and recipe") and "1 job of" in first
+    assert first.startswith("round 1 of 2, to epoch 1: 2 designs, recipe") and "1 job of" in first
     study.slurm.wait_until_empty()
     paused = study.status().values()
     assert {(record["state"], record["detail"]) for record in paused} == {("stopped", "paused after epoch 1")}
     second = study.submit(*rounds, "--pack", "3")
-    assert "round 2 of 2, to epoch 2: 1 design and recipe; 1 design left behind" in second and "1 job of" in second
+    assert "round 2 of 2, to epoch 2: 1 design, recipe; 1 design left behind" in second and "1 job of" in second
     study.slurm.wait_until_empty()
     assert sorted(record["state"] for record in study.status().values()) == ["finished", "finished", "stopped"]
     assert list(study.runs.glob("space-pico-stage-ratio-*.png"))

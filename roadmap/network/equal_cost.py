@@ -94,7 +94,8 @@ def _stage_terms(design: Design, input_size: int, classes: int) -> tuple[Terms, 
                 widths[stage - 1] = PROBE * before
             return count(widths, depths)
 
-        # The stage after it changes too, but only by its product with this width, which is its own term.
+        # Of three widths: a parabola through the multiply-adds. Its slope also has the products with the widths of both
+        # neighbours, which are terms of their own and are taken off below.
         one, two, three = (at(own) for own in (1, 2, 3))
         square = (three - 2 * two + one) / (2 * PROBE**2)
         both = (at(2, 2) - at(2, 1) - at(1, 2) + base) / PROBE**2 if stage else 0.0
@@ -103,7 +104,6 @@ def _stage_terms(design: Design, input_size: int, classes: int) -> tuple[Terms, 
         square_again = (repeated[1] - 2 * repeated[0]) / (2 * PROBE**2)
         linear_again = repeated[0] / PROBE - square_again * PROBE
         terms.append((square, both, linear, square_again, linear_again))
-    # The slope of a stage has its products with both neighbours, which are terms of their own.
     return tuple(
         (square, both, linear - PROBE * (both + (terms[i + 1][1] if i + 1 < stages else 0.0)), again, linear_again)
         for i, (square, both, linear, again, linear_again) in enumerate(terms)
