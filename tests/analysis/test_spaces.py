@@ -55,7 +55,7 @@ def test_a_planted_best_value_is_in_the_interval_as_often_as_it_says(noise):
         errors = (np.log(values / planted)) ** 2 + 0.3 * (np.log(other) - 1) ** 2 + draw.normal(0, noise, 60)
         low, high = best_value(values.tolist(), errors.tolist()).interval
         covered += low <= planted <= high
-    assert covered / studies >= 0.95 - 2.6 * np.sqrt(0.95 * 0.05 / studies)
+    assert covered / studies >= 0.98  # as docs/spaces.md says: the interval is wider than it claims
     assert best_value([1.0] * 5, [1.0] * 5) is None
 
 
