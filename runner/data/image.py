@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+END_OF_JPEG = b"\xff\xd9"
 _WARNED: set[tuple[type[Warning], str]] = set()  # a data set may have a million images with the same warning
 
 
@@ -60,9 +63,27 @@ class EncodedImage:
         image = self.rgb()  # for a damaged JPEG it raises the error
         return np.array(image if reduction == 1 else image.reduce(reduction))
 
+    def part(self, top: int, left: int, height: int, width: int) -> npt.NDArray[np.uint8]:
+        """The pixels of a rectangle. Of a JPEG, nvImageCodec decodes only that part, if it is installed.
+
+        The pixels are the same either way. Raises BadImage.
+        """
+        # A file that lacks its end may be missing more, which only decoding all of it would find.
+        if self._is_plain_jpeg and bytes(self.data[-2:]) == END_OF_JPEG:  # type: ignore[index]
+            decode = _decoder_of_parts(os.getpid())
+            decoded = decode(bytes(self.data), (top, left, top + height, left + width)) if decode else None  # type: ignore[arg-type]
+            if decoded is not None:
+                return decoded
+        return self.pixels()[top : top + height, left : left + width]
+
+    @property
+    def _is_plain_jpeg(self) -> bool:
+        """Whether it is an RGB or grey JPEG: libraries decode CMYK differently."""
+        return self.data is not None and self.header.format == "JPEG" and self.header.mode in ("RGB", "L")
+
     def _decoded_by_opencv(self, reduction: int) -> npt.NDArray[np.uint8] | None:
-        """Decodes a complete RGB or grey JPEG; else None. OpenCV and Pillow decode CMYK differently."""
-        if self.data is None or self.header.format != "JPEG" or self.header.mode not in ("RGB", "L"):
+        """None for what is no complete RGB or grey JPEG."""
+        if not self._is_plain_jpeg:
             return None
         import cv2
         import numpy as np
@@ -73,7 +94,7 @@ class EncodedImage:
             4: cv2.IMREAD_REDUCED_COLOR_4,
             8: cv2.IMREAD_REDUCED_COLOR_8,
         }
-        data = np.frombuffer(self.data, np.uint8)
+        data = np.frombuffer(self.data, np.uint8)  # type: ignore[arg-type]
         decoded = cv2.imdecode(data, as_reduced[reduction] | cv2.IMREAD_IGNORE_ORIENTATION)  # as Pillow does
         if decoded is not None and reduction > 1:
             decoded = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
@@ -99,6 +120,48 @@ class EncodedImage:
         except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
             reason = str(error)
         raise BadImage(f"{self.where()} can't be read as an image: {reason}")
+
+
+PartDecoder = Callable[[bytes, tuple[int, int, int, int]], "npt.NDArray[np.uint8] | None"]
+
+
+@functools.cache
+def _decoder_of_parts(process: int) -> PartDecoder | None:
+    """nvImageCodec's decoder in this process, of a JPEG and the edges of a rectangle. None if it is not installed.
+
+    A forked process needs its own, hence the number of the process.
+    """
+    try:
+        with _silent_errors():  # it prints which of its other libraries are absent
+            from nvidia import nvimgcodec  # type: ignore[import-untyped,unused-ignore]
+
+            cpu = [nvimgcodec.Backend(nvimgcodec.CPU_ONLY)]
+            decoder = nvimgcodec.Decoder(nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY, max_num_cpu_threads=1, backends=cpu)
+            as_stored = nvimgcodec.DecodeParams(apply_exif_orientation=False)
+    except (ImportError, RuntimeError, AttributeError):
+        return None
+    import numpy as np
+
+    def decode(data: bytes, edges: tuple[int, int, int, int]) -> npt.NDArray[np.uint8] | None:
+        part = nvimgcodec.CodeStream(data).get_sub_code_stream(region=nvimgcodec.Region(*edges))
+        image = decoder.decode(part, params=as_stored)
+        return None if image is None else np.asarray(image, np.uint8)
+
+    return decode
+
+
+@contextlib.contextmanager
+def _silent_errors() -> Iterator[None]:
+    """Discards what libraries write to the error output. Their later messages, on damaged images, are discarded too."""
+    os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _in_rgb(image: Image) -> Image:

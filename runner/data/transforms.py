@@ -126,9 +126,9 @@ class ArrayTransform:
         if not height or not width:  # for an image of one or two pixels timm may draw an empty crop
             top, left, height, width = 0, 0, *encoded.size[::-1]
         reduction = next((number for number in REDUCTIONS if 2 * number * side <= min(height, width)), 1)
-        pixels = encoded.pixels(reduction)
         if reduction == 1:
-            return _resized(pixels[top : top + height, left : left + width], (side, side), recipe.interpolation)
+            return _resized(encoded.part(top, left, height, width), (side, side), recipe.interpolation)
+        pixels = encoded.pixels(reduction)
         # Slower, but Pillow takes a box with fractional edges, which the crop of a reduced image has.
         box = tuple(edge / reduction for edge in (left, top, left + width, top + height))
         resampling = Resampling[recipe.interpolation.upper()]

@@ -166,7 +166,7 @@ class TimedSplit:
 
     def image(self, index: int) -> EncodedImage:
         image: EncodedImage = self.read(index)
-        for name in ("rgb", "pixels"):
+        for name in ("rgb", "pixels", "part"):
             setattr(image, name, self.stopwatch.timed("decode", getattr(image, name)))
         return image
 
