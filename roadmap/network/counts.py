@@ -97,6 +97,7 @@ class Count:
     macs: int
 
 
+SHIPPED = Path(__file__).with_name("counts.jsonl")  # of the references, by scripts/count_references.py
 FORMAT = 2  # format 1 had counts of custom models without attention
 
 
@@ -105,10 +106,12 @@ def counts_file() -> Path:
 
 
 def _read_counts() -> dict[str, Count]:
-    try:
-        return {count.model: count for count in read_records(counts_file(), Count, FORMAT)}
-    except OSError:
-        return {}
+    """Those that ship with us, for the versions with which they were made, and those of the user's cache."""
+    found: dict[str, Count] = {}
+    for path in (SHIPPED, counts_file()):
+        with contextlib.suppress(OSError):
+            found |= {count.model: count for count in read_records(path, Count, FORMAT)}
+    return found
 
 
 def _keep_count(count: Count) -> None:

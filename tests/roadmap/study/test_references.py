@@ -13,12 +13,13 @@ import yaml
 import roadmap
 from analysis.figures.parts.rows import rows_of
 from analysis.results import Bar, Series
-from analysis.tables.counting import compare_counts
+from analysis.tables.counting import compare_counts, count_rungs
 from roadmap.cli import main
 from roadmap.design import NamedModel
 from roadmap.network import counts
 from roadmap.network.counts import count_named
 from roadmap.network.library_models import build_named
+from roadmap.options import Selection, StudyOptions
 from roadmap.recipe import Experiment
 from roadmap.study.load import load_study, parse_study
 from roadmap.study.references import REFERENCE, reference, references
@@ -43,7 +44,8 @@ def test_convnext_t_is_the_last_rung(regime):
 
 @pytest.fixture
 def no_cache(tmp_path, monkeypatch):
-    """An empty folder in the place of the user's cache."""
+    """An empty folder in the place of the user's cache, and no counts that ship with us."""
+    monkeypatch.setattr(counts, "SHIPPED", tmp_path / "none")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     counts._counted.cache_clear()  # as of a process that has just begun
     yield tmp_path / "cache" / "roadmap" / "counts.jsonl"
@@ -51,7 +53,7 @@ def no_cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("regime", ["pico", "nano", pytest.param("resnet-50", marks=pytest.mark.slow)])
-def test_parameters_and_macs_are_what_they_were(regime):
+def test_parameters_and_macs_are_what_they_were(regime, no_cache):
     classes = load_study().dataset(load_study().regime(regime).data).classes
     found = {}
     for rung in all_of(regime):
@@ -65,7 +67,7 @@ KNOWN_OFF = {("swin-b", 384), ("efficientnetv2-l", 480)}
 
 
 @pytest.mark.slow
-def test_counts_are_the_published_ones():
+def test_counts_are_the_published_ones(no_cache):
     found = compare_counts(all_of("resnet-50"))
     assert len(found) >= 20
     for each in found:
@@ -103,6 +105,21 @@ def test_what_a_model_names_itself_is_left_by_weight_decay():
 
 def test_all_but_two_have_a_form_in_pico():
     assert len(all_of("resnet-50")) - len(all_of("pico")) == 2 and len(all_of("pico")) == 22
+
+
+def test_the_counts_that_ship_are_those_of_all_references(monkeypatch, tmp_path):
+    """With the versions of their file, no network is built."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    counts._counted.cache_clear()
+    (shipped,) = {tuple(count.model.split("; ")[-3:]) for count in counts._read_counts().values()}
+    monkeypatch.setattr(counts, "_versions", lambda named: list(shipped))
+    monkeypatch.setattr(counts, "_count", lambda *of: pytest.fail(f"scripts/count_references.py: {of} is missing"))
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    for regime in load_study().regimes:
+        for row in count_rungs(Selection.of(StudyOptions(regime=regime, references="all"))):
+            expected = golden.get(regime, {}).get(row.rung.name)
+            assert expected in (None, [row.cost.parameters, row.cost.macs])
+    counts._counted.cache_clear()
 
 
 def test_a_count_is_kept_for_the_next_process(no_cache, monkeypatch):
