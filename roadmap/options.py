@@ -190,6 +190,7 @@ class Selection:
         if options.base is not None:
             context = replace(context, base=_base_steps(context, options.base))
         execution_settings, cluster_settings, settings = _split_settings(options.settings)
+        context = replace(context, image_size=_image_size(context, settings))
         profile, cluster = _cluster(options, study, regime, cluster_settings)
         execution = (
             changed(study.execution, cluster.execution, f"clusters.{profile}.execution") if cluster else study.execution
@@ -284,6 +285,16 @@ class Selection:
         context, dataset = self.context, self.dataset
         code = custom_code(rung.experiment, context.data)
         return Run(context.regime, rung.name, rung.experiment, context.data, dataset, seed, context.fidelity, code)
+
+
+def _image_size(context: StudyContext, settings: Sequence[str]) -> int | None:
+    """What the settings make of the size of images; None without such a setting."""
+    of_size = [setting for setting in settings if setting.startswith("recipe.image_size")]
+    if not of_size:
+        return None
+    start = replace(context, base=()).start.experiment
+    size: int = with_settings(Experiment, start, of_size).recipe.image_size
+    return size
 
 
 def _base_steps(context: StudyContext, written: str) -> tuple[StepSpec, ...]:

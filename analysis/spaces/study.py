@@ -251,7 +251,8 @@ def _with_recipe(drawn: pd.DataFrame, selection: Selection, space: SpaceOfRungs,
 def _of_designs(finished: pd.DataFrame, space: SpaceOfRungs, run: Run) -> pd.DataFrame:
     """Without runs of a changed design that has the name of a drawn one (`--set design.KEY=VALUE`)."""
     several = finished.groupby("rung")["experiment"].nunique()
-    wrong = []
+    wrong, context = [], replace(space.context, image_size=run.experiment.recipe.image_size)
+    space = replace(space, context=context)
     for name in several[several > 1].index:
         experiment = space.named(str(name)).rung.experiment
         if not space.varies_recipe:

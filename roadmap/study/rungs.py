@@ -40,6 +40,7 @@ class StudyContext:
     fidelity: str
     data: str
     base: tuple[StepSpec, ...] = ()  # steps that every rung has, including the start
+    image_size: int | None = None  # at which widths of equal cost are solved for; None: the recipe's
 
     @staticmethod
     def of(
@@ -129,7 +130,8 @@ class StudyContext:
 
     def _matched(self, experiment: Experiment, match: Name | StepSpec) -> Experiment:
         target, _ = named_rung(replace(self, base=()), match)  # without the base, which may have the target
-        size, classes = experiment.recipe.image_size, self.study.dataset(self.data).classes
+        size = self.image_size or experiment.recipe.image_size
+        classes = self.study.dataset(self.data).classes
         design, target_design = experiment.design, target.experiment.design
         assert isinstance(design, Design) and isinstance(target_design, Design)  # steps make only designs
         doubling = replace(design, width=tuple(2**stage for stage in range(len(design.depths))))

@@ -197,7 +197,7 @@ class SpaceOfRungs:
 
     @cached_property
     def _images(self) -> tuple[int, int]:
-        size = self.base.experiment.recipe.image_size
+        size = self.context.image_size or self.base.experiment.recipe.image_size
         return size, self.context.study.dataset(self.context.data).classes
 
     @cached_property

@@ -100,6 +100,20 @@ def test_impossible_constraints_fail_at_once():
         list(space_of("regnet", vary={**of_one, "depths": Values(range=(1, 2))}, regimes={}).samples(1))
 
 
+def test_cost_is_equal_at_the_size_of_images_that_is_set():
+    """Maps of odd sizes are rounded up, so that stages cost other shares of a network at other sizes."""
+    options = StudyOptions.of({"space": "stage-ratio", "samples": 30, "settings": {"recipe.image_size": 20}})
+    selection = Selection.of(options)
+    base, *drawn = selection.rungs()
+    macs = [selection.cost(rung).macs / selection.cost(base).macs for rung in drawn]
+    assert 0.99 <= min(macs) and max(macs) <= 1.01
+    for rung in drawn:
+        assert selection.rung(rung.name) == rung
+    options = StudyOptions.of({"steps": "recipe,stage-ratio=4:4:4:4@recipe", "settings": {"recipe.image_size": 20}})
+    recipe, matched = (Selection.of(options).cost(rung).macs for rung in Selection.of(options).rungs())
+    assert matched == pytest.approx(recipe, rel=0.01)
+
+
 def test_the_rungs_own_design_is_not_drawn():
     """It is trained anyway."""
     space = space_of("stage-ratio", vary={"depths": Values(values=(1, 2))}, regimes={}, match=None)
