@@ -202,7 +202,7 @@ FIELDS = frozenset(
 # The other columns of a collection of runs (`analysis.collection.COLUMNS`).
 COLUMNS_OF_RUNS = frozenset(
     "regime rung seed state why device_hours task weights frozen data fidelity device devices host precision torch "
-    "libraries commit modified started experiment folder".split()
+    "libraries commit modified started experiment recipe folder".split()
 )
 RESERVED = FIELDS | COLUMNS_OF_RUNS  # what can't be the key of a metric
 
