@@ -119,7 +119,7 @@ def estimate(
 
     Raises ValueError for a number out of range and for an unknown device.
     """
-    seeds = selection.study.defaults.seeds if seeds is None else seeds
+    seeds = selection.seeds if seeds is None else seeds
     check(gpus, Range(1), "gpus")
     check(seeds, SEEDS, "seeds")
     speed = speed_for(selection, out, device, throughput)
