@@ -7,7 +7,7 @@ from typing import Any
 
 from roadmap.design import Design
 from roadmap.options import Selection
-from roadmap.study.spaces import SpaceOfRungs
+from roadmap.study.spaces import SpaceOfRungs, is_sampled
 
 
 def drawn_designs(selection: Selection) -> Iterator[dict[str, Any]]:
@@ -18,7 +18,9 @@ def drawn_designs(selection: Selection) -> Iterator[dict[str, Any]]:
     if not selection.is_space:
         raise ValueError("--space NAME is needed: a design space of ablations.yaml")
     space = space_of(selection)
-    for rung in selection.rungs()[1:]:  # the first is the one that varies
+    for rung in selection.rungs():
+        if not is_sampled(rung.name):  # the one that varies, or a reference
+            continue
         design, cost = rung.experiment.design, selection.cost(rung)
         assert isinstance(design, Design)  # no model of another library
         values = space.values_of(rung.name)

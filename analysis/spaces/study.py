@@ -184,8 +184,8 @@ def space_studies(options: RunsOptions, names: Sequence[str]) -> list[SpaceStudy
 def study_of(selection: Selection, name: str, out: Path, table: pd.DataFrame, metric: Metric = TOP1) -> SpaceStudy:
     """The finished designs of a space in `table` (of `collect(out)`), with the recipe and data of the selection.
 
-    A selection without settings takes those of the only other recipe, if it has none itself. Raises ValueError without
-    designs, and if there are several other recipes.
+    If there are none, and the selection has no settings, those with another recipe are taken. Raises ValueError if that
+    has no designs either, and if there are several other recipes.
     """
     space = SpaceOfRungs(selection.context, name)
     drawn = table[_of_space(table, space)]

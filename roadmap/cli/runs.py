@@ -195,12 +195,10 @@ def _train(plan: RunPlan, halving: Halving | None) -> int:
 
     if halving:
         trained: Trained | None = train_rounds(plan, halving, announce_round, report_failures)
-    else:
-        trained = train_plan(plan, lambda: announce(plan))
+    elif trained := train_plan(plan, lambda: announce(plan)):
+        report_failures(trained)
     if trained is None:  # another process of the same training prints the result
         return 0
-    if not halving:
-        report_failures(trained)
     with warnings_as_lines():
         conclude(plan.selection, plan.out)
     return 0 if trained.plan.is_complete else FAILED

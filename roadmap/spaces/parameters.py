@@ -92,7 +92,7 @@ def _each(step: str, key: str, design: Design, values: Sequence[Value]) -> Desig
     return replace(design, block=tuple(_block_after(step, block, design, **{key: value}) for block, value in blocks))
 
 
-@parameter("patch", read=lambda design: design.stem.stride)
+@parameter("patch", read=lambda design: design.stem.stride if design.stem.kernel == design.stem.stride else None)
 def patch(design: Design, value: int) -> Design:
     """The side and stride of the stem's patches, pixels."""
     changed: Design = STEPS["patchify-stem"].function(design, patch=value)

@@ -131,6 +131,7 @@ def _decoder_of_parts(process: int) -> PartDecoder | None:
 
     A forked process needs its own, hence the number of the process.
     """
+    os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")  # no messages on damaged images
     try:
         with _silent_errors():  # it prints which of its other libraries are absent
             from nvidia import nvimgcodec  # type: ignore[import-untyped,unused-ignore]
@@ -143,8 +144,11 @@ def _decoder_of_parts(process: int) -> PartDecoder | None:
     import numpy as np
 
     def decode(data: bytes, edges: tuple[int, int, int, int]) -> npt.NDArray[np.uint8] | None:
-        part = nvimgcodec.CodeStream(data).get_sub_code_stream(region=nvimgcodec.Region(*edges))
-        image = decoder.decode(part, params=as_stored)
+        try:
+            part = nvimgcodec.CodeStream(data).get_sub_code_stream(region=nvimgcodec.Region(*edges))
+            image = decoder.decode(part, params=as_stored)
+        except RuntimeError:  # a kind of JPEG that it does not know
+            return None
         return None if image is None else np.asarray(image, np.uint8)
 
     return decode
@@ -152,8 +156,7 @@ def _decoder_of_parts(process: int) -> PartDecoder | None:
 
 @contextlib.contextmanager
 def _silent_errors() -> Iterator[None]:
-    """Discards what libraries write to the error output. Their later messages, on damaged images, are discarded too."""
-    os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")
+    """Discards what libraries write to the error output."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:

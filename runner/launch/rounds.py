@@ -78,7 +78,7 @@ class Round:
         designs = [rung for rung in self.plan.rungs if is_sampled(rung.name)]
         others = [rung.name for rung in self.plan.rungs if not is_sampled(rung.name)]
         behind = f"; {many(len(self.dropped), 'design')} left behind" if self.dropped else ""
-        going = f"{', '.join([many(len(designs), 'design'), *others])}"
+        going = ", ".join([many(len(designs), "design"), *others])
         return f"round {self.number} of {self.of}, to epoch {self.end}: {going}{behind}"
 
 
