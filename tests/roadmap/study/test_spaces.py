@@ -306,3 +306,9 @@ def test_a_plugin_defines_spaces_and_parameters():
         @roadmap.design_space
         def mine():
             return None
+
+
+def test_cost_is_for_the_seeds_that_run_trains():
+    """One of each drawn design; three of each rung of the ladder."""
+    for chosen, seeds in (([], 3), (["--space", "stage-ratio", "--samples", "2"], 1)):
+        assert f"\n{seeds} seed" in run_here("cost", *chosen).out
