@@ -9,7 +9,7 @@ from pathlib import Path
 from roadmap.data.dataset import Dataset
 from roadmap.design import Design, NamedModel
 from roadmap.files import InvalidFile
-from roadmap.network.cost import PASSES, Cost, cost
+from roadmap.network.cost import PASSES, Cost, cost, depthwise
 from roadmap.options import Selection
 from roadmap.recipe import Experiment
 from roadmap.record.folder import read_manifest, read_metrics
@@ -29,13 +29,18 @@ Workload = tuple[Design | NamedModel, int]  # a network, and the image size
 
 @dataclass(frozen=True)
 class Speed:
-    """The multiply-adds per second that one device sustains: a GPU, or a core of a CPU."""
+    """The multiply-adds per second that one device sustains: a GPU, or a core of a CPU.
+
+    Networks of unknown speed take it without their depthwise convolutions, which take the time of moving their values
+    where the memory's speed is known.
+    """
 
     macs_per_second: float
     source: str
     measured: Mapping[Workload, float] = field(default_factory=dict)  # multiply-adds per second
     published: Mapping[Workload, float] = field(default_factory=dict)  # images/s in inference; counted when asked for
     range: tuple[float, float] | None = None  # of the slowest and the fastest known network; None: unknown
+    values_per_second: float | None = None  # that the memory moves; None: depthwise layers are like others
 
     def of(self, experiment: Experiment) -> float:
         """The measured or published speed of that network; of others the general one."""
@@ -46,28 +51,35 @@ class Speed:
 
     def device_hours(self, experiment: Experiment, dataset: Dataset, macs: float | None = None) -> float:
         """The hours that one device takes for a run. `macs`: of an image, if the network has other heads."""
-        return _training_macs(experiment, dataset, macs) / self.of(experiment) / 3600
+        return self._hours(experiment, dataset, self.of(experiment), macs)
 
     def hours_range(self, experiment: Experiment, dataset: Dataset) -> tuple[float, float]:
         """The least and the most hours, if the network is as fast as the fastest or the slowest known one."""
-        workload, speeds = _workload(experiment), (self.of(experiment),) * 2
-        if self.range and workload not in self.measured and workload not in self.published:
+        speeds = (self.of(experiment),) * 2
+        if self.range and not self._knows(experiment):
             speeds = self.range
         slowest, fastest = sorted(speeds)
-        macs = _training_macs(experiment, dataset)
-        return macs / fastest / 3600, macs / slowest / 3600
+        return self._hours(experiment, dataset, fastest), self._hours(experiment, dataset, slowest)
+
+    def _knows(self, experiment: Experiment) -> bool:
+        return _workload(experiment) in self.measured or _workload(experiment) in self.published
+
+    def _hours(
+        self, experiment: Experiment, dataset: Dataset, macs_per_second: float, macs: float | None = None
+    ) -> float:
+        recipe = experiment.recipe
+        if macs is None:
+            macs = cost(experiment.design, recipe.image_size, dataset.classes).macs
+        seconds = macs / macs_per_second
+        if self.values_per_second and not self._knows(experiment):
+            layers = depthwise(experiment.design, recipe.image_size)
+            seconds += layers.values / self.values_per_second - layers.macs / macs_per_second
+        # of training, and of evaluation after each epoch
+        return seconds * recipe.epochs * (PASSES * dataset.train_images + dataset.test_images) / 3600
 
 
 def _workload(experiment: Experiment) -> Workload:
     return experiment.design, experiment.recipe.image_size
-
-
-def _training_macs(experiment: Experiment, dataset: Dataset, macs: float | None = None) -> float:
-    """The multiply-adds of a run: of training and of evaluation after each epoch."""
-    recipe = experiment.recipe
-    if macs is None:
-        macs = cost(experiment.design, recipe.image_size, dataset.classes).macs
-    return macs * recipe.epochs * (PASSES * dataset.train_images + dataset.test_images)
 
 
 @dataclass(frozen=True)
@@ -170,7 +182,8 @@ def speed_of(study: Study, device: str, regime: str) -> Speed:
         for name, rate in entry.images_per_second.items()
         if as_published(study, regime, name)
     }
-    return Speed(entry.macs_per_second, source, published=published, range=entry.range)
+    moved = entry.bytes_per_second and entry.bytes_per_second / entry.bytes_per_value
+    return Speed(entry.macs_per_second, source, published=published, range=entry.range, values_per_second=moved)
 
 
 def speed_measured(out: Path, regime: str, device: str | None = None) -> Speed | None:

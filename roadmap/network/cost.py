@@ -54,6 +54,22 @@ def activations(design: Design, input_size: int) -> int:
     return _count(plan(design), input_size).activations
 
 
+@dataclass(frozen=True)
+class Depthwise:
+    """The share of the depthwise convolutions, which are limited by memory and not by arithmetic."""
+
+    macs: int  # multiply-adds of one image
+    values: int  # numbers that are read and written, inputs and outputs of one image
+
+
+def depthwise(design: Design | NamedModel, input_size: int) -> Depthwise:
+    """Nothing for a model of another library. Raises ValueError if the image is too small for the design."""
+    if isinstance(design, NamedModel):
+        return Depthwise(0, 0)
+    counter = _count(plan(design), input_size)
+    return Depthwise(counter.depthwise_macs, counter.depthwise_values)
+
+
 def map_size(design: Design, input_size: int) -> int:
     """The side of the last map in pixels. Raises ValueError if the image is too small for the design."""
     return _count(plan(design), input_size).size
@@ -80,7 +96,7 @@ class _Counter:
 
     def __init__(self, size: int) -> None:
         self.input_size = self.size = size
-        self.parameters = self.macs = self.activations = 0
+        self.parameters = self.macs = self.activations = self.depthwise_macs = self.depthwise_values = 0
 
     def layer(self, layer: Layer) -> None:
         before = self.size
@@ -96,6 +112,9 @@ class _Counter:
             weights = layer.outputs * layer.inputs // layer.groups * layer.kernel**2
             self.parameters += weights + (layer.outputs if layer.bias else 0)
             self.macs += weights * self.size**2
+            if layer.groups == layer.inputs > 1:
+                self.depthwise_macs += weights * self.size**2
+                self.depthwise_values += layer.inputs * before**2 + layer.outputs * self.size**2
         self.norm(layer.norm, layer.outputs)
 
     def norm(self, norm: str | None, channels: int) -> None:
@@ -111,11 +130,11 @@ class _Counter:
 
     @property
     def _sums(self) -> tuple[int, ...]:
-        return self.parameters, self.macs, self.activations
+        return self.parameters, self.macs, self.activations, self.depthwise_macs, self.depthwise_values
 
     @_sums.setter
     def _sums(self, sums: tuple[int, ...]) -> None:
-        self.parameters, self.macs, self.activations = sums
+        self.parameters, self.macs, self.activations, self.depthwise_macs, self.depthwise_values = sums
 
     def _block(self, block: BlockPlan) -> None:
         size = self.size

@@ -149,6 +149,8 @@ class Device:
     macs_per_second: Annotated[float, THROUGHPUT]  # multiply-adds per second, sustained in inference
     source: str  # of the numbers
     range: Annotated[tuple[float, float] | None, THROUGHPUT] = None  # of the slowest and the fastest known network
+    bytes_per_second: Annotated[float | None, THROUGHPUT] = None  # of the memory, for depthwise layers; null: as others
+    bytes_per_value: Annotated[int, Range(1, 8)] = 4  # of the activations
     images_per_second: Rates = field(default_factory=dict)  # in inference, of references at 224 pixels
 
     def __post_init__(self) -> None:

@@ -217,8 +217,23 @@ def test_cost_is_a_range_unless_the_network_was_measured(capsys):
     assert hours["deit-b"] == pytest.approx(images / 302.1 / 3600)
     assert ranges["deit-b"] == pytest.approx([hours["deit-b"]] * 2)
     assert hours["convnext-t"] == pytest.approx(images / 774.7 / 3600)
-    macs = 4_145_160_192
-    assert ranges["gelu"] == pytest.approx([images * macs / rate / 3600 for rate in (5.36e12, 2.04e12)], rel=0.01)
+    dense, moved = 4_046_960_640, 4 * 4_421_760 / 9e11  # multiply-adds, and seconds of the depthwise convolutions
+    expected = [images * (dense / rate + moved) / 3600 for rate in (5.36e12, 2.04e12)]
+    assert ranges["gelu"] == pytest.approx(expected)
+    larger = [
+        *selected,
+        "--out",
+        "nowhere",
+        "--device",
+        "v100-fp16",
+        "--json",
+        "--steps",
+        "kernel-size-7,kernel-size-11",
+    ]
+    assert main(larger) == 0
+    hours = json.loads(capsys.readouterr().out)["device_hours"]
+    assert hours["kernel-size-7"] == pytest.approx(images * (dense / 1.33e13 + moved / 2) / 3600)
+    assert hours["kernel-size-11"] == pytest.approx(hours["kernel-size-7"])  # it moves no more values
     assert main([*selected, "--out", "nowhere", "--device", "h100"]) == 0
     assert "least to most" in capsys.readouterr().out
 
