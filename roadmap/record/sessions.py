@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +20,8 @@ from roadmap.serialization.plain_data import from_data
 from roadmap.serialization.ranges import Range, check_fields
 
 FILE, POSITION_FILE = "sessions.jsonl", "place.json"
-POSITION_BYTES = 80  # size of the file, which each step overwrites
+POSITION_SECONDS = 1.0  # steps of small networks are shorter, and files on a network take milliseconds
+POSITION_BYTES = 80  # size of the file, which each writing overwrites
 
 
 @dataclass(frozen=True)
@@ -68,15 +71,25 @@ def read_sessions(folder: Path) -> tuple[Session, ...]:
 
 
 class PositionFile:
-    """The position of training, written at each step in a few microseconds. It survives a SIGKILL."""
+    """The position of training, written once in POSITION_SECONDS and at the end. It survives a SIGKILL."""
 
     def __init__(self, folder: Path) -> None:
         self._file = os.open(folder / POSITION_FILE, os.O_WRONLY | os.O_CREAT, 0o666)
+        self._unwritten: TrainingPosition | None = None
+        self._written_at = -math.inf
 
     def write(self, position: TrainingPosition) -> None:
-        os.pwrite(self._file, (json.dumps(vars(position)).ljust(POSITION_BYTES - 1) + "\n").encode(), 0)
+        self._unwritten = position
+        if time.monotonic() - self._written_at >= POSITION_SECONDS:
+            self._write()
+
+    def _write(self) -> None:
+        if self._unwritten:
+            os.pwrite(self._file, (json.dumps(vars(self._unwritten)).ljust(POSITION_BYTES - 1) + "\n").encode(), 0)
+            self._unwritten, self._written_at = None, time.monotonic()
 
     def close(self) -> None:
+        self._write()
         os.close(self._file)
 
 

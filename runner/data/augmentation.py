@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from roadmap.data.dataset import Dataset
 from roadmap.recipe import Recipe
+from runner.machine.copies import to_device
 from runner.machine.randomness import seed_for, seed_globally
 
 CACHE = 2**20  # bytes of floats that fit in a core's cache
@@ -115,7 +116,7 @@ class Mixing:
         for begin, end in itertools.pairwise(bounds):
             seed_globally(seed_for(self.seed, "mix", epoch, step, (first + begin) // self.group))
             shares[begin:end] = self._mix(images[begin:end])
-        shares = shares.to(smoothed)
+        shares = to_device(shares, smoothed.device.type).to(smoothed.dtype)
         neighbours = smoothed.view(-1, 2, self.classes).flip(1).view_as(smoothed)
         return smoothed * shares + neighbours * (1 - shares)
 

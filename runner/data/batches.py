@@ -17,6 +17,7 @@ from runner.data.image import BadImage
 from runner.data.loader import NO_IMAGES, Batch, SampleKey, load
 from runner.data.shared_memory import evaluation_batch
 from runner.data.splits import InMemoryImages, Split
+from runner.machine.copies import to_device
 from runner.machine.randomness import generator_for, seed_for, seed_globally
 from runner.machine.setup import Setup
 
@@ -292,4 +293,4 @@ class BadImages:
 
 def move(tensor: Tensor, setup: Setup) -> Tensor:
     """The tensor on the device."""
-    return tensor.to(setup.device, non_blocking=True)
+    return to_device(tensor, setup.device)

@@ -35,6 +35,11 @@ class Setup:
     augment: Literal["fast", "reference"]
 
     @property
+    def late(self) -> int:
+        """The steps after which a loss is read: a GPU computes while this process goes on to the next step."""
+        return 1 if self.device == "cuda" else 0
+
+    @property
     def memory_format(self) -> torch.memory_format:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 

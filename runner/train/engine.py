@@ -42,6 +42,7 @@ from roadmap.serialization.plain_data import from_data
 from roadmap.study.execution import MOST_RETRIES, Execution, recorded_execution
 from runner.data.datasets import check_trainable, class_names, load_data
 from runner.data.shared_memory import check_shared_memory
+from runner.machine.agreement import Agreement
 from runner.machine.distributed import SINGLE_PROCESS, RendezvousError, World
 from runner.machine.randomness import seed_for, seed_globally
 from runner.machine.requests import Request
@@ -211,6 +212,7 @@ class Training:
         self.train_state = train_state = TrainState(run, setup, world, initial.weights if initial else None)
         self.model, self.ema = train_state.model, train_state.ema
         self.optimizer, self.scaler = train_state.optimizer, train_state.scaler
+        self.agreement = Agreement(world, setup.device, late=setup.late if train_state.skips_updates else 0)
         self.epoch = self.step = 0  # the next ones to train
         self.loss_sum = 0.0  # over the epoch's steps so far
         self.skipped = 0  # images of the epoch so far that could not be read
@@ -314,6 +316,7 @@ class Training:
         self.model.train()
         while self.step < self.batches.steps:
             self._handle_request(self._train_step())
+        self._handle_request(self._hear(late=0))
         self._check_weights()
         train_seconds = time.perf_counter() - self.began
         images = (self.step - first_step) * self.recipe.batch_size
@@ -366,24 +369,24 @@ class Training:
             print(f"skipped: {message}")
 
     def _train_step(self) -> Request:
-        """One step on the global batch; returns the request that came meanwhile."""
+        """One step on the global batch; returns the request that is known by now."""
+        self._set_rate()
+        self.optimizer.zero_grad()
+        losses = [self._backward(next(self.stream), part) for part in range(self.setup.accumulation)]
+        loss = self._say(self.step + 1, torch.stack(losses).mean())
+        request = self._hear()
+        self.train_state.update(unless_infinite=loss if self.agreement.late else None)
+        self.step += 1
+        if self.position_file:
+            self.position_file.write(TrainingPosition(self.epoch, self.step, self.batches.steps))
+        return request
+
+    def _set_rate(self) -> None:
+        """The learning rate of the next step."""
         progress = (self.epoch + self.step / self.batches.steps) / self.recipe.epochs
         rate = learning_rate(self.recipe, progress, self.batches.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)  # the scale: of layer decay
-        self.optimizer.zero_grad()
-        losses = [self._backward(next(self.stream), part) for part in range(self.setup.accumulation)]
-        loss, skipped, request = self._reduce_step(torch.stack(losses).mean())
-        if not math.isfinite(loss):
-            raise _NotFinite(self._divergence(self.step + 1, loss, self._first_not_finite()))
-        self.train_state.update()
-        self.step += 1
-        if self.position_file:
-            self.position_file.write(TrainingPosition(self.epoch, self.step, self.batches.steps))
-        self.loss_sum += loss
-        self.skipped += skipped
-        self.report(StepDone(self.epoch + 1, self.step, self.batches.steps, loss))
-        return request
 
     @property
     def rate(self) -> float:
@@ -400,19 +403,28 @@ class Training:
         """Makes the network's random numbers, as for drop path, depend only on the run's seed and the position."""
         seed_globally(seed_for(self.run.seed, "step", self.epoch, self.step, self.world.rank, part))
 
-    def _reduce_step(self, loss: Tensor) -> tuple[float, int, Request]:
-        """Over all processes: the loss of the global batch, the number of skipped images, the highest request."""
+    def _say(self, step: int | None, loss: Tensor) -> Tensor:
+        """Tells all processes what this one has, and returns the loss of all; `step` is None outside training steps."""
         skipped, self.batches.bad.count = self.batches.bad.count, 0
         due = time.perf_counter() - self.saved_at >= self.execution.checkpoint_minutes * 60
         due_request = Request.SAVE if due and self.step < self.batches.steps else Request.NONE
         request, self.pending = max(self.request(), self.pending, due_request), Request.NONE
-        if self.world.size == 1:
-            return loss.item(), skipped, request
-        requests = [float(request == kind) for kind in (Request.SAVE, Request.STOP)]
-        mean = loss / self.world.size
-        sums = self.world.all_reduce(torch.cat((mean.view(1), torch.tensor([float(skipped), *requests]).to(mean))))
-        mean_loss, skipped_by_all, save, stop = sums.tolist()
-        return mean_loss, round(skipped_by_all), Request.STOP if stop else Request.SAVE if save else Request.NONE
+        return self.agreement.say(step, loss, skipped, request)
+
+    def _hear(self, late: int | None = None) -> Request:
+        """Takes note of what all processes agree on by now; returns the highest request."""
+        request = Request.NONE
+        for agreed in self.agreement.hear(late):
+            if not math.isfinite(agreed.loss):
+                self.step = (agreed.step or 1) - 1  # the weights are still those before that step
+                self._set_rate()
+                raise _NotFinite(self._divergence(self.step + 1, agreed.loss, self._first_not_finite()))
+            self.loss_sum += agreed.loss
+            self.skipped += agreed.skipped
+            request = max(request, agreed.request)
+            if agreed.step is not None:
+                self.report(StepDone(self.epoch + 1, agreed.step, self.batches.steps, agreed.loss))
+        return request
 
     def _while_waiting(self, seconds: float) -> None:
         """Saves the state and stops if that is requested while a batch is awaited, which may never come.
@@ -424,12 +436,14 @@ class Training:
             return
         if self.world.size == 1:
             self._handle_request(Request.STOP)
+        self._hear(late=0)
         if not_finite_weight(self.model) is None:
             self._save()
         raise Stopped(f"stopped in epoch {self.epoch + 1}, step {self.step}, while waiting for images")
 
     def _handle_request(self, request: Request) -> None:
         if request is not Request.NONE:
+            request = max(request, self._hear(late=0))
             self._check_weights()
             self._save()
             print(f"saved in epoch {self.epoch + 1}, step {self.step}")
@@ -437,10 +451,15 @@ class Training:
             raise Stopped(f"stopped in epoch {self.epoch + 1}, step {self.step}")
 
     def _evaluate(self, model: nn.Module, *, last: bool) -> Scores:
-        def between() -> None:
-            self._handle_request(self._reduce_step(torch.zeros((), device=self.setup.device))[2])
+        no_loss = torch.zeros((), device=self.setup.device)
 
-        return self.task.evaluate(model, self.test_batches, self.setup, self.world, between, last=last)
+        def between() -> None:
+            self._say(None, no_loss)
+            self._handle_request(self._hear())
+
+        scores = self.task.evaluate(model, self.test_batches, self.setup, self.world, between, last=last)
+        self._handle_request(self._hear(late=0))
+        return scores
 
     def _divergence(self, step: int, loss: float, module: str) -> Divergence:
         return Divergence(self.epoch + 1, step, self.rate, f"{loss:g}", module)

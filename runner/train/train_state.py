@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ class TrainState:
         self.setup, self.recipe, self.task = setup, run.experiment.recipe, task_of(run)
         self.model = network_of(run, setup, world, weights)
         self.ema = (
-            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.recipe.ema), use_buffers=True)
+            AveragedWeights(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.recipe.ema), use_buffers=True)
             if self.recipe.ema is not None
             else None
         )
@@ -38,6 +39,8 @@ class TrainState:
         self.forward = compiled(self.parallel, setup)
         self.optimizer = make_optimizer(self.model, self.recipe)
         self.scaler = torch.amp.GradScaler(setup.device, enabled=setup.precision == "fp16")
+        # Whether an update can be called off on the device, as GradScaler does where gradients overflow.
+        self.skips_updates: bool = getattr(self.optimizer, "_step_supports_amp_scaling", False)
 
     def backward(self, images: Tensor, targets: Any, *, parts: int = 1, part: int = 0) -> Tensor:
         """Adds the gradients of loss / `parts` of a part of a device's batch; returns its mean loss, detached.
@@ -53,15 +56,46 @@ class TrainState:
             self.scaler.scale(loss / parts).backward()
         return loss.detach()
 
-    def update(self) -> None:
-        """Clips the gradients, updates the weights and the averaged weights."""
+    def update(self, unless_infinite: Tensor | None = None) -> None:
+        """Clips the gradients, updates the weights and the averaged weights.
+
+        Of an optimizer that `skips_updates`, the weights remain as they are if the number `unless_infinite` is not
+        finite. It is on the device, and not waited for.
+        """
         if self.recipe.clip_gradients is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_gradients)
+        if unless_infinite is not None and not self.scaler.is_enabled():  # else that does the same
+            self.optimizer.found_inf = (~unless_infinite.isfinite()).float()  # type: ignore[attr-defined]
         self.scaler.step(self.optimizer)
+        if hasattr(self.optimizer, "found_inf"):
+            del self.optimizer.found_inf
         self.scaler.update()
         if self.ema:
             self.ema.update_parameters(self.model)
+
+
+class AveragedWeights(AveragedModel):
+    """torch's copies its count to the device in every step, and waits for it. The averages are the same."""
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        of_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        for average, new in zip(_tensors(self.module), _tensors(model), strict=True):
+            averages, news = of_type.setdefault(new.dtype, ([], []))
+            averages.append(average)
+            news.append(new)
+        for averages, news in of_type.values():
+            if self.n_averaged == 0:
+                torch._foreach_copy_(averages, news)
+            else:
+                assert self.multi_avg_fn is not None
+                self.multi_avg_fn(averages, news, self.n_averaged)
+        self.n_averaged += 1
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    return itertools.chain(model.parameters(), model.buffers())
 
 
 def network_of(run: Run, setup: Setup, world: World = SINGLE_PROCESS, weights: Weights | None = None) -> nn.Module:
@@ -90,4 +124,4 @@ def _parallel(model: nn.Module, setup: Setup, world: World) -> nn.Module:
     if world.size == 1:
         return model
     devices = [torch.cuda.current_device()] if setup.device == "cuda" else None  # chosen by `World.joined`
-    return DistributedDataParallel(model, device_ids=devices)
+    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)

@@ -151,9 +151,12 @@ class Death:
     times: int
 
 
-def train_in_process(run: Run, folder: Path, how: Execution, world: World, death: Death | None = None) -> None:
+def train_in_process(
+    run: Run, folder: Path, how: Execution, world: World, death: Death | None = None, late: int = 0
+) -> None:
     """The target of a process of its own."""
     torch.set_num_threads(1)
+    Setup.late = property(lambda setup: late)  # type: ignore[assignment]
     count = 0
 
     def happens(what: str) -> None:
@@ -195,16 +198,16 @@ def _after(first: Callable[[], None], function: Callable[..., Any]) -> Callable[
 
 
 def start_processes(
-    run: Run, folder: Path, how: Execution, processes: int, death: Death | None = None
+    run: Run, folder: Path, how: Execution, processes: int, death: Death | None = None, late: int = 0
 ) -> list[BaseProcess]:
-    """Starts all processes of a run; one of them dies as `death` says."""
+    """Starts all processes of a run; one of them dies as `death` says. Losses are read so many steps late."""
     warm_fork_server()
     init_method = f"file://{tempfile.mkdtemp()}/rendezvous"
     started = []
     for rank in range(processes):
         world = World(rank, processes, rank, init_method if processes > 1 else "")
         dies = rank == (processes - 1 if death and death.where == "request" else 0)
-        arguments = (run, folder, how, world, death if dies else None)
+        arguments = (run, folder, how, world, death if dies else None, late)
         started.append(FORKSERVER.Process(target=train_in_process, args=arguments))
         started[-1].start()
     return started

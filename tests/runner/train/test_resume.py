@@ -17,6 +17,7 @@ import torch
 
 from roadmap.record.folder import read_divergences, read_metrics, state
 from runner.machine.distributed import World
+from runner.machine.setup import Setup
 from runner.train import checkpoint
 from runner.train.train_state import TrainState
 from tests.helpers.training import (
@@ -206,6 +207,12 @@ class Weak(torch.nn.Module):
         return self.inner(images) * (float("nan") if broken else 1)
 
 
+@pytest.fixture(params=[0, 1], ids=["read at once", "read late"])
+def late(request, monkeypatch):
+    """The steps after which a loss is read: on a CPU none, on a GPU one."""
+    monkeypatch.setattr(Setup, "late", request.param)
+
+
 @pytest.fixture
 def weaken(monkeypatch):
     """Puts a weak module in the place of every network's first stage."""
@@ -225,7 +232,7 @@ def weaken(monkeypatch):
     return do
 
 
-def test_a_divergence_names_step_rate_and_module_and_keeps_the_last_good_checkpoint(tiny_run, tmp_path, weaken):
+def test_a_divergence_names_step_rate_and_module_and_keeps_the_last_good_checkpoint(tiny_run, tmp_path, weaken, late):
     from runner.train.engine import Diverged
 
     run = tiny_run("recipe", epochs=3)
@@ -240,7 +247,7 @@ def test_a_divergence_names_step_rate_and_module_and_keeps_the_last_good_checkpo
         train(run, tmp_path)
 
 
-def test_a_retry_resumes_from_the_last_checkpoint_in_another_order_and_reports_it(tiny_run, tmp_path, weaken):
+def test_a_retry_resumes_from_the_last_checkpoint_in_another_order_and_reports_it(tiny_run, tmp_path, weaken, late):
     run = tiny_run("recipe", epochs=3)
     train(run, tmp_path / "whole")
     weaken(at=8, once=True)
@@ -252,7 +259,7 @@ def test_a_retry_resumes_from_the_last_checkpoint_in_another_order_and_reports_i
     assert whole[0].train_loss == retried[0].train_loss and whole[1].train_loss != retried[1].train_loss
 
 
-def test_a_retry_that_is_interrupted_resumes_as_a_retry(tiny_run, tmp_path, weaken):
+def test_a_retry_that_is_interrupted_resumes_as_a_retry(tiny_run, tmp_path, weaken, late):
     from runner.train.engine import Stopped
 
     run = tiny_run("recipe", epochs=3)
@@ -412,7 +419,7 @@ def test_processes_that_are_killed_between_two_savings_go_on_together(tiny_run, 
     assert_same(tmp_path / "whole", tmp_path / "killed")
 
 
-def test_a_stop_between_two_savings_loses_nothing(tiny_run, tmp_path):
+def test_a_stop_between_two_savings_loses_nothing(tiny_run, tmp_path, late):
     from runner.train.engine import Stopped
 
     run, steps = tiny_run("recipe", epochs=4), iter(range(1, 100))
