@@ -26,7 +26,7 @@ class Conditions:
 
     device: Literal["cpu", "cuda"]
     name: str  # of the processor or the GPU
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]
     threads: int
     batch: int  # images per batch
     channels_last: bool

@@ -215,6 +215,12 @@ def write_manifest(folder: Path, run: Run, **environment: Any) -> None:
     write_json(folder / "manifest.json", manifest)
 
 
+def write_execution(folder: Path, execution: dict[str, Any]) -> None:
+    """Changes how a run is computed in its manifest."""
+    path = folder / "manifest.json"
+    write_json(path, {**parse_json(path.read_text(encoding="utf-8")), "execution": execution})
+
+
 def append_metrics(folder: Path, metrics: EpochMetrics) -> None:
     append_json_line(folder / METRICS_FILE, metrics.to_row())
 

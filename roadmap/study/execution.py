@@ -51,6 +51,9 @@ class Execution:
     checkpoint_minutes: Annotated[float, Range(0)]  # between two checkpoints within an epoch
     on_nan: Literal["stop", "retry"]  # "retry": from the last checkpoint, with the rest of the epoch in another order
     bad_images: Literal["stop", "skip"]  # "skip": replace it by another image and count it
+    tf32: bool = False  # on GPUs, in place of fp32 for convolutions and products of matrices
+    cudnn_benchmark: bool = True  # on GPUs: the fastest kernels, by trial; last bits may differ from run to run
+    prefetch: Annotated[int, Range(1)] = 2  # batches that each worker makes ahead
     augment: Literal["fast", "reference"] | Auto = "auto"  # on arrays, or by timm's own transforms, image by image
     checkpoint_share: Annotated[float, Range(above=0, maximum=1)] = 0.005  # of the time, for those at ends of epochs
     stop_after: Annotated[int | None, Range(1)] = None  # epochs after which runs pause, and can be resumed; null: none
@@ -85,6 +88,13 @@ def accumulation(recipe: Recipe, processes: int, device_batch: int | Auto) -> in
             f"can't make; {_join(sizes)} can"
         )
     return share // device_batch
+
+
+def further_accumulation(recipe: Recipe, processes: int, parts: int) -> int | None:
+    """The next larger number of parts of each device's share of the batch; None if each has as few images as it can."""
+    unit = 2 if recipe.mixes else 1
+    larger = [divisor for divisor in _divisors(recipe.batch_size // processes // unit) if divisor > parts]
+    return min(larger, default=None)
 
 
 def _divisors(number: int) -> list[int]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from roadmap.text import many
-from runner.data.shared_memory import PREFETCH, batch_of, full_shared_memory
+from runner.data.shared_memory import batch_of, full_shared_memory
 from runner.machine.fork_server import make_socket_folder
 from runner.machine.setup import Setup
 from runner.machine.signals import FOR_THE_LAUNCHER, every_second, handled
@@ -56,7 +56,7 @@ def load(
         samples,
         batch_sampler=keys,
         num_workers=setup.workers,
-        prefetch_factor=PREFETCH if setup.workers else None,
+        prefetch_factor=setup.prefetch if setup.workers else None,
         collate_fn=_shared,  # type: ignore[arg-type]  # the samples are one batch already
         pin_memory=setup.device == "cuda",
         multiprocessing_context="fork" if forks else None,  # forked processes share images in memory

@@ -10,7 +10,6 @@ from roadmap.text import many
 
 FOLDER = Path("/dev/shm")  # Linux; Docker gives it 64 MB by default
 LARGER = f"make {FOLDER} larger (docker run --shm-size)"
-PREFETCH = 2  # batches that a worker makes ahead
 EVALUATION_BATCH = 256  # most images of a device at a time; without gradients it has room for more than in training
 CHANNELS = 3  # of images, a byte each
 
@@ -20,8 +19,10 @@ def evaluation_batch(part: int) -> int:
     return min(EVALUATION_BATCH, 4 * part)
 
 
-def check_shared_memory(recipe: Recipe, parts: int, workers: int, processes: int = 1, at_once: int = 1) -> None:
-    """Raises ValueError if the shared memory has no room for what the data workers make ahead.
+def check_shared_memory(
+    recipe: Recipe, parts: int, workers: int, processes: int = 1, at_once: int = 1, prefetch: int = 2
+) -> None:
+    """Raises ValueError if the shared memory has no room for the batches that the data workers `prefetch`.
 
     `parts`: of the global batch, over all processes and accumulation steps; `processes`: those that train a run, each
     with so many workers; `at_once`: runs side by side.
@@ -31,7 +32,7 @@ def check_shared_memory(recipe: Recipe, parts: int, workers: int, processes: int
         return
     part = recipe.batch_size // parts
     # The workers of training keep their batches during an evaluation.
-    images = PREFETCH * (part + evaluation_batch(part))
+    images = prefetch * (part + evaluation_batch(part))
     of_worker = images * CHANNELS * recipe.image_size**2
     all_workers, possible = workers * processes * at_once, free // (of_worker * processes * at_once)
     if workers > possible:

@@ -55,7 +55,7 @@ def check_memory_of_workers(
         recipe = run.experiment.recipe
         parts = processes * accumulation(recipe, processes, execution.device_batch)
         of_process = data_workers(execution, threads, available_gpus(execution) > 0)
-        check_shared_memory(recipe, parts, of_process, processes, min(at_once, len(runs)))
+        check_shared_memory(recipe, parts, of_process, processes, min(at_once, len(runs)), execution.prefetch)
 
 
 def run_all(

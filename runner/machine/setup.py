@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -15,6 +16,7 @@ from runner.machine.resources import check_here, data_workers
 
 # Below this side, in pixels, a CPU loses more by casting than its bf16 units win (benchmarks/precision.py).
 BF16_CPU_IMAGE_SIZE = 128
+SetupPrecision = Literal["fp32", "tf32", "bf16", "fp16"]
 Value = TypeVar("Value")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of mallopt, as malloc.h numbers them
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -25,7 +27,7 @@ class Setup:
     """How a run is computed, in full. Stored in the manifest."""
 
     device: Literal["cpu", "cuda"]
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: SetupPrecision
     processes: int
     accumulation: int  # parts of a device's share of a batch, computed one after another
     threads: int  # of a process
@@ -33,6 +35,8 @@ class Setup:
     channels_last: bool
     compile: str | None
     augment: Literal["fast", "reference"]
+    cudnn_benchmark: bool = False
+    prefetch: int = 2  # batches that each worker makes ahead
 
     @property
     def late(self) -> int:
@@ -46,8 +50,9 @@ class Setup:
     def prepare(self) -> None:
         """Applies the settings that hold for the whole process."""
         torch.set_num_threads(self.threads)
-        # In full fp32: by default a GPU uses TF32 for convolutions.
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        # By default a GPU uses TF32 for convolutions.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
+        torch.backends.cudnn.benchmark = self.cudnn_benchmark
         if self.device == "cpu":
             _keep_freed_memory()
         if self.device == "cuda":
@@ -76,7 +81,7 @@ def choose_setup(
         parts = stored.accumulation
     return Setup(
         device,
-        _precision(recipe, device, stored),
+        _precision(recipe, execution, device, stored),
         processes,
         parts,
         _unless_auto(execution.threads, stored.threads if stored else threads),
@@ -84,7 +89,14 @@ def choose_setup(
         execution.channels_last,
         execution.compile,
         _unless_auto(execution.augment, stored.augment if stored else "fast"),
+        device == "cuda" and execution.cudnn_benchmark,
+        execution.prefetch,
     )
+
+
+def shared_precision(precisions: Sequence[SetupPrecision]) -> SetupPrecision:
+    """The one that all processes of a run compute in: GPUs with and without bf16 units choose differently."""
+    return "fp16" if "fp16" in precisions else precisions[0]
 
 
 def _keep_freed_memory() -> None:
@@ -109,14 +121,16 @@ def chosen_device(execution: Execution) -> Literal["cpu", "cuda"]:
     return execution.device
 
 
-def _precision(recipe: Recipe, device: str, stored: Setup | None) -> Literal["fp32", "bf16", "fp16"]:
-    if recipe.precision in ("fp32", "bf16", "fp16"):
+def _precision(recipe: Recipe, execution: Execution, device: str, stored: Setup | None) -> SetupPrecision:
+    if recipe.precision == "fp32":
+        return "tf32" if device == "cuda" and execution.tf32 else "fp32"
+    if recipe.precision in ("bf16", "fp16"):
         return recipe.precision
     if recipe.precision == "fp16-on-cuda" and device == "cuda":
         return "fp16"
     if stored:
         return stored.precision
     if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     has_units = torch.cpu._is_avx512_bf16_supported() if hasattr(torch.cpu, "_is_avx512_bf16_supported") else False
     return "bf16" if has_units and recipe.image_size >= BF16_CPU_IMAGE_SIZE else "fp32"

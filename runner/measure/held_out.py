@@ -33,7 +33,7 @@ def evaluate_in_process(
     """
     setup = choose_setup(run.experiment.recipe, execution, 1, available_cores())
     setup.prepare()
-    check_shared_memory(run.experiment.recipe, setup.accumulation, setup.workers)
+    check_shared_memory(run.experiment.recipe, setup.accumulation, setup.workers, prefetch=setup.prefetch)
     if held_out is None:
         _, held_out = load_data(run, execution.data_path)
     task, total = task_of(run), len(held_out)

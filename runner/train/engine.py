@@ -8,7 +8,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from roadmap.record.folder import (
     state,
     sync_metrics,
     write_divergences,
+    write_execution,
     write_manifest,
 )
 from roadmap.record.metrics import AVERAGED
@@ -39,14 +40,14 @@ from roadmap.record.results import Divergence, EpochMetrics, RunResult, scalar
 from roadmap.record.run import Run
 from roadmap.record.sessions import PositionFile, TrainingPosition, append_session, read_position, read_sessions
 from roadmap.serialization.plain_data import from_data
-from roadmap.study.execution import MOST_RETRIES, Execution, recorded_execution
+from roadmap.study.execution import MOST_RETRIES, Execution, further_accumulation, recorded_execution
 from runner.data.datasets import check_trainable, class_names, load_data
 from runner.data.shared_memory import check_shared_memory
 from runner.machine.agreement import Agreement
 from runner.machine.distributed import SINGLE_PROCESS, RendezvousError, World
 from runner.machine.randomness import seed_for, seed_globally
 from runner.machine.requests import Request
-from runner.machine.setup import Setup, choose_setup
+from runner.machine.setup import Setup, choose_setup, shared_precision
 from runner.train import checkpoint
 from runner.train.initial_weights import Initial, initial_weights
 from runner.train.nonfinite import first_not_finite, not_finite_weight
@@ -134,8 +135,10 @@ def train(
     if manifest:
         _check_weights(manifest, initial, folder)
     setup = choose_setup(run.experiment.recipe, execution, world.size, threads, stored)
+    setup = replace(setup, precision=shared_precision(world.all_gather(setup.precision)))
     setup.prepare()
-    check_shared_memory(run.experiment.recipe, setup.processes * setup.accumulation, setup.workers)
+    parts = setup.processes * setup.accumulation
+    check_shared_memory(run.experiment.recipe, parts, setup.workers, prefetch=setup.prefetch)
     print(f"computed with {setup}" + (f", begun with {stored}" if stored not in (None, setup) else ""))
     if run_state == "absent" and world.rank == 0:
         task_of(run).check()  # a metric of a plug-in fails now, not after the first epoch
@@ -149,6 +152,7 @@ def train(
             _check_retry(execution, divergences)
             divergences = _retry(run, folder, divergences, world)
             print(f"retry from {divergences[-1].retried_from}: {divergences[-1]}")
+        training, full = None, False
         try:
             training = Training(run, folder, execution, setup, world, divergences, report, request, initial)
             training.restore()
@@ -159,6 +163,27 @@ def train(
             divergences, retrying = (*divergences, error.divergence), True
             if world.rank == 0:
                 write_divergences(folder, divergences)
+        except torch.OutOfMemoryError:
+            full = True  # handled below, where the exception no longer holds what fills the memory
+        if full:
+            training = None
+            setup, retrying = _of_fewer_images(run, setup, execution), True
+            write_execution(folder, asdict(setup))
+
+
+def _of_fewer_images(run: Run, setup: Setup, execution: Execution) -> Setup:
+    """The setup with fewer images at a time. Raises ValueError if that is not possible, or was not left open.
+
+    Only for one process: the others of several would wait for one that has no room.
+    """
+    images = run.experiment.recipe.batch_size // setup.processes // setup.accumulation
+    parts = further_accumulation(run.experiment.recipe, setup.processes, setup.accumulation)
+    if parts is None or setup.processes > 1 or execution.device_batch != "auto":
+        advice = "set execution.device_batch to fewer" if parts else "it needs a device with more"
+        raise ValueError(f"the device has no memory for {images} images of {run.name} at a time; {advice}")
+    torch.cuda.empty_cache()
+    print(f"out of memory with {images} images at a time: from the last checkpoint on in {parts} parts of a batch")
+    return replace(setup, accumulation=parts)
 
 
 def _check_retry(execution: Execution, divergences: Sequence[Divergence]) -> None:
@@ -230,6 +255,8 @@ class Training:
                 self.position_file = stack.enter_context(contextlib.closing(PositionFile(self.folder)))
                 self.position_file.write(TrainingPosition(self.epoch, self.step, self.batches.steps))
                 self.report = stack.enter_context(tracked(self.run, self.folder, self.execution, self.report))
+            if self.setup.compile is not None:
+                self._compile()
             # Closed here, so that its workers end before this process.
             self.stream = stack.enter_context(contextlib.closing(self.batches.stream(self.epoch, self.step)))
             while self.epoch < self.recipe.epochs:
@@ -241,6 +268,13 @@ class Training:
             result = self._result()
             write_json(self.folder / "result.json", result.to_row())  # before the trackers close: they copy it
             return result
+
+    def _compile(self) -> None:
+        """Before the first step, whose batch it computes on."""
+        if self.epoch < self.recipe.epochs:
+            with contextlib.closing(self.batches.stream(self.epoch, min(self.step, self.batches.steps - 1))) as stream:
+                self.train_state.compile(*next(stream))
+            self.batches.bad.count = 0
 
     def record_session(self) -> None:
         """Records this start of training, and the steps after it that an earlier session had trained and lost."""

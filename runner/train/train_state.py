@@ -56,6 +56,16 @@ class TrainState:
             self.scaler.scale(loss / parts).backward()
         return loss.detach()
 
+    def compile(self, images: Tensor, targets: Any) -> None:
+        """Computes a step on a batch and forgets it, so that the compiler has done its work before time is taken."""
+        kept = [buffer.clone() for buffer in self.model.buffers()]
+        self.model.train()
+        self.backward(images, targets)
+        self.optimizer.zero_grad()
+        with torch.no_grad():
+            for buffer, before in zip(self.model.buffers(), kept, strict=True):
+                buffer.copy_(before)
+
     def update(self, unless_infinite: Tensor | None = None) -> None:
         """Clips the gradients, updates the weights and the averaged weights.
 
@@ -109,8 +119,8 @@ def network_of(run: Run, setup: Setup, world: World = SINGLE_PROCESS, weights: W
 
 
 def compiled(model: nn.Module, setup: Setup) -> Callable[[Tensor], Tensor]:
-    """The network's forward, compiled if the setup has a backend of torch.compile."""
-    return model if setup.compile is None else torch.compile(model, backend=setup.compile)
+    """The network's forward, compiled if the setup has a backend of torch.compile. All batches have one shape."""
+    return model if setup.compile is None else torch.compile(model, backend=setup.compile, dynamic=False)
 
 
 def _prepared(model: nn.Module, synchronized: bool, setup: Setup) -> nn.Module:

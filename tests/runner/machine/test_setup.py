@@ -7,8 +7,9 @@ import json
 import pytest
 import torch
 
-from runner.machine.setup import Setup, choose_setup
-from tests.helpers.training import execution, setup_of, start, take_step, train, weights
+from runner.machine.setup import Setup, choose_setup, shared_precision
+from runner.train.train_state import TrainState
+from tests.helpers.training import assert_same, execution, setup_of, start, take_step, train, weights
 
 
 def test_what_is_left_open_is_chosen_for_the_machine(make_run):
@@ -48,10 +49,68 @@ def test_low_precision_trains_in_fp32_weights_and_is_recorded(tiny_run, tmp_path
     assert bool(saved["scaler"]) == (precision == "fp16")  # loss scaling, and its state with the rest
 
 
-@pytest.mark.parametrize(("device", "expected"), [("cuda", "fp16"), ("cpu", "automatic")])
-def test_the_authors_train_in_fp16_where_there_is_a_gpu(make_run, monkeypatch, device, expected):
+@pytest.fixture
+def gpu(monkeypatch):
+    """A machine that says it has a GPU; returns a function that says whether that has bf16 units."""
     monkeypatch.setattr("runner.machine.resources.available_gpus", lambda execution: 1)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+
+    def has_bf16(has):  # older ones compute in bf16 too, but slowly, by emulation
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation=True: has or including_emulation
+        )
+
+    return has_bf16
+
+
+@pytest.mark.parametrize(("has_units", "expected"), [(True, "bf16"), (False, "fp16")])
+def test_a_gpu_without_bf16_units_computes_in_fp16(make_run, gpu, has_units, expected):
+    gpu(has_units)
+    recipe = make_run(precision="auto").experiment.recipe
+    assert choose_setup(recipe, execution(device="cuda", threads=1), 1, 1).precision == expected
+
+
+def test_gpus_with_and_without_bf16_units_share_a_run_in_fp16():
+    assert shared_precision(["bf16", "fp16"]) == "fp16" and shared_precision(["bf16", "bf16"]) == "bf16"
+
+
+def test_settings_of_gpus_are_recorded_and_applied_to_gpus_alone(make_run, gpu, monkeypatch):
+    gpu(True)
+    recipe = make_run(precision="fp32").experiment.recipe
+    on_gpu = choose_setup(recipe, execution(device="cuda", threads=1, tf32=True, prefetch=4), 1, 1)
+    assert (on_gpu.precision, on_gpu.cudnn_benchmark, on_gpu.prefetch) == ("tf32", True, 4)
+    on_cpu = choose_setup(recipe, execution(device="cpu", threads=1, tf32=True), 1, 1)
+    assert (on_cpu.precision, on_cpu.cudnn_benchmark) == ("fp32", False)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    for setup in (on_gpu, on_cpu):
+        setup.prepare()
+        applied = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark
+        assert applied == (setup is on_gpu,) * 3
+
+
+def test_out_of_memory_takes_fewer_images_at_a_time_and_is_recorded(tiny_run, tmp_path, monkeypatch, capsys):
+    """As if a device had room for 16 images."""
+    backward = TrainState.backward
+
+    def backward_with_little_memory(train_state, images, targets, **parts):
+        if len(images) > 16:
+            raise torch.OutOfMemoryError
+        return backward(train_state, images, targets, **parts)
+
+    monkeypatch.setattr(TrainState, "backward", backward_with_little_memory)
+    run = tiny_run("recipe", batch_size=64)
+    train(run, tmp_path / "auto")
+    assert "out of memory with 32 images at a time: from the last checkpoint on in 4 parts" in capsys.readouterr().out
+    assert json.loads((tmp_path / "auto" / "manifest.json").read_text())["execution"]["accumulation"] == 4
+    train(run, tmp_path / "chosen", device_batch=16)
+    assert_same(tmp_path / "auto", tmp_path / "chosen")
+    message = r"no memory for 32 images of pico/recipe-s0 at a time; set execution\.device_batch to fewer"
+    with pytest.raises(ValueError, match=message):
+        train(run, tmp_path / "refused", device_batch=32)
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", "fp16"), ("cpu", "automatic")])
+def test_the_authors_train_in_fp16_where_there_is_a_gpu(make_run, gpu, device, expected):
+    gpu(True)
     recipes = [make_run(precision=precision).experiment.recipe for precision in ("fp16-on-cuda", "auto")]
     how = execution(device=device, threads=1)
     authors, automatic = (choose_setup(recipe, how, 1, 1) for recipe in recipes)
@@ -90,9 +149,10 @@ def test_the_order_in_memory_is_the_one_asked_for(tiny_run, tmp_path, channels_l
 
 
 @pytest.mark.slow
-def test_compiled_networks_train_to_the_same(tiny_run, tmp_path):
+@pytest.mark.parametrize("rung", ["recipe", "layer-scale"])
+def test_compiled_networks_train_to_the_same(tiny_run, tmp_path, rung):
     """Through torch.compile's machinery; inductor's kernels aside, which need a C++ compiler."""
-    run = tiny_run("layer-scale", epochs=1, drop_path=0.0)
+    run = tiny_run(rung, epochs=1, drop_path=0.0)
     train(run, tmp_path / "eager")
     train(run, tmp_path / "compiled", compile="aot_eager")
     compiled_weights, eager_weights = weights(tmp_path / "compiled"), weights(tmp_path / "eager")
