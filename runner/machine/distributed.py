@@ -40,8 +40,8 @@ class World:
     host: str = ""  # of rank 0; only used with address://
 
     @contextmanager
-    def joined(self, device: str) -> Iterator[None]:
-        """Connects the processes, over NCCL on GPUs and gloo on CPUs. Raises RendezvousError."""
+    def joined(self, device: str, backend: str | None = None) -> Iterator[None]:
+        """Connects the processes, by default over NCCL on GPUs and gloo on CPUs. Raises RendezvousError."""
         import torch
         import torch.distributed.nn  # now, or DDP does later: its functions keep the group as a default, never freed
         from torch import distributed as dist
@@ -50,7 +50,7 @@ class World:
             # If the launcher makes only one GPU visible to each process, its number is 0.
             torch.cuda.set_device(self.local_rank if torch.cuda.device_count() > 1 else 0)
         if self.size > 1:
-            backend = "nccl" if device == "cuda" else "gloo"
+            backend = backend or ("nccl" if device == "cuda" else "gloo")
             try:
                 if self.init_method.startswith(ADDRESS):
                     store = self._store(Path(self.init_method.removeprefix(ADDRESS)))

@@ -11,6 +11,7 @@ import platform
 import re
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,7 @@ from roadmap.network.cost import cost
 from roadmap.network.library_models import builder_of
 from roadmap.record.benchmarks import Conditions, Round, workload_of
 from roadmap.record.run import Run
+from runner.machine.copies import FromDevice
 from runner.machine.resources import available_cores
 from runner.machine.setup import DTYPES, Setup, choose_setup
 from runner.measure.plan import Plan
@@ -99,8 +101,12 @@ def _training(run: Run, setup: Setup, images: Tensor, cuda_graphs: bool) -> Call
 
     work = _captured(gradients) if cuda_graphs else gradients
 
+    pending: deque[FromDevice] = deque()
+
     def step() -> None:
-        work().item()  # the engine reads every loss
+        pending.append(FromDevice(work().view(1)))
+        if len(pending) > setup.late:
+            pending.popleft().read()  # the engine reads every loss
         train_state.update()  # can't be captured: with fp16 it waits for the GPU
 
     return step
