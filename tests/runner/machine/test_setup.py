@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+from runner.machine import resources
 from runner.machine.setup import Setup, choose_setup, shared_precision
 from runner.train.train_state import TrainState
 from tests.helpers.training import assert_same, execution, setup_of, start, take_step, train, weights
@@ -71,6 +73,19 @@ def test_a_gpu_without_bf16_units_computes_in_fp16(make_run, gpu, has_units, exp
 
 def test_gpus_with_and_without_bf16_units_share_a_run_in_fp16():
     assert shared_precision(["bf16", "fp16"]) == "fp16" and shared_precision(["bf16", "bf16"]) == "bf16"
+
+
+@pytest.mark.parametrize(("visible", "processes"), [(0, 1), (1, 1), (4, 4), (3, 2)])
+def test_a_run_takes_the_gpus_that_are_visible_and_can_share_its_batch(make_run, monkeypatch, visible, processes):
+    """None with an empty CUDA_VISIBLE_DEVICES; one with an instance of MIG. torch counts them, by number or UUID."""
+    monkeypatch.setattr(resources, "GPU_DRIVERS", (Path.cwd(),))  # so there is a driver
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    recipe = make_run(batch_size=32).experiment.recipe
+    assert resources.available_gpus(execution()) == visible
+    assert resources.default_processes(execution(), [recipe]) == processes
+    if not visible:
+        with pytest.raises(ValueError, match=r"execution\.device=cuda requires a CUDA device"):
+            choose_setup(recipe, execution(device="cuda"), 1, 1)
 
 
 def test_settings_of_gpus_are_recorded_and_applied_to_gpus_alone(make_run, gpu, monkeypatch):
