@@ -215,10 +215,11 @@ def write_manifest(folder: Path, run: Run, **environment: Any) -> None:
     write_json(folder / "manifest.json", manifest)
 
 
-def write_execution(folder: Path, execution: dict[str, Any]) -> None:
-    """Changes how a run is computed in its manifest."""
+def write_accumulation(folder: Path, parts: int) -> None:
+    """Changes the number of parts of a device's batch in a run's manifest."""
     path = folder / "manifest.json"
-    write_json(path, {**parse_json(path.read_text(encoding="utf-8")), "execution": execution})
+    manifest = parse_json(path.read_text(encoding="utf-8"))
+    write_json(path, {**manifest, "execution": {**manifest["execution"], "accumulation": parts}})
 
 
 def append_metrics(folder: Path, metrics: EpochMetrics) -> None:

@@ -110,7 +110,8 @@ class Mixing:
 
         `first` is the index of the first image in the step's global batch.
         """
-        smoothed = F.one_hot(labels, self.classes) * (1 - self.smoothing) + self.smoothing / self.classes
+        one_hot = torch.zeros(len(labels), self.classes, device=labels.device).scatter_(1, labels.view(-1, 1), 1.0)
+        smoothed = one_hot * (1 - self.smoothing) + self.smoothing / self.classes
         shares = torch.ones(len(images), 1)
         bounds = [0, *range(self.group - first % self.group, len(images), self.group), len(images)]
         for begin, end in itertools.pairwise(bounds):

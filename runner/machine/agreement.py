@@ -28,7 +28,7 @@ class Agreement:
     All processes hear the same after the same step.
     """
 
-    def __init__(self, world: World, device: str, late: int) -> None:
+    def __init__(self, world: World, device: str, late: int = 0) -> None:
         self.world, self.device, self.late = world, device, late
         self._said: deque[tuple[int | None, int, Request, FromDevice]] = deque()
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def to_device(tensor: Tensor, device: str) -> Tensor:
-    """The tensor on the device. Only what is computed from it waits for the copy, which overlaps with other work."""
+    """The tensor on the device. It is copied while the device does earlier work; later work waits for the copy."""
     if device != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     stream, current = _copies(torch.cuda.current_device()), torch.cuda.current_stream()

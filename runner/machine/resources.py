@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,17 @@ def available_gpus(execution: Execution) -> int:
         return 0
     import torch
 
-    return torch.cuda.device_count()
+    count = torch.cuda.device_count()
+    return 1 if count > 1 and _is_partitioned() else count
+
+
+def _is_partitioned() -> bool:
+    """Whether MIG divides GPUs here. torch counts the GPUs then, but CUDA shows a process one instance only."""
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return "MIG" in listed.stdout
 
 
 def data_workers(execution: Execution, threads: int, on_gpu: bool) -> int:

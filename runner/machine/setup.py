@@ -40,7 +40,7 @@ class Setup:
 
     @property
     def late(self) -> int:
-        """The steps after which a loss is read: a GPU computes while this process goes on to the next step."""
+        """The steps after which a loss is read, one at most: a GPU computes while this process goes on to the next."""
         return 1 if self.device == "cuda" else 0
 
     @property

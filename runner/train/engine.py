@@ -8,7 +8,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ from roadmap.record.folder import (
     read_result,
     state,
     sync_metrics,
+    write_accumulation,
     write_divergences,
-    write_execution,
     write_manifest,
 )
 from roadmap.record.metrics import AVERAGED
@@ -52,7 +52,7 @@ from runner.train import checkpoint
 from runner.train.initial_weights import Initial, initial_weights
 from runner.train.nonfinite import first_not_finite, not_finite_weight
 from runner.train.optimizer import learning_rate, load_optimizer
-from runner.train.provenance import environment, peak_memory, session
+from runner.train.provenance import environment, free_memory, peak_memory, session
 from runner.train.tasks.registry import task_of
 from runner.train.tasks.task import Scores
 from runner.train.trackers import copy_finished_run, tracked
@@ -163,12 +163,14 @@ def train(
             divergences, retrying = (*divergences, error.divergence), True
             if world.rank == 0:
                 write_divergences(folder, divergences)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "ALLOC_FAILED" not in str(error):  # of cuDNN, cuBLAS
+                raise
             full = True  # handled below, where the exception no longer holds what fills the memory
         if full:
             training = None
             setup, retrying = _of_fewer_images(run, setup, execution), True
-            write_execution(folder, asdict(setup))
+            write_accumulation(folder, setup.accumulation)
 
 
 def _of_fewer_images(run: Run, setup: Setup, execution: Execution) -> Setup:
@@ -181,7 +183,7 @@ def _of_fewer_images(run: Run, setup: Setup, execution: Execution) -> Setup:
     if parts is None or setup.processes > 1 or execution.device_batch != "auto":
         advice = "set execution.device_batch to fewer" if parts else "it needs a device with more"
         raise ValueError(f"the device has no memory for {images} images of {run.name} at a time; {advice}")
-    torch.cuda.empty_cache()
+    free_memory(setup.device)
     print(f"out of memory with {images} images at a time: from the last checkpoint on in {parts} parts of a batch")
     return replace(setup, accumulation=parts)
 
@@ -237,7 +239,7 @@ class Training:
         self.train_state = train_state = TrainState(run, setup, world, initial.weights if initial else None)
         self.model, self.ema = train_state.model, train_state.ema
         self.optimizer, self.scaler = train_state.optimizer, train_state.scaler
-        self.agreement = Agreement(world, setup.device, late=setup.late if train_state.skips_updates else 0)
+        self.agreement = Agreement(world, setup.device)
         self.epoch = self.step = 0  # the next ones to train
         self.loss_sum = 0.0  # over the epoch's steps so far
         self.skipped = 0  # images of the epoch so far that could not be read
@@ -294,6 +296,8 @@ class Training:
                     f"{self.folder}: the checkpoint is of another network ({reason}); move the folder away"
                 ) from None
             print(f"resuming from epoch {self.epoch + 1}, step {self.step}")
+        # Only now the optimizer has its form. At most one step: the updates of later ones would not be called off.
+        self.agreement.late = self.setup.late if self.train_state.skips_updates else 0
         if self.world.rank == 0:
             keep_metrics(self.folder, self.epoch)
 

@@ -70,7 +70,13 @@ def _excluded_names(model: nn.Module) -> set[str]:
 
 def make_sgd(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.SGD:
     """The fused form, which is the fastest for small networks."""
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
+    optimizer = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
+    if recipe.momentum:
+        # torch makes these in the first step and leaves them unset if that is called off, as where fp16 overflows.
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def make_adamw(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.AdamW:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import os
 import platform
@@ -56,6 +57,14 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def free_memory(device: str) -> None:
+    """Gives back what nobody refers to any more, and begins `peak_memory` anew."""
+    gc.collect()  # a training and its batches refer to each other
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def peak_memory(device: str) -> int:

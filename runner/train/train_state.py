@@ -39,8 +39,11 @@ class TrainState:
         self.forward = compiled(self.parallel, setup)
         self.optimizer = make_optimizer(self.model, self.recipe)
         self.scaler = torch.amp.GradScaler(setup.device, enabled=setup.precision == "fp16")
-        # Whether an update can be called off on the device, as GradScaler does where gradients overflow.
-        self.skips_updates: bool = getattr(self.optimizer, "_step_supports_amp_scaling", False)
+
+    @property
+    def skips_updates(self) -> bool:
+        """Whether an update can be called off on the device, as GradScaler does where gradients overflow."""
+        return bool(getattr(self.optimizer, "_step_supports_amp_scaling", False))
 
     def backward(self, images: Tensor, targets: Any, *, parts: int = 1, part: int = 0) -> Tensor:
         """Adds the gradients of loss / `parts` of a part of a device's batch; returns its mean loss, detached.
@@ -95,8 +98,9 @@ class AveragedWeights(AveragedModel):
             averages, news = of_type.setdefault(new.dtype, ([], []))
             averages.append(average)
             news.append(new)
+        is_first = int(self.n_averaged) == 0
         for averages, news in of_type.values():
-            if self.n_averaged == 0:
+            if is_first:
                 torch._foreach_copy_(averages, news)
             else:
                 assert self.multi_avg_fn is not None

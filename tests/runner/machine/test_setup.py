@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import torch
 
 from runner.machine import resources
 from runner.machine.setup import Setup, choose_setup, shared_precision
+from runner.train import engine
+from runner.train.provenance import free_memory
 from runner.train.train_state import TrainState
 from tests.helpers.training import assert_same, execution, setup_of, start, take_step, train, weights
 
@@ -88,6 +91,19 @@ def test_a_run_takes_the_gpus_that_are_visible_and_can_share_its_batch(make_run,
             choose_setup(recipe, execution(device="cuda"), 1, 1)
 
 
+def test_of_gpus_that_mig_divides_a_run_takes_one_instance(monkeypatch, tmp_path):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(
+        "#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: GPU-1)'\necho '  MIG 1g.10gb Device 0: (UUID: MIG-2)'\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(resources, "GPU_DRIVERS", (tmp_path,))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert resources.available_gpus(execution()) == 8
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert resources.available_gpus(execution()) == 1
+
+
 def test_settings_of_gpus_are_recorded_and_applied_to_gpus_alone(make_run, gpu, monkeypatch):
     gpu(True)
     recipe = make_run(precision="fp32").experiment.recipe
@@ -112,8 +128,11 @@ def test_out_of_memory_takes_fewer_images_at_a_time_and_is_recorded(tiny_run, tm
         return backward(train_state, images, targets, **parts)
 
     monkeypatch.setattr(TrainState, "backward", backward_with_little_memory)
+    networks = []
+    monkeypatch.setattr(engine, "free_memory", lambda device: networks.append(living_networks(device)))
     run = tiny_run("recipe", batch_size=64)
     train(run, tmp_path / "auto")
+    assert networks == [0, 0]  # none is held by the next attempt
     assert "out of memory with 32 images at a time: from the last checkpoint on in 4 parts" in capsys.readouterr().out
     assert json.loads((tmp_path / "auto" / "manifest.json").read_text())["execution"]["accumulation"] == 4
     train(run, tmp_path / "chosen", device_batch=16)
@@ -121,6 +140,11 @@ def test_out_of_memory_takes_fewer_images_at_a_time_and_is_recorded(tiny_run, tm
     message = r"no memory for 32 images of pico/recipe-s0 at a time; set execution\.device_batch to fewer"
     with pytest.raises(ValueError, match=message):
         train(run, tmp_path / "refused", device_batch=32)
+
+
+def living_networks(device):
+    free_memory(device)
+    return sum(type(each) is TrainState for each in gc.get_objects())
 
 
 @pytest.mark.parametrize(("device", "expected"), [("cuda", "fp16"), ("cpu", "automatic")])

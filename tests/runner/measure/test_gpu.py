@@ -25,13 +25,23 @@ def run(absent, *options):
 
 @pytest.mark.slow
 def test_it_needs_little_and_reports_every_check(tmp_path):
-    done = run(ABSENT, "--device", "cpu", "--only", "machine,exact,nccl,waiting,jpegs", "-o", tmp_path / "gpu.json")
+    done = run(
+        ABSENT,
+        "--device",
+        "cpu",
+        "--only",
+        "machine,precision,exact,processes,nccl,waiting,jpegs",
+        "-o",
+        tmp_path / "gpu.json",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads((tmp_path / "gpu.json").read_text())
     found = {(row["check"], row["what"]): row for row in rows}
-    assert found["exact", "stopped and resumed, cudnn.benchmark false"]["result"] == "the same bits"
-    (speed,) = (row for row in rows if row["check"] == "JPEGs")
-    assert speed["ratio"] > 0 and speed["peer"].startswith("timm, ")
+    assert found["exact", "stopped, resumed, cudnn.benchmark false"]["result"] == "the same bits"
+    assert found["exact", "killed, resumed, cudnn.benchmark false"]["result"] == "the same bits"
+    speeds = [row for row in rows if row["check"] == "JPEGs"]
+    assert all(row["ratio"] > 0 for row in speeds)
+    assert [row["peer"].split(",")[0] for row in speeds] == ["torchvision", "timm"] * 2
     assert "not on a CPU" in found["processes", "NCCL with one rank"]["result"]
 
 

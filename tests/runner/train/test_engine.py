@@ -33,7 +33,8 @@ def test_a_run_leaves_its_record(tiny_run, tmp_path):
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["identity"] == run.identity
     chosen = {"device": "cpu", "precision": "fp32", "processes": 1, "accumulation": 1, "threads": 1, "workers": 0}
-    assert manifest["execution"] == chosen | {"channels_last": True, "compile": None, "augment": "fast"}
+    chosen |= {"channels_last": True, "compile": None, "augment": "fast", "cudnn_benchmark": False, "prefetch": 2}
+    assert manifest["execution"] == chosen
     assert manifest["versions"]["torch"] == torch.__version__.split("+")[0]
     assert rows == read_metrics(folder) and [row.epoch for row in rows] == [1, 2]
     assert json.loads(json.dumps(result.to_row())) == json.loads((folder / "result.json").read_text())

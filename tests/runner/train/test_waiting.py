@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from runner.data import augmentation, batches
 from runner.machine import agreement
@@ -17,11 +18,10 @@ from runner.train.train_state import AveragedWeights
 from tests.helpers.training import AUGMENTED, assert_same, end, execution, start, start_processes, take_step, train
 
 
-@pytest.mark.parametrize("late", [1, 3])
-def test_reading_losses_late_changes_no_bit(tiny_run, tmp_path, monkeypatch, late):
+def test_reading_losses_late_changes_no_bit(tiny_run, tmp_path, monkeypatch):
     run = tiny_run("recipe", ema=0.9, clip_gradients=1.0, **AUGMENTED)
     at_once = train(run, tmp_path / "at once", device_batch=16)
-    monkeypatch.setattr(Setup, "late", late)
+    monkeypatch.setattr(Setup, "late", 1)
     later = train(run, tmp_path / "late", device_batch=16)
     assert_same(tmp_path / "at once", tmp_path / "late")
     assert later.values == at_once.values
@@ -59,6 +59,21 @@ def test_what_is_said_is_heard_late_and_in_order():
     assert (first.step, first.loss, first.skipped, first.request) == (1, 2.0, 3, Request.SAVE)
     (second,) = processes.hear(late=0)
     assert (second.step, second.loss) == (2, 4.0) and list(processes.hear(late=0)) == []
+
+
+def test_a_first_step_of_sgd_that_is_called_off_leaves_no_trace(tiny_run, tmp_path):
+    """As where the first scale of fp16 overflows."""
+    training = start(tiny_run("pico"), tmp_path)
+    (weight,) = (parameter for parameter in training.model.parameters() if parameter.shape == (10, 256))
+    before = weight.detach().clone()
+    for finite in (False, True):
+        training.optimizer.zero_grad()
+        for parameter in training.model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        training.train_state.update(unless_infinite=torch.tensor(1.0 if finite else float("inf")))
+    group = training.optimizer.param_groups[0]
+    step = group["lr"] * (1 + group["weight_decay"] * before)
+    assert torch.allclose(weight, before - step)
 
 
 class OnDevice(Tensor):
@@ -100,10 +115,40 @@ def test_no_step_waits_for_the_device(tiny_run, tmp_path, monkeypatch, rung):
     monkeypatch.setattr(agreement, "FromDevice", Unread)
     run = tiny_run(rung, ema=0.9, clip_gradients=1.0, label_smoothing=0.1, **AUGMENTED)
     training = start(run, tmp_path, device_batch=16)
+    training.restore()
     training.stream = training.batches.stream(0, 0)
     for _ in range(3):
         take_step(training)
     assert training.step == 3 and isinstance(training.ema, AveragedWeights)
+
+
+class Reading(TorchDispatchMode):
+    """Counts the tensors whose value is read, whatever computes with them; of a device, each would be waited for."""
+
+    def __init__(self, *allowed: Tensor) -> None:
+        super().__init__()
+        self.allowed, self.count = allowed, 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        if function is torch.ops.aten._local_scalar_dense.default:
+            self.count += not any(arguments[0] is tensor for tensor in self.allowed)
+        return function(*arguments, **(named or {}))
+
+
+@pytest.mark.parametrize("late", [0, 1])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_no_step_reads_a_value_of_its_network(tiny_run, tmp_path, monkeypatch, precision, late):
+    """Gradients, clipping, optimizer, loss scaling and averages included; the count of these is on the CPU."""
+    monkeypatch.setattr(Setup, "late", late)
+    run = tiny_run("recipe", precision=precision, ema=0.9, clip_gradients=1.0, **AUGMENTED)
+    training = start(run, tmp_path, device_batch=16)
+    training.restore()
+    training.stream = training.batches.stream(0, 0)
+    take_step(training)
+    with Reading(training.ema.n_averaged) as reading:
+        take_step(training)
+        take_step(training)
+    assert reading.count == 0
 
 
 @pytest.mark.parametrize(
