@@ -1,6 +1,6 @@
 """Where a training step's time goes on a CPU, ours against stock torch modules, and the depthwise convolution alone.
 
-    python benchmarks/layers.py [--rung layer-scale] [--precision fp32] [--rounds 5]
+    python benchmarks/layers.py [--rung layer-scale] [--precision fp32] [--rounds 5] [--kernels 7,11]
 
 Batch 16 of 224 x 224, all cores, both in channels last and with freed memory kept, as in the engine. The shares of a
 step are from torch's profiler: the self time of each operator, by kind.
@@ -56,10 +56,12 @@ def step_by_kind(step: Callable[[], object]) -> Counter[str]:
     return milliseconds
 
 
-def depthwise_milliseconds(cls: type[nn.Conv2d], channels: int, side: int, setup: Setup) -> float:
-    """Milliseconds of a convolution with a kernel of 7, forward and backward."""
+def depthwise_milliseconds(cls: type[nn.Conv2d], kernel: int, channels: int, side: int, setup: Setup) -> float:
+    """Milliseconds of a convolution, forward and backward."""
     images = torch.randn(BATCH, channels, side, side).to(memory_format=setup.memory_format).requires_grad_()
-    convolution = cls(channels, channels, 7, padding=3, groups=channels).to(memory_format=setup.memory_format)
+    convolution = cls(channels, channels, kernel, padding=kernel // 2, groups=channels).to(
+        memory_format=setup.memory_format
+    )
 
     def step() -> None:
         with setup.autocast():
@@ -73,11 +75,14 @@ def depthwise_milliseconds(cls: type[nn.Conv2d], channels: int, side: int, setup
     return (time.perf_counter() - began) * 1e3 / STEPS
 
 
-def depthwise_pair(channels: int, side: int, setup: Setup) -> tuple[float, float]:
-    return (
-        depthwise_milliseconds(nn.Conv2d, channels, side, setup),
-        depthwise_milliseconds(DepthwiseConvolution, channels, side, setup),
-    )
+def depthwise_pairs(kernel: int, setup: Setup) -> dict[str, tuple[float, float]]:
+    return {
+        f"{channels}x{side}x{side}": (
+            depthwise_milliseconds(nn.Conv2d, kernel, channels, side, setup),
+            depthwise_milliseconds(DepthwiseConvolution, kernel, channels, side, setup),
+        )
+        for channels, side in SHAPES
+    }
 
 
 def print_table(title: str, rounds: Sequence[dict[str, tuple[float, float]]]) -> None:
@@ -94,7 +99,9 @@ def main() -> None:
     parser.add_argument("--rung", default="layer-scale")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--kernels", default="7,11", help="of the depthwise convolutions that are measured alone")
     options = parser.parse_args()
+    kernels = [int(kernel) for kernel in options.kernels.split(",")]
     run = run_of(options.rung)
     execution = replace(load_study().execution, device="cpu")
     setup = replace(choose_setup(run.experiment.recipe, execution, 1, CORES), precision=options.precision)
@@ -103,16 +110,19 @@ def main() -> None:
     steps = [engines_step(run, setup, name, images) for name in (STOCK, OURS)]
     for step in steps:
         step()
-    shares, alone = [], []
+    shares = []
+    alone: dict[int, list[dict[str, tuple[float, float]]]] = {kernel: [] for kernel in kernels}
     for number in range(1, options.rounds + 1):
         theirs, ours = (step_by_kind(step) for step in steps)
         kinds = [kind for kind, _ in theirs.most_common() if ours[kind]]
         shares.append({kind: (theirs[kind], ours[kind]) for kind in kinds} | {"all": (theirs.total(), ours.total())})
-        alone.append({f"{channels}x{side}x{side}": depthwise_pair(channels, side, setup) for channels, side in SHAPES})
+        for kernel, rounds in alone.items():
+            rounds.append(depthwise_pairs(kernel, setup))
         print(f"# round {number}: a step {shares[-1]['all'][0]:.0f} and {shares[-1]['all'][1]:.0f} ms", flush=True)
     print(f"{CORES} cores, torch {torch.__version__}; ms, medians of {options.rounds} alternating rounds")
     print_table(f"{options.rung}, {options.precision}: a step", shares)
-    print_table("a 7x7 depthwise, both ways", alone)
+    for kernel, rounds in alone.items():
+        print_table(f"a {kernel}x{kernel} depthwise, both ways", rounds)
 
 
 if __name__ == "__main__":

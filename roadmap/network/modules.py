@@ -47,6 +47,9 @@ def _activation(name: Activation | None, *, in_place: bool) -> nn.Module:
     return ACTIVATIONS[name]() if name else nn.Identity()
 
 
+MOST_PADDING = 4  # pixels; benchmarks/layers.py
+
+
 class _Depthwise(torch.autograd.Function):
     """A depthwise convolution whose gradients are depthwise convolutions; its odd kernel is padded to keep the size.
 
@@ -70,7 +73,10 @@ class _Depthwise(torch.autograd.Function):
             gradient[..., :: ctx.stride, :: ctx.stride] = strided
         x_gradient = F.conv2d(gradient, weight.flip(2, 3), padding=kernel // 2, groups=channels)
         images, filters = x.reshape(1, -1, height, width), gradient.reshape(-1, 1, height, width)
-        weight_gradient = F.conv2d(images, filters, padding=kernel // 2, groups=len(filters))
+        # oneDNN has fast kernels for little padding, which is less than the filter: more of it is added before.
+        padding = min(kernel // 2, MOST_PADDING, height - 1, width - 1)
+        images = F.pad(images, (kernel // 2 - padding,) * 4) if padding < kernel // 2 else images
+        weight_gradient = F.conv2d(images, filters, padding=padding, groups=len(filters))
         weight_gradient = weight_gradient.view(-1, channels, kernel, kernel).sum(0).unsqueeze(1)
         # The gradient gets the strides of the weight, because DDP warns about others.
         return x_gradient, torch.empty_like(weight).copy_(weight_gradient), bias_gradient, None
@@ -91,8 +97,8 @@ class DepthwiseConvolution(nn.Conv2d):
             return False
         if not torch.is_grad_enabled():  # no gradient to speed up
             return False
-        # oneDNN has no fast kernel for images of few pixels, and torch loops over the channels of single images.
-        return x.device.type == "cpu" and min(x.shape[2:]) >= 4 and torch.backends.mkldnn.is_available()
+        # oneDNN has no fast kernel for images of one pixel, and torch loops over the channels of single images.
+        return x.device.type == "cpu" and min(x.shape[2:]) >= 2 and torch.backends.mkldnn.is_available()
 
     @torch.jit.unused
     def forward_with_gradient(self, x: Tensor) -> Tensor:

@@ -320,9 +320,9 @@ def test_blocks_that_can_not_be_are_refused():
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("size", [(3, 5), (4, 4), (9, 14)])
+@pytest.mark.parametrize("size", [(1, 4), (2, 2), (3, 5), (4, 4), (9, 14)])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kernel", [5, 7, 11])
+@pytest.mark.parametrize("kernel", [5, 7, 11, 13])
 def test_large_depthwise_kernels_have_torchs_gradients(kernel, stride, size, layout):
     torch.manual_seed(0)
     ours = DepthwiseConvolution(6, 6, kernel, stride, kernel // 2, groups=6)
