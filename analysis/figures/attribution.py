@@ -57,15 +57,26 @@ def draw_effects(attribution: Attribution, metric: Metric, title: str = "", colu
         place = (title_width / layout.width, label_height / height, width_share, height_share)
         axes = figure.add_axes(place)
         low, high = _limits(effects)
+        label = "Shapley value, 95 % interval" if any(effect.interval for effect in effects) else "Shapley value"
         for y, effect in enumerate(effects):
-            _draw_effect(axes, y, effect, low, high, layout)
+            _draw_effect(axes, y, effect, label, (low, high), layout)
         axes.axvline(0, color=FAINT, linewidth=0.8, zorder=0)
         axes.set_yticks(range(len(effects)), [effect.title for effect in effects])
         axes.tick_params(axis="y", length=0)
         axes.set(xlim=(low, high), ylim=(len(effects) - 0.4, -0.6))
         axes.spines[["right", "top", "left"]].set_visible(False)
         axes.set_xlabel(f"change of the {metric.title}" + (f"\n{title}" if title else ""), fontsize=layout.small)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=layout.small)
+        handles, labels = axes.get_legend_handles_labels()
+        once = dict(zip(labels, handles, strict=True))  # a meaning may first occur in any row
+        axes.legend(
+            once.values(),
+            once.keys(),
+            loc="lower center",
+            bbox_to_anchor=(0.5, 1.0),
+            ncols=2,
+            frameon=False,
+            fontsize=layout.small,
+        )
         finish(figure)
     return figure
 
@@ -81,32 +92,21 @@ def _limits(effects: Sequence[StepEffect]) -> tuple[float, float]:
     return min(inside) - room, max(inside) + room
 
 
-def _draw_effect(axes: Axes, y: int, effect: StepEffect, low: float, high: float, layout: Layout) -> None:
-    first = y == 0
+def _draw_effect(
+    axes: Axes, y: int, effect: StepEffect, label: str, limits: tuple[float, float], layout: Layout
+) -> None:
+    low, high = limits
     if effect.interval:
         axes.plot(np.clip(effect.interval, low, high), [y, y], color=COLOURS[1], linewidth=2.2, solid_capstyle="butt")
         for end, arrow in zip(effect.interval, "<>", strict=True):  # the interval ends outside the figure
             if not low <= end <= high:
                 axes.plot(np.clip(end, low, high), y, arrow, color=COLOURS[1], markersize=layout.small, clip_on=False)
     if effect.shapley is not None:
-        label = "Shapley value, 95 % interval" if effect.interval else "Shapley value"
-        _mark(
-            axes, y, effect.shapley, (low, high), layout, marker="o", color=COLOURS[1], label=label if first else None
-        )
+        _mark(axes, y, effect.shapley, limits, layout, marker="o", color=COLOURS[1], label=label)
     for offset, (name, meaning, marker) in zip((-0.22, 0.0, 0.22), MARKS, strict=True):
         if (value := getattr(effect, name)) is not None:
-            mark_label = meaning if first else None
-            _mark(
-                axes,
-                y + offset,
-                value,
-                (low, high),
-                layout,
-                marker=marker,
-                color=COLOURS[3],
-                label=mark_label,
-                face="white",
-            )
+            own = {"marker": marker, "color": COLOURS[3], "label": meaning, "face": "white"}
+            _mark(axes, y + offset, value, limits, layout, **own)
 
 
 def _mark(
