@@ -157,6 +157,11 @@ class SpaceStudy:
         return float(np.std(errors, ddof=1)) if len(errors) > 1 else None
 
     @property
+    def unrepeated(self) -> int:
+        """How many of the best designs have no runs with other seeds."""
+        return sum(not design.again for design in self.designs[:BEST])
+
+    @property
     def shrinkage(self) -> float | None:
         """How much more error the best designs have with their other seeds than with the first; the mean."""
         repeated = [design.again.mean - design.first for design in self.designs[:BEST] if design.again]

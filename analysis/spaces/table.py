@@ -116,6 +116,9 @@ def remarks(study: SpaceStudy) -> list[str]:
             f"With other seeds the error of the best designs changes by {study.shrinkage:+.2f} in the mean. The first "
             "seed, by which they were chosen, does not count in the verdicts, which are on all of them together."
         )
+        if study.unrepeated:
+            new = "design has" if study.unrepeated == 1 else "designs have"
+            lines.append(f"{study.unrepeated} of the best {new} no other seeds so far: `{study.again}`.")
     if study.diverged:
         lines.append(
             f"{many(study.diverged, 'design')} diverged and left out, so that the space looks better than it is."

@@ -122,6 +122,7 @@ def test_a_study_of_a_space_has_its_finished_designs(runs):
     text = space_text([study])
     assert "30 designs" in text and "depths 3" in text and "1 design not finished and left out" in text
     assert "the error of the best designs changes by +1.00 in the mean" in text
+    assert "7 of the best designs have no other seeds so far: `roadmap run --out" in text
 
 
 def test_the_command_prints_and_draws(runs, tmp_path, capsys):
@@ -202,7 +203,7 @@ def test_designs_are_judged_by_the_seeds_that_did_not_choose_them(tmp_path):
     assert judged[good.rung.name] == (pytest.approx(-4.0, abs=0.1), "better")
     assert study.shrinkage == pytest.approx((13.0 + 1.0) / 2, abs=0.05)
     text = space_text([study])
-    assert "against recipe" in text and "does not count in the verdicts" in text
+    assert "against recipe" in text and "does not count in the verdicts" in text and "so far" not in text
 
 
 def drawn(count, space="stage-ratio"):
