@@ -92,18 +92,22 @@ def synchronize(scale: Scale) -> None:
         torch.cuda.synchronize()
 
 
-def resnet50(library: str, classes: int = 1000) -> nn.Module:
+Step = Callable[[], object]
+Begin = Callable[[], Step]  # builds what the steps need
+Batches = Iterator[tuple[Tensor, Tensor]]
+Build = Callable[[str, int], nn.Module]  # the network of a library, by its name, with so many classes
+
+
+def resnet50(library: str, classes: int) -> nn.Module:
     import timm
     import torchvision
 
-    return (
-        timm.create_model("resnet50", num_classes=classes)
-        if library == "timm"
-        else torchvision.models.resnet50(num_classes=classes)
-    )
+    if library == "timm":
+        return timm.create_model("resnet50", num_classes=classes)
+    return torchvision.models.resnet50(num_classes=classes)
 
 
-def convnext(library: str, classes: int = 1000) -> nn.Module:
+def convnext(library: str, classes: int) -> nn.Module:
     import timm
     import torchvision
 
@@ -113,7 +117,6 @@ def convnext(library: str, classes: int = 1000) -> nn.Module:
 
 
 LIBRARIES = ("torchvision", "timm")
-Build = Callable[[str, int], nn.Module]
 PEERS: dict[str, Build] = {"recipe": resnet50, "layer-scale": convnext}
 
 
@@ -131,9 +134,9 @@ def large_run(rung: str, scale: Scale, data: str = "imagenet", dataset: Any = No
     return Run("resnet-50", rung, replace(rung_.experiment, recipe=recipe), data, dataset, 0, "paper")
 
 
-def _plain_step(model: nn.Module, scale: Scale, batches: Iterator[tuple[Tensor, Tensor]]) -> Callable[[], object]:
+def _plain_loop(build: Build, library: str, classes: int, scale: Scale, batches: Batches) -> Step:
     """As in the examples of timm and torchvision, in the same precision, memory format and form of AdamW."""
-    model = model.to(scale.device).to(memory_format=torch.channels_last).train()
+    model = build(library, classes).to(scale.device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, fused=True)
     scaler = torch.amp.GradScaler(scale.device, enabled=scale.precision == "fp16")
     dtype = DTYPES.get(scale.precision)
@@ -148,11 +151,6 @@ def _plain_step(model: nn.Module, scale: Scale, batches: Iterator[tuple[Tensor, 
         scaler.update()
 
     return step
-
-
-Step = Callable[[], object]
-Begin = Callable[[], Step]  # builds what the steps need
-Batches = Iterator[tuple[Tensor, Tensor]]
 
 
 def _images_per_second(step: Step, scale: Scale, discarded: int) -> float:
@@ -209,16 +207,6 @@ def synthetic(scale: Scale) -> Iterator[Row]:
         yield from _rows("synthetic", rung, loops, scale)
 
 
-def _plain_loop(
-    build: Callable[[str, int], nn.Module],
-    library: str,
-    classes: int,
-    scale: Scale,
-    batches: Iterator[tuple[Tensor, Tensor]],
-) -> Step:
-    return _plain_step(build(library, classes), scale, batches)
-
-
 def _write_photographs(folder: Path, count: int) -> None:
     """JPEGs of soft noise, of ImageNet's average size."""
     import cv2
@@ -234,7 +222,7 @@ def _write_photographs(folder: Path, count: int) -> None:
             cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
 
 
-def _timms_batches(folder: Path, recipe: Recipe, scale: Scale) -> Iterator[tuple[Tensor, Tensor]]:
+def _timms_batches(folder: Path, recipe: Recipe, scale: Scale) -> Batches:
     """timm's loader, transforms and mixup, as its script of training has them."""
     from timm.data import ImageDataset, Mixup, create_loader
 
@@ -259,7 +247,7 @@ def _timms_batches(folder: Path, recipe: Recipe, scale: Scale) -> Iterator[tuple
             yield mixed.contiguous(memory_format=torch.channels_last), targets
 
 
-def _torchvisions_batches(folder: Path, recipe: Recipe, scale: Scale) -> Iterator[tuple[Tensor, Tensor]]:
+def _torchvisions_batches(folder: Path, recipe: Recipe, scale: Scale) -> Batches:
     """torchvision's transforms with torch's loader, as in its references/classification."""
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder

@@ -142,10 +142,7 @@ def train(
     print(f"computed with {setup}" + (f", begun with {stored}" if stored not in (None, setup) else ""))
     if run_state == "absent" and world.rank == 0:
         task_of(run).check()  # a metric of a plug-in fails now, not after the first epoch
-        data: dict[str, Any] = {"classes": classes}
-        data["data_path"] = execution.data_path and str(Path(execution.data_path).absolute())
-        data |= {"weights": initial.digest, "weights_of": initial.origin} if initial else {}
-        write_manifest(folder, run, **environment(setup), **data)
+        write_manifest(folder, run, **environment(setup), **_origins(execution, classes, initial))
     divergences, retrying = read_divergences(folder), False
     while True:
         if is_diverged(divergences):
@@ -171,6 +168,13 @@ def train(
             training = None
             setup, retrying = _of_fewer_images(run, setup, execution), True
             write_accumulation(folder, setup.accumulation)
+
+
+def _origins(execution: Execution, classes: tuple[str, ...], initial: Initial | None) -> dict[str, Any]:
+    """Where the data and the first weights come from, for the manifest."""
+    path = execution.data_path and str(Path(execution.data_path).absolute())
+    weights = {"weights": initial.digest, "weights_of": initial.origin} if initial else {}
+    return {"classes": classes, "data_path": path, **weights}
 
 
 def _of_fewer_images(run: Run, setup: Setup, execution: Execution) -> Setup:
