@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.options import (
@@ -190,15 +192,18 @@ def _transfer(plan: RunPlan, options: argparse.Namespace) -> int:
 
 
 def _train(plan: RunPlan, halving: Halving | None) -> int:
-    from analysis.report.summary import conclude
     from runner.launch.train_plan import train_plan, train_rounds
 
+    # SciPy and matplotlib take seconds, in which the first processes import PyTorch on other cores.
+    threading.Thread(target=import_module, args=("analysis.report.summary",), daemon=True).start()
     if halving:
         trained: Trained | None = train_rounds(plan, halving, announce_round, report_failures)
     elif trained := train_plan(plan, lambda: announce(plan)):
         report_failures(trained)
     if trained is None:  # another process of the same training prints the result
         return 0
+    from analysis.report.summary import conclude
+
     with warnings_as_lines():
         conclude(plan.selection, plan.out)
     return 0 if trained.plan.is_complete else FAILED
