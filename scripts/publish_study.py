@@ -3,8 +3,9 @@
     python scripts/publish_study.py runs docs/studies/pico.tar.xz
 
 The archive has, for each run, the manifest, the metrics, the result and, of classifiers, the predictions for the test
-images, unless --without-images: with ten thousand of them a run has twenty kilobytes. The same runs give the same
-bytes. Command lines, paths and names of machines are left out of the manifests.
+images, unless --without-images: with ten thousand of them a run has twenty kilobytes. It also has the ablations.yaml
+beside the runs, if there is one, so that a study stays readable after its regime has changed. The same runs give the
+same bytes. Command lines, paths and names of machines are left out of the manifests.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import tarfile
 from pathlib import Path
 
+STUDY_FILE = "ablations.yaml"
 MANIFEST = "manifest.json"
 FILES = (MANIFEST, "metrics.jsonl", "result.json")
 OUTCOMES = "test_images.npz"  # of classifiers
@@ -25,7 +27,8 @@ def contents(runs: Path, with_images: bool = True) -> dict[str, bytes]:
     folders = sorted(result.parent for result in runs.glob("*/*/result.json"))
     if not folders:
         raise ValueError(f"{runs}: no finished run; it must be a folder of runs, as `roadmap run` writes it")
-    found = {}
+    study = runs.parent / STUDY_FILE
+    found = {STUDY_FILE: study.read_bytes()} if study.is_file() else {}
     for folder in folders:
         for name in files_of(folder) if with_images else FILES:
             if not (folder / name).is_file():

@@ -26,6 +26,7 @@ from roadmap.text import number_ranges
 from roadmap.text import table as text_table
 
 FORMATS = ("markdown", "csv", "latex")
+MORE_SEEDS = 10
 
 
 def study_table(
@@ -269,7 +270,7 @@ def remarks(table: pd.DataFrame) -> list[str]:
         )
     metric = find_metric(str(table["metric"].iloc[0]))
     digits = metric.decimals + 1
-    sentences += _smallest_detectable(table["detectable"].dropna(), metric) + _covers_images(table, metric)
+    sentences += _smallest_detectable(table, metric) + _covers_images(table, metric)
     sentences += _remarks_on_conditions(table)
     spread = set(table.loc[table["std"].notna(), "rung"])
     within = [
@@ -290,8 +291,9 @@ def remarks(table: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _smallest_detectable(differences: pd.Series, metric: Metric) -> list[str]:
+def _smallest_detectable(table: pd.DataFrame, metric: Metric) -> list[str]:
     """The differences that the runs can show, over the comparisons."""
+    differences = table["detectable"].dropna()
     if differences.empty:
         return ["Verdicts, and the change that can be detected, need three finished runs of each rung."]
     unit = "points" if metric.unit == "%" else metric.unit
@@ -300,9 +302,12 @@ def _smallest_detectable(differences: pd.Series, metric: Metric) -> list[str]:
     )
     between = f" ({least} to {most} by rung)" if least != most else ""
     size = f"{median} {unit}".rstrip() + between
+    found_none = "published" in table and not table["verdict"].isin(("better", "worse")).any()
+    advice = [f"No change is beyond the noise; more seeds (--seeds {MORE_SEEDS}) detect smaller ones."] * found_none
     return [
         "Intervals and verdicts hold for all comparisons of the study together, and for other seeds. "
-        f"So many runs detect a change of {size} in four of five studies."
+        f"So many runs detect a change of {size} in four of five studies.",
+        *advice,
     ]
 
 

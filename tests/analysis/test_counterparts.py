@@ -127,7 +127,7 @@ def test_a_regime_of_ones_own_may_be_too_short_for_a_references_recipe():
     context = StudyContext.of("mine", study=parse_study(data))
     (last,) = ladder("pico", "layer-scale")
     assert names_of_networks(context, {"layer-scale": study_run(last)}) == {}
-    with pytest.raises(ValueError, match=r"below epochs, 8 \(got 50\); references.convnext-iso-s.forms.mine gives it"):
+    with pytest.raises(ValueError, match=r"below epochs, 4 \(got 50\); references.convnext-iso-s.forms.mine gives it"):
         references(context, "all")
 
 

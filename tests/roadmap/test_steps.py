@@ -189,8 +189,8 @@ def test_users_register_steps_of_their_own():
 
             return replace(design, width=design.width // factor)
 
-        assert roadmap.compose("pico", ["thin"]).design.width == 4
-        assert roadmap.compose("pico", ["thin=4"]).design.width == 2
+        assert roadmap.compose("pico", ["thin"]).design.width == 3
+        assert roadmap.compose("pico", ["thin=3"]).design.width == 2
         with pytest.raises(ValueError, match=r"must return Design \(got NoneType\)"):
             roadmap.Step("nothing", lambda design: None)(roadmap.compose("pico", []))
         with pytest.raises(ValueError, match="first argument"):

@@ -158,7 +158,7 @@ def test_matched_variants_have_the_flops_of_their_rung_at_multiples_of_8(regime)
 
 def test_widths_are_solved_finer_where_eights_are_too_coarse_and_refused_where_nothing_fits():
     for written in ("2:2:2:2", "3:3:27:3", "4:4:4:4"):
-        (recipe, rung) = roadmap.ladder("pico", f"recipe,stage-ratio={written}@recipe")
+        (recipe, rung) = roadmap.ladder("nano", f"recipe,stage-ratio={written}@recipe")
         wanted = roadmap.cost(recipe.experiment.design, 32, 10).macs
         assert roadmap.cost(rung.experiment.design, 32, 10).macs == pytest.approx(wanted, rel=0.01)
     with pytest.raises(ValueError, match="no width comes within 1 %"):

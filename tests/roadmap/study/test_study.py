@@ -156,7 +156,8 @@ def test_isotropic_references_warm_up_for_fifty_epochs():
     """Appendix A.1 of the paper."""
     for name in ("convnext-iso-s", "convnext-iso-b", "convnext-iso-l"):
         assert reference(StudyContext.of("resnet-50"), name).experiment.recipe.warmup_epochs == 50
-        assert reference(StudyContext.of("pico"), name).experiment.recipe.warmup_epochs == 2
+        assert reference(StudyContext.of("nano"), name).experiment.recipe.warmup_epochs == 2
+        assert reference(StudyContext.of("pico"), name).experiment.recipe.warmup_epochs == 1
 
 
 def test_digits_are_not_mirrored_whatever_the_recipe():
