@@ -2,8 +2,8 @@
 
     python benchmarks/main_job.py [--rounds 5] [--steps all] [--in-turn] [--before CHECKOUT]
 
-Takes three to ten minutes per round on two cores. Only on Linux: memory is read from /proc. The proportional set size
-counts a shared page once. Optional, in the same rounds: the same runs one after the other on all cores, and the main
+Takes some three minutes per round and way on two cores. Only on Linux: memory is read from /proc. The proportional
+set size counts a shared page once. Optional, in the same rounds: the same runs one after the other on all cores, and the main
 job of another checkout. The shares of the time are computed from the modification times of the runs' files.
 """
 

@@ -4,8 +4,8 @@
 
 The archive has, for each run, the manifest, the metrics, the result and, of classifiers, the predictions for the test
 images, unless --without-images: with ten thousand of them a run has twenty kilobytes. It also has the ablations.yaml
-beside the runs, if there is one, so that a study stays readable after its regime has changed. The same runs give the
-same bytes. Command lines, paths and names of machines are left out of the manifests.
+beside the runs as it is, if there is one, so that a study stays readable after its regime has changed. The same files
+give the same bytes. Command lines, paths and names of machines are left out of the manifests.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ OUTCOMES = "test_images.npz"  # of classifiers
 
 
 def contents(runs: Path, with_images: bool = True) -> dict[str, bytes]:
-    """The files of all finished runs by their names in the archive. Raises ValueError without any, and if one lacks."""
+    """The files of all finished runs by name in the archive. Raises ValueError without any, or if a file lacks."""
     folders = sorted(result.parent for result in runs.glob("*/*/result.json"))
     if not folders:
         raise ValueError(f"{runs}: no finished run; it must be a folder of runs, as `roadmap run` writes it")
-    study = runs.parent / STUDY_FILE
+    study = runs.resolve().parent / STUDY_FILE
     found = {STUDY_FILE: study.read_bytes()} if study.is_file() else {}
     for folder in folders:
         for name in files_of(folder) if with_images else FILES:
@@ -69,7 +69,8 @@ def main() -> None:
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             packed.addfile(entry, io.BytesIO(data))
-    print(f"{options.archive}: {options.archive.stat().st_size:,} bytes")
+    study = f", with its {STUDY_FILE}" if STUDY_FILE in files else ""
+    print(f"{options.archive}: {options.archive.stat().st_size:,} bytes{study}")
 
 
 if __name__ == "__main__":

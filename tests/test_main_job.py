@@ -8,7 +8,7 @@ import roadmap
 from roadmap.files import read_json
 from tests.helpers.command import run_apart
 
-# Three of their eight epochs, which are enough to see that all of them learn: chance is at 10 %.
+# Three of their four epochs, which are enough to see that all of them learn: chance is at 10 %.
 SHORT = ["--set", "recipe.epochs=3", "--set", "recipe.warmup_epochs=1", "--set", "recipe.decay_epochs=2"]
 
 

@@ -72,7 +72,8 @@ def draw_effects(attribution: Attribution, metric: Metric, title: str = "", colu
             once.values(),
             once.keys(),
             loc="lower center",
-            bbox_to_anchor=(0.5, 1.0),
+            bbox_to_anchor=(0.5, axes.get_position().y1),
+            bbox_transform=figure.transFigure,  # centred in the figure: in one column it is wider than the axes
             ncols=2,
             frameon=False,
             fontsize=layout.small,

@@ -26,7 +26,6 @@ from roadmap.text import number_ranges
 from roadmap.text import table as text_table
 
 FORMATS = ("markdown", "csv", "latex")
-MORE_SEEDS = 10
 
 
 def study_table(
@@ -302,13 +301,14 @@ def _smallest_detectable(table: pd.DataFrame, metric: Metric) -> list[str]:
     )
     between = f" ({least} to {most} by rung)" if least != most else ""
     size = f"{median} {unit}".rstrip() + between
-    found_none = "published" in table and not table["verdict"].isin(("better", "worse")).any()
-    advice = [f"No change is beyond the noise; more seeds (--seeds {MORE_SEEDS}) detect smaller ones."] * found_none
-    return [
+    sentences = [
         "Intervals and verdicts hold for all comparisons of the study together, and for other seeds. "
-        f"So many runs detect a change of {size} in four of five studies.",
-        *advice,
+        f"So many runs detect a change of {size} in four of five studies."
     ]
+    is_of_runs = "published" in table  # the paper's own table has no such column
+    if is_of_runs and not table["verdict"].isin(("better", "worse")).any():
+        sentences.append("No change is beyond the noise; `roadmap power` says how many seeds detect one of which size.")
+    return sentences
 
 
 def _remarks_on_conditions(table: pd.DataFrame) -> list[str]:

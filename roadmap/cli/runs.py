@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import sys
 import threading
@@ -191,11 +192,18 @@ def _transfer(plan: RunPlan, options: argparse.Namespace) -> int:
     )
 
 
+def _import_analysis() -> None:
+    """SciPy and matplotlib take seconds to import; meanwhile the fork server imports PyTorch on another core."""
+    with contextlib.suppress(ImportError):  # raised again where the analysis is used
+        import_module("analysis.report.summary")
+
+
 def _train(plan: RunPlan, halving: Halving | None) -> int:
+    from runner.launch.distributed_worker import world_of_environment
     from runner.launch.train_plan import train_plan, train_rounds
 
-    # SciPy and matplotlib take seconds, in which the first processes import PyTorch on other cores.
-    threading.Thread(target=import_module, args=("analysis.report.summary",), daemon=True).start()
+    if not world_of_environment():  # else this process trains, and forks data workers, which no thread may disturb
+        threading.Thread(target=_import_analysis, daemon=True).start()
     if halving:
         trained: Trained | None = train_rounds(plan, halving, announce_round, report_failures)
     elif trained := train_plan(plan, lambda: announce(plan)):

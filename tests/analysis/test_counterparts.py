@@ -115,7 +115,7 @@ def test_counterparts_are_of_one_size(regime):
     for name, counterpart in counterparts.items():
         pair = [reference(context, key).experiment.design for key in (name, counterpart)]
         one, other = (roadmap.cost(design, size, classes) for design in pair)
-        # A Swin of ten channels is as near to a ConvNeXt of twelve as its heads allow.
+        # A Swin of seven channels is as near to a ConvNeXt of eight as its heads allow.
         assert one.parameters / other.parameters == pytest.approx(1, abs=0.12), name
         assert one.macs / other.macs == pytest.approx(1, abs=0.1), name
 

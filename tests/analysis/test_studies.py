@@ -87,10 +87,15 @@ def test_an_archive_has_the_study_file_of_its_folder(tmp_path):
     (rung,) = ladder("pico", "recipe")
     folder = finish(study_run(rung), tmp_path / "runs", 90.0)
     (folder / "metrics.jsonl").touch()
-    (tmp_path / "ablations.yaml").write_text("format: 1")
-    assert publish("--without-images", tmp_path / "runs", tmp_path / "study.tar.xz").returncode == 0
+    text = (ROOT / "ablations.yaml").read_text(encoding="utf-8")
+    (tmp_path / "ablations.yaml").write_text(
+        text.replace("title: ResNet-pico", "title: ResNet-before"), encoding="utf-8"
+    )
+    done = publish("--without-images", tmp_path / "runs", tmp_path / "study.tar.xz")
+    assert done.returncode == 0 and "with its ablations.yaml" in done.stdout
     with tarfile.open(tmp_path / "study.tar.xz") as packed:
-        assert packed.extractfile("ablations.yaml").read() == b"format: 1"
+        packed.extractall(tmp_path / "unpacked", filter="data")
+    assert run_here("table", "--steps", "recipe", cwd=tmp_path / "unpacked").out.startswith("ResNet-before on digits")
 
 
 def test_every_archive_has_a_page_with_a_table_and_a_figure():
