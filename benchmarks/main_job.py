@@ -2,9 +2,9 @@
 
     python benchmarks/main_job.py [--rounds 5] [--steps all] [--in-turn] [--before CHECKOUT]
 
-Takes some three minutes per round and way on two cores. Only on Linux: memory is read from /proc. The proportional
-set size counts a shared page once. Optional, in the same rounds: the same runs one after the other on all cores, and the main
-job of another checkout. The shares of the time are computed from the modification times of the runs' files.
+Takes some three minutes per round and way on two cores. Only on Linux: memory is read from /proc. The proportional set
+size counts a shared page once. Optional, in the same rounds: the same runs in turn on all cores, and the main job of
+another checkout. The shares of the time are computed from the modification times of the runs' files.
 """
 
 from __future__ import annotations
