@@ -256,7 +256,7 @@ def test_every_verb_takes_a_step_of_ones_own(tmp_path):
     plugin = ["--plugin", str(EXAMPLE)]
     listed = run_here("list", "--steps", "all,attention", *plugin, "--json", cwd=tmp_path)
     assert json.loads(listed.out)[-1]["name"] == "attention"
-    assert "attention, 96" in run_here("show", "attention", *plugin, cwd=tmp_path).out
+    assert "attention, 64" in run_here("show", "attention", *plugin, cwd=tmp_path).out
     changed = run_here("diff", "layer-scale", "attention", *plugin, "-o", "diff.png", cwd=tmp_path).out
     assert changed.splitlines()[0] == "design.block[3].convs[0].mixer: none -> attention"
     assert "block of stage 4" in changed and "block of stage 2" not in changed

@@ -180,7 +180,7 @@ def test_references_are_trained_counted_and_drawn_beside_rungs(tmp_path, capsys)
     assert list((tmp_path / "runs").glob("*.svg"))
     capsys.readouterr()
     assert main(["table", "--steps", "pico", "--references", "swin-t", "--out", out, *SHORT]) == 0
-    assert re.search(r"^swin-t .* 2\.22 M", capsys.readouterr().out, flags=re.MULTILINE)
+    assert re.search(r"^swin-t .* 1\.13 M", capsys.readouterr().out, flags=re.MULTILINE)
     for kind in (["figure", "--kind", "tradeoff"], ["report"]):
         drawn = tmp_path / ("page.html" if kind == ["report"] else "tradeoff.svg")
         chosen = ["--steps", "pico", "--references", "swin-t,mobilenetv2", "--out", out, *SHORT]
