@@ -100,7 +100,7 @@ def dali() -> Decode:
     built.build()
 
     def decode(crops: Crops) -> Iterator[Pixels]:
-        waiting[:] = [*waiting, *crops]
+        waiting.extend(crops)
         for _ in range(0, len(crops), 32):
             (images,) = built.run()
             yield from (np.asarray(image) for image in images)
@@ -149,7 +149,8 @@ def main() -> None:
         crops = crops_of(Path(scratch), options.images)
     ways_here = ways()
     expected = [opencv(*crop) for crop in crops]
-    differences, seconds = {}, {way: [] for way in ways_here}  # type: ignore[var-annotated]
+    differences: dict[str, int] = {}
+    seconds: dict[str, list[float]] = {way: [] for way in ways_here}
     for way, decode in ways_here.items():
         pairs = zip(decode(crops), expected, strict=True)
         differences[way] = max(int(np.abs(found.astype(int) - right).max()) for found, right in pairs)
