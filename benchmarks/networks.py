@@ -36,7 +36,7 @@ from roadmap.record.run import Run
 from roadmap.study.load import load_study
 from runner.machine.setup import Setup, choose_setup
 from runner.measure import throughput
-from runner.train import train_state
+from runner.train.tasks import classification
 
 BATCH, PIXELS = 16, 224
 WARM_UP, SECONDS = 1, 1.5  # steps before the clock starts; measured at least, in whole steps
@@ -80,7 +80,7 @@ def engines_step(run: Run, setup: Setup, name: str, images: Tensor) -> Callable[
     def build(design: object, classes: int, *, drop_path: float, **_: object) -> nn.Module:
         return PEERS[run.rung][name](drop_path)
 
-    with mock.patch.object(train_state, "build", build):
+    with mock.patch.object(classification, "build", build):
         return throughput._training(run, setup, images, cuda_graphs=False)
 
 

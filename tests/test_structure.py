@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -227,6 +228,33 @@ def test_tests_and_benchmarks_stand_on_their_own():
             assert name.split(".")[0] != "tests" or name.startswith("tests.helpers"), f"{path.name} imports {name}"
     for path in (ROOT / "benchmarks").rglob("*.py"):
         assert not [name for name in modules(path) if name.split(".")[0] == "tests"], path.name
+
+
+def used_names(path):
+    """The names of this project's modules that a script imports, takes from a module, or replaces by `mock.patch`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    of_module = {}  # full names, by the name in the script
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            of_module |= {alias.asname or alias.name: alias.name for alias in node.names if not alias.asname}
+        if isinstance(node, ast.ImportFrom):
+            of_module |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in of_module:
+            yield f"{of_module[ast.unparse(node.value)]}.{node.attr}"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "mock.patch.object":
+            module, name, *_ = node.args
+            yield f"{of_module.get(ast.unparse(module))}.{ast.literal_eval(name)}"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "mock.patch":
+            yield ast.literal_eval(node.args[0])
+    yield from of_module.values()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_benchmarks_use_names_that_exist(path):
+    for name in set(used_names(path)):
+        if name.split(".")[0] in ROOMS:
+            pkgutil.resolve_name(name)
 
 
 FOLDERS = (ROOT, ROOT / "docs", ROOT / "docs" / "studies", ROOT / "benchmarks", ROOT / "analysis" / "published")
