@@ -41,7 +41,8 @@ from runner.machine.distributed import World
 from runner.machine.requests import Request
 from runner.machine.snapshot import code_state
 from runner.train import checkpoint
-from runner.train.engine import Stopped, train
+from runner.train.engine import train
+from runner.train.training import Stopped
 
 TRAIN, TEST = 512, 128  # images
 DEADLINE = 60.0  # seconds for processes that may hang

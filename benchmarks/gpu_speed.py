@@ -28,7 +28,7 @@ from runner.machine.distributed import SINGLE_PROCESS
 from runner.machine.requests import Request
 from runner.machine.resources import available_cores
 from runner.machine.setup import DTYPES, choose_setup
-from runner.train.engine import Training
+from runner.train.training import Training
 
 CLASSES = 8
 HALF = (0.5, 0.5, 0.5)  # means and deviations of the images that are made here

@@ -40,8 +40,10 @@ from runner.data.datasets import load_data
 from runner.data.splits import Split
 from runner.machine.distributed import SINGLE_PROCESS
 from runner.machine.randomness import seed_globally
+from runner.machine.requests import Request
 from runner.machine.setup import choose_setup
-from runner.train.engine import Request, Training, train
+from runner.train.engine import train
+from runner.train.training import Training
 
 RUNG = "layer-scale"
 # The paper's recipe at the size of pico, with all of its augmentation switched on, but for a layer scale of 0.1.

@@ -48,12 +48,13 @@ ended("torch")
 import torch._dynamo
 ended("compiler")
 from pathlib import Path
-from runner.train import engine
+from runner.train import engine, training
+from runner.train.tasks import classification
 ended("runner")
 engine.write_manifest = timed("record", engine.write_manifest)
-engine.load_data = timed("data", engine.load_data)
-engine.EvaluationBatches = timed("augmentation", engine.EvaluationBatches)
-engine.TrainState = timed("network", engine.TrainState)
+training.load_data = timed("data", training.load_data)
+classification.EvaluationBatches = timed("augmentation", classification.EvaluationBatches)
+training.TrainState = timed("network", training.TrainState)
 def hear(event):
     ended("step")
     sys.stdout.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import graphlib
 import pkgutil
 import re
@@ -230,9 +231,12 @@ def test_tests_and_benchmarks_stand_on_their_own():
         assert not [name for name in modules(path) if name.split(".")[0] == "tests"], path.name
 
 
-def used_names(path):
-    """The names of this project's modules that a script imports, takes from a module, or replaces by `mock.patch`."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def used_names(text):
+    """The names of modules that a script imports, takes from a module, or replaces by `mock.patch`.
+
+    Also those of scripts for other processes, which are strings in it.
+    """
+    tree = ast.parse(text)
     of_module = {}  # full names, by the name in the script
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -247,12 +251,15 @@ def used_names(path):
             yield f"{of_module.get(ast.unparse(module))}.{ast.literal_eval(name)}"
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "mock.patch":
             yield ast.literal_eval(node.args[0])
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "import " in node.value:
+            with contextlib.suppress(SyntaxError):  # prose
+                yield from used_names(node.value)
     yield from of_module.values()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
 def test_benchmarks_use_names_that_exist(path):
-    for name in set(used_names(path)):
+    for name in set(used_names(path.read_text(encoding="utf-8"))):
         if name.split(".")[0] in ROOMS:
             pkgutil.resolve_name(name)
 

@@ -20,7 +20,8 @@ from roadmap.study.execution import Execution
 from runner.machine.distributed import RendezvousError, World
 from runner.machine.lock import FolderLocked, folder_lock
 from runner.machine.requests import Request
-from runner.train.engine import Diverged, Paused, Stopped, train
+from runner.train.engine import Diverged, train
+from runner.train.training import Paused, Stopped
 
 
 def train_job(

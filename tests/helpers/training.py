@@ -28,9 +28,10 @@ from runner.data.datasets import BUILT_IN
 from runner.data.splits import InMemoryImages
 from runner.launch.job import train_job
 from runner.machine.distributed import SINGLE_PROCESS, World
+from runner.machine.requests import Request
 from runner.machine.setup import Setup, choose_setup
 from runner.train import checkpoint, engine
-from runner.train.engine import Request, Training
+from runner.train.training import Training
 
 UNTIMED = ("seconds", "images_per_second", "peak_memory_bytes")
 INTERRUPTIONS = ("finished", "restarts", "lost_steps")  # in a result: what an interruption changes

@@ -13,7 +13,7 @@ from runner.data.datasets import load_data
 from runner.data.image import BadImage
 from runner.data.shared_memory import check_shared_memory
 from runner.machine.requests import Request
-from runner.train.engine import Stopped
+from runner.train.training import Stopped
 from tests.helpers.command import LIGHT, run_here
 from tests.helpers.training import setup_of, start, take_step, train
 

@@ -14,15 +14,17 @@ import torch
 
 import roadmap
 from roadmap.files import write_json
+from roadmap.network.modules import Residual
 from roadmap.record.folder import read_metrics, write_manifest
 from roadmap.record.metrics import METRICS, TOP1, evaluated_metrics
 from runner.data.splits import InMemoryImages
 from runner.machine.lock import folder_lock
 from runner.machine.randomness import seed_for
-from runner.train import checkpoint, engine
-from runner.train.engine import Stopped
+from runner.train import checkpoint
 from runner.train.evaluation import evaluate
 from runner.train.optimizer import learning_rate
+from runner.train.train_state import network_of
+from runner.train.training import Stopped
 from tests.helpers.training import assert_same, setup_of, start, take_step, train, untimed, weights
 
 
@@ -229,7 +231,7 @@ def test_every_held_out_image_is_counted_once(tiny_run, tmp_path, monkeypatch):
     count = 301  # no multiple of the evaluation batch
     labels = torch.arange(count) % 10
     split = InMemoryImages(torch.zeros(count, 1, 32, 32, dtype=torch.uint8), labels)
-    monkeypatch.setattr(engine, "load_data", lambda run, path: (split, split))
+    monkeypatch.setattr("runner.train.training.load_data", lambda run, path: (split, split))
     training = start(tiny_run(batch_size=32), tmp_path)
 
     class Right(torch.nn.Module):
@@ -265,3 +267,10 @@ def test_a_run_is_not_resumed_on_other_classes(tiny_run, tmp_path):
     write_json(tmp_path / "manifest.json", manifest)
     with pytest.raises(ValueError, match="began with class 'three', where its data now have '3'"):
         train(run, tmp_path)
+
+
+@pytest.mark.parametrize(("compiler", "expected"), [(None, True), ("inductor", False)])
+def test_training_on_a_cpu_keeps_no_outputs_of_gelu(tiny_run, compiler, expected):
+    run = tiny_run("layer-scale")
+    model = network_of(run, replace(setup_of(run), compile=compiler))
+    assert {module.recomputes for module in model.modules() if isinstance(module, Residual)} == {expected}

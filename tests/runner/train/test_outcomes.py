@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from roadmap.record.outcomes import read_outcomes
-from runner.train import engine
+from runner.train import training
 from tests.helpers.training import train
 
 
@@ -32,7 +32,7 @@ def test_an_interruption_before_the_result_leaves_the_record(tiny_run, tmp_path,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.Training, "_result", killed)
+        patch.setattr(training.Training, "_result", killed)
         with pytest.raises(KeyboardInterrupt):
             train(run, tmp_path / "killed")
     train(run, tmp_path / "killed")

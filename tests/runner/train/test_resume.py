@@ -116,7 +116,7 @@ def test_a_folder_that_can_not_be_written_is_named(tiny_run, tmp_path):
 
 
 def test_checkpoints_of_another_format_are_refused(tiny_run, tmp_path):
-    from runner.train.engine import Stopped
+    from runner.train.training import Stopped
 
     run = tiny_run("recipe")
     with pytest.raises(Stopped):
@@ -131,7 +131,7 @@ def test_checkpoints_of_another_format_are_refused(tiny_run, tmp_path):
 
 
 def test_where_no_checkpoint_can_be_read_nothing_is_thrown_away(tiny_run, tmp_path):
-    from runner.train.engine import Stopped
+    from runner.train.training import Stopped
 
     run = tiny_run("recipe", epochs=3)
     with pytest.raises(Stopped):
@@ -144,7 +144,7 @@ def test_where_no_checkpoint_can_be_read_nothing_is_thrown_away(tiny_run, tmp_pa
 
 
 def test_a_flipped_bit_is_seen(tiny_run, tmp_path):
-    from runner.train.engine import Stopped
+    from runner.train.training import Stopped
 
     run = tiny_run("recipe", epochs=3)
     with pytest.raises(Stopped):
@@ -160,7 +160,7 @@ def test_a_flipped_bit_is_seen(tiny_run, tmp_path):
 
 def test_a_checkpoint_of_another_network_is_refused(tiny_run, tmp_path):
     """As after a change of the code that left the run's identity alone."""
-    from runner.train.engine import Stopped
+    from runner.train.training import Stopped
 
     run = tiny_run("recipe")
     with pytest.raises(Stopped):
@@ -173,7 +173,7 @@ def test_a_checkpoint_of_another_network_is_refused(tiny_run, tmp_path):
 
 
 def test_nothing_in_a_checkpoint_is_executed(tiny_run, tmp_path):
-    from runner.train.engine import Stopped
+    from runner.train.training import Stopped
 
     class Deadly:
         def __reduce__(self):
@@ -260,7 +260,7 @@ def test_a_retry_resumes_from_the_last_checkpoint_in_another_order_and_reports_i
 
 
 def test_a_retry_that_is_interrupted_resumes_as_a_retry(tiny_run, tmp_path, weaken, late):
-    from runner.train.engine import Stopped
+    from runner.train.training import Stopped
 
     run = tiny_run("recipe", epochs=3)
     weaken(at=8, once=True)
@@ -323,6 +323,7 @@ def test_weights_whose_squares_have_no_finite_sum_are_finite_themselves():
 
 
 def test_state_is_saved_by_time_and_on_request(tiny_run, tmp_path, monkeypatch):
+    from runner.machine.requests import Request
     from runner.train import engine
 
     saves = []
@@ -337,7 +338,7 @@ def test_state_is_saved_by_time_and_on_request(tiny_run, tmp_path, monkeypatch):
     of_epoch = [[(epoch, step) for step in range(1, 6)] for epoch in range(2)]  # the last before the evaluation
     assert saves == [*of_epoch[0], (1, 0), *of_epoch[1], (2, 0)]
     saves.clear()
-    asked = iter([engine.Request.NONE] * 2 + [engine.Request.SAVE] + [engine.Request.NONE] * 100)
+    asked = iter([Request.NONE] * 2 + [Request.SAVE] + [Request.NONE] * 100)
     engine.train(tiny_run("recipe"), tmp_path / "asked", execution(), request=lambda: next(asked))
     assert saves == [(0, 3), (1, 0), (2, 0)]
     assert_same(tmp_path / "seldom", tmp_path / "always")
@@ -347,7 +348,7 @@ class Clock:
     """Of a machine on which each step takes a second, and each checkpoint one too."""
 
     def __init__(self, monkeypatch):
-        from runner.train import engine
+        from runner.train import training
 
         self.now, self.saves = 0.0, []
         save, backward = checkpoint.save, TrainState.backward
@@ -363,7 +364,7 @@ class Clock:
 
         monkeypatch.setattr(checkpoint, "save", timed_save)
         monkeypatch.setattr(TrainState, "backward", timed_backward)
-        monkeypatch.setattr(engine, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: self.now))
 
 
 def test_short_epochs_are_saved_a_few_at_a_time_and_the_last_always(tiny_run, tmp_path, monkeypatch):
@@ -420,7 +421,7 @@ def test_processes_that_are_killed_between_two_savings_go_on_together(tiny_run, 
 
 
 def test_a_stop_between_two_savings_loses_nothing(tiny_run, tmp_path, late):
-    from runner.train.engine import Stopped
+    from runner.train.training import Stopped
 
     run, steps = tiny_run("recipe", epochs=4), iter(range(1, 100))
     train(run, tmp_path / "whole")
@@ -432,7 +433,7 @@ def test_a_stop_between_two_savings_loses_nothing(tiny_run, tmp_path, late):
 
 
 def test_a_stop_in_an_evaluation_is_heeded_there(tiny_run, tmp_path):
-    from runner.train.engine import Stopped
+    from runner.train.training import Stopped
 
     run = tiny_run("recipe")
     train(run, tmp_path / "whole")

@@ -20,8 +20,8 @@ from runner.launch.job import train_job
 from runner.machine.distributed import SINGLE_PROCESS
 from runner.machine.requests import Request
 from runner.train import checkpoint
-from runner.train.engine import Stopped
 from runner.train.trackers import missing_trackers
+from runner.train.training import Stopped
 from tests.helpers import ROOT
 from tests.helpers.command import run_here
 from tests.helpers.training import (

@@ -22,7 +22,6 @@ from runner.data.dense.objects import ObjectSplit
 from runner.data.dense.samples import DenseTestBatches, scaled_size
 from runner.data.dense.transforms import test_objects as held_out_objects
 from runner.launch.slurm.plan import _device_hours
-from runner.train.engine import Stopped
 from runner.train.layer_decay import backbone_layers
 from runner.train.optimizer import parameter_groups
 from runner.train.tasks.backbone import build_backbone
@@ -30,6 +29,7 @@ from runner.train.tasks.counts import count_transfers
 from runner.train.tasks.detector import Detector
 from runner.train.tasks.registry import task_of
 from runner.train.tasks.segmentation import Segmentation
+from runner.train.training import Stopped
 from tests.helpers.training import assert_same, setup_of, start, train, weights
 from tests.helpers.transfers import few_scenes, source_of, transfer_of
 
