@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from roadmap.network.modules import recompute_activations
 from roadmap.record.run import Run
 from runner.machine.distributed import SINGLE_PROCESS, World
 from runner.machine.randomness import seed_for, seed_globally
@@ -119,6 +120,8 @@ def network_of(run: Run, setup: Setup, world: World = SINGLE_PROCESS, weights: W
     model = task.network()
     if weights is not None:
         task.load(model, weights)
+    if setup.device == "cpu" and setup.compile is None:  # compilers decide what they keep
+        recompute_activations(model)
     return _prepared(model, recipe.sync_batch_norm and world.size > 1, setup)
 
 

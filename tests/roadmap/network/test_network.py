@@ -7,6 +7,7 @@ import copy
 import json
 import os
 import re
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -19,7 +20,7 @@ from hypothesis import example, given, settings
 
 import roadmap
 from analysis.published import published_rungs
-from roadmap.network.modules import DepthwiseConvolution, StridedPointwise
+from roadmap.network.modules import DepthwiseConvolution, Residual, StridedPointwise, recompute_activations
 from roadmap.network.weights import _torchvision_convnext_name, load_renamed, peer_design, read_state_dict
 from roadmap.study.convnext import convnext
 from roadmap.study.load import load_study
@@ -412,6 +413,32 @@ def test_resnets_sums_and_activations_take_no_memory_of_their_own():
 
     assert is_in_place("pico")
     assert not is_in_place("fewer-norms")  # whose last convolution's output may be a mixer's, and its own
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("rung", ["pico", "gelu", "layer-norm", "layer-scale"])
+def test_outputs_of_gelu_that_are_computed_again_are_not_kept(rung, autocast):
+    torch.manual_seed(0)
+    model = roadmap.build(roadmap.ladder("pico", rung)[0].experiment.design, 10)
+    again = copy.deepcopy(model)
+    recompute_activations(again)
+    images, found = torch.randn(2, 3, 32, 32), []
+    for network in (model, again):
+        given = []
+        for block in (module for module in network.modules() if isinstance(module, Residual)):
+            for layer in block.convs[:-1]:
+                layer.act.register_forward_hook(lambda *call, given=given: given.append(weakref.ref(call[-1])))
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            logits = network(images)
+        kept = sum(output() is not None for output in given)
+        logits.square().mean().backward()
+        found.append((kept, [logits, *(parameter.grad for parameter in network.parameters())]))
+    (kept, tensors), (kept_again, same) = found
+    assert all(torch.equal(mine, other) for mine, other in zip(tensors, same, strict=True))
+    if rung == "pico":
+        assert kept_again == kept > 0
+    else:
+        assert kept_again < kept
 
 
 @pytest.mark.slow
