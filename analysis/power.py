@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from analysis.options import RunsOptions
 from analysis.results import judge_published
@@ -11,6 +14,7 @@ from analysis.selected_runs import selected_runs
 from analysis.statistics.contrasts import FEWEST
 from analysis.statistics.planning import Plan
 from analysis.statistics.samples import Noise, pooled_noise
+from analysis.statistics.variances import Variances
 from roadmap.estimates import speed_for
 from roadmap.options import Selection
 from roadmap.record.metrics import Metric
@@ -36,22 +40,33 @@ class SeedsNeeded:
 class Power:
     """The differences that a study of these rungs can detect."""
 
-    noise: Noise
+    noise: Noise  # of a usual rung
     source: str  # of the noise
     steps: int  # number of steps that are judged
     needed: tuple[SeedsNeeded, ...]
     hours_source: str  # what the device-hours are estimated from
     seeds: int = 0  # the smallest number of seeds of a rung
     detectable_one: float | None = None  # points that so many seeds detect in a study of two rungs; None: too few seeds
-    detectable_all: float | None = None  # points in the study of all selected rungs
+    detectable_all: float | None = None  # points in the study of all selected rungs, for a usual step
+    noise_by_rung: Mapping[str, float] = field(default_factory=dict)  # points; of rungs with runs
+
+    @property
+    def spread(self) -> str:
+        """What to say of the noise besides its size; nothing if it was given."""
+        if self.noise_by_rung:
+            least, most = min(self.noise_by_rung.values()), max(self.noise_by_rung.values())
+            return f" of a usual rung ({least:.3g} to {most:.3g} by rung)"
+        interval = self.noise.interval
+        return f" (95 %: {interval[0]:.3g} to {interval[1]:.3g})" if interval else ""
 
 
 @dataclass(frozen=True)
 class _KnownNoise:
-    noise: Noise
+    noise: Noise  # of a usual rung
     source: str
     seeds: int = 0
     rungs: tuple[Rung, ...] = ()  # of the study that have finished runs
+    by_rung: Mapping[str, float] = field(default_factory=dict)  # points
 
 
 def power_of_study(
@@ -67,7 +82,7 @@ def power_of_study(
     rungs = [rung for rung in selection.rungs() if not rung.no_effect]
     known = _given(noise) if noise is not None else _of_runs(options, selection, metric) or _of_paper(selection, metric)
     family = {rung.name: rung for rung in (*rungs, *known.rungs)}
-    one, study = Plan(known.noise, (None, 0)), Plan(known.noise, _parents(list(family.values())))
+    one, study = Plan(known.noise, (None, 0)), _plan(list(family.values()), known)
     speed = speed_for(selection, options.folder())
     hours = sum(speed.device_hours(rung.experiment, selection.dataset) for rung in family.values())
     needed = []
@@ -79,17 +94,21 @@ def power_of_study(
             )
         )
     power = Power(known.noise, known.source, study.comparisons, tuple(needed), speed.source, known.seeds)
+    power = replace(power, noise_by_rung=known.by_rung)
     if known.seeds < FEWEST:
         return power
     return replace(power, detectable_one=one.detectable(known.seeds), detectable_all=study.detectable(known.seeds))
 
 
-def _parents(rungs: Sequence[Rung]) -> tuple[int | None, ...]:
-    """For each rung of the study, the selected ones and those before them, the position of the rung before it."""
+def _plan(rungs: Sequence[Rung], known: _KnownNoise) -> Plan:
+    """The study of these rungs and those before them, each with its own noise where that is known."""
     parents = {rung.name: rung.parent for rung in rungs}
     names = list(dict.fromkeys([*parents, *filter(None, parents.values())]))
     positions = tuple(names.index(parent) if (parent := parents.get(name)) else None for name in names)
-    return positions if any(position is not None for position in positions) else (None, 0)
+    if not any(position is not None for position in positions):
+        return Plan(known.noise, (None, 0))
+    relative = tuple(known.by_rung.get(name, known.noise.std) / (known.noise.std or 1.0) for name in names)
+    return Plan(known.noise, positions, relative if known.by_rung else ())
 
 
 def _seeds(plan: Plan, difference: float) -> int | None:
@@ -112,14 +131,18 @@ def _of_runs(options: RunsOptions, selection: Selection, metric: Metric) -> _Kno
     except ValueError:
         return None
     finished = [result for result in runs.family if result.values(metric)]
-    samples = {result.run.identity: result.sample(metric) for result in finished}  # rungs may share runs
-    noise = pooled_noise(filter(None, samples.values()))
-    if noise is None:
+    found = {result.run.identity: sample for result in finished if (sample := result.sample(metric))}
+    samples = list(found.values())  # once each: rungs may share runs
+    if pooled_noise(samples) is None:
         return None
-    counts = [sample.n for sample in samples.values() if sample]
+    counts = [sample.n for sample in samples]
+    variances = Variances(np.array([(sample.std or 0.0) ** 2 for sample in samples]), np.array(counts) - 1.0)
+    noise = Noise(math.sqrt(variances.common(variances.values).item()), float(variances.freedoms.sum()))
+    by_identity = dict(zip(found, np.sqrt(variances.moderated()).tolist(), strict=True))
+    by_rung = {result.rung.name: by_identity[result.run.identity] for result in finished}
     source = f"{many(sum(counts), 'run')} of {selection.regime}, {noise.freedom:.0f} degrees of freedom"
     rungs = tuple(result.rung for result in finished if not result.rung.no_effect)
-    return _KnownNoise(noise, source, min(counts), rungs)
+    return _KnownNoise(noise, source, min(counts), rungs, by_rung)
 
 
 def _of_paper(selection: Selection, metric: Metric) -> _KnownNoise:

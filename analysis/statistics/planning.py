@@ -25,8 +25,9 @@ NUMBERS = (FEWEST, 4, 5, 7, 10, 15, 25, 50)
 class Plan:
     """A study of rungs that each have equally many runs, before it is run."""
 
-    noise: Noise
+    noise: Noise  # of a usual rung
     parents: tuple[int | None, ...]  # of each rung: the position of the rung that it is compared with
+    relative: tuple[float, ...] = ()  # of each rung: its deviation over that of a usual one; empty: all are usual
 
     @property
     def comparisons(self) -> int:
@@ -44,20 +45,22 @@ class Plan:
         return self._known[number]
 
     def _simulated(self, number: int) -> float:
-        """The difference that is detected by POWER of the comparisons, in studies with this noise."""
+        """The difference that POWER of such studies detect, in a usual comparison."""
         generator = np.random.default_rng(number)
         pairs = np.array([(parent, rung) for rung, parent in enumerate(self.parents) if parent is not None])
+        relative = np.array(self.relative or (1.0,) * len(self.parents)) ** 2
         bounds, errors, draws = [], [], min(MOST_DRAWS, max(FEWEST_DRAWS, DRAWS // len(self.parents)))
         for _ in range(_studies(number)):
             variance = self.noise.std**2
             if self.noise.freedom:  # the noise itself is an estimate
                 variance *= self.noise.freedom / generator.chisquare(self.noise.freedom)
             freedom = number - 1
-            variances = variance * generator.chisquare(freedom, len(self.parents)) / freedom
+            true = variance * relative
+            variances = true * generator.chisquare(freedom, len(true)) / freedom
             family = Family(tuple(Sample(number, 0.0, math.sqrt(value)) for value in variances), pairs, draws)
             bounds.append(family.bound * family.errors)
-            errors.append(np.full(len(pairs), math.sqrt(2 * variance / number)))
-        return _solved(np.concatenate(bounds), np.concatenate(errors))
+            errors.append(np.sqrt(true[pairs].sum(axis=1) / number))
+        return _solved(np.array(bounds), np.array(errors))
 
     def detectable(self, number: int) -> float:
         """The smallest difference that so many runs of each rung detect in four of five cases; infinite if too few."""
@@ -92,11 +95,14 @@ def _studies(number: int) -> int:
 
 
 def _solved(bounds: Array, errors: Array) -> float:
-    """The difference of which POWER of all changes exceed their bounds. Changes are normal with these errors."""
+    """The difference that exceeds its bound in POWER of all studies, in the median over the comparisons.
+
+    `bounds` and `errors` are studies x comparisons; changes are normal with these errors.
+    """
 
     def excess(difference: float) -> float:
         detected = stats.norm.sf((bounds - difference) / errors) + stats.norm.cdf((-bounds - difference) / errors)
-        return float(detected.mean()) - POWER
+        return float(np.median(detected.mean(axis=0))) - POWER
 
     upper = float(bounds.max() + 3 * errors.max())
     return float(optimize.brentq(excess, 0.0, upper))

@@ -68,8 +68,7 @@ def show_power(options: argparse.Namespace) -> int:
     with warnings_as_lines():
         result = power(options.out, differences=options.difference, noise=options.noise, metric=options.metric, **study)
     noise, steps = result.noise, many(result.steps, "step")
-    interval = noise.interval and " to ".join(f"{end:.3g}" for end in noise.interval)
-    print(f"noise: {noise.std:.3g}, one standard deviation of a run" + (f" (95 %: {interval})" if interval else ""))
+    print(f"noise: {noise.std:.3g}, one standard deviation of a run{result.spread}")
     print(f"source: {result.source}\n")
     rows = [
         [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,18 @@ def test_power_after_a_study_uses_its_noise(out, capsys):
     finish_all(out, "recipe,gelu", seeds=4, value=lambda rung, seed: 90 + seed * (1 + (rung.name == "gelu")))
     output = output_of(capsys, "power", "--steps", "pico,recipe,gelu", "--difference", "2")
     assert "8 runs of pico" in output and "With 4 seeds the smallest detectable differences are" in output
+
+
+def test_power_plans_the_study_whose_table_it_follows(out, capsys):
+    """One noisy rung decides neither."""
+    noises = {"width": 9.0}
+    finish_all(out, "recipe..gelu", seeds=6, value=lambda rung, seed: 90 + (-1) ** seed * noises.get(rung.name, 0.3))
+    options = ("--steps", "recipe..gelu")
+    visible = float(re.search(r"differences are .* ([\d.]+) for \d+ steps", output_of(capsys, "power", *options))[1])
+    median = float(re.search(r"detect a change of ([\d.]+) points", output_of(capsys, "table", *options))[1])
+    assert visible == pytest.approx(median, rel=0.2)
+    noise = roadmap.power(out, steps="recipe..gelu").noise_by_rung
+    assert noise["width"] > 10 * noise["gelu"]
 
 
 def test_power_of_a_given_noise(out, capsys):
