@@ -307,7 +307,7 @@ def _smallest_detectable(table: pd.DataFrame, metric: Metric) -> list[str]:
     ]
     is_of_runs = "published" in table  # the paper's own table has no such column
     if is_of_runs and not table["verdict"].isin(("better", "worse")).any():
-        sentences.append("No change is beyond the noise; `roadmap power` says how many seeds detect one of which size.")
+        sentences.append("No change is beyond the noise; `roadmap power` says how many seeds show one of a given size.")
     return sentences
 
 

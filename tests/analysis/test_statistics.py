@@ -395,7 +395,7 @@ def test_a_table_says_what_so_many_seeds_can_show(tmp_path):
             finish(study_run(rung, seed), tmp_path, accuracy)
     table = run_here("table", "--steps", "pico,recipe", "--out", tmp_path)
     assert re.search(r"So many runs detect a change of \d\.\d\d points .*in four of five studies\.", table.out)
-    assert "No change is beyond the noise; `roadmap power` says how many seeds detect one of which size." in table.out
+    assert "No change is beyond the noise; `roadmap power` says how many seeds show one of a given size." in table.out
     for rung in roadmap.ladder("pico", "pico,recipe"):
         for seed, accuracy in enumerate((90.0, 90.3, 89.7)):
             finish(study_run(rung, seed), tmp_path / "apart", accuracy + 5 * (rung.name == "recipe"))
