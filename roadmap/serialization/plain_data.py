@@ -6,8 +6,8 @@ import dataclasses
 import os
 import types
 import typing
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -113,9 +113,8 @@ def changed(value: Any, changes: Mapping[str, Any], where: str) -> Any:
     """A dataclass with fields replaced from plain data. Raises ValueError with the key path for invalid changes."""
     if not changes:
         return value
-    data = to_data(value)
-    check_keys(changes, data, where)
-    return from_data(type(value), {**data, **changes}, where)
+    check_keys(changes, [field.name for field in dataclasses.fields(value)], where)
+    return _made(partial(dataclasses.replace, value), type(value), changes, where)
 
 
 def check_keys(data: Any, valid: Iterable[str], where: str) -> None:
@@ -146,10 +145,15 @@ def _dataclass_from(kind: Any, data: Any, where: str) -> Any:
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in data:
             raise ValueError(f"{_join(where, name)}: missing")
+    return _made(kind, kind, data, where)
+
+
+def _made(make: Callable[..., Any], kind: Any, data: Mapping[str, Any], where: str) -> Any:
+    """What `make` makes of fields of the dataclass `kind`, which are plain data."""
     hints = _unchecked_field_types(kind)
     values = {name: from_data(hints[name], item, _join(where, name)) for name, item in data.items()}
     try:
-        return kind(**values)
+        return make(**values)
     except InvalidField as error:
         raise InvalidField(_join(where, str(error))) from None
     except ValueError as error:

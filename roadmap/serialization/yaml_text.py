@@ -15,10 +15,13 @@ class YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key for key, _ in node.value if isinstance(key.value, str)]
-        for i, key in enumerate(keys):
-            if key.value in [other.value for other in keys[:i]]:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key.value, str):
+                continue
+            if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+            seen.add(key.value)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
 
