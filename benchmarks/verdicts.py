@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import warnings
 
 import numpy as np
 from scipy import stats
@@ -97,6 +98,7 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=10_000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[3, 5, 10])
     options = parser.parse_args()
+    warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)  # of the peers, for runs that are all equal
     means, stds, pairs = papers_study()
     equal = np.full(len(stds), math.sqrt((stds**2).mean()))
     print(f"{len(pairs)} comparisons of {len(means)} rungs, {options.studies} studies for each row\n")
