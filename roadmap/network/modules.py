@@ -169,13 +169,25 @@ class ConvNormAct(nn.Module):
 
 
 def _computed_again(tensor: Tensor, compute: Callable[[], Tensor]) -> AbstractContextManager[object]:
-    """Within it no layer keeps `tensor` for its gradient, which computes it again."""
-    at, shape = tensor.data_ptr(), tensor.shape  # holds no reference to the tensor, which is alive within the context
+    """Within it a convolution does not keep its input `tensor` for its gradient, which computes it again."""
 
-    def pack(kept: Tensor) -> Tensor | Callable[[], Tensor]:
-        return compute if kept.data_ptr() == at and kept.shape == shape else kept
+    def identity(kept: Tensor) -> tuple[object, ...]:
+        return kept.data_ptr(), kept.shape, kept.stride(), kept.dtype, kept._version
 
-    return saved_tensors_hooks(pack, lambda kept: kept if isinstance(kept, Tensor) else kept())
+    same = identity(tensor)  # holds no reference to the tensor, which is alive within the context
+
+    def pack(kept: Tensor) -> tuple[Tensor, int] | Callable[[], Tensor]:
+        return compute if identity(kept) == same else (kept.detach(), kept._version)
+
+    def unpack(packed: tuple[Tensor, int] | Callable[[], Tensor]) -> Tensor:
+        if callable(packed):
+            return packed()
+        kept, version = packed
+        if kept._version != version:  # torch checks this itself only where there are no hooks
+            raise RuntimeError("a tensor that the gradient needs was modified by an inplace operation")
+        return kept
+
+    return saved_tensors_hooks(pack, unpack)
 
 
 class DropPath(nn.Module):
@@ -208,7 +220,7 @@ class Residual(nn.Module):
         self.recomputes = False  # the outputs of GELU for the gradient, which keeps only their inputs
 
     def forward(self, x: Tensor) -> Tensor:
-        branch = self.recomputing(x) if self.recomputes and not _is_recorded(x) else self.convs(x)
+        branch = self.convs(x) if _is_recorded(x) or not self.is_recomputing() else self.recomputing(x)
         if self.scale is not None:
             branch = branch * self.scale.view(-1, 1, 1)
         branch, shortcut = self.drop_path(branch), self.shortcut(x)
@@ -221,15 +233,21 @@ class Residual(nn.Module):
         return y
 
     @torch.jit.unused
+    def is_recomputing(self) -> bool:
+        return self.recomputes and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+    @torch.jit.unused
     def recomputing(self, x: Tensor) -> Tensor:
         """`self.convs(x)`."""
         again: Callable[[], Tensor] | None = None
         for layer in self.convs:
             assert isinstance(layer, ConvNormAct)
-            with _computed_again(x, again) if again else nullcontext():
+            # A mixer may keep more of its input than a convolution, or change it.
+            with _computed_again(x, again) if again and isinstance(layer.conv, nn.Conv2d) else nullcontext():
                 x = layer.conv(x)
-            x = layer.norm(x)
-            again = partial(F.gelu, x.detach()) if isinstance(layer.act, nn.GELU) and torch.is_grad_enabled() else None
+            x, again = layer.norm(x), None
+            if isinstance(layer.act, nn.GELU):
+                again = partial(F.gelu, x.detach(), approximate=layer.act.approximate)
             x = layer.act(x)
         return x
 
@@ -332,7 +350,9 @@ def build(
 def recompute_activations(model: nn.Module) -> None:
     """Makes training compute the outputs of GELU again for the gradient, which needs their inputs anyway.
 
-    A block then keeps a third less, and takes no longer on a CPU (benchmarks/networks.py). Outputs stay the same.
+    A block of ConvNeXt then keeps a third less, and takes no longer on a CPU (benchmarks/networks.py). Outputs and
+    gradients stay the same. Hooks on `Residual.convs` and on its layers are not called, those on what is in them are.
+    Not meant for networks that keep only the inputs of blocks (`Stage.checkpoints`), which would keep more.
     """
     for module in model.modules():
         if isinstance(module, Residual):

@@ -441,11 +441,51 @@ def test_outputs_of_gelu_that_are_computed_again_are_not_kept(rung, autocast):
         assert kept_again < kept
 
 
+class Halved(torch.nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x.mul_(0.5))
+
+
+class Turned(torch.nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x) + super().forward(x.transpose(2, 3))
+
+
+@pytest.mark.parametrize("kind", [torch.nn.Conv2d, Halved, Turned])
+def test_what_a_convolution_does_to_its_input_changes_no_gradient(kind):
+    """The kinds change the output of GELU in place, and keep a view of it with the same size and start."""
+    torch.manual_seed(0)
+    model = roadmap.build(roadmap.compose("pico", ["gelu"]).design, 10)
+    blocks = [module for module in model.modules() if isinstance(module, Residual)]
+    spatial = [layer for block in blocks for layer in block.convs[1:] if layer.conv.kernel_size == (3, 3)]
+    for layer in spatial:
+        conv = layer.conv
+        layer.conv = kind(conv.in_channels, conv.out_channels, 3, conv.stride, 1, bias=False)
+    again = copy.deepcopy(model)
+    recompute_activations(again)
+    images, gradients = torch.randn(2, 3, 32, 32), []
+    for network in (model, again):
+        network(images).square().mean().backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    assert spatial and all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+
+
+def test_a_weight_that_changed_before_its_gradient_is_noticed():
+    model = roadmap.build(roadmap.ladder("pico", "layer-scale")[0].experiment.design, 10)
+    recompute_activations(model)
+    loss = model(torch.randn(2, 3, 32, 32)).sum()
+    with torch.no_grad():
+        model.stages[0].blocks[0].convs[2].conv.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rung", ["pico", "layer-scale"])
 def test_a_network_is_compiled_in_one_piece(rung):
     model = roadmap.build(roadmap.ladder("pico", rung)[0].experiment.design, 10)
     images = torch.randn(2, 3, 32, 32)
+    recompute_activations(model)
     compiled = torch.compile(model, backend="eager", fullgraph=True)  # raises where it would have to stop
     assert torch.allclose(compiled(images), model(images), atol=1e-5)
 

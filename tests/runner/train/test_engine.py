@@ -269,8 +269,11 @@ def test_a_run_is_not_resumed_on_other_classes(tiny_run, tmp_path):
         train(run, tmp_path)
 
 
-@pytest.mark.parametrize(("compiler", "expected"), [(None, True), ("inductor", False)])
-def test_training_on_a_cpu_keeps_no_outputs_of_gelu(tiny_run, compiler, expected):
+@pytest.mark.parametrize(
+    ("device", "compiler", "expected"), [("cpu", None, True), ("cpu", "inductor", False), ("cuda", None, False)]
+)
+def test_training_on_a_cpu_keeps_no_outputs_of_gelu(tiny_run, monkeypatch, device, compiler, expected):
+    monkeypatch.setattr("runner.train.train_state._prepared", lambda model, *_: model)  # not moved to the device
     run = tiny_run("layer-scale")
-    model = network_of(run, replace(setup_of(run), compile=compiler))
+    model = network_of(run, replace(setup_of(run), device=device, compile=compiler))
     assert {module.recomputes for module in model.modules() if isinstance(module, Residual)} == {expected}
