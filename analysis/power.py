@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -12,7 +13,7 @@ from analysis.options import RunsOptions
 from analysis.results import judge_published
 from analysis.selected_runs import selected_runs
 from analysis.statistics.contrasts import FEWEST
-from analysis.statistics.planning import Plan
+from analysis.statistics.planning import MOST_SEEDS, Plan
 from analysis.statistics.samples import Noise, pooled_noise
 from analysis.statistics.variances import Variances
 from roadmap.estimates import speed_for
@@ -23,12 +24,17 @@ from roadmap.study.rungs import Rung
 from roadmap.text import many
 
 DIFFERENCES = (0.1, 0.2, 0.5, 1.0)  # points of the metric
-LEAST_NOISE = 1e-9  # points; less is computed as this, for the square of it must be a number
+FEWEST_RUNGS = 5  # with several runs that show what noise is usual; that of fewer is pooled
+MEDIAN_EFFICIENCY = 2 / math.pi  # of the median of normal values, compared with their mean
+LEAST_NOISE = 1e-6  # points; less is computed as this, for the square of it must be a number
 
 
 @dataclass(frozen=True)
 class SeedsNeeded:
-    """Seeds of each rung that detect a difference by the test of `roadmap table`, with a power of 80 %."""
+    """Seeds of each rung that detect a difference by the test of `roadmap table`, with a power of 80 %.
+
+    Of a usual step: where the noise of each rung is known, half of the steps need no more.
+    """
 
     difference: float  # points of the metric
     one_step: int | None  # in a study of two rungs; None: more than MOST_SEEDS
@@ -48,16 +54,7 @@ class Power:
     seeds: int = 0  # the smallest number of seeds of a rung
     detectable_one: float | None = None  # points that so many seeds detect in a study of two rungs; None: too few seeds
     detectable_all: float | None = None  # points in the study of all selected rungs, for a usual step
-    noise_by_rung: Mapping[str, float] = field(default_factory=dict)  # points; of rungs with runs
-
-    @property
-    def spread(self) -> str:
-        """What to say of the noise besides its size; nothing if it was given."""
-        if self.noise_by_rung:
-            least, most = min(self.noise_by_rung.values()), max(self.noise_by_rung.values())
-            return f" of a usual rung ({least:.3g} to {most:.3g} by rung)"
-        interval = self.noise.interval
-        return f" (95 %: {interval[0]:.3g} to {interval[1]:.3g})" if interval else ""
+    noise_by_rung: Mapping[str, float] = field(default_factory=dict)  # points, as the table takes it
 
 
 @dataclass(frozen=True)
@@ -93,11 +90,18 @@ def power_of_study(
                 difference, _seeds(one, difference), all_steps, None if all_steps is None else all_steps * hours
             )
         )
-    power = Power(known.noise, known.source, study.comparisons, tuple(needed), speed.source, known.seeds)
-    power = replace(power, noise_by_rung=known.by_rung)
-    if known.seeds < FEWEST:
-        return power
-    return replace(power, detectable_one=one.detectable(known.seeds), detectable_all=study.detectable(known.seeds))
+    detectable = [plan.detectable(known.seeds) if known.seeds >= FEWEST else None for plan in (one, study)]
+    return Power(
+        known.noise,
+        known.source,
+        study.comparisons,
+        tuple(needed),
+        speed.source,
+        known.seeds,
+        detectable_one=detectable[0],
+        detectable_all=detectable[1],
+        noise_by_rung=known.by_rung,
+    )
 
 
 def _plan(rungs: Sequence[Rung], known: _KnownNoise) -> Plan:
@@ -112,10 +116,7 @@ def _plan(rungs: Sequence[Rung], known: _KnownNoise) -> Plan:
 
 
 def _seeds(plan: Plan, difference: float) -> int | None:
-    try:
-        return plan.seeds_needed(difference)
-    except ValueError:  # more than MOST_SEEDS
-        return None
+    return None if plan.detectable(MOST_SEEDS) > abs(difference) else plan.seeds_needed(difference)
 
 
 def _given(noise: float) -> _KnownNoise:
@@ -133,14 +134,15 @@ def _of_runs(options: RunsOptions, selection: Selection, metric: Metric) -> _Kno
     finished = [result for result in runs.family if result.values(metric)]
     found = {result.run.identity: sample for result in finished if (sample := result.sample(metric))}
     samples = list(found.values())  # once each: rungs may share runs
-    if pooled_noise(samples) is None:
+    noise, by_rung = pooled_noise(samples), dict[str, float]()
+    if noise is None:
         return None
     counts = [sample.n for sample in samples]
-    variances = Variances(np.array([(sample.std or 0.0) ** 2 for sample in samples]), np.array(counts) - 1.0)
-    noise = Noise(math.sqrt(variances.common(variances.values).item()), float(variances.freedoms.sum()))
-    by_identity = dict(zip(found, np.sqrt(variances.moderated()).tolist(), strict=True))
-    by_rung = {result.rung.name: by_identity[result.run.identity] for result in finished}
     source = f"{many(sum(counts), 'run')} of {selection.regime}, {noise.freedom:.0f} degrees of freedom"
+    if sum(count > 1 for count in counts) >= FEWEST_RUNGS:
+        by_identity = dict(zip(found, np.sqrt(Variances.of(samples).moderated()).tolist(), strict=True))
+        by_rung = {result.rung.name: by_identity[result.run.identity] for result in finished}
+        noise = Noise(statistics.median(by_identity.values()), noise.freedom * MEDIAN_EFFICIENCY)
     rungs = tuple(result.rung for result in finished if not result.rung.no_effect)
     return _KnownNoise(noise, source, min(counts), rungs, by_rung)
 

@@ -152,7 +152,7 @@ class Family:
 
     @cached_property
     def variances(self) -> Variances:
-        return Variances(np.array([(sample.std or 0.0) ** 2 for sample in self.samples]), self.counts - 1)
+        return Variances.of(self.samples)
 
     @cached_property
     def errors(self) -> Array:

@@ -26,8 +26,10 @@ class Sample:
         if not values:
             raise ValueError("a sample has at least one value")
         n, mean = len(values), math.fsum(values) / len(values)
-        std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else None
-        return Sample(n, mean, std)
+        if n == 1:
+            return Sample(n, mean, None)
+        std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+        return Sample(n, mean, std if std > ROUNDING else 0.0)  # their mean is rounded where all values are equal
 
     @property
     def interval(self) -> tuple[float, float] | None:

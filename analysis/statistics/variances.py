@@ -8,12 +8,15 @@ such small numbers are considered: with larger ones, steps of a few noisy rungs 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy import special, stats
+
+from analysis.statistics.samples import Sample
 
 PRIOR_FREEDOMS = np.array([0.1, 0.3, 1.0, 2.0])  # each with a probability in proportion to its inverse, before the runs
 SCALES = np.exp(np.linspace(-5, 5, 81))  # relative to the common variance
@@ -27,6 +30,11 @@ class Variances:
 
     values: Array  # k; 0 where a rung has one run
     freedoms: Array  # k
+
+    @staticmethod
+    def of(samples: Sequence[Sample]) -> Variances:
+        values = [(sample.std or 0.0) ** 2 for sample in samples]
+        return Variances(np.array(values), np.array([sample.n - 1.0 for sample in samples]))
 
     @cached_property
     def known(self) -> bool:

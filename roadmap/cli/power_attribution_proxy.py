@@ -67,9 +67,13 @@ def show_power(options: argparse.Namespace) -> int:
     study = study_keywords(options)
     with warnings_as_lines():
         result = power(options.out, differences=options.difference, noise=options.noise, metric=options.metric, **study)
-    noise, steps = result.noise, many(result.steps, "step")
-    print(f"noise: {noise.std:.3g}, one standard deviation of a run{result.spread}")
-    print(f"source: {result.source}\n")
+    steps, by_rung, interval = many(result.steps, "step"), result.noise_by_rung.values(), result.noise.interval
+    noise = f"noise: {result.noise.std:.3g}{' in a usual rung' if by_rung else ''}, one standard deviation of a run"
+    if by_rung:
+        noise += f" ({min(by_rung):.3g} to {max(by_rung):.3g} by rung, averaged with the usual one as for the table)"
+    elif interval:
+        noise += f" (95 %: {interval[0]:.3g} to {interval[1]:.3g})"
+    print(f"{noise}\nsource: {result.source}\n")
     rows = [
         [
             f"{needed.difference:g}",
@@ -79,12 +83,13 @@ def show_power(options: argparse.Namespace) -> int:
         for needed in result.needed
     ]
     print(table(["difference", "seeds, for one step", f"seeds, for {steps}", "device-hours for all"], rows))
-    print("\nThe test is that of `roadmap table`. It detects the difference in four of five cases.")
+    usual = ", between rungs of usual noise" if by_rung else ""
+    print(f"\nThe test is that of `roadmap table`. It detects the difference in four of five cases{usual}.")
     print(f"One step: in a study of two rungs. The {steps} of a study share the error rate of 5 %.")
     print(f"Device-hours: {result.hours_source}.")
     if result.detectable_one is not None:
         visible = f"{result.detectable_one:.3g} for one step, {result.detectable_all:.3g} for {steps}"
-        print(f"With {result.seeds} seeds the smallest detectable differences are {visible}.")
+        print(f"With {result.seeds} seeds the smallest detectable differences are {visible}{usual}.")
     return 0
 
 

@@ -51,15 +51,32 @@ def test_power_after_a_study_uses_its_noise(out, capsys):
 
 
 def test_power_plans_the_study_whose_table_it_follows(out, capsys):
-    """One noisy rung decides neither."""
-    noises = {"width": 9.0}
-    finish_all(out, "recipe..gelu", seeds=6, value=lambda rung, seed: 90 + (-1) ** seed * noises.get(rung.name, 0.3))
+    """Each rung has its own noise in both: a step from a quiet rung to a noisy one is noisy."""
+    noises = {rung.name: (0.3, 3.0)[i % 2] for i, rung in enumerate(roadmap.ladder("pico", "recipe..gelu"))}
+    finish_all(out, "recipe..gelu", seeds=6, value=lambda rung, seed: 90 + (-1) ** seed * noises[rung.name])
     options = ("--steps", "recipe..gelu")
     visible = float(re.search(r"differences are .* ([\d.]+) for \d+ steps", output_of(capsys, "power", *options))[1])
     median = float(re.search(r"detect a change of ([\d.]+) points", output_of(capsys, "table", *options))[1])
     assert visible == pytest.approx(median, rel=0.2)
     noise = roadmap.power(out, steps="recipe..gelu").noise_by_rung
-    assert noise["width"] > 10 * noise["gelu"]
+    assert noise["stage-ratio"] > 3 * noise["recipe"]
+
+
+@pytest.mark.parametrize(("rungs", "expected"), [("recipe..depthwise", 3.0), ("recipe..gelu", 0.35)])
+def test_noise_of_few_rungs_is_pooled_and_that_of_more_is_usual(out, rungs, expected):
+    """One of the rungs is as noisy as no other."""
+    finish_all(
+        out, rungs, seeds=4, value=lambda rung, seed: 90 + (-1) ** seed * (5.0 if rung.name == "recipe" else 0.3)
+    )
+    power = roadmap.power(out, steps=rungs)
+    assert power.noise.std == pytest.approx(expected, rel=0.1) and bool(power.noise_by_rung) == (expected < 1)
+
+
+def test_equal_values_have_no_noise_whatever_their_mean_is_rounded_to(out):
+    finish_all(out, "recipe..gelu", seeds=3, value=lambda rung, seed: 97.84 + seed * (rung.name == "width"))
+    power = roadmap.power(out, steps="recipe..gelu")
+    assert min(power.noise_by_rung.values()) == power.noise.std > 0
+    assert 0 < power.detectable_one <= power.detectable_all
 
 
 def test_power_of_a_given_noise(out, capsys):
