@@ -1,4 +1,4 @@
-"""The events of a run in training: what the engine reports, and how the run began and ended.
+"""The events of a run in training: what it reports, and how the run began and ended.
 
 A launcher reports `RunEvent`s. The `str` of an ending describes it in a few words.
 """
@@ -30,7 +30,7 @@ class Warned:
     message: str
 
 
-# Reported by the engine on rank 0.
+# Reported by rank 0.
 TrainingEvent = StepDone | EpochDone | Warned
 Report = Callable[[TrainingEvent], None]
 

@@ -1,4 +1,4 @@
-"""What the engine asks of a task. Everything else is the engine's: resuming, processes, divergence, records."""
+"""What a run in training asks of its task. Everything else is its own: resuming, processes, divergence, records."""
 
 from __future__ import annotations
 
