@@ -240,7 +240,7 @@ def used_names(text):
     of_module = {}  # full names, by the name in the script
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            of_module |= {alias.asname or alias.name: alias.name for alias in node.names if not alias.asname}
+            of_module |= {alias.asname or alias.name: alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
             of_module |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
     for node in ast.walk(tree):

@@ -350,7 +350,7 @@ def build(
 def recompute_activations(model: nn.Module) -> None:
     """Makes training compute the outputs of GELU again for the gradient, which needs their inputs anyway.
 
-    A block of ConvNeXt then keeps a third less, and a step takes up to 3 % longer (benchmarks/NOTEBOOK.md). Outputs and
+    A block of ConvNeXt then keeps a third less, and a step takes about as long (benchmarks/NOTEBOOK.md). Outputs and
     gradients stay the same. Hooks on `Residual.convs` and on its layers are not called, those on what is in them are.
     Not meant for networks that keep only the inputs of blocks (`Stage.checkpoints`), which would keep more.
     """
